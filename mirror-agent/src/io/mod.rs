@@ -1,0 +1,1 @@
+//! Enters and leaves: everything. All that touches the kernel, sockets, files, threads and clocks is below here.

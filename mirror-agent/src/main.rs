@@ -1,0 +1,3 @@
+//! Enters: the command line. Leaves: an exit status.
+
+fn main() {}

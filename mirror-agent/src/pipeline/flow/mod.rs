@@ -1,0 +1,1 @@
+//! Enters: segments. Leaves: in-order spans of each side of each flow.

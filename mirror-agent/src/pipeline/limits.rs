@@ -1,0 +1,50 @@
+//! Enters: nothing. Leaves: the bounds of everything in the pipeline that could grow.
+
+use std::time::Duration;
+
+/// Bounds of one pipeline. Defaults are for `run` with one capture thread.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Flows held at once. Beyond it, the one idle for longest is evicted.
+    pub flows: usize,
+    /// A flow without a segment for this long is evicted.
+    pub flow_idle: Duration,
+    /// A flow that ended is kept for this long, so that late duplicates of its segments are known as such.
+    pub flow_linger: Duration,
+    /// Bytes of out-of-order segments held per side of a flow. It must exceed the window that a sender may fill
+    /// while one lost segment is on its way again.
+    pub reorder_bytes: usize,
+    /// Out-of-order pieces held per side of a flow.
+    pub reorder_pieces: usize,
+    /// How long a gap that the peer acknowledged is kept open. Zero where capture order is causal (the kernel's
+    /// hooks); more where it may not be (capture files of several queues).
+    pub gap_patience: Duration,
+    /// Bytes of all kinds that the pipeline may hold: flow table, reordering, messages being assembled.
+    pub memory_bytes: usize,
+    /// Length of a message head (start line and header section) in bytes.
+    pub head_bytes: usize,
+    /// Length of a chunk-size line with its extensions, and of a trailer section, in bytes.
+    pub chunk_line_bytes: usize,
+    /// Body bytes (as on the wire, chunk framing included) of a request that is held for replay.
+    pub body_bytes: usize,
+    /// Requests without an answer per flow, beyond which pairing of the flow is given up.
+    pub outstanding: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            flows: 262_144,
+            flow_idle: Duration::from_secs(300),
+            flow_linger: Duration::from_secs(5),
+            reorder_bytes: 4 * 1024 * 1024,
+            reorder_pieces: 4096,
+            gap_patience: Duration::ZERO,
+            memory_bytes: 256 * 1024 * 1024,
+            head_bytes: 64 * 1024,
+            chunk_line_bytes: 16 * 1024,
+            body_bytes: 16 * 1024 * 1024,
+            outstanding: 100,
+        }
+    }
+}

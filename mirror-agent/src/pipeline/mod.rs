@@ -1,0 +1,32 @@
+//! Enters: segments and a kernel timestamp. Leaves: requests to replay, and counts of everything else.
+//!
+//! Plain state machines: no clock, socket, file, thread, lock or log. `handle_*` takes input and never fails
+//! (bad input is a counted reason), `poll_*` gives output, time only moves forward, every allocation has a limit.
+#![forbid(unsafe_code)]
+#![warn(
+    clippy::arithmetic_side_effects,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+#![cfg_attr(
+    test,
+    expect(clippy::arithmetic_side_effects, reason = "test arithmetic may overflow: it panics")
+)]
+
+pub mod flow;
+pub mod http;
+pub mod limits;
+pub mod reason;
+pub mod segment;
+pub mod seq;
+pub mod span;
+pub mod time;
+
+pub use limits::Limits;
+pub use segment::{Endpoint, FlowKey, Segment, Side, TcpFlags};
+pub use seq::SeqNumber;
+pub use span::{GapCause, Span};
+pub use time::Timestamp;

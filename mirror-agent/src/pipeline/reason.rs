@@ -1,0 +1,100 @@
+//! Enters: nothing. Leaves: every reason for which a request, a flow or bytes can fall by the wayside.
+//!
+//! Each enum is the closed set of values of one metric label; `ALL` lets the metrics be created before the first
+//! event, `as_str` is the label value.
+
+/// Declares a reason enum with its label values.
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $label:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// Every reason, in the order of declaration.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The label value.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+
+            /// Position in [`Self::ALL`].
+            #[must_use]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a request was deliberately not mirrored.
+    SkipReason {
+        /// CONNECT: the connection becomes a tunnel.
+        Connect => "connect",
+        /// The request already carries `x-mirror-id`: it is a copy.
+        Marked => "marked",
+        /// The method is not among those to mirror.
+        Method => "method",
+        /// Not in the sample.
+        Sampled => "sampled",
+        /// The request asks for an upgrade of the connection.
+        Upgrade => "upgrade",
+    }
+}
+
+reasons! {
+    /// Why a request that was seen is damaged and cannot be mirrored.
+    LostReason {
+        /// The flow ended before the request did.
+        Aborted => "aborted",
+        /// The body's length is ambiguous or smuggling-shaped; the flow is not parsed any further.
+        AmbiguousFraming => "ambiguous_framing",
+        /// Two segments claimed different bytes for the same place.
+        Conflict => "conflict",
+        /// The flow was evicted before the request ended.
+        Evicted => "evicted",
+        /// Bytes of the request were never captured.
+        Gap => "gap",
+        /// The head is longer than the limit.
+        HeadTooLarge => "head_too_large",
+        /// The head or the chunk framing is not HTTP/1.x.
+        Malformed => "malformed",
+        /// The memory budget was exhausted while the body was held.
+        Memory => "memory",
+        /// The body is longer than `--max-body`.
+        TooLarge => "too_large",
+    }
+}
+
+reasons! {
+    /// Why a whole flow is not parsed.
+    FlowSkipReason {
+        /// An HTTP/2 connection preface.
+        Http2 => "http2",
+        /// Bytes that are neither HTTP/1.x nor anything known.
+        NotHttp => "not_http",
+        /// One of the agent's own replay connections.
+        Own => "own",
+        /// The flow is not in the connection sample.
+        Sampled => "sampled",
+        /// A TLS record.
+        Tls => "tls",
+    }
+}
+
+reasons! {
+    /// Why a flow left the table before it ended.
+    EvictReason {
+        /// The memory budget was exhausted.
+        Budget => "budget",
+        /// No segment for longer than the limit.
+        Idle => "idle",
+        /// More flows than the limit: this one was idle for longest.
+        Limit => "limit",
+        /// A new connection took the same addresses and ports.
+        Reused => "reused",
+    }
+}

@@ -1,0 +1,3 @@
+//! Enters: the name of a chore. Leaves: the chore, done.
+
+fn main() {}
