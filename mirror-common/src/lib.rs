@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod counter;
+pub mod maps;
 pub mod record;
 
 pub use counter::Counter;

@@ -1,1 +1,3 @@
 //! Enters and leaves: everything. All that touches the kernel, sockets, files, threads and clocks is below here.
+
+pub mod ledger;

@@ -19,6 +19,7 @@
 pub mod flow;
 pub mod http;
 pub mod limits;
+pub mod message;
 pub mod reason;
 pub mod segment;
 pub mod seq;
@@ -26,6 +27,7 @@ pub mod span;
 pub mod time;
 
 pub use limits::Limits;
+pub use message::{ExchangeId, ReplyTo, Request};
 pub use segment::{Endpoint, FlowKey, Segment, Side, TcpFlags};
 pub use seq::SeqNumber;
 pub use span::{GapCause, Span};

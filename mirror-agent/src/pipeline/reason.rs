@@ -3,7 +3,7 @@
 //! Each enum is the closed set of values of one metric label; `ALL` lets the metrics be created before the first
 //! event, `as_str` is the label value.
 
-/// Declares a reason enum with its label values.
+/// Declares an enum of label values: `ALL`, `as_str`, `index`.
 macro_rules! reasons {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $label:literal,)+ }) => {
         $(#[$meta])*
@@ -98,3 +98,5 @@ reasons! {
         Reused => "reused",
     }
 }
+
+pub(crate) use reasons;
