@@ -1,3 +1,5 @@
 //! Enters and leaves: everything. All that touches the kernel, sockets, files, threads and clocks is below here.
 
+pub mod admin;
 pub mod ledger;
+pub mod metrics;

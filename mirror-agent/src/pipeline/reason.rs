@@ -14,6 +14,9 @@ macro_rules! reasons {
             /// Every reason, in the order of declaration.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
+            /// The label values, in the same order.
+            pub const LABELS: [&'static str; Self::ALL.len()] = [$($label,)+];
+
             /// The label value.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
@@ -80,6 +83,8 @@ reasons! {
         Own => "own",
         /// The flow is not in the connection sample.
         Sampled => "sampled",
+        /// The connection was handed to another protocol by an upgrade or CONNECT.
+        Upgraded => "upgraded",
         /// A TLS record.
         Tls => "tls",
     }
