@@ -1,5 +1,7 @@
 //! Enters and leaves: everything. All that touches the kernel, sockets, files, threads and clocks is below here.
 
 pub mod admin;
+pub mod cli;
 pub mod ledger;
 pub mod metrics;
+pub mod units;
