@@ -5,3 +5,4 @@ pub mod cli;
 pub mod ledger;
 pub mod metrics;
 pub mod units;
+pub mod object;
