@@ -16,6 +16,7 @@
     expect(clippy::arithmetic_side_effects, reason = "test arithmetic may overflow: it panics")
 )]
 
+pub mod exchange;
 pub mod flow;
 pub mod http;
 pub mod limits;
