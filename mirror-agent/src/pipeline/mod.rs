@@ -18,6 +18,7 @@
 
 pub mod exchange;
 pub mod flow;
+pub mod frame;
 pub mod http;
 pub mod limits;
 pub mod message;
