@@ -22,6 +22,7 @@ pub mod frame;
 pub mod http;
 pub mod limits;
 pub mod message;
+pub mod orient;
 pub mod reason;
 pub mod segment;
 pub mod seq;
