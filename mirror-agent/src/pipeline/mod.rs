@@ -16,11 +16,14 @@
     expect(clippy::arithmetic_side_effects, reason = "test arithmetic may overflow: it panics")
 )]
 
+pub mod exchange;
 pub mod flow;
+pub mod frame;
 pub mod http;
 pub mod limits;
 pub mod message;
 pub mod policy;
+pub mod orient;
 pub mod reason;
 pub mod segment;
 pub mod seq;
