@@ -42,6 +42,24 @@ pub struct PipelineGauges {
     pub bad_records: AtomicU64,
 }
 
+impl PipelineGauges {
+    /// Notes how full the ring is, 0 to 1; the highest is kept.
+    pub fn note_ring_fill(&self, ratio: f64) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1,000,000")]
+        self.ring_fill.fetch_max((ratio.clamp(0.0, 1.0) * 1e6) as u64, Ordering::Relaxed);
+    }
+
+    /// Sets the gauges.
+    pub fn publish(&self, flows: usize, flow_bytes: usize, message_bytes: usize, bad_records: u64) {
+        for (gauge, value) in
+            [(&self.flows, flows), (&self.flow_bytes, flow_bytes), (&self.message_bytes, message_bytes)]
+        {
+            gauge.store(u64::try_from(value).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        self.bad_records.store(bad_records, Ordering::Relaxed);
+    }
+}
+
 /// Counts that live in the kernel, by [`Counter`].
 pub type KernelCounts = [u64; Counter::COUNT as usize];
 

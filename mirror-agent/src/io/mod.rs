@@ -4,5 +4,5 @@ pub mod admin;
 pub mod cli;
 pub mod ledger;
 pub mod metrics;
-pub mod units;
 pub mod object;
+pub mod units;

@@ -12,7 +12,7 @@ macro_rules! reasons {
 
         impl $name {
             /// Every reason, in the order of declaration.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+            pub const ALL: [Self; [$($label,)+].len()] = [$(Self::$variant,)+];
 
             /// The label values, in the same order.
             pub const LABELS: [&'static str; Self::ALL.len()] = [$($label,)+];

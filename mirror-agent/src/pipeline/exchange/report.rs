@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::pipeline::{ExchangeId, FlowKey, Timestamp, reason::LostReason};
+use crate::pipeline::{ExchangeId, FlowKey, Timestamp, http::Version, reason::LostReason};
 
 /// One exchange of a capture, told after it ended. At least one of `request` and `response` is there.
 #[derive(Clone, Debug)]
@@ -42,8 +42,6 @@ pub struct MessageReport {
     pub start_line: StartLine,
     /// Field names and values in order, names in their own case.
     pub headers: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Fields of the trailer section, in order.
-    pub trailers: Vec<(Vec<u8>, Vec<u8>)>,
     /// Bytes of content that were captured, after the transfer coding is removed.
     pub body_bytes: u64,
     /// SHA-256 of that content; `None` where some of its bytes are missing.
@@ -79,26 +77,6 @@ pub enum StartLine {
         /// The protocol version.
         version: Version,
     },
-}
-
-/// A version of HTTP/1.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Version {
-    /// HTTP/1.0.
-    Http10,
-    /// HTTP/1.1.
-    Http11,
-}
-
-impl Version {
-    /// The version as it stands in a start line.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http10 => "HTTP/1.0",
-            Self::Http11 => "HTTP/1.1",
-        }
-    }
 }
 
 /// Length and SHA-256 of a message's content, taken as it passes.

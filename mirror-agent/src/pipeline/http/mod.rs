@@ -14,7 +14,6 @@ mod headers;
 mod method;
 pub mod sniff;
 
-
 pub use decoder::{EndEffect, Event, GapEffect, RequestDecoder, ResponseDecoder};
 pub use fields::Framing;
 pub use head::{RequestFacts, RequestHead, ResponseFacts, ResponseHead, Version};
