@@ -2,7 +2,11 @@
 
 use crate::pipeline::{
     FlowKey, Timestamp,
-    exchange::{context::Context, message::OpenRequest, report::MessageReport},
+    exchange::{
+        context::{Context, Purpose},
+        message::OpenRequest,
+        report::MessageReport,
+    },
     flow::Interest,
     http::{
         EndEffect, Event, GapEffect, RequestDecoder,
@@ -101,7 +105,12 @@ impl ClientSide {
                 self.feed(context, flow, run, observer)
             }
             Mode::Resync(trust) => {
-                let quiet = self.answered_up_to.is_none_or(|offset| offset == run.offset);
+                let quiet = match (self.answered_up_to, &context.purpose) {
+                    (Some(offset), _) => offset == run.offset,
+                    // A file may hold one direction only, and what is read from it is not sent anywhere.
+                    (None, Purpose::Inspect) => true,
+                    (None, Purpose::Replay(_)) => false,
+                };
                 if strict_request_start(run.bytes) && (*trust == Trust::Shape || quiet) {
                     self.mode = Mode::InStep;
                     return self.feed(context, flow, run, observer);

@@ -7,6 +7,9 @@ mod message;
 mod pairing;
 pub mod report;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use context::Context;
 pub use context::Purpose;
 
