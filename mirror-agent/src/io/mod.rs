@@ -1,4 +1,6 @@
 //! Enters and leaves: everything. All that touches the kernel, sockets, files, threads and clocks is below here.
 
+pub mod capture;
+pub mod check;
 pub mod ledger;
 pub mod object;
