@@ -2,6 +2,8 @@
 
 pub mod admin;
 pub mod cli;
+pub mod capture;
+pub mod check;
 pub mod ledger;
 pub mod metrics;
 pub mod object;
