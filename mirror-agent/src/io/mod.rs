@@ -4,6 +4,7 @@ pub mod admin;
 pub mod cli;
 pub mod capture;
 pub mod check;
+pub mod inspect;
 pub mod ledger;
 pub mod metrics;
 pub mod object;
