@@ -9,3 +9,4 @@ pub mod ledger;
 pub mod metrics;
 pub mod object;
 pub mod units;
+pub mod replay;
