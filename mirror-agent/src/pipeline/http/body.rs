@@ -30,9 +30,9 @@ pub(super) enum Part<'i> {
 #[derive(Debug)]
 pub(super) struct BodyDecoder {
     state: State,
-    /// Bytes of the current chunk-size line, or of the trailer section, so far.
+    /// Bytes of framing since the last content: of a chunk-size line, and of the trailer section behind the last one.
     line_len: usize,
-    /// Longest chunk-size line or trailer section in bytes, inclusive.
+    /// Longest run of framing in bytes, inclusive.
     line_limit: usize,
     leniency: Leniency,
 }
@@ -172,12 +172,7 @@ impl BodyDecoder {
                 Err(refusal) => return Part::Refused(refusal),
             };
             match next {
-                State::Line(next) => {
-                    if matches!((line, next), (Line::DataEnd | Line::DataEndLf, SIZE_START)) {
-                        self.line_len = 0;
-                    }
-                    line = next;
-                }
+                State::Line(next) => line = next,
                 State::Data { .. } => {
                     self.line_len = 0;
                     break next;

@@ -50,7 +50,8 @@ pub enum GapEffect {
 pub enum EndEffect {
     /// No message was under way.
     Clean,
-    /// The message is complete with it: a response that ends with the connection.
+    /// The message is complete: a response that ends with the connection, or a body whose last bytes a gap stepped
+    /// over. No [`Event::End`] follows.
     Complete,
     /// The message lacks its end.
     Truncated,
@@ -58,7 +59,9 @@ pub enum EndEffect {
 
 /// Decodes the requests of one client.
 ///
-/// After a request that closes the connection input is swallowed, as the server does.
+/// After a request that closes the connection input is swallowed, as the server does. Behind CONNECT and Upgrade the
+/// bytes belong to another protocol if the response says so, which only the caller can see: it holds them back until
+/// then.
 #[derive(Debug)]
 pub struct RequestDecoder {
     head: HeadBuffer,
@@ -102,12 +105,12 @@ impl RequestDecoder {
 
     /// Steps over `len` bytes that were not seen.
     pub fn handle_gap(&mut self, len: u64) -> GapEffect {
-        self.machine.handle_gap(len)
+        self.machine.handle_gap(&mut self.head, len)
     }
 
     /// Notes that no more bytes will come.
     pub fn handle_end(&mut self) -> EndEffect {
-        self.machine.handle_end()
+        self.machine.handle_end(&mut self.head)
     }
 
     /// Whether no message is under way: the next byte starts one, or is swallowed.
@@ -187,12 +190,12 @@ impl ResponseDecoder {
 
     /// Steps over `len` bytes that were not seen.
     pub fn handle_gap(&mut self, len: u64) -> GapEffect {
-        self.machine.handle_gap(len)
+        self.machine.handle_gap(&mut self.head, len)
     }
 
     /// Notes that no more bytes will come.
     pub fn handle_end(&mut self) -> EndEffect {
-        self.machine.handle_end()
+        self.machine.handle_end(&mut self.head)
     }
 
     /// Whether no message is under way: the next byte starts one, or is swallowed.
@@ -305,11 +308,12 @@ impl Machine {
         };
     }
 
-    fn handle_gap(&mut self, len: u64) -> GapEffect {
+    fn handle_gap(&mut self, head: &mut HeadBuffer, len: u64) -> GapEffect {
         match self.phase {
             Phase::Between => GapEffect::Between,
             Phase::Body if self.body.skip(len) => GapEffect::InBody,
             Phase::Head | Phase::Body | Phase::Ambiguous => {
+                head.release();
                 self.phase = Phase::Lost;
                 GapEffect::Lost
             }
@@ -317,7 +321,8 @@ impl Machine {
         }
     }
 
-    fn handle_end(&mut self) -> EndEffect {
+    fn handle_end(&mut self, head: &mut HeadBuffer) -> EndEffect {
+        head.release();
         let effect = match self.phase {
             Phase::Body if self.body.is_until_close() || self.body.is_complete() => EndEffect::Complete,
             Phase::Head | Phase::Body | Phase::Ambiguous => EndEffect::Truncated,

@@ -142,6 +142,7 @@ fn largest_chunk_size_does_not_overflow() {
 fn chunk_lines_and_trailers_are_bounded() {
     let limit = 16 * 1024;
     let line = |fill: usize| chunked(&format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(fill)));
+    // Beside the fill stand the digit, the semicolon and CRLF.
     assert_eq!(request_refusal(&line(limit - 4)), None);
     assert_eq!(request_refusal(&line(limit - 3)), Some(Refusal::Malformed));
     let trailers = chunked(&format!("0\r\n{}", "A: b\r\n".repeat(limit)));
@@ -191,6 +192,8 @@ fn what_is_no_http_is_refused_before_the_limit() {
     assert_eq!(only(messages).fate, Fate::Refused(Refusal::Malformed));
     let messages = in_pieces(&[b"GET / HT", b"TP/3.0\r\n"]);
     assert_eq!(only(messages).fate, Fate::Refused(Refusal::Malformed));
+    let messages = in_pieces(&[b"GET / HTTP/1.1\r\n", b"\r\n", b"GET / HTTP/3.0\r\n"]);
+    assert_eq!(messages[1].fate, Fate::Refused(Refusal::Malformed));
 }
 
 #[test]
@@ -247,13 +250,34 @@ fn gap_that_may_hide_the_end_of_a_message_loses_it() {
 fn lost_head_leaves_no_trace_in_the_one_after_reset() {
     let mut decoder = decoder();
     let mut messages = Vec::new();
-    feed_request(&mut decoder, b"GET /old HTTP/1.1\r\nA: b\r\n", &mut messages);
+    feed_request(&mut decoder, b"GET /old HTTP/1.1\r\nA: b", &mut messages);
     assert_eq!(decoder.handle_gap(100), GapEffect::Lost);
-    feed_request(&mut decoder, b"swallowed\r\n\r\n", &mut messages);
-    decoder.reset();
     assert_eq!(decoder.bytes_held(), 0);
+    feed_request(&mut decoder, b"swallowed\r\n\r\n", &mut messages);
+    assert_eq!(messages[0].fate, Fate::Open);
+    decoder.reset();
     feed_request(&mut decoder, b"GET /new HTTP/1.1\r\n\r\n", &mut messages);
     assert_eq!(messages[1].head, b"GET /new HTTP/1.1\r\n\r\n");
+}
+
+#[test]
+fn reset_and_end_give_back_the_memory_of_a_head() {
+    let mut decoder = decoder();
+    feed_request(&mut decoder, b"GET /old HTTP/1.1\r\n", &mut Vec::new());
+    assert!(decoder.bytes_held() > 0);
+    decoder.reset();
+    assert_eq!(decoder.bytes_held(), 0);
+    feed_request(&mut decoder, b"GET /new HTTP/1.1\r\n", &mut Vec::new());
+    assert_eq!(decoder.handle_end(), EndEffect::Truncated);
+    assert_eq!(decoder.bytes_held(), 0);
+}
+
+#[test]
+fn end_behind_a_gap_that_completed_the_body_completes_the_request() {
+    let mut decoder = decoder();
+    feed_request(&mut decoder, b"PUT / HTTP/1.1\r\nContent-Length: 2\r\n\r\n", &mut Vec::new());
+    assert_eq!(decoder.handle_gap(2), GapEffect::InBody);
+    assert_eq!(decoder.handle_end(), EndEffect::Complete);
 }
 
 #[test]

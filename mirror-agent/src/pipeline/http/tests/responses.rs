@@ -77,6 +77,12 @@ fn line_feeds_alone_are_taken_as_clients_take_them() {
 }
 
 #[test]
+fn line_of_one_space_does_not_end_a_head() {
+    let message = only(responses(b"HTTP/1.1 204 No\r\nA: b\r\n \n c\r\n\r\n", ReplyTo::Other));
+    assert_eq!((message.fate, message.headers.len()), (Fate::Complete, 1));
+}
+
+#[test]
 fn chunk_size_without_digits_does_not_end_a_response() {
     for body in ["\r\n\r\n", "\n", ";x\r\n\r\n", "5\r\nhello\r\n\r\n"] {
         let bytes = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
