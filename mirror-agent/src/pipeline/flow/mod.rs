@@ -13,3 +13,6 @@ mod table;
 
 pub use stats::{FlowStats, SideStats};
 pub use table::{CloseCause, FlowHandler, FlowId, FlowInfo, FlowTable, Interest};
+
+#[cfg(test)]
+mod tests;

@@ -217,6 +217,12 @@ impl<S> FlowTable<S> {
         entries.saturating_add(index_bytes(self.index.capacity())).saturating_add(self.held_bytes)
     }
 
+    /// Bytes of memory that segments held out of order take; a part of [`Self::bytes_held`].
+    #[must_use]
+    pub const fn reorder_bytes_held(&self) -> usize {
+        self.held_bytes
+    }
+
     /// What was counted so far.
     #[must_use]
     pub const fn stats(&self) -> &FlowStats {
