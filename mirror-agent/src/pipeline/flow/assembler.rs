@@ -305,8 +305,12 @@ impl Assembler {
         }
     }
 
-    /// Ends the stream by a reset. What is held was not acknowledged, so the receiver never read it.
-    pub(super) fn reset(&mut self, at: Timestamp, deliver: &mut impl FnMut(Span<'_>)) {
+    /// Ends the stream by a reset. Of what is held, what was not acknowledged never reached the receiver's
+    /// application.
+    pub(super) fn reset(&mut self, at: Timestamp, stats: &mut SideStats, deliver: &mut impl FnMut(Span<'_>)) {
+        if let Some(awaited) = self.held().and_then(|held| held.awaited) {
+            self.close_gaps(awaited.latest, at, stats, deliver);
+        }
         if !self.ended {
             self.end(at, true, deliver);
         }

@@ -127,6 +127,17 @@ fn fin_ends_the_stream_in_its_place_only() {
 }
 
 #[test]
+fn data_held_beyond_a_fin_is_cut() {
+    let mut wire = Wire::connected(&Limits::default());
+    wire.client(2, 0, b"cdefgh", ACK);
+    wire.client(9, 0, b"j", ACK);
+    wire.client(3, 0, b"", FIN_ACK);
+    wire.client(0, 0, b"ab", ACK);
+    assert_eq!(wire.client_text(), "abc.");
+    assert_eq!(wire.table.reorder_bytes_held(), 0);
+}
+
+#[test]
 fn gap_that_the_peer_acknowledged_is_declared_at_once() {
     let mut wire = Wire::connected(&Limits::default());
     wire.client(0, 0, b"abc", ACK);

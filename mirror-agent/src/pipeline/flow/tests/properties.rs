@@ -182,7 +182,7 @@ proptest! {
             reorder_bytes: 400,
             reorder_pieces: 6,
             gap_patience,
-            memory_bytes: 16_000,
+            memory_bytes: 6_000,
             ..Limits::default()
         };
         let mut wire = Wire::silent(&limits);

@@ -21,6 +21,7 @@ fn only_a_syn_or_data_opens_a_flow() {
         (FIN_ACK, b"", false, false),
         (RST, b"", false, false),
         (RST, b"x", false, false),
+        (TcpFlags(SYN.0 | RST.0), b"x", false, false),
     ] {
         let mut wire = Wire::silent(&Limits::default());
         wire.client(0, 0, payload, flags);
@@ -85,6 +86,25 @@ fn reset_that_acknowledges_a_gap_hands_on_what_the_receiver_read() {
     wire.client(3, 0, b"def", ACK);
     wire.server(0, 6, b"", RST_ACK);
     assert_eq!(wire.client_text(), "<3 lost>def#");
+}
+
+#[test]
+fn reset_ends_patience() {
+    let mut wire = Wire::connected(&Limits { gap_patience: Duration::from_secs(1), ..Limits::default() });
+    wire.client(3, 0, b"def", ACK);
+    wire.client(9, 0, b"jkl", ACK);
+    wire.server(0, 6, b"", ACK);
+    wire.client(12, 0, b"", RST);
+    assert_eq!(wire.client_text(), "<3 lost>def#");
+}
+
+#[test]
+fn fin_in_a_syn_is_not_believed() {
+    let mut wire = Wire::silent(&Limits::default());
+    wire.client(-1, 0, b"", TcpFlags(SYN.0 | FIN.0));
+    wire.handshake();
+    wire.client(0, 0, b"abc", ACK);
+    assert_eq!(wire.client_text(), "abc");
 }
 
 #[test]
