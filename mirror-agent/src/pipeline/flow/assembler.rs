@@ -179,8 +179,10 @@ impl Assembler {
             return Fit::Plausible;
         }
         let ahead = u64::from(distance.max(0).unsigned_abs());
-        let mut claim = claim_at(self.offset.saturating_sub(u64::from(known)).saturating_add(ahead), arrival);
+        let mut claim = claim_at(0, arrival);
         claim.skip(u64::from(known));
+        // What is left; the known part may have begun before offset 0.
+        claim.start = self.offset.saturating_add(ahead);
         let fin_at = arrival.fin.then(|| claim.end());
         let end = if self.ended {
             Some(self.offset)

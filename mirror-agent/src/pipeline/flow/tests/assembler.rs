@@ -172,6 +172,15 @@ fn ack_of_an_unseen_fin_is_no_gap() {
 }
 
 #[test]
+fn ack_of_an_unseen_fin_behind_a_gap_is_no_second_gap() {
+    let mut wire = Wire::connected(&Limits::default());
+    wire.client(3, 0, b"def", ACK);
+    wire.server(0, 7, b"HTTP", ACK);
+    assert_eq!(wire.client_text(), "<3 lost>def");
+    assert_eq!(wire.record().server.detail, "HTTP@7");
+}
+
+#[test]
 fn acked_gap_waits_for_as_long_as_patience_lasts() {
     let limits = Limits { gap_patience: Duration::from_secs(1), ..Limits::default() };
     let mut wire = Wire::connected(&limits);
@@ -228,10 +237,12 @@ fn stream_without_a_syn_begins_at_its_first_data() {
     let mut wire = Wire::silent(&Limits::default());
     wire.client(100, 50, b"abc", ACK);
     wire.client(97, 50, b"xyz", ACK);
+    wire.client(98, 50, b"yzabc", ACK);
     wire.server(40, 103, b"0123456789", ACK);
     wire.client(103, 50, b"def", ACK);
     assert!(wire.recorder.flows.values().all(|(flow, _)| flow.adopted));
-    assert_eq!(wire.record().client.detail, "abc|def@10");
+    wire.client(95, 50, b"vwxyzabcdefgh", ACK);
+    assert_eq!(wire.record().client.detail, "abc|def@10|gh@10");
     assert_eq!(wire.record().server.detail, "0123456789@3");
 }
 
