@@ -179,8 +179,10 @@ impl Assembler {
             return Fit::Plausible;
         }
         let ahead = u64::from(distance.max(0).unsigned_abs());
-        let mut claim = claim_at(self.offset.saturating_sub(u64::from(known)).saturating_add(ahead), arrival);
+        let mut claim = claim_at(0, arrival);
         claim.skip(u64::from(known));
+        // What is left; the known part may have begun before offset 0.
+        claim.start = self.offset.saturating_add(ahead);
         let fin_at = arrival.fin.then(|| claim.end());
         let end = if self.ended {
             Some(self.offset)
@@ -305,8 +307,12 @@ impl Assembler {
         }
     }
 
-    /// Ends the stream by a reset. What is held was not acknowledged, so the receiver never read it.
-    pub(super) fn reset(&mut self, at: Timestamp, deliver: &mut impl FnMut(Span<'_>)) {
+    /// Ends the stream by a reset. Of what is held, what was not acknowledged never reached the receiver's
+    /// application.
+    pub(super) fn reset(&mut self, at: Timestamp, stats: &mut SideStats, deliver: &mut impl FnMut(Span<'_>)) {
+        if let Some(awaited) = self.held().and_then(|held| held.awaited) {
+            self.close_gaps(awaited.latest, at, stats, deliver);
+        }
         if !self.ended {
             self.end(at, true, deliver);
         }

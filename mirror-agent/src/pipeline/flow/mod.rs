@@ -3,6 +3,19 @@
 //! [`FlowTable`] finds the flow of a segment, decides when flows begin and end and keeps their number and memory
 //! within [`Limits`](crate::pipeline::Limits). The bytes of each side go through an assembler, which gives what the
 //! receiver's kernel gave its application. The spans go to a [`FlowHandler`], the stage after this one.
+//!
+//! **Offsets.** A stream begins at the byte behind its SYN; where that was not seen, at what the peer's SYN
+//! acknowledged, else at the first data seen. What comes later but lies before is taken for a duplicate. An
+//! acknowledgement of bytes before the beginning is offset 0, one by a side whose peer has shown neither SYN nor data
+//! is `None`, and one of a FIN that the capture missed may be one more than the stream has bytes.
+//!
+//! **Order.** What an acknowledgement says about the peer's stream is handed on before the data of the segment that
+//! carried it. So is what is held out of order when a flow is evicted or the capture ends, its gaps declared; at a
+//! reset only what was acknowledged.
+//!
+//! **Trust.** A number more than 1 GiB away from the next expected one moves nothing, and does not keep its flow from
+//! being evicted as idle; an RST must lie within [`Limits::reorder_bytes`](crate::pipeline::Limits::reorder_bytes).
+//! An ACK within 1 GiB is believed: whoever forges one damages what is mirrored of that flow, nothing else.
 
 mod assembler;
 mod entry;
@@ -13,3 +26,6 @@ mod table;
 
 pub use stats::{FlowStats, SideStats};
 pub use table::{CloseCause, FlowHandler, FlowId, FlowInfo, FlowTable, Interest};
+
+#[cfg(test)]
+mod tests;
