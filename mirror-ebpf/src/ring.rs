@@ -169,9 +169,9 @@ unsafe fn write_header(to: *mut u64, header: &RecordHeader) {
     let mut at = 0;
     while at < RecordHeader::LEN / 8 {
         // SAFETY: a header is ten words without padding, aligned to eight.
-        let word = unsafe { from.add(at).read() };
+        let word = unsafe { *from.wrapping_add(at) };
         // SAFETY: the caller's.
-        unsafe { to.add(at).write_volatile(word) };
+        unsafe { to.wrapping_add(at).write_volatile(word) };
         at += 1;
     }
 }

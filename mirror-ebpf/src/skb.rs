@@ -155,6 +155,7 @@ impl PacketBytes for Linear {
         }
         const { assert!(matches!(N, 1 | 2 | 4 | 8 | 16 | 20), "as many bytes as loads are written out for") };
         let mut bytes = [0; N];
+        #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one argument covers all of them")]
         // SAFETY: the `N` bytes from `at` on end before the linear part does, as checked above, and this program
         // calls no helper that moves them.
         unsafe {
