@@ -14,10 +14,8 @@ use mirror_common::maps::MAX_RINGS;
 use mirror_common::{Counter, RecordHeader};
 
 use crate::counters::count;
+use crate::scratch::{SMALL_PAYLOAD_BYTES, Scratch};
 use crate::skb::{Skb, bounded};
-
-/// Payload up to which a second copy costs less than the rounding up would: an Ethernet segment.
-const SMALL_PAYLOAD_BYTES: u32 = 1456;
 
 /// Payload of the largest record.
 pub(crate) const LARGEST_PAYLOAD_BYTES: u32 = payload_bytes(LARGE_BYTES);
@@ -47,47 +45,11 @@ macro_rules! rings {
 
 rings!(RING_0, RING_1, RING_2, RING_3, RING_4, RING_5, RING_6, RING_7);
 
-/// The record that this CPU is putting together.
-#[btf_map]
-static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
-
 /// When this CPU last asked for a wake-up of a ring's reader.
 ///
 /// By ring, too: a wake-up of one reader must not use up that of another, which may be blocked.
 #[btf_map]
 static WAKES: PerCpuArray<u64, { MAX_RINGS as usize }> = PerCpuArray::new();
-
-/// A record with a small payload.
-#[repr(C)]
-pub(crate) struct Scratch {
-    pub(crate) header: RecordHeader,
-    payload: [u8; SMALL_PAYLOAD_BYTES as usize],
-}
-
-/// The scratch record of this CPU.
-#[inline(always)]
-pub(crate) fn scratch() -> Option<&'static mut Scratch> {
-    let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: the slot is this CPU's, classifiers run to their end with bottom halves disabled, and each
-    // calls this once, so nobody else refers to it. Any bytes are a valid value.
-    Some(unsafe { &mut *scratch })
-}
-
-impl Scratch {
-    /// Copies `len` bytes of the packet at `offset` to the payload; whether they were there. `len` is
-    /// [`bounded`] by the payload's size.
-    #[inline(always)]
-    pub(crate) fn load(&mut self, skb: Skb, offset: u32, len: u32) -> bool {
-        // SAFETY: `len` is within the payload, which the verifier checks too.
-        unsafe { skb.copy_to(offset, self.payload.as_mut_ptr(), len) }
-    }
-
-    /// Whether the payload begins as an HTTP/1 status line does (RFC 9112 section 4).
-    #[inline(always)]
-    pub(crate) fn starts_with_http(&self) -> bool {
-        self.payload.first_chunk::<5>() == Some(b"HTTP/")
-    }
-}
 
 /// A ring buffer, and how to wake its reader.
 pub(crate) struct Ring {
@@ -117,7 +79,7 @@ impl Ring {
         Some(Self { map, flags })
     }
 
-    /// Writes the header in `scratch` with the `len` bytes of the packet at `offset`.
+    /// Writes the header in `scratch` with at most [`LARGEST_PAYLOAD_BYTES`] of the packet, `len` bytes at `offset`.
     #[inline(always)]
     pub(crate) fn emit(&mut self, skb: Skb, offset: u32, len: u32, scratch: &mut Scratch) -> Option<()> {
         if let Some(len) = bounded(len, SMALL_PAYLOAD_BYTES) {
@@ -125,10 +87,10 @@ impl Ring {
                 count(Counter::DroppedUnreadable);
                 return None;
             }
-            return self.output(scratch, len);
+            return self.emit_loaded(len, scratch);
         }
         if len == 0 {
-            self.output(scratch, 0)
+            self.emit_loaded(0, scratch)
         } else if len <= payload_bytes(MEDIUM_BYTES) {
             self.emit_rounded::<MEDIUM_BYTES>(skb, offset, len, scratch)
         } else {
@@ -136,21 +98,20 @@ impl Ring {
         }
     }
 
-    /// Writes the record in `scratch`, of whose payload the captured bytes are already there.
+    /// Writes the header in `scratch` with the largest payload, taken from the packet at `offset`.
     #[inline(always)]
-    pub(crate) fn emit_peeked(&mut self, scratch: &mut Scratch) -> Option<()> {
-        match bounded(scratch.header.captured_len, SMALL_PAYLOAD_BYTES) {
-            Some(len) => self.output(scratch, len),
-            None => self.output(scratch, 0),
-        }
+    pub(crate) fn emit_largest(&mut self, skb: Skb, offset: u32, scratch: &Scratch) -> Option<()> {
+        self.emit_rounded::<LARGE_BYTES>(skb, offset, LARGEST_PAYLOAD_BYTES, scratch)
     }
 
+    /// Writes the record in `scratch`, which holds `len` bytes of payload: 0, or as [`bounded`] gives it.
     #[inline(always)]
-    fn output(&mut self, scratch: &mut Scratch, len: u32) -> Option<()> {
+    pub(crate) fn emit_loaded(&mut self, len: u32, scratch: &Scratch) -> Option<()> {
         let size = RecordHeader::LEN as u64 + u64::from(len);
-        // SAFETY: `len` is within the scratch record's payload, which the verifier checks too; the ring is one.
-        let result =
-            unsafe { bpf_ringbuf_output(self.map, ptr::from_mut(scratch).cast(), size, self.take_flags()) };
+        let record = ptr::from_ref(&scratch.header).cast_mut().cast();
+        // SAFETY: header and payload are one run of bytes, and `len` is within the payload, which the verifier checks
+        // too. The helper only reads.
+        let result = unsafe { bpf_ringbuf_output(self.map, record, size, self.take_flags()) };
         if result != 0 {
             count(Counter::DroppedRingFull);
             return None;
@@ -175,7 +136,7 @@ impl Ring {
         }
         let flags = self.take_flags();
         // SAFETY: the record is reserved, aligned to eight, and at least as long as a header.
-        unsafe { record.cast::<RecordHeader>().write(scratch.header) };
+        unsafe { write_header(record.cast(), &scratch.header) };
         // SAFETY: `BYTES` is more than a header.
         let payload = unsafe { record.cast::<u8>().add(RecordHeader::LEN) };
         // SAFETY: `len` is at most what is left after the header.
@@ -194,6 +155,24 @@ impl Ring {
     #[inline(always)]
     fn take_flags(&mut self) -> u64 {
         core::mem::replace(&mut self.flags, u64::from(BPF_RB_NO_WAKEUP))
+    }
+}
+
+/// Copies a header word by word: of a plain assignment the compiler makes a call to a loop over bytes.
+///
+/// # Safety
+///
+/// `to` is valid for writes of a header, and aligned to eight.
+#[inline(always)]
+unsafe fn write_header(to: *mut u64, header: &RecordHeader) {
+    let from = ptr::from_ref(header).cast::<u64>();
+    let mut at = 0;
+    while at < RecordHeader::LEN / 8 {
+        // SAFETY: a header is ten words without padding, aligned to eight.
+        let word = unsafe { *from.wrapping_add(at) };
+        // SAFETY: the caller's.
+        unsafe { to.wrapping_add(at).write_volatile(word) };
+        at += 1;
     }
 }
 
