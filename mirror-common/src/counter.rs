@@ -27,4 +27,17 @@ pub enum Counter {
 impl Counter {
     /// How many counters there are.
     pub const COUNT: u32 = 9;
+
+    /// All of them, in the order of their indices.
+    pub const ALL: [Self; Self::COUNT as usize] = [
+        Self::CopiedClient,
+        Self::CopiedServer,
+        Self::DroppedRingFull,
+        Self::DroppedTooLong,
+        Self::DroppedUnreadable,
+        Self::Fragment,
+        Self::Malformed,
+        Self::TooDeep,
+        Self::Own,
+    ];
 }

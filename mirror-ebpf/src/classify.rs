@@ -5,12 +5,16 @@
 //! through [`mirror_common::packet::parse`]: tags, options, extension headers, links without Ethernet, and
 //! packets whose headers are not in the linear part.
 
-use mirror_common::packet::{PacketBytes, Start, TcpPacket, Unparsed, ether_type, parse, tcp_flag};
+use mirror_common::maps::KernelConfig;
+use mirror_common::packet::{
+    PacketBytes, Start, TcpPacket, Unparsed, ether_type, parse, parse_plain, tcp_flag,
+};
 use mirror_common::{Counter, RecordSide};
 
 use crate::config::config;
 use crate::counters::count;
 use crate::emit::emit;
+use crate::scratch::{Scratch, scratch};
 use crate::skb::Skb;
 use crate::{address, own, ports};
 
@@ -48,32 +52,54 @@ const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
 /// Looks at a packet and copies its segment where it is matched.
+///
+/// What follows the first look is in functions of their own: the entry points stay short, and each part has
+/// the stack to itself.
 #[inline(always)]
 pub(crate) fn try_classify(skb: Skb, role: Role) -> Option<()> {
-    let mut packet = TcpPacket::default();
-    let side = match glance(skb) {
-        Glance::Leave => return None,
-        Glance::Tcp { src_port, dst_port } => {
-            let side = side(role, src_port, dst_port)?;
-            if config()?.paused != 0 {
-                return None;
-            }
-            match parse(&skb.linear(), 0, Start::Ethernet, skb.offloaded_tag()) {
-                Ok(found) => packet = found,
-                Err(_) => parse_slowly(skb, &mut packet)?,
-            }
-            side
-        }
-        Glance::Unclear => {
-            parse_slowly(skb, &mut packet)?;
-            side(role, packet.src_port, packet.dst_port)?
-        }
-    };
+    match glance(skb) {
+        Glance::Leave => None,
+        Glance::Tcp { src_port, dst_port } => try_plain(skb, side(role, src_port, dst_port)?),
+        Glance::Unclear => try_unclear(skb, role),
+    }
+}
+
+/// Copies the segment of a plain packet of which the ports are known to be matched.
+#[inline(never)]
+fn try_plain(skb: Skb, side: RecordSide) -> Option<()> {
     let config = config()?;
-    if config.paused != 0 || is_pure_ack(&packet) {
+    if config.paused != 0 {
         return None;
     }
-    if (config.own_mark != 0 && skb.mark() == config.own_mark) || own::is_own(&packet) {
+    let scratch = scratch()?;
+    match parse_plain(&skb.linear(), skb.offloaded_tag()) {
+        Ok(packet) => scratch.packet = packet,
+        Err(_) => try_parse_any(skb, &mut scratch.packet)?,
+    }
+    try_record(skb, side, config, scratch)
+}
+
+/// Copies the segment of a packet if it turns out to be matched.
+#[inline(always)]
+fn try_unclear(skb: Skb, role: Role) -> Option<()> {
+    let scratch = scratch()?;
+    try_parse_any(skb, &mut scratch.packet)?;
+    let side = side(role, scratch.packet.src_port, scratch.packet.dst_port)?;
+    let config = config()?;
+    if config.paused != 0 {
+        return None;
+    }
+    try_record(skb, side, config, scratch)
+}
+
+/// Copies a matched segment, unless it says nothing or is none of the clients' and servers' asked for.
+#[inline(never)]
+fn try_record(skb: Skb, side: RecordSide, config: &KernelConfig, scratch: &mut Scratch) -> Option<()> {
+    let packet = &scratch.packet;
+    if is_pure_ack(packet) {
+        return None;
+    }
+    if (config.own_mark != 0 && skb.mark() == config.own_mark) || own::is_own(packet) {
         count(Counter::Own);
         return None;
     }
@@ -86,7 +112,7 @@ pub(crate) fn try_classify(skb: Skb, role: Role) -> Option<()> {
             return None;
         }
     }
-    emit(skb, &packet, side, config)
+    emit(skb, side, config, scratch)
 }
 
 /// Tells plain packets from the others by as few loads as it takes.
@@ -142,10 +168,9 @@ fn glance(skb: Skb) -> Glance {
 
 /// Parses any packet, and counts those that may have been ours but cannot be used.
 ///
-/// It fills in what the caller owns: verifiers before 6.1 do not let a function read the unused part of a result
-/// that another returned.
+/// It fills in what the caller owns, since there is no room on the stack to hand it over.
 #[inline(never)]
-fn parse_slowly(skb: Skb, packet: &mut TcpPacket) -> Option<()> {
+fn try_parse_any(skb: Skb, packet: &mut TcpPacket) -> Option<()> {
     let start = match ip_start(skb) {
         Some(protocol) => Start::EtherType(protocol),
         None => Start::Ethernet,
@@ -176,7 +201,9 @@ fn ip_start(skb: Skb) -> Option<u16> {
         Reading::Ip => Some(protocol),
         Reading::Ethernet => None,
         // The kernel knows where the network header is, but does not give its offset: compare what is there.
-        Reading::Either => (skb.network_header()? == first).then_some(protocol),
+        Reading::Either => {
+            (u128::from_ne_bytes(skb.network_header()?) == u128::from_ne_bytes(first)).then_some(protocol)
+        }
     }
 }
 

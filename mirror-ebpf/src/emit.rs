@@ -5,35 +5,37 @@ use mirror_common::maps::{KernelConfig, STATUS_PEEK_BYTES, ring_index};
 use mirror_common::packet::{TcpPacket, tcp_flag};
 use mirror_common::{Counter, RecordFlags, RecordHeader, RecordSide};
 
-use crate::counters::count;
-use crate::ring::{LARGEST_PAYLOAD_BYTES, Ring, Scratch, scratch};
+use crate::counters::{add, count};
+use crate::ring::{LARGEST_PAYLOAD_BYTES, Ring};
+use crate::scratch::Scratch;
 use crate::skb::{Skb, bounded};
 
 /// Records that a segment is cut into at most. What they hold, 40 times 16,304 bytes, is more than the largest packet
 /// that the kernel makes (`GSO_MAX_SIZE`, 512 KiB).
 const MAX_RECORDS: u32 = 40;
 
-/// Copies a segment into the ring of its flow.
+/// Length of what a status line begins with: `HTTP/`.
+const STATUS_PREFIX_BYTES: u32 = 5;
+
+/// Copies the segment in `scratch` into the ring of its flow.
 #[inline(always)]
-pub(crate) fn emit(skb: Skb, packet: &TcpPacket, side: RecordSide, config: &KernelConfig) -> Option<()> {
-    let scratch = scratch()?;
+pub(crate) fn emit(skb: Skb, side: RecordSide, config: &KernelConfig, scratch: &mut Scratch) -> Option<()> {
     // SAFETY: the helper takes nothing and cannot fail.
     let now = unsafe { bpf_ktime_get_ns() };
-    scratch.header = header(packet, side, now, skb.ifindex());
+    scratch.header = header(&scratch.packet, side, now, skb.ifindex());
     let index = ring_index(&scratch.header.client_addr, scratch.header.client_port, config.rings);
-    let Some(mut ring) = Ring::open(index, now, config.wake_interval_ns) else {
+    let Some(ring) = Ring::open(index, now, config.wake_interval_ns, scratch) else {
         count(Counter::DroppedRingFull);
         return None;
     };
     match side {
-        RecordSide::Server if config.copy_responses == 0 => {
-            scratch.header.captured_len = peek(skb, packet, scratch);
-            if scratch.header.captured_len < packet.payload_len {
-                scratch.header.flags = RecordFlags::NOT_COPIED;
-            }
-            ring.emit_peeked(scratch)?;
-        }
-        RecordSide::Client | RecordSide::Server => emit_whole(skb, packet, scratch, &mut ring)?,
+        RecordSide::Server if config.copy_responses == 0 => emit_peek(skb, scratch, ring),
+        RecordSide::Client | RecordSide::Server => emit_whole(skb, scratch, ring)?,
+    }
+    if scratch.progress.full | scratch.progress.unreadable != 0 {
+        add(Counter::DroppedRingFull, scratch.progress.full);
+        add(Counter::DroppedUnreadable, scratch.progress.unreadable);
+        return None;
     }
     count(match side {
         RecordSide::Client => Counter::CopiedClient,
@@ -69,40 +71,54 @@ fn header(packet: &TcpPacket, side: RecordSide, timestamp_ns: u64, ifindex: u32)
     }
 }
 
-/// Copies the segment's first bytes to the scratch record if they can be a status line; gives their number.
+/// Copies the segment without its payload, but for its first bytes if they begin a status line.
 #[inline(always)]
-fn peek(skb: Skb, packet: &TcpPacket, scratch: &mut Scratch) -> u32 {
-    let Some(len) = bounded(packet.payload_len.min(STATUS_PEEK_BYTES), STATUS_PEEK_BYTES) else {
-        return 0;
-    };
-    if !scratch.load(skb, packet.payload_offset, len) {
-        count(Counter::DroppedUnreadable);
-        return 0;
+fn emit_peek(skb: Skb, scratch: &mut Scratch, ring: Ring) {
+    let payload_len = scratch.packet.payload_len;
+    // Shorter than what tells a status line from others, it is not worth the look.
+    if payload_len >= STATUS_PREFIX_BYTES
+        && let Some(len) = bounded(payload_len.min(STATUS_PEEK_BYTES), STATUS_PEEK_BYTES)
+        && scratch.load(skb, scratch.packet.payload_offset, len)
+        && scratch.starts_with_http()
+    {
+        scratch.header.captured_len = len;
+        scratch.header.flags = not_copied(len, payload_len);
+        ring.emit_loaded(len, scratch);
+    } else {
+        scratch.header.flags = not_copied(0, payload_len);
+        ring.emit_loaded(0, scratch);
     }
-    // What is left of an earlier record may complete the word: `len` decides whether it counts.
-    if len < 5 || !scratch.starts_with_http() { 0 } else { len }
 }
 
-/// Copies the segment with its payload, in as many records as it takes; `None` where any of it was lost.
+/// The flag that says that payload was left out, where it was.
 #[inline(always)]
-fn emit_whole(skb: Skb, packet: &TcpPacket, scratch: &mut Scratch, ring: &mut Ring) -> Option<()> {
-    let mut emitted = Some(());
-    let mut offset = 0;
+fn not_copied(captured_len: u32, payload_len: u32) -> u16 {
+    if captured_len < payload_len { RecordFlags::NOT_COPIED } else { 0 }
+}
+
+/// Copies the segment with its payload, in as many records as it takes; `None` where they were not enough.
+///
+/// A part that is lost leaves a gap; what comes after it is still worth having.
+#[inline(always)]
+fn emit_whole(skb: Skb, scratch: &mut Scratch, ring: Ring) -> Option<()> {
+    let payload_len = scratch.packet.payload_len;
+    let payload_offset = scratch.packet.payload_offset;
     for _ in 0..MAX_RECORDS {
-        let left = packet.payload_len.saturating_sub(offset);
-        let len = left.min(LARGEST_PAYLOAD_BYTES);
-        scratch.header.seq = seq_at(packet, offset);
+        let offset = scratch.progress.offset;
+        let left = payload_len.saturating_sub(offset);
+        let is_last = left <= LARGEST_PAYLOAD_BYTES;
+        let len = if is_last { left } else { LARGEST_PAYLOAD_BYTES };
+        scratch.header.seq = seq_at(&scratch.packet, offset);
         scratch.header.payload_len = len;
         scratch.header.captured_len = len;
-        scratch.header.tcp_flags = flags_of_part(packet.flags, offset == 0, len == left);
-        // A part that does not fit leaves a gap; what comes after it is still worth having.
-        if ring.emit(skb, packet.payload_offset.wrapping_add(offset), len, scratch).is_none() {
-            emitted = None;
+        scratch.header.tcp_flags = flags_of_part(scratch.packet.flags, offset == 0, is_last);
+        let at = payload_offset.wrapping_add(offset);
+        if is_last {
+            ring.emit(skb, at, len, scratch);
+            return Some(());
         }
-        if len == left {
-            return emitted;
-        }
-        offset += len;
+        ring.emit_largest(skb, at, scratch);
+        scratch.progress.offset = offset + LARGEST_PAYLOAD_BYTES;
     }
     count(Counter::DroppedTooLong);
     None

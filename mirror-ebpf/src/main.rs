@@ -17,6 +17,7 @@ mod emit;
 mod own;
 mod ports;
 mod ring;
+mod scratch;
 mod skb;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_UNSPEC};

@@ -5,6 +5,7 @@
 //! after the bounds check, which verifiers before 6.12 do not follow.
 
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use core::ptr;
 
 use aya_ebpf::bindings::{__sk_buff, bpf_hdr_start_off};
@@ -83,7 +84,7 @@ impl Skb {
     /// The first bytes of what the stack takes for the network header.
     #[inline(always)]
     pub(crate) fn network_header(self) -> Option<[u8; 16]> {
-        let mut bytes = [0; 16];
+        let mut bytes = MaybeUninit::<Aligned<16>>::uninit();
         // SAFETY: the context is valid (see `field`) and `bytes` is as long as is said.
         let result = unsafe {
             bpf_skb_load_bytes_relative(
@@ -94,17 +95,25 @@ impl Skb {
                 bpf_hdr_start_off::BPF_HDR_START_NET,
             )
         };
-        (result == 0).then_some(bytes)
+        if result != 0 {
+            return None;
+        }
+        // SAFETY: the helper has written all of it.
+        Some(unsafe { bytes.assume_init() }.0)
     }
 }
 
 impl PacketBytes for Skb {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let mut bytes = [0; N];
-        // SAFETY: `bytes` is `N` long.
-        let loaded = unsafe { self.copy_to(offset, bytes.as_mut_ptr(), N as u32) };
-        loaded.then_some(bytes)
+        let mut bytes = MaybeUninit::<Aligned<N>>::uninit();
+        // SAFETY: the array is `N` long.
+        if unsafe { self.copy_to(offset, bytes.as_mut_ptr().cast(), N as u32) } {
+            // SAFETY: the helper has written all of it.
+            Some(unsafe { bytes.assume_init() }.0)
+        } else {
+            None
+        }
     }
 
     #[inline(always)]
@@ -112,6 +121,10 @@ impl PacketBytes for Skb {
         self.len()
     }
 }
+
+/// Bytes on the stack of which whole words can be read at once; byte by byte they would not fit into registers.
+#[repr(C, align(8))]
+struct Aligned<const N: usize>([u8; N]);
 
 /// The linear part of a packet.
 #[derive(Clone, Copy)]
@@ -140,9 +153,27 @@ impl PacketBytes for Linear {
         if at + N as u64 > self.end {
             return None;
         }
+        const { assert!(matches!(N, 1 | 2 | 4 | 8 | 16 | 20), "as many bytes as loads are written out for") };
+        let mut bytes = [0; N];
+        #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one argument covers all of them")]
         // SAFETY: the `N` bytes from `at` on end before the linear part does, as checked above, and this program
-        // calls no helper that moves them. The copy has the alignment of a byte.
-        Some(unsafe { *(at as *const [u8; N]) })
+        // calls no helper that moves them.
+        unsafe {
+            if N >= 8 {
+                bytes[..8].copy_from_slice(&raw::word::<0>(at).to_ne_bytes());
+            }
+            if N >= 16 {
+                bytes[8..16].copy_from_slice(&raw::word::<8>(at).to_ne_bytes());
+            }
+            match N {
+                1 => bytes[0] = raw::byte::<0>(at),
+                2 => bytes.copy_from_slice(&raw::half::<0>(at).to_ne_bytes()),
+                4 => bytes.copy_from_slice(&raw::quad::<0>(at).to_ne_bytes()),
+                20 => bytes[16..].copy_from_slice(&raw::quad::<16>(at).to_ne_bytes()),
+                _ => {}
+            }
+        }
+        Some(bytes)
     }
 
     #[inline(always)]
@@ -163,7 +194,7 @@ impl<const N: u64> Checked<N> {
     pub(crate) fn byte<const OFFSET: u64>(self) -> u8 {
         const { assert!(OFFSET < N) };
         // SAFETY: `Linear::first` found `N` bytes at `at`, and `OFFSET` is below `N`.
-        unsafe { raw::byte::<OFFSET>(self.at) as u8 }
+        unsafe { raw::byte::<OFFSET>(self.at) }
     }
 
     /// The two bytes at `OFFSET` as they stand, that is in network byte order.
@@ -171,7 +202,7 @@ impl<const N: u64> Checked<N> {
     pub(crate) fn half_be<const OFFSET: u64>(self) -> u16 {
         const { assert!(OFFSET + 1 < N) };
         // SAFETY: as in `byte`, for two bytes.
-        unsafe { raw::half::<OFFSET>(self.at) as u16 }
+        unsafe { raw::half::<OFFSET>(self.at) }
     }
 }
 
@@ -201,61 +232,39 @@ pub(crate) fn bounded(len: u32, max: u32) -> Option<u32> {
     if less_one >= u64::from(max) { None } else { Some((less_one + 1) as u32) }
 }
 
-/// Single loads from memory. The upper bits of the result are zero.
+/// Single loads from memory, of any alignment.
 mod raw {
-    /// Loads the byte at `at + OFFSET`.
-    ///
-    /// # Safety
-    ///
-    /// It is readable.
-    #[cfg(target_arch = "bpf")]
-    #[inline(always)]
-    pub(super) unsafe fn byte<const OFFSET: u64>(at: u64) -> u64 {
-        let value;
-        // SAFETY: the caller's.
-        unsafe {
-            core::arch::asm!("{0} = *(u8 *)({1} + {2})", out(reg) value, in(reg) at, const OFFSET,
-                options(pure, readonly, nostack, preserves_flags));
-        }
-        value
+    /// Loads `at + OFFSET`.
+    macro_rules! load {
+        ($name:ident, $type:ty, $instruction:literal) => {
+            /// Loads from `at + OFFSET`.
+            ///
+            /// # Safety
+            ///
+            /// It is readable.
+            #[inline(always)]
+            pub(super) unsafe fn $name<const OFFSET: u64>(at: u64) -> $type {
+                #[cfg(target_arch = "bpf")]
+                {
+                    let value: u64;
+                    // SAFETY: the caller's. The load clears the upper bits.
+                    unsafe {
+                        core::arch::asm!($instruction, out(reg) value, in(reg) at, const OFFSET,
+                            options(pure, readonly, nostack, preserves_flags));
+                    }
+                    value as $type
+                }
+                #[cfg(not(target_arch = "bpf"))]
+                // SAFETY: the caller's.
+                unsafe {
+                    ((at + OFFSET) as *const $type).read_unaligned()
+                }
+            }
+        };
     }
 
-    /// Loads the two bytes at `at + OFFSET`.
-    ///
-    /// # Safety
-    ///
-    /// They are readable.
-    #[cfg(target_arch = "bpf")]
-    #[inline(always)]
-    pub(super) unsafe fn half<const OFFSET: u64>(at: u64) -> u64 {
-        let value;
-        // SAFETY: the caller's.
-        unsafe {
-            core::arch::asm!("{0} = *(u16 *)({1} + {2})", out(reg) value, in(reg) at, const OFFSET,
-                options(pure, readonly, nostack, preserves_flags));
-        }
-        value
-    }
-
-    /// The same in the host's terms.
-    ///
-    /// # Safety
-    ///
-    /// The byte is readable.
-    #[cfg(not(target_arch = "bpf"))]
-    pub(super) unsafe fn byte<const OFFSET: u64>(at: u64) -> u64 {
-        // SAFETY: the caller's.
-        u64::from(unsafe { *((at + OFFSET) as *const u8) })
-    }
-
-    /// The same in the host's terms.
-    ///
-    /// # Safety
-    ///
-    /// The bytes are readable.
-    #[cfg(not(target_arch = "bpf"))]
-    pub(super) unsafe fn half<const OFFSET: u64>(at: u64) -> u64 {
-        // SAFETY: the caller's.
-        u64::from(unsafe { ((at + OFFSET) as *const u16).read_unaligned() })
-    }
+    load!(byte, u8, "{0} = *(u8 *)({1} + {2})");
+    load!(half, u16, "{0} = *(u16 *)({1} + {2})");
+    load!(quad, u32, "{0} = *(u32 *)({1} + {2})");
+    load!(word, u64, "{0} = *(u64 *)({1} + {2})");
 }

@@ -160,14 +160,36 @@ mod protocol {
 
 /// Finds the TCP segment of the packet whose headers begin at `offset`.
 ///
-/// `offloaded_tag` is the identifier of a VLAN tag that the interface took off the packet; it counts as the outermost.
-/// A tag with identifier 0 only carries a priority (IEEE 802.1Q section 9.6) and is no part of a flow's identity.
+/// `offloaded_tag` is the control information of a VLAN tag that the interface took off the packet; it counts as the
+/// outermost. A tag with identifier 0 only carries a priority (IEEE 802.1Q section 9.6) and is no part of a flow's
+/// identity.
 ///
 /// # Errors
 ///
 /// The reason why the packet has no TCP segment that could be used.
 #[inline(always)]
 pub fn parse<B: PacketBytes>(
+    bytes: &B,
+    offset: u32,
+    start: Start,
+    offloaded_tag: Option<u16>,
+) -> Result<TcpPacket, Unparsed> {
+    parse_bounded::<B, MAX_TAGS, MAX_EXTENSION_HEADERS>(bytes, offset, start, offloaded_tag)
+}
+
+/// Does as [`parse`] for an Ethernet packet without tags in its bytes and without extension headers: the short way
+/// for nearly every packet.
+///
+/// # Errors
+///
+/// As [`parse`], which may succeed where this does not.
+#[inline(always)]
+pub fn parse_plain<B: PacketBytes>(bytes: &B, offloaded_tag: Option<u16>) -> Result<TcpPacket, Unparsed> {
+    parse_bounded::<B, 0, 0>(bytes, 0, Start::Ethernet, offloaded_tag)
+}
+
+#[inline(always)]
+fn parse_bounded<B: PacketBytes, const TAGS: u32, const EXTENSION_HEADERS: u32>(
     bytes: &B,
     offset: u32,
     start: Start,
@@ -194,11 +216,11 @@ pub fn parse<B: PacketBytes>(
         },
     };
     // One round more than tags fit: the last one only finds that there is no room.
-    for _ in 0..=MAX_TAGS {
+    for _ in 0..=TAGS {
         if ether_type != ether_type::VLAN && ether_type != ether_type::SERVICE_VLAN {
             break;
         }
-        if tags == MAX_TAGS {
+        if tags >= TAGS {
             return Err(Unparsed::TooDeep);
         }
         let [tci_high, tci_low, type_high, type_low] = load(bytes, at)?;
@@ -209,7 +231,7 @@ pub fn parse<B: PacketBytes>(
     }
     let ip = match ether_type {
         ether_type::IPV4 => parse_ipv4(bytes, at)?,
-        ether_type::IPV6 => parse_ipv6(bytes, at)?,
+        ether_type::IPV6 => parse_ipv6::<B, EXTENSION_HEADERS>(bytes, at)?,
         _ => return Err(Unparsed::NotIp),
     };
     parse_tcp(bytes, &ip, vlan)
@@ -222,6 +244,12 @@ pub const fn v4_mapped(addr: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, addr[0], addr[1], addr[2], addr[3]]
 }
 
+/// [`v4_mapped`], held as an integer.
+#[inline(always)]
+fn v4_mapped_word(addr: [u8; 4]) -> u128 {
+    (0xffff_u128 << 32 | u128::from(u32::from_be_bytes(addr))).to_be()
+}
+
 /// Adds the identifier of the next inner VLAN tag to those found so far.
 #[inline(always)]
 fn with_tag(vlan: u32, tci: u16) -> u32 {
@@ -230,9 +258,12 @@ fn with_tag(vlan: u32, tci: u16) -> u32 {
 }
 
 /// An IP header, with TCP after it.
+///
+/// The addresses are byte arrays held as integers: arrays the compiler takes apart where branches meet, byte by byte,
+/// for which the kernel program has neither the registers nor the stack.
 struct Ip {
-    src: [u8; 16],
-    dst: [u8; 16],
+    src: u128,
+    dst: u128,
     /// Where the TCP header begins.
     tcp: u32,
     /// Where the packet ends by its IP header; `u32::MAX` where that does not say (BIG TCP).
@@ -282,29 +313,29 @@ fn parse_ipv4<B: PacketBytes>(bytes: &B, at: u32) -> Result<Ip, Unparsed> {
         total => at.saturating_add(total),
     };
     Ok(Ip {
-        src: v4_mapped([s0, s1, s2, s3]),
-        dst: v4_mapped([d0, d1, d2, d3]),
+        src: v4_mapped_word([s0, s1, s2, s3]),
+        dst: v4_mapped_word([d0, d1, d2, d3]),
         tcp: at.saturating_add(header_len),
         end,
     })
 }
 
 #[inline(always)]
-fn parse_ipv6<B: PacketBytes>(bytes: &B, at: u32) -> Result<Ip, Unparsed> {
+fn parse_ipv6<B: PacketBytes, const EXTENSION_HEADERS: u32>(bytes: &B, at: u32) -> Result<Ip, Unparsed> {
     // RFC 8200 section 3.
     let [version, _, _, _, len_high, len_low, mut next, _] = load::<8, B>(bytes, at)?;
     if version >> 4 != 6 {
         return Err(Unparsed::Malformed);
     }
-    let src = load(bytes, at.saturating_add(8))?;
-    let dst = load(bytes, at.saturating_add(24))?;
+    let src = u128::from_ne_bytes(load(bytes, at.saturating_add(8))?);
+    let dst = u128::from_ne_bytes(load(bytes, at.saturating_add(24))?);
     let after = at.saturating_add(IPV6_LEN);
     // 0 with a jumbo option (RFC 2675), and without one where the kernel makes BIG TCP packets.
     let len = u32::from(u16::from_be_bytes([len_high, len_low]));
     let mut end = if len == 0 { u32::MAX } else { after.saturating_add(len) };
     let mut header = after;
     let mut fragmented = false;
-    for _ in 0..MAX_EXTENSION_HEADERS {
+    for _ in 0..EXTENSION_HEADERS {
         let header_len = match next {
             protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => {
                 let [following, units, option, option_len, j0, j1, j2, j3] = load(bytes, header)?;
@@ -371,8 +402,8 @@ fn parse_tcp<B: PacketBytes>(bytes: &B, ip: &Ip, vlan: u32) -> Result<TcpPacket,
         return Err(Unparsed::Truncated);
     };
     Ok(TcpPacket {
-        src: ip.src,
-        dst: ip.dst,
+        src: ip.src.to_ne_bytes(),
+        dst: ip.dst.to_ne_bytes(),
         src_port: u16::from_be_bytes([sp0, sp1]),
         dst_port: u16::from_be_bytes([dp0, dp1]),
         seq: u32::from_be_bytes([s0, s1, s2, s3]),

@@ -5,7 +5,7 @@ extern crate std;
 use std::vec;
 use std::vec::Vec;
 
-use super::{CapturedBytes, Start, TcpPacket, Unparsed, ether_type, parse, tcp_flag, v4_mapped};
+use super::{CapturedBytes, Start, TcpPacket, Unparsed, ether_type, parse, parse_plain, tcp_flag, v4_mapped};
 
 const SRC4: [u8; 4] = [192, 0, 2, 1];
 const DST4: [u8; 4] = [198, 51, 100, 2];
@@ -116,8 +116,8 @@ fn tags_are_read_outermost_first() {
     assert_eq!(parse_frame(&one).map(|p| (p.vlan, p.payload_offset)), Ok((5, 58)));
     assert_eq!(parse_frame(&two).map(|p| (p.vlan, p.payload_offset)), Ok((7 | 5 << 16, 62)));
     assert_eq!(parse_frame(&three), Err(Unparsed::TooDeep));
-    assert_eq!(tagged(&one, 9).map(|p| p.vlan), Ok(9 | 5 << 16));
-    assert_eq!(tagged(&two, 9), Err(Unparsed::TooDeep));
+    assert_eq!(with_tag(&one, 9).map(|p| p.vlan), Ok(9 | 5 << 16));
+    assert_eq!(with_tag(&two, 9), Err(Unparsed::TooDeep));
 }
 
 #[test]
@@ -125,7 +125,21 @@ fn priority_tag_is_no_vlan() {
     let ip = ipv4(&[], TCP, &tcp(&[], b"hello"));
 
     assert_eq!(parse_frame(&frame(0x8100, &join(&[0xe0, 0, 8, 0], &ip))).map(|p| p.vlan), Ok(0));
-    assert_eq!(tagged(&frame(0x8100, &join(&[0xe0, 5, 8, 0], &ip)), 0xe000).map(|p| p.vlan), Ok(5));
+    assert_eq!(with_tag(&frame(0x8100, &join(&[0xe0, 5, 8, 0], &ip)), 0xe000).map(|p| p.vlan), Ok(5));
+}
+
+#[test]
+fn short_way_agrees_where_it_succeeds() {
+    let segment = tcp(&[1; 12], b"hello");
+    let tagged = frame(0x8100, &join(&[0, 5, 8, 0], &ipv4(&[], TCP, &segment)));
+    let plain = |bytes: &[u8]| parse_plain(&CapturedBytes::whole(bytes), Some(9));
+
+    for bytes in [frame(0x0800, &ipv4(&[1; 4], TCP, &segment)), frame(0x86dd, &ipv6(TCP, &segment))] {
+        assert_eq!(plain(&bytes), with_tag(&bytes, 9));
+        assert_eq!(plain(&bytes).map(|p| p.vlan), Ok(9));
+    }
+    assert_eq!(plain(&tagged), Err(Unparsed::TooDeep));
+    assert_eq!(plain(&frame(0x86dd, &ipv6(60, &join(&extension(TCP, 0), &segment)))), Err(Unparsed::TooDeep));
 }
 
 #[test]
@@ -260,7 +274,7 @@ fn parse_frame(bytes: &[u8]) -> Result<TcpPacket, Unparsed> {
     parse(&CapturedBytes::whole(bytes), 0, Start::Ethernet, None)
 }
 
-fn tagged(bytes: &[u8], tci: u16) -> Result<TcpPacket, Unparsed> {
+fn with_tag(bytes: &[u8], tci: u16) -> Result<TcpPacket, Unparsed> {
     parse(&CapturedBytes::whole(bytes), 0, Start::Ethernet, Some(tci))
 }
 

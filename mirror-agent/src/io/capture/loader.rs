@@ -36,7 +36,7 @@ pub struct Capture {
 /// The loaded programs. Dropping the value detaches them; what was captured before stays readable in the rings.
 pub struct Kernel {
     // Dropped in this order: the filters go before the proof that their agent is alive.
-    attachments: Vec<Attachment>,
+    pub(super) attachments: Vec<Attachment>,
     presence: Option<Presence>,
     ebpf: Ebpf,
     config_map: Array<MapData, [u32; CONFIG_WORDS]>,

@@ -21,3 +21,6 @@ pub use netlink::NetlinkError;
 pub use own::{OwnSockets, OwnSocketsError};
 pub use ring::RingReader;
 pub use rules::{KernelRules, RulesError};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! Enters: nothing. Leaves: room for what is too large for the stack of 512 bytes.
+
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::macros::btf_map;
+use mirror_common::RecordHeader;
+use mirror_common::packet::TcpPacket;
+
+use crate::skb::Skb;
+
+/// Payload up to which copying twice costs less than rounding up: that of an Ethernet frame.
+pub(crate) const SMALL_PAYLOAD_BYTES: u32 = 1456;
+
+/// The packet and the record that this CPU is at work on.
+#[btf_map]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// A packet, and a record with a small payload.
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) packet: TcpPacket,
+    pub(crate) progress: Progress,
+    // The record: these two are written to the ring as one run of bytes.
+    pub(crate) header: RecordHeader,
+    payload: [u8; SMALL_PAYLOAD_BYTES as usize],
+}
+
+/// How far the copying of a segment is.
+///
+/// It is here, not in variables, because the verifier does not know what is in a map: of variables it would walk
+/// every combination of values that a loop with failures can bring about.
+#[repr(C)]
+pub(crate) struct Progress {
+    /// Flags for the next record.
+    pub(crate) wake_flags: u64,
+    /// Records that did not fit into the ring.
+    pub(crate) full: u64,
+    /// Records whose payload the kernel did not hand over.
+    pub(crate) unreadable: u64,
+    /// Offset in the payload of the next record.
+    pub(crate) offset: u32,
+}
+
+const _: () = {
+    use core::mem::offset_of;
+    assert!(offset_of!(Scratch, payload) == offset_of!(Scratch, header) + RecordHeader::LEN);
+};
+
+/// The scratch of this CPU.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the slot is this CPU's, classifiers run to their end with bottom halves disabled, and each
+    // calls this once, so nobody else refers to it. Any bytes are a valid value.
+    Some(unsafe { &mut *scratch })
+}
+
+impl Scratch {
+    /// Copies `len` bytes of the packet at `offset` to the payload; whether they were there. `len` is
+    /// [`bounded`](crate::skb::bounded) by the payload's size.
+    #[inline(always)]
+    pub(crate) fn load(&mut self, skb: Skb, offset: u32, len: u32) -> bool {
+        // SAFETY: `len` is within the payload, which the verifier checks too.
+        unsafe { skb.copy_to(offset, self.payload.as_mut_ptr(), len) }
+    }
+
+    /// Whether the payload begins as an HTTP/1 status line does (RFC 9112 section 4).
+    #[inline(always)]
+    pub(crate) fn starts_with_http(&self) -> bool {
+        self.payload.first_chunk::<5>() == Some(b"HTTP/")
+    }
+}
