@@ -203,7 +203,7 @@ impl fmt::Display for Hex<'_> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::pipeline::{ExchangeId, exchange::report::Version, reason::LostReason};
+    use crate::pipeline::{ExchangeId, http::Version, reason::LostReason};
 
     #[test]
     fn exchange_is_one_line_with_its_fields_in_order() {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::pipeline::{ExchangeId, FlowKey, Timestamp, reason::LostReason};
+use crate::pipeline::{ExchangeId, FlowKey, Timestamp, http::Version, reason::LostReason};
 
 /// One exchange of a capture, told after it ended. At least one of `request` and `response` is there.
 #[derive(Clone, Debug)]
@@ -79,26 +79,6 @@ pub enum StartLine {
         /// The protocol version.
         version: Version,
     },
-}
-
-/// A version of HTTP/1.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Version {
-    /// HTTP/1.0.
-    Http10,
-    /// HTTP/1.1.
-    Http11,
-}
-
-impl Version {
-    /// The version as it stands in a start line.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http10 => "HTTP/1.0",
-            Self::Http11 => "HTTP/1.1",
-        }
-    }
 }
 
 /// Length and SHA-256 of a message's content, taken as it passes.

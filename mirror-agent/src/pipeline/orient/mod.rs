@@ -6,7 +6,6 @@
 //! then the packets of a flow are held and released in order; a flow that shows neither is never released.
 
 mod held;
-mod sniff;
 
 use crate::pipeline::{
     frame::TcpPacket,
@@ -14,7 +13,6 @@ use crate::pipeline::{
     time::Timestamp,
 };
 use held::{Generations, Held};
-use sniff::Opening;
 
 /// Bounds of what is remembered of flows.
 #[derive(Clone, Debug)]
@@ -110,15 +108,11 @@ impl Orienter {
             return sink(segment(at, packet, lower.side_of(sender)));
         }
         let mut held = self.held.remove(&ends).unwrap_or_default();
-        let Some(opening) = held.opening_with(packet, sender) else {
+        let Some(side) = held.side_shown_by(packet, sender) else {
             held.push(at, packet, sender, &self.limits);
             let bytes = held.bytes();
             self.held.insert(ends, held, bytes);
             return;
-        };
-        let side = match opening {
-            Opening::Request => Side::Client,
-            Opening::Status => Side::Server,
         };
         let lower = Lower::from_sender(sender, side);
         self.oriented.insert(ends, lower, 0);
