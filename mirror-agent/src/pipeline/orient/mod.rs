@@ -6,6 +6,7 @@
 //! then the packets of a flow are held and released in order; a flow that shows neither is never released.
 
 mod held;
+mod lanes;
 
 use crate::pipeline::{
     frame::TcpPacket,
@@ -13,6 +14,7 @@ use crate::pipeline::{
     time::Timestamp,
 };
 use held::{Generations, Held};
+use lanes::Lanes;
 
 /// Bounds of what is remembered of flows.
 #[derive(Clone, Debug)]
@@ -47,6 +49,7 @@ pub struct Orienter {
     /// The ports that servers listen on; empty where every port may be one.
     ports: Vec<u16>,
     limits: OrientLimits,
+    lanes: Generations<Ends, Lanes>,
     oriented: Generations<Ends, Lower>,
     held: Generations<Ends, Held>,
 }
@@ -57,6 +60,7 @@ impl Orienter {
     pub fn new(ports: Vec<u16>, limits: OrientLimits) -> Self {
         Self {
             ports,
+            lanes: Generations::new(limits.oriented_flows, usize::MAX),
             oriented: Generations::new(limits.oriented_flows, usize::MAX),
             held: Generations::new(limits.held_flows, limits.held_bytes),
             limits,
@@ -73,11 +77,31 @@ impl Orienter {
         packet: &TcpPacket<'_>,
         sink: &mut impl FnMut(Segment<'_>),
     ) {
-        match self.side_by_port(packet) {
-            PortMatch::Side(side) => sink(segment(at, packet, side)),
-            PortMatch::Either => self.orient(at, packet, sink),
-            PortMatch::Neither => {}
+        let by_port = self.side_by_port(packet);
+        if by_port == PortMatch::Neither {
+            return;
         }
+        let Some((ends, sender)) = Ends::of(packet) else {
+            return;
+        };
+        let vlan = self.flow_vlan(&ends, sender);
+        let (ends, packet) = (Ends { vlan, ..ends }, &TcpPacket { vlan, ..*packet });
+        match by_port {
+            PortMatch::Side(side) => sink(segment(at, packet, side)),
+            PortMatch::Either | PortMatch::Neither => self.orient(at, packet, ends, sender, sink),
+        }
+    }
+
+    /// The tags by which the flow is known, of which one sender's may differ.
+    fn flow_vlan(&mut self, ends: &Ends, sender: Sender) -> u32 {
+        let key = Ends { vlan: 0, ..*ends };
+        let mut lanes = self.lanes.get(&key).unwrap_or_default();
+        let before = lanes;
+        let vlan = lanes.assign(sender, ends.vlan);
+        if lanes != before {
+            self.lanes.insert(key, lanes, 0);
+        }
+        vlan
     }
 
     fn side_by_port(&self, packet: &TcpPacket<'_>) -> PortMatch {
@@ -92,10 +116,14 @@ impl Orienter {
         }
     }
 
-    fn orient(&mut self, at: Timestamp, packet: &TcpPacket<'_>, sink: &mut impl FnMut(Segment<'_>)) {
-        let Some((ends, sender)) = Ends::of(packet) else {
-            return;
-        };
+    fn orient(
+        &mut self,
+        at: Timestamp,
+        packet: &TcpPacket<'_>,
+        ends: Ends,
+        sender: Sender,
+        sink: &mut impl FnMut(Segment<'_>),
+    ) {
         // The handshake overrules what was known: the addresses and ports may be those of an earlier connection.
         if packet.flags.has(TcpFlags::SYN) {
             let side = if packet.flags.has(TcpFlags::ACK) { Side::Server } else { Side::Client };
@@ -124,6 +152,7 @@ impl Orienter {
     }
 }
 
+#[derive(Clone, Copy, PartialEq)]
 enum PortMatch {
     Side(Side),
     Either,
@@ -159,6 +188,15 @@ impl Ends {
 enum Sender {
     Lower,
     Upper,
+}
+
+impl Sender {
+    const fn peer(self) -> Self {
+        match self {
+            Self::Lower => Self::Upper,
+            Self::Upper => Self::Lower,
+        }
+    }
 }
 
 /// What side the lower end of a flow is.
