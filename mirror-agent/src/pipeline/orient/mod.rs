@@ -3,7 +3,8 @@
 //!
 //! A port that was asked for decides at once. Where no ports were asked for, or both ends have one, the handshake
 //! decides, or else the bytes: who sends a request line is the client, who sends a status line is the server. Until
-//! then the packets of a flow are held and released in order; a flow that shows neither is never released.
+//! then the packets of a flow are held and released in order; a flow that shows neither is never released. Flows are
+//! told apart by their VLAN tags, too.
 
 mod held;
 mod lanes;
@@ -25,9 +26,9 @@ pub struct OrientLimits {
     pub held_flows: usize,
     /// Packets held for one flow.
     pub held_packets: usize,
-    /// Payload bytes held for one flow.
+    /// Memory of the packets held for one flow, in bytes; at most half of `held_bytes`.
     pub held_flow_bytes: usize,
-    /// Payload bytes held for all flows.
+    /// Memory of the packets held for all flows, in bytes.
     pub held_bytes: usize,
 }
 
