@@ -1,3 +1,237 @@
 //! Enters: a capture file. Leaves: one line of JSON for each exchange in it.
 
 pub mod file;
+pub mod json;
+pub mod order;
+pub mod source;
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use crate::pipeline::{Segment, Timestamp, exchange::report::ExchangeReport};
+use file::{CaptureFile, FileError};
+use json::JsonLines;
+use order::Orderer;
+use source::SegmentSource;
+
+/// The stages between segments and exchanges.
+pub trait Exchanges {
+    /// Takes the next segment. Those of one flow come in the order of capture; the time of one may lie before that
+    /// of the segment before it.
+    fn handle_segment(&mut self, segment: &Segment<'_>);
+
+    /// There are no more segments: every exchange ends.
+    fn handle_end(&mut self);
+
+    /// An exchange that ended.
+    fn poll_report(&mut self) -> Option<ExchangeReport>;
+
+    /// The first byte of the exchange that began earliest among those that have not ended; `None` where there is
+    /// none.
+    fn open_since(&self) -> Option<Timestamp>;
+}
+
+/// Why the exchanges of a file could not be told, or not all of them.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// The file cannot be read (any further).
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The output cannot be written.
+    #[error("write the exchanges")]
+    Write(#[from] io::Error),
+}
+
+/// Writes the exchanges of the file at `path` to `out`, in the order of their first bytes, and what was left out of it
+/// to `warnings`, a line each. `ports` are those of servers; where there are none, they are found by looking at the
+/// bytes. What was found before an error is written all the same.
+///
+/// # Errors
+///
+/// `File` and `Write`; that nobody reads the output any further is none.
+pub fn run(
+    path: &Path,
+    ports: Vec<u16>,
+    exchanges: &mut impl Exchanges,
+    out: impl Write,
+    warnings: &mut impl Write,
+) -> Result<(), InspectError> {
+    match print_exchanges(path, ports, exchanges, out, warnings) {
+        Err(InspectError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        ended => ended,
+    }
+}
+
+fn print_exchanges(
+    path: &Path,
+    ports: Vec<u16>,
+    exchanges: &mut impl Exchanges,
+    out: impl Write,
+    warnings: &mut impl Write,
+) -> Result<(), InspectError> {
+    let mut source = SegmentSource::new(CaptureFile::open(path)?, ports);
+    let mut printer = Printer { orderer: Orderer::new(ORDERER_BYTES), lines: JsonLines::new(out) };
+    let ended = loop {
+        match source.advance(&mut |segment| exchanges.handle_segment(&segment)) {
+            Ok(Some(_)) => printer.print_ended(exchanges)?,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    exchanges.handle_end();
+    printer.print_ended(exchanges)?;
+    printer.lines.finish()?;
+    for warning in source.warnings() {
+        writeln!(warnings, "warning: {}: {warning}", path.display())?;
+    }
+    Ok(ended?)
+}
+
+struct Printer<W: Write> {
+    orderer: Orderer,
+    lines: JsonLines<W>,
+}
+
+impl<W: Write> Printer<W> {
+    fn print_ended(&mut self, exchanges: &mut impl Exchanges) -> io::Result<()> {
+        while let Some(report) = exchanges.poll_report() {
+            self.orderer.handle_ended(report);
+        }
+        while let Some(report) = self.orderer.poll_ended(|| exchanges.open_since()) {
+            self.lines.write(&report)?;
+        }
+        Ok(())
+    }
+}
+
+/// Some 100,000 exchanges with usual heads, behind one that stays open.
+const ORDERER_BYTES: usize = 128 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::inspect::json::tests::exchange;
+
+    /// Takes each segment for an exchange; the one on the lowest port stays open to the end.
+    #[derive(Default)]
+    struct EachSegment {
+        next_id: u64,
+        open: Option<ExchangeReport>,
+        ended: Vec<ExchangeReport>,
+    }
+
+    impl Exchanges for EachSegment {
+        fn handle_segment(&mut self, segment: &Segment<'_>) {
+            let mut report = exchange(self.next_id, segment.at.as_nanos());
+            report.flow = segment.flow;
+            self.next_id += 1;
+            if segment.flow.client.port == 1 {
+                self.open = Some(report);
+            } else {
+                self.ended.push(report);
+            }
+        }
+
+        fn handle_end(&mut self) {
+            self.ended.extend(self.open.take());
+        }
+
+        fn poll_report(&mut self) -> Option<ExchangeReport> {
+            self.ended.pop()
+        }
+
+        fn open_since(&self) -> Option<Timestamp> {
+            self.open.as_ref().map(ExchangeReport::first_byte_at)
+        }
+    }
+
+    #[test]
+    fn lines_stand_in_order_of_the_first_byte() {
+        let (printed, warned, ended) = inspect(&capture(&[3, 1, 2, 4]), vec![80]);
+        assert_eq!(ports(&printed), [3, 1, 2, 4]);
+        assert_eq!(warned, "");
+        assert!(ended.is_ok());
+    }
+
+    #[test]
+    fn ports_that_were_not_asked_for_are_left_out() {
+        let (printed, _, _) = inspect(&capture(&[1]), vec![81]);
+        assert_eq!(printed, "");
+    }
+
+    #[test]
+    fn truncated_file_is_printed_as_far_as_it_goes_and_warned_of() {
+        let mut file = capture(&[1, 2]);
+        file.pop();
+        let (printed, warned, ended) = inspect(&file, vec![]);
+        assert_eq!(ports(&printed), [1]);
+        assert!(warned.ends_with(": the file ends in the middle of a packet\n"), "{warned}");
+        assert!(ended.is_ok());
+    }
+
+    #[test]
+    fn damaged_file_is_printed_as_far_as_it_goes_and_is_an_error() {
+        let mut file = capture(&[1]);
+        file.extend([0xff; 16]);
+        file.resize(20 * 1024 * 1024, 0);
+        let (printed, _, ended) = inspect(&file, vec![]);
+        assert_eq!(ports(&printed), [1]);
+        assert!(matches!(ended, Err(InspectError::File(FileError::BlockTooLarge { .. }))));
+    }
+
+    #[test]
+    fn reader_that_goes_away_is_no_error() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let file = temp(&capture(&[1]));
+        let ended = run(file.path(), vec![], &mut EachSegment::default(), Closed, &mut io::sink());
+        assert!(ended.is_ok());
+    }
+
+    fn inspect(file: &[u8], ports: Vec<u16>) -> (String, String, Result<(), InspectError>) {
+        let file = temp(file);
+        let (mut out, mut warnings) = (Vec::new(), Vec::new());
+        let ended = run(file.path(), ports, &mut EachSegment::default(), &mut out, &mut warnings);
+        (String::from_utf8(out).unwrap(), String::from_utf8(warnings).unwrap(), ended)
+    }
+
+    fn temp(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    /// A pcap file with a request from each of `ports`, a microsecond apart.
+    fn capture(ports: &[u16]) -> Vec<u8> {
+        let mut file = [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 101].map(u32::to_le_bytes).concat();
+        for (micros, port) in (0_u32..).zip(ports) {
+            let mut packet = Vec::new();
+            etherparse::PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64)
+                .tcp(*port, 80, 0, 100)
+                .write(&mut packet, b"GET / HTTP/1.1\r\n\r\n")
+                .unwrap();
+            let len = u32::try_from(packet.len()).unwrap();
+            file.extend([0, micros, len, len].map(u32::to_le_bytes).concat());
+            file.extend(packet);
+        }
+        file
+    }
+
+    /// The client's port of each line.
+    fn ports(printed: &str) -> Vec<u16> {
+        let port = |line: &str| {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            value["flow"]["client"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap()
+        };
+        printed.lines().map(port).collect()
+    }
+}

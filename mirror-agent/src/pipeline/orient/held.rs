@@ -3,11 +3,14 @@
 
 use std::{collections::HashMap, hash::Hash, mem};
 
-use super::{
-    Ends, OrientLimits, Sender,
-    sniff::{Opening, opening},
+use super::{Ends, OrientLimits, Sender};
+use crate::pipeline::{
+    frame::TcpPacket,
+    http::{Sniff, sniff},
+    segment::{Side, TcpFlags},
+    seq::SeqNumber,
+    time::Timestamp,
 };
-use crate::pipeline::{frame::TcpPacket, segment::TcpFlags, seq::SeqNumber, time::Timestamp};
 
 /// The packets held for one flow.
 #[derive(Debug, Default)]
@@ -20,12 +23,12 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// What `packet` shows of its sender, by itself or joined with its neighbours among those held.
-    pub(super) fn opening_with(&self, packet: &TcpPacket<'_>, sender: Sender) -> Option<Opening> {
+    /// The side of the sender, where `packet` shows it by itself or joined with its neighbours among those held.
+    pub(super) fn side_shown_by(&self, packet: &TcpPacket<'_>, sender: Sender) -> Option<Side> {
         if packet.payload.is_empty() {
             return None;
         }
-        opening(packet.payload).or_else(|| opening(&self.run_through(packet, sender)?))
+        side_shown(packet.payload).or_else(|| side_shown(&self.run_through(packet, sender)?))
     }
 
     /// Holds a packet, or lets go of all where that would exceed the limits.
@@ -88,8 +91,18 @@ impl Held {
     }
 }
 
-/// Enough for the request line of any server in use; what is longer is known by its method.
-const RUN_BYTES: usize = 8 * 1024;
+/// More than enough to tell a start line.
+const RUN_BYTES: usize = 1024;
+
+/// The side that sends what begins with `bytes`.
+fn side_shown(bytes: &[u8]) -> Option<Side> {
+    match sniff::classify(bytes) {
+        // Only who opened the connection sends a PROXY protocol header.
+        Sniff::Request | Sniff::Proxy { .. } => Some(Side::Client),
+        Sniff::Response => Some(Side::Server),
+        Sniff::Partial | Sniff::Tls | Sniff::Http2 | Sniff::NotHttp => None,
+    }
+}
 
 /// A packet without the parts that are the same for the whole flow.
 #[derive(Debug)]

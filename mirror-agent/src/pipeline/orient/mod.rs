@@ -3,10 +3,11 @@
 //!
 //! A port that was asked for decides at once. Where no ports were asked for, or both ends have one, the handshake
 //! decides, or else the bytes: who sends a request line is the client, who sends a status line is the server. Until
-//! then the packets of a flow are held and released in order; a flow that shows neither is never released.
+//! then the packets of a flow are held and released in order; a flow that shows neither is never released. Flows are
+//! told apart by their VLAN tags, too.
 
 mod held;
-mod sniff;
+mod lanes;
 
 use crate::pipeline::{
     frame::TcpPacket,
@@ -14,7 +15,7 @@ use crate::pipeline::{
     time::Timestamp,
 };
 use held::{Generations, Held};
-use sniff::Opening;
+use lanes::Lanes;
 
 /// Bounds of what is remembered of flows.
 #[derive(Clone, Debug)]
@@ -25,9 +26,9 @@ pub struct OrientLimits {
     pub held_flows: usize,
     /// Packets held for one flow.
     pub held_packets: usize,
-    /// Payload bytes held for one flow.
+    /// Memory of the packets held for one flow, in bytes; at most half of `held_bytes`.
     pub held_flow_bytes: usize,
-    /// Payload bytes held for all flows.
+    /// Memory of the packets held for all flows, in bytes.
     pub held_bytes: usize,
 }
 
@@ -49,6 +50,7 @@ pub struct Orienter {
     /// The ports that servers listen on; empty where every port may be one.
     ports: Vec<u16>,
     limits: OrientLimits,
+    lanes: Generations<Ends, Lanes>,
     oriented: Generations<Ends, Lower>,
     held: Generations<Ends, Held>,
 }
@@ -59,6 +61,7 @@ impl Orienter {
     pub fn new(ports: Vec<u16>, limits: OrientLimits) -> Self {
         Self {
             ports,
+            lanes: Generations::new(limits.oriented_flows, usize::MAX),
             oriented: Generations::new(limits.oriented_flows, usize::MAX),
             held: Generations::new(limits.held_flows, limits.held_bytes),
             limits,
@@ -75,11 +78,31 @@ impl Orienter {
         packet: &TcpPacket<'_>,
         sink: &mut impl FnMut(Segment<'_>),
     ) {
-        match self.side_by_port(packet) {
-            PortMatch::Side(side) => sink(segment(at, packet, side)),
-            PortMatch::Either => self.orient(at, packet, sink),
-            PortMatch::Neither => {}
+        let by_port = self.side_by_port(packet);
+        if by_port == PortMatch::Neither {
+            return;
         }
+        let Some((ends, sender)) = Ends::of(packet) else {
+            return;
+        };
+        let vlan = self.flow_vlan(&ends, sender);
+        let (ends, packet) = (Ends { vlan, ..ends }, &TcpPacket { vlan, ..*packet });
+        match by_port {
+            PortMatch::Side(side) => sink(segment(at, packet, side)),
+            PortMatch::Either | PortMatch::Neither => self.orient(at, packet, ends, sender, sink),
+        }
+    }
+
+    /// The tags by which the flow is known, of which one sender's may differ.
+    fn flow_vlan(&mut self, ends: &Ends, sender: Sender) -> u32 {
+        let key = Ends { vlan: 0, ..*ends };
+        let mut lanes = self.lanes.get(&key).unwrap_or_default();
+        let before = lanes;
+        let vlan = lanes.assign(sender, ends.vlan);
+        if lanes != before {
+            self.lanes.insert(key, lanes, 0);
+        }
+        vlan
     }
 
     fn side_by_port(&self, packet: &TcpPacket<'_>) -> PortMatch {
@@ -94,10 +117,14 @@ impl Orienter {
         }
     }
 
-    fn orient(&mut self, at: Timestamp, packet: &TcpPacket<'_>, sink: &mut impl FnMut(Segment<'_>)) {
-        let Some((ends, sender)) = Ends::of(packet) else {
-            return;
-        };
+    fn orient(
+        &mut self,
+        at: Timestamp,
+        packet: &TcpPacket<'_>,
+        ends: Ends,
+        sender: Sender,
+        sink: &mut impl FnMut(Segment<'_>),
+    ) {
         // The handshake overrules what was known: the addresses and ports may be those of an earlier connection.
         if packet.flags.has(TcpFlags::SYN) {
             let side = if packet.flags.has(TcpFlags::ACK) { Side::Server } else { Side::Client };
@@ -110,15 +137,11 @@ impl Orienter {
             return sink(segment(at, packet, lower.side_of(sender)));
         }
         let mut held = self.held.remove(&ends).unwrap_or_default();
-        let Some(opening) = held.opening_with(packet, sender) else {
+        let Some(side) = held.side_shown_by(packet, sender) else {
             held.push(at, packet, sender, &self.limits);
             let bytes = held.bytes();
             self.held.insert(ends, held, bytes);
             return;
-        };
-        let side = match opening {
-            Opening::Request => Side::Client,
-            Opening::Status => Side::Server,
         };
         let lower = Lower::from_sender(sender, side);
         self.oriented.insert(ends, lower, 0);
@@ -130,6 +153,7 @@ impl Orienter {
     }
 }
 
+#[derive(Clone, Copy, PartialEq)]
 enum PortMatch {
     Side(Side),
     Either,
@@ -165,6 +189,15 @@ impl Ends {
 enum Sender {
     Lower,
     Upper,
+}
+
+impl Sender {
+    const fn peer(self) -> Self {
+        match self {
+            Self::Lower => Self::Upper,
+            Self::Upper => Self::Lower,
+        }
+    }
 }
 
 /// What side the lower end of a flow is.

@@ -97,8 +97,17 @@ fn port_reused_from_the_other_end_is_turned_round() {
 fn equal_addresses_of_different_vlans_are_different_flows() {
     let mut run = Run::with_ports(&[]);
     run.packet(4000, 80, GET);
+    run.packet(80, 4000, OK);
     run.vlan = 7;
     assert_eq!(run.packet(80, 4000, b"x"), []);
+}
+
+#[test]
+fn flow_that_is_tagged_in_one_direction_only_stays_one_flow() {
+    let mut run = Run::with_ports(&[]);
+    run.packet(4000, 80, GET);
+    run.vlan = 7;
+    assert_eq!(run.packet(80, 4000, b"x"), [(Side::Server, 80, 1)]);
 }
 
 #[test]

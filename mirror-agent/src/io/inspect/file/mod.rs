@@ -102,7 +102,7 @@ impl CaptureFile {
     /// `Open`, `Empty`, `Compressed` and `NotACapture`.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let file = File::open(path).map_err(FileError::Open)?;
-        Self::new(BufReader::new(file))
+        Self::new(BufReader::with_capacity(BUFFER_BYTES, file))
     }
 
     /// Takes `input` from its first byte on, and finds out its format.
@@ -118,7 +118,9 @@ impl CaptureFile {
         if COMPRESSED.iter().any(|magic| beginning.starts_with(magic)) {
             return Err(FileError::Compressed);
         }
-        let reader = create_reader(BUFFER_BYTES, input).map_err(|_| FileError::NotACapture)?;
+        let Ok(reader) = create_reader(BUFFER_BYTES, input) else {
+            return Err(FileError::NotACapture);
+        };
         Ok(Self {
             reader,
             capacity: BUFFER_BYTES,
@@ -188,7 +190,10 @@ impl CaptureFile {
     }
 
     fn refill(&mut self, offset: usize) -> Result<(), FileError> {
-        self.reader.refill().map_err(|_| FileError::Read { offset })
+        if self.reader.refill().is_err() {
+            return Err(FileError::Read { offset });
+        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,86 @@
+//! Enters: a capture file. Leaves: the TCP segments in it, and what was left out.
+
+use std::collections::BTreeSet;
+
+use super::file::{CaptureFile, CapturedFrame, FileError};
+use crate::pipeline::{
+    Segment, Timestamp,
+    frame::{FrameReason, LinkType},
+    orient::{OrientLimits, Orienter},
+};
+
+/// Gives the segments of a capture file, client and server told apart.
+pub struct SegmentSource {
+    file: CaptureFile,
+    orienter: Orienter,
+    unread: [u64; FrameReason::ALL.len()],
+    unread_link_types: BTreeSet<LinkType>,
+}
+
+impl SegmentSource {
+    /// Reads `file`; servers are on `ports`, or found by looking at the bytes where `ports` is empty.
+    #[must_use]
+    pub fn new(file: CaptureFile, ports: Vec<u16>) -> Self {
+        Self {
+            file,
+            orienter: Orienter::new(ports, OrientLimits::default()),
+            unread: [0; FrameReason::ALL.len()],
+            unread_link_types: BTreeSet::new(),
+        }
+    }
+
+    /// Reads the next frame and hands on the segments that it sets free, be it none. Gives the time of the frame;
+    /// `None` at the end of the file.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`CaptureFile::next_frame`].
+    pub fn advance(&mut self, sink: &mut impl FnMut(Segment<'_>)) -> Result<Option<Timestamp>, FileError> {
+        let Some(CapturedFrame { at, frame }) = self.file.next_frame()? else {
+            return Ok(None);
+        };
+        match frame.parse() {
+            Ok(packet) => self.orienter.handle_packet(at, &packet, sink),
+            Err(reason) => {
+                if reason == FrameReason::LinkType {
+                    self.unread_link_types.insert(frame.link_type);
+                }
+                if let Some(count) = self.unread.get_mut(reason.index()) {
+                    *count = count.saturating_add(1);
+                }
+            }
+        }
+        Ok(Some(at))
+    }
+
+    /// What the user should know of frames that were left out although they may hold HTTP, a sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.file.is_truncated() {
+            warnings.push("the file ends in the middle of a packet".to_owned());
+        }
+        for reason in FrameReason::ALL {
+            let count = self.unread.get(reason.index()).copied().unwrap_or(0);
+            let what = match reason {
+                FrameReason::Fragment => "are fragments of IP packets, which are not reassembled",
+                FrameReason::LinkType => "are of link types that are not supported",
+                FrameReason::Malformed => "have headers that contradict themselves",
+                FrameReason::TooDeep => "have more VLAN tags or extension headers than are followed",
+                FrameReason::Truncated => "were cut within their headers",
+                // Nothing of a capture of HTTP is missed there.
+                FrameReason::NotIp | FrameReason::NotTcp => continue,
+            };
+            if count > 0 {
+                let mut warning = format!("{count} frames {what}");
+                if *reason == FrameReason::LinkType {
+                    let types: Vec<String> =
+                        self.unread_link_types.iter().map(|link_type| link_type.0.to_string()).collect();
+                    warning.push_str(&format!(": {}", types.join(", ")));
+                }
+                warnings.push(warning);
+            }
+        }
+        warnings
+    }
+}
