@@ -52,14 +52,19 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// Copies lines as they come, counting what they say.
+/// Copies lines as they come, counting what they say. The runner's second list of the tests that passed, which
+/// comes with their output, is left out.
 fn pass_on(from: impl Read, mut to: impl Write) -> Result<Tally> {
     let mut lines = BufReader::new(from);
     let mut tally = Tally::default();
+    let mut is_list = false;
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line).context("read the tests' output")? > 0 {
         tally.note(&String::from_utf8_lossy(&line));
-        to.write_all(&line).and_then(|()| to.flush()).context("pass the tests' output on")?;
+        is_list = line == b"successes:\n" || is_list && (line == b"\n" || line.starts_with(b"    "));
+        if !is_list {
+            to.write_all(&line).and_then(|()| to.flush()).context("pass the tests' output on")?;
+        }
         line.clear();
     }
     Ok(tally)
@@ -138,6 +143,19 @@ mod tests {
         pass_on(&output[..], &mut copy).unwrap();
 
         assert_eq!(copy, output);
+    }
+
+    #[test]
+    fn output_of_passed_tests_is_kept_and_their_second_list_is_not() {
+        let output = "successes:\n\n---- vlan stdout ----\nSKIPPED: no vlan\n\nsuccesses:\n    vlan\n    ipv6\n\n\
+                      test result: ok. 2 passed; 0 failed; 0 ignored\n";
+        let mut copy = Vec::new();
+
+        pass_on(output.as_bytes(), &mut copy).unwrap();
+
+        let kept =
+            "---- vlan stdout ----\nSKIPPED: no vlan\n\ntest result: ok. 2 passed; 0 failed; 0 ignored\n";
+        assert_eq!(String::from_utf8(copy).unwrap(), kept);
     }
 
     #[test]
