@@ -6,12 +6,14 @@
 pub mod agent;
 pub mod client;
 pub mod digest;
+pub mod frames;
 pub mod histogram;
 pub mod http;
 pub mod load;
 pub mod metrics;
 pub mod netns;
 pub mod nginx;
+pub mod scenario;
 pub mod server;
 pub mod sys;
 pub mod traffic;
