@@ -7,6 +7,7 @@
 
 pub mod counter;
 pub mod maps;
+pub mod packet;
 pub mod record;
 
 pub use counter::Counter;

@@ -1,5 +1,7 @@
 //! Enters: nothing. Leaves: names, keys and values of the maps and programs that both sides use.
 
+use core::mem::{offset_of, size_of};
+
 /// Names of the classifier programs. Which one is attached where is the interface's role: `node` takes requests at
 /// ingress and responses at egress, `pod` the reverse, `lo` both at ingress.
 pub mod program {
@@ -27,8 +29,13 @@ pub mod map {
     pub const CONFIG: &str = "CONFIG";
     /// Per-CPU array of [`Counter::COUNT`](crate::Counter::COUNT) `u64`.
     pub const COUNTERS: &str = "COUNTERS";
-    /// Array of ring buffers, one a capture thread.
+    /// Array of [`MAX_RINGS`](super::MAX_RINGS) maps: the ring buffer of each capture thread. The agent puts them there;
+    /// the first [`KernelConfig::rings`](super::KernelConfig::rings) must be set before a program is attached.
     pub const RINGS: &str = "RINGS";
+    /// The ring buffers that go into [`RINGS`]. Each is defined with the smallest size; the agent gives those that it
+    /// uses theirs before the object is loaded.
+    pub const RING: [&str; super::MAX_RINGS as usize] =
+        ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"];
 }
 
 /// Words of the port bitmaps: 65,536 ports, 64 a word. Port `p` is bit `p % 64` of word `p / 64`.
@@ -59,6 +66,23 @@ pub struct SocketKey {
     pub reserved: u16,
 }
 
+impl SocketKey {
+    /// Length of the key in bytes.
+    pub const LEN: usize = 20;
+
+    /// The key as it stands in the map.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let (addr, rest) = bytes.split_at_mut(self.addr.len());
+        addr.copy_from_slice(&self.addr);
+        let (port, reserved) = rest.split_at_mut(2);
+        port.copy_from_slice(&self.port.to_ne_bytes());
+        reserved.copy_from_slice(&self.reserved.to_ne_bytes());
+        bytes
+    }
+}
+
 /// What the agent tells the kernel program.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
@@ -73,6 +97,65 @@ pub struct KernelConfig {
     pub match_addresses: u32,
     /// Non-zero: payload of server segments is copied whole.
     pub copy_responses: u32,
-    /// A wake-up of the reader is asked for at most once in so many nanoseconds a CPU.
+    /// A wake-up of a ring's reader is asked for at most once in so many nanoseconds a CPU. A reader that found
+    /// nothing must go on looking for longer than this before it blocks.
     pub wake_interval_ns: u32,
+}
+
+impl KernelConfig {
+    /// The value as it stands in the map.
+    #[must_use]
+    pub fn to_words(self) -> [u32; 6] {
+        let Self { paused, rings, own_mark, match_addresses, copy_responses, wake_interval_ns } = self;
+        [paused, rings, own_mark, match_addresses, copy_responses, wake_interval_ns]
+    }
+}
+
+const _: () = {
+    assert!(size_of::<SocketKey>() == SocketKey::LEN);
+    assert!(offset_of!(SocketKey, port) == 16);
+    assert!(size_of::<KernelConfig>() == 24);
+    assert!(offset_of!(KernelConfig, rings) == 4);
+    assert!(offset_of!(KernelConfig, wake_interval_ns) == 20);
+};
+
+/// The ring for a flow: chosen by the client's address and port alone, which are the same on both sides of the flow and
+/// before and after the server's address was translated.
+///
+/// `rings` is a power of two, at most [`MAX_RINGS`]. Which flow goes where can be foreseen by whoever can choose
+/// ports, who gains nothing by it: a ring that is full drops, and says so.
+#[inline(always)]
+#[must_use]
+pub fn ring_index(client_addr: &[u8; 16], client_port: u16, rings: u32) -> u32 {
+    let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7] = *client_addr;
+    let folded = u64::from_ne_bytes([a0, a1, a2, a3, a4, a5, a6, a7])
+        ^ u64::from_ne_bytes([b0, b1, b2, b3, b4, b5, b6, b7])
+        ^ u64::from(client_port) << 32;
+    // Fibonacci hashing: 2^64 divided by the golden ratio spreads runs of neighbours over the high bits.
+    let [hash, ..] = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+    u32::from(hash) & rings.wrapping_sub(1) & (MAX_RINGS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ring_index;
+    use crate::packet::v4_mapped;
+
+    #[test]
+    fn consecutive_ports_spread_over_the_rings() {
+        let mut flows = [0_u32; 8];
+        for port in 32_768..33_768 {
+            flows[usize::try_from(ring_index(&v4_mapped([192, 0, 2, 1]), port, 8)).unwrap()] += 1;
+        }
+
+        assert!(flows.iter().all(|&flows| (75..=175).contains(&flows)), "{flows:?}");
+    }
+
+    #[test]
+    fn only_rings_in_use_are_chosen() {
+        for port in 0..1000 {
+            assert_eq!(ring_index(&[7; 16], port, 1), 0);
+            assert!(ring_index(&[7; 16], port, 4) < 4);
+        }
+    }
 }

@@ -1,3 +1,90 @@
-//! Enters: the name of a chore. Leaves: the chore, done.
+//! Enters: the name of a chore. Leaves: the chore, done, or one message that says why not.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the chores talk to the person who started them"
+)]
 
-fn main() {}
+mod apt;
+mod bench;
+mod build;
+mod child;
+mod compiler;
+mod demo;
+mod linker;
+mod lint;
+mod setup;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The project's chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Makes the eBPF toolchain usable; the other chores call it themselves
+    Setup {
+        /// Only says what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Also installs what the kernel tests, the demo and the bench need
+        #[arg(long)]
+        all: bool,
+    },
+    /// Builds the eBPF object and the agent that carries it: target/release/mirror-agent
+    Build {
+        /// Builds the agent without optimisation: target/debug/mirror-agent
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Runs the unit, property, pcap and kernel tests; arguments go to `cargo test`
+    Test {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Checks formatting, lints, purity, documentation, dependencies and the house rules
+    Lint,
+    /// Mirrors real requests between network namespaces and shows the live table
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Measures what the mirror costs
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().chore {
+        Chore::Setup { dry_run, all } => setup::run(dry_run, all),
+        Chore::Build { debug } => build::run(debug),
+        Chore::Test { args } => test::run(&args),
+        Chore::Lint => lint::run(),
+        Chore::Demo { args } => demo::run(&args),
+        Chore::Bench { args } => bench::run(&args),
+    };
+    exit_code(&done)
+}
+
+fn exit_code(done: &Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

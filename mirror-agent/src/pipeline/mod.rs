@@ -16,19 +16,28 @@
     expect(clippy::arithmetic_side_effects, reason = "test arithmetic may overflow: it panics")
 )]
 
+pub mod engine;
+pub mod exchange;
 pub mod flow;
+pub mod frame;
 pub mod http;
 pub mod limits;
 pub mod message;
+pub mod orient;
+pub mod policy;
 pub mod reason;
 pub mod segment;
 pub mod seq;
 pub mod span;
+pub mod stats;
 pub mod time;
 
+pub use engine::Pipeline;
 pub use limits::Limits;
 pub use message::{ExchangeId, ReplyTo, Request};
+pub use policy::Policy;
 pub use segment::{Endpoint, FlowKey, Segment, Side, TcpFlags};
 pub use seq::SeqNumber;
 pub use span::{GapCause, Span};
+pub use stats::Stats;
 pub use time::Timestamp;

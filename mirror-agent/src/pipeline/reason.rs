@@ -12,7 +12,10 @@ macro_rules! reasons {
 
         impl $name {
             /// Every reason, in the order of declaration.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+            pub const ALL: [Self; [$($label,)+].len()] = [$(Self::$variant,)+];
+
+            /// The label values, in the same order.
+            pub const LABELS: [&'static str; Self::ALL.len()] = [$($label,)+];
 
             /// The label value.
             #[must_use]
@@ -80,6 +83,8 @@ reasons! {
         Own => "own",
         /// The flow is not in the connection sample.
         Sampled => "sampled",
+        /// The connection was handed to another protocol by an upgrade or CONNECT.
+        Upgraded => "upgraded",
         /// A TLS record.
         Tls => "tls",
     }

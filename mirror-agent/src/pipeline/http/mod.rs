@@ -1,1 +1,118 @@
 //! Enters: bytes of one side of a flow. Leaves: HTTP/1.x messages, event by event.
+//!
+//! [`RequestDecoder`] and [`ResponseDecoder`] turn a byte stream, cut anywhere, into events that are slices of it:
+//! the head, the content, the framing around it, in order and complete, so that what is concatenated is what was
+//! sent. [`sniff`] tells what a byte stream is before a decoder sees it, and where to pick up one whose start was
+//! missed. A message whose length two readers could understand differently is refused, never guessed at.
+
+mod body;
+mod decoder;
+mod fields;
+mod head;
+mod head_buffer;
+mod headers;
+mod method;
+pub mod sniff;
+
+pub use decoder::{EndEffect, Event, GapEffect, RequestDecoder, ResponseDecoder};
+pub use fields::Framing;
+pub use head::{RequestFacts, RequestHead, ResponseFacts, ResponseHead, Version};
+pub use headers::{Headers, headers, unfold};
+pub use method::Method;
+pub use sniff::Sniff;
+
+use crate::pipeline::reason::LostReason;
+
+/// Why a message is not decoded any further.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Refusal {
+    /// Two readers could disagree about where a line, a field or the message ends: the shape of request smuggling.
+    AmbiguousFraming,
+    /// The head is longer than the limit.
+    HeadTooLarge,
+    /// The head or the chunk framing is not HTTP/1.x.
+    Malformed,
+}
+
+impl Refusal {
+    /// The label value: that of the [`LostReason`] it becomes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.lost_reason().as_str()
+    }
+
+    /// The reason under which a request so refused is lost.
+    #[must_use]
+    pub const fn lost_reason(self) -> LostReason {
+        match self {
+            Self::AmbiguousFraming => LostReason::AmbiguousFraming,
+            Self::HeadTooLarge => LostReason::HeadTooLarge,
+            Self::Malformed => LostReason::Malformed,
+        }
+    }
+}
+
+impl From<Refusal> for LostReason {
+    fn from(refusal: Refusal) -> Self {
+        refusal.lost_reason()
+    }
+}
+
+/// Whether `byte` may stand in a token (RFC 9110 section 5.6.2): a method or a field name.
+const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+/// Whether `byte` may stand in a request target as it is met in the field: anything but space, controls and DEL.
+/// RFC 3986 allows less, but what the live server took is what the shadow gets.
+const fn is_target_byte(byte: u8) -> bool {
+    byte > b' ' && byte != 0x7f
+}
+
+/// Whether `byte` may stand in a field value, a reason phrase or a chunk extension (RFC 9110 section 5.5).
+const fn is_text_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+/// Position of the first line feed.
+fn find_line_feed(bytes: &[u8]) -> Option<usize> {
+    // Asking a block of fixed size first lets the compiler compare all its bytes at once.
+    const BLOCK_BYTES: usize = 32;
+    let (blocks, tail) = bytes.as_chunks::<BLOCK_BYTES>();
+    let full = blocks
+        .iter()
+        .take_while(|block| !block.iter().fold(false, |found, byte| found | (*byte == b'\n')))
+        .count();
+    let rest = blocks.get(full).map_or(tail, |block| block.as_slice());
+    rest.iter()
+        .position(|byte| *byte == b'\n')
+        .map(|position| full.saturating_mul(BLOCK_BYTES).saturating_add(position))
+}
+
+/// `bytes` without the spaces and tabs around it: optional whitespace (RFC 9110 section 5.6.3).
+fn trim_whitespace(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}

@@ -1,0 +1,23 @@
+//! Enters: packets of the named interfaces, through the kernel program. Leaves: segments for the pipeline.
+
+mod attach;
+mod counters;
+mod filters;
+pub mod kernel;
+pub mod links;
+mod loader;
+mod lock;
+mod netlink;
+mod own;
+mod ring;
+pub mod role;
+mod rules;
+mod sys;
+
+pub use attach::{AttachError, AttachMethod, AttachMode, Attachment, Interface};
+pub use counters::{CounterValues, KernelCounters};
+pub use loader::{Capture, Kernel, LoadError};
+pub use netlink::NetlinkError;
+pub use own::{OwnSockets, OwnSocketsError};
+pub use ring::RingReader;
+pub use rules::{KernelRules, RulesError};

@@ -1,0 +1,119 @@
+//! Enters: local ends of the agent's replay connections. Leaves: the maps by which the kernel program leaves them out.
+
+use std::{collections::HashMap as StdHashMap, net::SocketAddr};
+
+use aya::maps::{Array, HashMap, MapData, MapError};
+
+use crate::io::capture::rules::{PortSet, SOCKET_KEY_LEN, socket_key};
+
+type Key = [u8; SOCKET_KEY_LEN];
+
+/// The agent's own replay connections, as the kernel program knows them. It owns its handles of the maps: the replay
+/// thread keeps it and needs nothing else of the capture.
+///
+/// Entered before `connect`, so that no packet of the connection passes unrecognised; taken out after the socket was
+/// closed. Both count, since connections to different shadows may share a local end.
+pub struct OwnSockets {
+    sockets: HashMap<MapData, Key, u8>,
+    ports: Array<MapData, u64>,
+    port_bits: PortSet,
+    connections: StdHashMap<Key, u32>,
+    /// How many keys of `connections` have the port; the port's bit is set while there are any.
+    ends: StdHashMap<u16, u32>,
+}
+
+/// Why a replay connection could not be entered or taken out.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnSocketsError {
+    /// The kernel refused to change the map of sockets; it is full where `source` says `E2BIG`.
+    #[error("change the map of own sockets")]
+    Sockets(#[source] MapError),
+    /// The kernel refused to change the map of ports.
+    #[error("change the map of own ports")]
+    Ports(#[source] MapError),
+}
+
+impl OwnSockets {
+    pub(super) fn new(sockets: HashMap<MapData, Key, u8>, ports: Array<MapData, u64>) -> Self {
+        Self {
+            sockets,
+            ports,
+            port_bits: PortSet::new(),
+            connections: StdHashMap::new(),
+            ends: StdHashMap::new(),
+        }
+    }
+
+    /// Enters the local end of a replay connection.
+    ///
+    /// # Errors
+    ///
+    /// [`OwnSocketsError`] where a map cannot be changed; then nothing is entered.
+    pub fn insert(&mut self, local: SocketAddr) -> Result<(), OwnSocketsError> {
+        let key = socket_key(local);
+        if let Some(count) = self.connections.get_mut(&key) {
+            *count += 1;
+            return Ok(());
+        }
+        // The socket first: the program looks it up only where the port's bit is set.
+        self.sockets.insert(key, 1, 0).map_err(OwnSocketsError::Sockets)?;
+        if !self.ends.contains_key(&local.port())
+            && let Err(error) = self.set_port(local.port(), true)
+        {
+            self.sockets.remove(&key).map_err(OwnSocketsError::Sockets)?;
+            return Err(error);
+        }
+        self.connections.insert(key, 1);
+        *self.ends.entry(local.port()).or_default() += 1;
+        Ok(())
+    }
+
+    /// Takes out the local end of a replay connection; one that was never entered is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`OwnSocketsError`] where a map cannot be changed; the end is then forgotten here all the same.
+    pub fn remove(&mut self, local: SocketAddr) -> Result<(), OwnSocketsError> {
+        let key = socket_key(local);
+        match self.connections.get_mut(&key) {
+            None => return Ok(()),
+            Some(count) if *count > 1 => {
+                *count -= 1;
+                return Ok(());
+            }
+            Some(_) => {}
+        }
+        self.connections.remove(&key);
+        let is_last = match self.ends.get_mut(&local.port()) {
+            Some(count) if *count > 1 => {
+                *count -= 1;
+                false
+            }
+            _ => self.ends.remove(&local.port()).is_some(),
+        };
+        if is_last {
+            self.set_port(local.port(), false)?;
+        }
+        self.sockets.remove(&key).map_err(OwnSocketsError::Sockets)
+    }
+
+    /// How many local ends are entered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether no local end is entered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    fn set_port(&mut self, port: u16, is_own: bool) -> Result<(), OwnSocketsError> {
+        let (index, word) = self.port_bits.set(port, is_own);
+        self.ports.set(index, word, 0).map_err(|error| {
+            self.port_bits.set(port, !is_own);
+            OwnSocketsError::Ports(error)
+        })
+    }
+}

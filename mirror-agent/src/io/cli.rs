@@ -1,0 +1,213 @@
+//! Enters: the command line. Leaves: what to do, validated as far as one option can be by itself.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use crate::{
+    io::units::{parse_duration, parse_size},
+    pipeline::policy::{Methods, Share},
+};
+
+/// Mirrors live HTTP requests to a shadow service: copied by eBPF, reassembled, replayed byte for byte.
+#[derive(Debug, Parser)]
+#[command(name = "mirror-agent", version, max_term_width = 110)]
+pub struct Cli {
+    /// What is logged: error, warn, info, debug, trace, or a filter such as `info,mirror_agent::io=debug`.
+    #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
+    pub log_level: String,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Mirror requests of matched ports to a shadow until stopped.
+    Run(Box<RunArgs>),
+    /// Print the HTTP exchanges of a capture file, one JSON object a line.
+    Inspect(InspectArgs),
+    /// Say what this machine can do: kernel, BTF, privileges, TCX or clsact.
+    Check,
+}
+
+/// Options of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Interface to attach to, as NAME or NAME:ROLE (repeat, or separate by commas). ROLE is `node` (requests arrive
+    /// at ingress: an uplink, a pod's own eth0) or `pod` (requests leave at egress: the host side of a pod's veth, a
+    /// bridge of pods); without it the role is found from the interface. `lo` needs none.
+    #[arg(long = "interface", short = 'i', required = true, value_delimiter = ',', value_name = "IFACE")]
+    pub interfaces: Vec<String>,
+
+    /// Live port whose requests are mirrored (repeat, or separate by commas).
+    #[arg(long = "port", short = 'p', required = true, value_delimiter = ',', value_name = "PORT",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub ports: Vec<u16>,
+
+    /// Where the copies go: http://HOST[:PORT], HOST being an IPv4 address, an IPv6 address in brackets, or a name.
+    #[arg(long, value_name = "URL")]
+    pub shadow: String,
+
+    /// Only requests to these server addresses (repeat, or separate by commas). Default: any address.
+    #[arg(long = "address", value_delimiter = ',', value_name = "CIDR", value_parser = parse_cidr)]
+    pub addresses: Vec<IpNet>,
+
+    /// Methods to mirror, separated by commas, or `all`. A copy of a method other than these defaults is a write
+    /// at the shadow: name it only if the shadow can take it.
+    #[arg(long, default_value = "GET,HEAD,OPTIONS", value_name = "LIST|all", value_parser = parse_methods)]
+    pub methods: Methods,
+
+    /// Share of the requests to mirror, in percent; fractions are allowed.
+    #[arg(long, default_value = "100", value_name = "PERCENT", value_parser = parse_share)]
+    pub sample: Share,
+
+    /// Largest request body to mirror; larger ones are counted as lost{too_large}.
+    #[arg(long, default_value = "16MiB", value_name = "SIZE", value_parser = parse_size)]
+    pub max_body: u64,
+
+    /// Memory for flows, reassembly and bodies, waiting copies included. The ring buffers come on top.
+    #[arg(long, default_value = "256MiB", value_name = "SIZE", value_parser = parse_size)]
+    pub memory: u64,
+
+    /// Size of each ring buffer between kernel and agent; a power of two.
+    #[arg(long, default_value = "16MiB", value_name = "SIZE", value_parser = parse_size)]
+    pub ring_size: u64,
+
+    /// Capture threads, each with a ring buffer of its own: 1, 2, 4 or 8.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub capture_threads: usize,
+
+    /// Where /metrics, /healthz and /readyz are served.
+    #[arg(long, default_value = "127.0.0.1:9477", value_name = "ADDR")]
+    pub metrics_listen: SocketAddr,
+
+    /// Requests that may wait for a connection to the shadow; more are dropped{queue_full}.
+    #[arg(long, default_value_t = 4096, value_name = "N")]
+    pub queue_requests: usize,
+
+    /// Bytes of requests that may wait or be in flight; more are dropped{queue_full}.
+    #[arg(long, default_value = "32MiB", value_name = "SIZE", value_parser = parse_size)]
+    pub queue_bytes: u64,
+
+    /// How long a request may wait for a connection; then it is dropped{in_flight}.
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_duration)]
+    pub queue_timeout: Duration,
+
+    /// Most copies in flight, which is also the most connections to the shadow.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub max_in_flight: usize,
+
+    /// How long a connection to the shadow may take to open.
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_duration)]
+    pub connect_timeout: Duration,
+
+    /// How long the shadow may take to answer.
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration)]
+    pub response_timeout: Duration,
+
+    /// How long copies may still take after SIGTERM before they are dropped{shutdown}.
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+
+    /// How to attach: TCX where the kernel has it and clsact elsewhere, or one of them by force.
+    #[arg(long, default_value = "auto", value_enum)]
+    pub attach: Attach,
+}
+
+/// How the programs are attached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Attach {
+    /// TCX from Linux 6.6 on, else clsact.
+    Auto,
+    /// TCX links.
+    Tcx,
+    /// Filters at a clsact qdisc.
+    Clsact,
+}
+
+/// Options of `inspect`.
+#[derive(Args, Clone, Debug)]
+pub struct InspectArgs {
+    /// The capture: pcap or pcapng.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Server port (repeat, or separate by commas). Default: found by looking at the bytes.
+    #[arg(long = "port", short = 'p', value_delimiter = ',', value_name = "PORT")]
+    pub ports: Vec<u16>,
+}
+
+fn parse_cidr(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_error| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map_err(|_error| "expected an address or a network such as 10.0.0.0/8 or fd00::/8".into())
+}
+
+fn parse_methods(text: &str) -> Result<Methods, String> {
+    if text.eq_ignore_ascii_case("all") {
+        return Ok(Methods::All);
+    }
+    let list: Vec<String> = text.split(',').map(|method| method.trim().to_owned()).collect();
+    // RFC 9110 section 9.1: a method is a token and case-sensitive; lower case here is almost surely a mistake.
+    match list.iter().find(|method| method.is_empty() || !method.bytes().all(is_method_byte)) {
+        Some(bad) => Err(format!("`{bad}` is not a method; methods are written in capitals, e.g. GET,POST")),
+        None => Ok(Methods::Only(list)),
+    }
+}
+
+const fn is_method_byte(byte: u8) -> bool {
+    byte.is_ascii_uppercase() || byte == b'-' || byte == b'_'
+}
+
+fn parse_share(text: &str) -> Result<Share, String> {
+    let percent: f64 = text.trim_end_matches('%').parse().map_err(|_error| "expected a number".to_owned())?;
+    Share::from_percent(percent).ok_or_else(|| "expected a number from 0 to 100".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run(args: &[&str]) -> Result<RunArgs, clap::Error> {
+        let line = ["mirror-agent", "run", "--interface=eth0", "--port=80", "--shadow=http://s"];
+        match Cli::try_parse_from(line.iter().chain(args))?.command {
+            Command::Run(args) => Ok(*args),
+            Command::Inspect(_) | Command::Check => panic!("`run` was parsed as another command"),
+        }
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lists_are_repeated_or_separated_by_commas() {
+        let args = run(&["--interface", "eth1:pod,lo", "--port", "8080,8081", "--address", "10.0.0.0/8,::1"]);
+        let args = args.unwrap();
+        assert_eq!(args.interfaces, ["eth0", "eth1:pod", "lo"]);
+        assert_eq!(args.ports, [80, 8080, 8081]);
+        assert_eq!(args.addresses.len(), 2);
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_the_option_named() {
+        for (args, named) in [
+            (["--port", "0"], "--port"),
+            (["--methods", "get"], "--methods"),
+            (["--sample", "101"], "--sample"),
+            (["--max-body", "16 cups"], "--max-body"),
+            (["--address", "10.0.0.0/33"], "--address"),
+            (["--metrics-listen", "9477"], "--metrics-listen"),
+        ] {
+            let error = run(&args).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}

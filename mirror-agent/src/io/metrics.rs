@@ -1,0 +1,399 @@
+//! Enters: the books and the gauges, at a scrape. Leaves: OpenMetrics text.
+//!
+//! Everything is read at the moment of the scrape by one collector, so no counter is mirrored into a second place,
+//! and every series of every reason exists from the first scrape on.
+
+use std::{
+    fmt::{self, Debug},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use mirror_common::Counter;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet},
+    metrics::MetricType,
+    registry::Registry,
+};
+
+use crate::{
+    io::ledger::{DropReason, HistogramSnapshot, Ledger, ReplayOutcome},
+    pipeline::{
+        Side,
+        reason::{EvictReason, FlowSkipReason, LostReason, SkipReason},
+    },
+};
+
+/// What a capture thread says of itself after each batch.
+#[derive(Debug, Default)]
+pub struct PipelineGauges {
+    /// Flows in the table.
+    pub flows: AtomicU64,
+    /// Bytes held by the flow table and its reordering.
+    pub flow_bytes: AtomicU64,
+    /// Bytes held by messages being assembled.
+    pub message_bytes: AtomicU64,
+    /// Fill of the ring in millionths, the highest since the last scrape.
+    pub ring_fill: AtomicU64,
+    /// Records that could not be read.
+    pub bad_records: AtomicU64,
+}
+
+impl PipelineGauges {
+    /// Notes how full the ring is, 0 to 1; the highest is kept.
+    pub fn note_ring_fill(&self, ratio: f64) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1,000,000")]
+        self.ring_fill.fetch_max((ratio.clamp(0.0, 1.0) * 1e6) as u64, Ordering::Relaxed);
+    }
+
+    /// Sets the gauges.
+    pub fn publish(&self, flows: usize, flow_bytes: usize, message_bytes: usize, bad_records: u64) {
+        for (gauge, value) in
+            [(&self.flows, flows), (&self.flow_bytes, flow_bytes), (&self.message_bytes, message_bytes)]
+        {
+            gauge.store(u64::try_from(value).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        self.bad_records.store(bad_records, Ordering::Relaxed);
+    }
+}
+
+/// Counts that live in the kernel, by [`Counter`].
+pub type KernelCounts = [u64; Counter::COUNT as usize];
+
+/// Where the metrics get what the ledger does not hold.
+pub trait Gauges: Debug + Send + Sync + 'static {
+    /// The kernel program's counters, summed over the processors.
+    fn kernel_counts(&self) -> KernelCounts;
+    /// Bytes of the kernel's ring buffers.
+    fn ring_bytes(&self) -> u64;
+    /// Requests waiting in the replay queue, and the bytes held by those and by the ones in flight.
+    fn replay_queue(&self) -> (u64, u64);
+    /// Copies in flight.
+    fn replays_in_flight(&self) -> u64;
+}
+
+/// Everything that a scrape shows.
+#[derive(Debug)]
+pub struct Metrics {
+    ledger: Arc<Ledger>,
+    pipelines: Vec<Arc<PipelineGauges>>,
+    gauges: Box<dyn Gauges>,
+    paused: Arc<AtomicBool>,
+}
+
+/// The registry that encodes [`Metrics`].
+#[must_use]
+pub fn registry(
+    ledger: Arc<Ledger>,
+    pipelines: Vec<Arc<PipelineGauges>>,
+    gauges: Box<dyn Gauges>,
+    paused: Arc<AtomicBool>,
+) -> Registry {
+    let mut registry = Registry::with_prefix("mirror");
+    registry.register_collector(Box::new(Metrics { ledger, pipelines, gauges, paused }));
+    registry
+}
+
+/// Reasons for which the kernel program could not copy a packet of a matched port, and their counters.
+const FRAME_DROPS: [(&str, Counter); 6] = [
+    ("fragment", Counter::Fragment),
+    ("malformed", Counter::Malformed),
+    ("ring_full", Counter::DroppedRingFull),
+    ("too_deep", Counter::TooDeep),
+    ("too_long", Counter::DroppedTooLong),
+    ("unreadable", Counter::DroppedUnreadable),
+];
+
+impl Collector for Metrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut out = Encoder(encoder);
+        self.encode_requests(&mut out)?;
+        self.encode_capture(&mut out)?;
+        self.encode_replay(&mut out)
+    }
+}
+
+impl Metrics {
+    fn encode_requests(&self, out: &mut Encoder<'_>) -> fmt::Result {
+        let books = self.ledger.snapshot();
+        out.counter(
+            "requests_seen",
+            "Requests of which the first byte was taken as a message start",
+            books.seen,
+        )?;
+        out.gauge("requests_pending", "Requests seen that are not yet settled", books.pending as f64)?;
+        out.counter(
+            "requests_mirrored",
+            "Requests of which all bytes were accepted by a shadow socket",
+            books.mirrored,
+        )?;
+        out.family(
+            "requests_skipped",
+            "Requests deliberately not mirrored",
+            "reason",
+            &SkipReason::LABELS,
+            &books.skipped,
+        )?;
+        out.family(
+            "requests_dropped",
+            "Requests that could not be mirrored",
+            "reason",
+            &DropReason::LABELS,
+            &books.dropped,
+        )?;
+        out.family(
+            "requests_lost",
+            "Requests seen but damaged, which are never sent",
+            "reason",
+            &LostReason::LABELS,
+            &books.lost,
+        )?;
+        out.family(
+            "flows_skipped",
+            "Flows that are not parsed",
+            "reason",
+            &FlowSkipReason::LABELS,
+            &books.flows_skipped,
+        )?;
+        out.family(
+            "flows_evicted",
+            "Flows that left the table before they ended",
+            "reason",
+            &EvictReason::LABELS,
+            &books.flows_evicted,
+        )?;
+        out.family(
+            "stream_gap_bytes",
+            "Bytes of streams that the capture never saw, though the receiver did",
+            "side",
+            &Side::ALL.map(Side::as_str),
+            &books.gap_bytes,
+        )?;
+        out.counter("stream_conflicts", "Overlapping segments whose bytes differ", books.conflicts)?;
+        out.counter(
+            "segments_out_of_window",
+            "Segments too far from their flow's position to belong to it",
+            books.out_of_window,
+        )
+    }
+
+    fn encode_capture(&self, out: &mut Encoder<'_>) -> fmt::Result {
+        let kernel = self.gauges.kernel_counts();
+        let count = |counter: Counter| kernel.get(counter as usize).copied().unwrap_or_default();
+        out.family(
+            "frames_captured",
+            "Frames of matched ports of which a record was made",
+            "side",
+            &Side::ALL.map(Side::as_str),
+            &[count(Counter::CopiedClient), count(Counter::CopiedServer)],
+        )?;
+        let bad_records = self.sum(|pipeline| &pipeline.bad_records);
+        let labels: Vec<&str> = FRAME_DROPS.iter().map(|(label, _)| *label).chain(["bad_record"]).collect();
+        let counts: Vec<u64> =
+            FRAME_DROPS.iter().map(|(_, counter)| count(*counter)).chain([bad_records]).collect();
+        out.family(
+            "frames_dropped",
+            "Frames of matched ports, or that may be, which were not copied in full",
+            "reason",
+            &labels,
+            &counts,
+        )?;
+        out.counter(
+            "frames_own",
+            "Frames of the agent's own replay connections, left out",
+            count(Counter::Own),
+        )?;
+        out.gauge("flows_active", "Flows in the table", self.sum(|pipeline| &pipeline.flows) as f64)?;
+        let fill = self.pipelines.iter().map(|pipeline| pipeline.ring_fill.swap(0, Ordering::Relaxed)).max();
+        out.gauge(
+            "ring_utilization_ratio",
+            "Highest fill of a ring buffer since the last scrape, 0 to 1",
+            fill.unwrap_or_default() as f64 / 1e6,
+        )?;
+        out.gauge(
+            "capture_paused",
+            "1 while capture is paused, else 0",
+            f64::from(u8::from(self.paused.load(Ordering::Relaxed))),
+        )?;
+        let (_, replay_bytes) = self.gauges.replay_queue();
+        let pools = [
+            ("flows", self.sum(|pipeline| &pipeline.flow_bytes)),
+            ("messages", self.sum(|pipeline| &pipeline.message_bytes)),
+            ("replay", replay_bytes),
+            ("rings", self.gauges.ring_bytes()),
+        ];
+        let (labels, values) = (pools.map(|(label, _)| label), pools.map(|(_, value)| value as f64));
+        out.gauges("memory_bytes", "Memory held, in bytes", "pool", &labels, &values)
+    }
+
+    fn encode_replay(&self, out: &mut Encoder<'_>) -> fmt::Result {
+        let books = self.ledger.snapshot();
+        out.family(
+            "replays",
+            "Attempts to replay a request, by how they ended",
+            "outcome",
+            &ReplayOutcome::LABELS,
+            &books.replays,
+        )?;
+        out.histogram(
+            "replay_duration_seconds",
+            "First byte written to the shadow to last byte of its response, in seconds",
+            &books.replay_duration,
+        )?;
+        out.histogram(
+            "replay_lag_seconds",
+            "Last byte of the live request to first byte written to the shadow, in seconds",
+            &books.replay_lag,
+        )?;
+        let (queued, _) = self.gauges.replay_queue();
+        out.gauge("replay_queue_requests", "Requests waiting for a connection to the shadow", queued as f64)?;
+        out.gauge(
+            "replays_in_flight",
+            "Copies being written or waiting for their response",
+            self.gauges.replays_in_flight() as f64,
+        )?;
+        out.gauges("build_info", "The build; always 1", "version", &[env!("CARGO_PKG_VERSION")], &[1.0])
+    }
+
+    fn sum(&self, field: impl Fn(&PipelineGauges) -> &AtomicU64) -> u64 {
+        self.pipelines.iter().map(|pipeline| field(pipeline).load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// The encoder of the client library with the four shapes that occur here. The prefix comes from the registry, the
+/// `_total` of counters from the library; the full stop of help texts from here.
+struct Encoder<'a>(DescriptorEncoder<'a>);
+
+impl Encoder<'_> {
+    fn describe<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &str,
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'s>, fmt::Error> {
+        self.0.encode_descriptor(name, &format!("{help}."), None, kind)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.describe(name, help, MetricType::Counter)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        self.describe(name, help, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn family(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        labels: &[&str],
+        counts: &[u64],
+    ) -> fmt::Result {
+        let mut family = self.describe(name, help, MetricType::Counter)?;
+        for (value, count) in labels.iter().zip(counts) {
+            family.encode_family(&[(label, *value)])?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        labels: &[&str],
+        values: &[f64],
+    ) -> fmt::Result {
+        let mut family = self.describe(name, help, MetricType::Gauge)?;
+        for (value, gauge) in labels.iter().zip(values) {
+            family.encode_family(&[(label, *value)])?.encode_gauge(gauge)?;
+        }
+        Ok(())
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &HistogramSnapshot) -> fmt::Result {
+        let count = histogram.buckets.iter().map(|(_, count)| count).sum();
+        self.describe(name, help, MetricType::Histogram)?.encode_histogram::<NoLabelSet>(
+            histogram.sum_seconds,
+            count,
+            &histogram.buckets,
+            None,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+    use crate::pipeline::Stats;
+
+    #[derive(Debug)]
+    struct Fixed;
+
+    impl Gauges for Fixed {
+        fn kernel_counts(&self) -> KernelCounts {
+            [1, 2, 3, 4, 5, 6, 7, 8, 9]
+        }
+        fn ring_bytes(&self) -> u64 {
+            4096
+        }
+        fn replay_queue(&self) -> (u64, u64) {
+            (3, 300)
+        }
+        fn replays_in_flight(&self) -> u64 {
+            2
+        }
+    }
+
+    fn scrape(ledger: &Arc<Ledger>) -> String {
+        let registry = registry(
+            Arc::clone(ledger),
+            vec![Arc::new(PipelineGauges::default())],
+            Box::new(Fixed),
+            Arc::default(),
+        );
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn every_series_exists_before_the_first_event() {
+        let text = scrape(&Arc::default());
+        for line in [
+            "mirror_requests_seen_total 0",
+            "mirror_requests_skipped_total{reason=\"method\"} 0",
+            "mirror_requests_dropped_total{reason=\"queue_full\"} 0",
+            "mirror_requests_lost_total{reason=\"gap\"} 0",
+            "mirror_replays_total{outcome=\"answered\"} 0",
+            "mirror_flows_skipped_total{reason=\"tls\"} 0",
+            "mirror_frames_captured_total{side=\"client\"} 1",
+            "mirror_frames_dropped_total{reason=\"ring_full\"} 3",
+            "mirror_replay_lag_seconds_bucket{le=\"+Inf\"} 0",
+            "mirror_memory_bytes{pool=\"rings\"} 4096.0",
+            "mirror_capture_paused 0.0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_books_balance_with_a_request_open_in_every_state() {
+        let ledger = Arc::new(Ledger::default());
+        ledger.publish(&Stats { seen: 5, skipped: [1, 0, 0, 0, 0], ..Stats::default() });
+        let (open, done, failed) = (ledger.ticket(), ledger.ticket(), ledger.ticket());
+        done.mirrored();
+        failed.dropped(DropReason::Connect);
+        assert!(scrape(&ledger).contains("mirror_requests_pending 2.0"));
+        drop(open);
+        let books = ledger.snapshot();
+        assert_eq!(books.pending, 1);
+        assert_eq!(books.dropped.iter().sum::<u64>(), 2, "a ticket let go counts as dropped");
+    }
+}

@@ -1,0 +1,104 @@
+//! Enters: sizes, durations and shares as people write them. Leaves: numbers.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// What is wrong with a quantity.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum UnitError {
+    /// It does not start with a number.
+    #[error("`{0}` does not start with a number")]
+    NoNumber(String),
+    /// The unit is unknown.
+    #[error("`{unit}` is not a unit here; use one of {allowed}")]
+    UnknownUnit {
+        /// The unit as written.
+        unit: String,
+        /// The units that are known.
+        allowed: &'static str,
+    },
+    /// It does not fit.
+    #[error("`{0}` is too large")]
+    TooLarge(String),
+}
+
+/// Parses a size in bytes: `4096`, `64Ki`, `16MiB`, `1G`. Units are binary with an `i` (1,024) and decimal without.
+///
+/// # Errors
+///
+/// All variants of [`UnitError`].
+pub fn parse_size(text: &str) -> Result<u64, UnitError> {
+    let (number, unit) = split(text)?;
+    let factor: u64 = match unit.strip_suffix('B').unwrap_or(unit) {
+        "" => 1,
+        "k" | "K" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => {
+            return Err(UnitError::UnknownUnit { unit: unit.into(), allowed: "B, k, M, G, Ki, Mi, Gi" });
+        }
+    };
+    number.checked_mul(factor).ok_or_else(|| UnitError::TooLarge(text.into()))
+}
+
+/// Parses a duration: `500ms`, `10s`, `2m`, `1h`. A unit is required.
+///
+/// # Errors
+///
+/// All variants of [`UnitError`].
+pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+    let (number, unit) = split(text)?;
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(UnitError::UnknownUnit { unit: unit.into(), allowed: "ms, s, m, h" }),
+    };
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| UnitError::TooLarge(text.into()))
+}
+
+fn split(text: &str) -> Result<(u64, &str), UnitError> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    if digits.is_empty() {
+        return Err(UnitError::NoNumber(text.into()));
+    }
+    // Only digits are left, so the one thing that can go wrong is the size.
+    let number = digits.parse().map_err(|_error| UnitError::TooLarge(text.into()))?;
+    Ok((number, unit.trim_start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_follow_kubernetes_and_people() {
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("64Ki", 65_536),
+            ("16MiB", 16 << 20),
+            ("16 Mi", 16 << 20),
+            ("1G", 1_000_000_000),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "Mi", "-1", "1.5Mi", "16mib", "99999999999G", "99999999999999999999"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(parse_duration("10").is_err());
+        assert!(parse_duration("10 years").is_err());
+    }
+}

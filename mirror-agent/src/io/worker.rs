@@ -1,0 +1,121 @@
+//! Enters: segments from one ring. Leaves: requests in the replay queue, and the counts of everything else.
+//!
+//! A worker is one thread. It never waits for anything but its ring: what the replay cannot take is dropped.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tracing::error;
+
+use crate::{
+    io::{
+        capture::RingReader,
+        ledger::Ledger,
+        metrics::PipelineGauges,
+        replay::{Job, Queue, clock},
+    },
+    pipeline::{Pipeline, Timestamp},
+};
+
+/// Records taken from the ring before their requests are handed on: large enough to share the cost of the hand-over,
+/// small enough not to add to the lag.
+const ROUND_RECORDS: usize = 512;
+
+/// A worker that has not gone round for this long is stuck. Its longest wait is 100 ms.
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
+
+/// One capture thread.
+#[derive(Debug)]
+pub struct Worker {
+    /// Which of the workers it is.
+    pub number: u16,
+    /// The ring it reads.
+    pub reader: RingReader,
+    /// The state of its flows.
+    pub pipeline: Pipeline,
+    /// Where requests go.
+    pub queue: Arc<Queue>,
+    /// Where everything is counted.
+    pub ledger: Arc<Ledger>,
+    /// What it says of itself.
+    pub gauges: Arc<PipelineGauges>,
+    /// The sign that it is alive.
+    pub heartbeat: Arc<Heartbeat>,
+    /// Set when nothing more is captured: the worker empties its ring and returns.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Worker {
+    /// Goes round until told to stop and the ring is empty.
+    pub fn run(mut self) {
+        let mut idle_rounds: u32 = 0;
+        loop {
+            // Asked before the ring is read: what was captured before the stop is read after it.
+            let is_stopping = self.stop.load(Ordering::Acquire);
+            let taken = self.round();
+            if taken == ROUND_RECORDS {
+                idle_rounds = 0;
+                continue;
+            }
+            if is_stopping {
+                break;
+            }
+            idle_rounds = if taken == 0 { idle_rounds.saturating_add(1) } else { 0 };
+            if let Err(error) = self.reader.wait(idle_rounds) {
+                error!(%error, worker = self.number, "Waiting for the ring buffer failed; this worker stops.");
+                break;
+            }
+        }
+        self.pipeline.finish(clock::now());
+        self.publish();
+    }
+
+    /// Takes what is in the ring, up to a limit, and returns how many records that were.
+    fn round(&mut self) -> usize {
+        let Self { reader, pipeline, gauges, .. } = self;
+        gauges.note_ring_fill(reader.utilization());
+        let taken = reader.drain(ROUND_RECORDS, |segment| pipeline.handle_segment(&segment));
+        let now = clock::now();
+        pipeline.handle_time(now);
+        self.heartbeat.beat(now);
+        self.publish();
+        taken
+    }
+
+    /// Counts first, then hands on: a request is seen before it can be settled.
+    fn publish(&mut self) {
+        let Self { number, pipeline, queue, ledger, gauges, reader, .. } = self;
+        ledger.publish(&pipeline.take_stats());
+        let queued_at = clock::now();
+        queue.push_batch(std::iter::from_fn(|| pipeline.poll_request()).map(|request| Job {
+            request,
+            ticket: ledger.ticket(),
+            pipeline: *number,
+            queued_at,
+        }));
+        let (flow_bytes, message_bytes) = pipeline.bytes_held();
+        gauges.publish(pipeline.flows(), flow_bytes, message_bytes, reader.malformed());
+    }
+}
+
+/// When a worker last went round.
+#[derive(Debug, Default)]
+pub struct Heartbeat(AtomicU64);
+
+impl Heartbeat {
+    /// Notes that the worker is alive.
+    pub fn beat(&self, now: Timestamp) {
+        self.0.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Whether the worker went round lately.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        clock::now().since(Timestamp::from_nanos(self.0.load(Ordering::Relaxed))) < HEARTBEAT_LIMIT
+    }
+}

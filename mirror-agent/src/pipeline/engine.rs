@@ -1,0 +1,87 @@
+//! Enters: segments of any number of flows. Leaves: requests, reports and counts.
+
+use crate::pipeline::{
+    ExchangeId, Limits, Request, Segment, Side, Stats, Timestamp,
+    exchange::{Connection, Context, Purpose, report::ExchangeReport},
+    flow::FlowTable,
+    reason::EvictReason,
+};
+
+/// The whole path from segment to request, as one plain value: it has no locks, and scale is several of them.
+///
+/// After each `handle_*` call, `poll_*` is called until it gives `None`. Time only moves forward.
+#[derive(Debug)]
+pub struct Pipeline {
+    flows: FlowTable<Connection>,
+    context: Context,
+}
+
+impl Pipeline {
+    /// An empty pipeline. `seed` keys the hash of the flow table: addresses are chosen by strangers.
+    #[must_use]
+    pub fn new(purpose: Purpose, limits: Limits, seed: u64) -> Self {
+        Self { flows: FlowTable::new(&limits, seed), context: Context::new(purpose, limits) }
+    }
+
+    /// Takes the next segment in capture order.
+    pub fn handle_segment(&mut self, segment: &Segment<'_>) {
+        self.flows.handle_segment(segment, &mut self.context);
+    }
+
+    /// Takes the time: idle flows are evicted, gaps are given up.
+    pub fn handle_time(&mut self, now: Timestamp) {
+        self.flows.handle_time(now, &mut self.context);
+    }
+
+    /// Takes the end of the capture: every flow is closed, what is incomplete is lost.
+    pub fn finish(&mut self, now: Timestamp) {
+        self.flows.finish(now, &mut self.context);
+    }
+
+    /// The next request that is whole and to be replayed.
+    pub fn poll_request(&mut self) -> Option<Request> {
+        self.context.requests.pop_front()
+    }
+
+    /// The next exchange that ended. Only for [`Purpose::Inspect`].
+    pub fn poll_report(&mut self) -> Option<ExchangeReport> {
+        self.context.reports.pop_front()
+    }
+
+    /// The exchange that began first of those not reported yet. Only for [`Purpose::Inspect`].
+    #[must_use]
+    pub fn oldest_open(&self) -> Option<ExchangeId> {
+        self.context.open.first().copied()
+    }
+
+    /// What happened since this was last asked.
+    pub fn take_stats(&mut self) -> Stats {
+        let mut stats = self.context.stats.take();
+        let flows = self.flows.take_stats();
+        stats.flows_evicted = EvictReason::ALL.map(|reason| flows.evicted(reason));
+        stats.gap_bytes = Side::ALL.map(|side| flows.side(side).gap_bytes);
+        for side in Side::ALL.map(|side| flows.side(side)) {
+            stats.conflicts = stats.conflicts.saturating_add(side.conflicts);
+            stats.out_of_window = stats.out_of_window.saturating_add(side.out_of_window);
+        }
+        stats
+    }
+
+    /// Requests seen that are neither settled nor handed out.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.context.pending
+    }
+
+    /// Flows in the table.
+    #[must_use]
+    pub fn flows(&self) -> usize {
+        self.flows.flows()
+    }
+
+    /// Bytes held by the flow table with its reordering, and by messages being assembled.
+    #[must_use]
+    pub fn bytes_held(&self) -> (usize, usize) {
+        (self.flows.bytes_held(), self.context.held_bytes())
+    }
+}

@@ -1,0 +1,400 @@
+//! Enters: the client's byte stream, and what the server's says about hand-overs. Leaves: requests.
+
+use crate::pipeline::{
+    FlowKey, Timestamp,
+    exchange::{
+        context::{Context, Purpose},
+        message::OpenRequest,
+        report::MessageReport,
+    },
+    flow::Interest,
+    http::{
+        EndEffect, Event, GapEffect, RequestDecoder,
+        sniff::{Sniff, classify, strict_request_start},
+    },
+    message::{ExchangeId, ReplyTo},
+    reason::{FlowSkipReason, LostReason},
+};
+
+/// Most bytes held while it is not clear what a stream is. A PROXY protocol header is at most 65,551 bytes long in
+/// theory and 536 in practice; what is longer is not HTTP.
+const MAX_OPENING_BYTES: usize = 4096;
+
+/// Most bytes held while the answer to a request for an upgrade is awaited. A client has no reason to send any.
+const MAX_HELD_BYTES: usize = 64 * 1024;
+
+/// One client's side of a flow.
+#[derive(Debug)]
+pub(crate) struct ClientSide {
+    mode: Mode,
+    decoder: RequestDecoder,
+    current: Option<OpenRequest>,
+    /// How far the server had received when it last began to send: a request that starts there starts when nothing
+    /// is outstanding.
+    answered_up_to: Option<u64>,
+}
+
+/// What the stream is taken for.
+#[derive(Debug)]
+enum Mode {
+    /// The first bytes of the connection; held until they can be told apart.
+    Opening(Vec<u8>),
+    /// Out of step: bytes are passed over until a message starts.
+    Resync(Trust),
+    /// The decoder knows what each byte is.
+    InStep,
+    /// A request for an upgrade, or CONNECT, ended at offset `end`; what follows is held until it is answered.
+    AwaitAnswer { end: u64, reply_to: ReplyTo, held: Vec<u8>, held_at: Timestamp, has_gap: bool },
+    /// Not HTTP any more.
+    HandedOff,
+}
+
+/// What makes a message start believable.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Trust {
+    /// A segment that begins like a request: nothing else can be known of a connection older than the capture.
+    Shape,
+    /// The same, where the server had received everything before it and begun to answer. After a gap a segment in the
+    /// middle of a body must not be taken for a request.
+    ShapeWhenQuiet,
+}
+
+/// A run of the client's stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) offset: u64,
+    pub(crate) at: Timestamp,
+    /// How far the client had received of the server's stream.
+    pub(crate) acked: Option<u64>,
+    pub(crate) conflict: bool,
+}
+
+/// What the rest of the flow needs to know of requests, for pairing.
+pub(crate) trait RequestObserver {
+    /// A request begins at `offset`, its sender having received `acked` bytes of the server's stream.
+    fn begun(&mut self, id: ExchangeId, offset: u64, acked: Option<u64>);
+    /// Its head is complete.
+    fn head(&mut self, id: ExchangeId, reply_to: ReplyTo);
+    /// It is over, complete or not.
+    fn ended(&mut self, context: &mut Context, id: ExchangeId, report: Option<MessageReport>);
+}
+
+impl ClientSide {
+    pub(crate) fn new(context: &Context, adopted: bool) -> Self {
+        Self {
+            mode: if adopted { Mode::Resync(Trust::Shape) } else { Mode::Opening(Vec::new()) },
+            decoder: RequestDecoder::new(&context.limits),
+            current: None,
+            answered_up_to: None,
+        }
+    }
+
+    /// Takes bytes of the client's stream.
+    pub(crate) fn data(
+        &mut self,
+        context: &mut Context,
+        flow: &FlowKey,
+        run: Run<'_>,
+        observer: &mut impl RequestObserver,
+    ) -> Interest {
+        match &mut self.mode {
+            Mode::HandedOff => Interest::Ignore,
+            Mode::InStep => {
+                self.leave_unsent_body(context, run.bytes, observer);
+                self.feed(context, flow, run, observer)
+            }
+            Mode::Resync(trust) => {
+                let quiet = match (self.answered_up_to, &context.purpose) {
+                    (Some(offset), _) => offset == run.offset,
+                    // A file may hold one direction only, and what is read from it is not sent anywhere.
+                    (None, Purpose::Inspect) => true,
+                    (None, Purpose::Replay(_)) => false,
+                };
+                if strict_request_start(run.bytes) && (*trust == Trust::Shape || quiet) {
+                    self.mode = Mode::InStep;
+                    return self.feed(context, flow, run, observer);
+                }
+                Interest::Continue
+            }
+            Mode::Opening(held) => {
+                let held = std::mem::take(held);
+                self.open(context, flow, held, run, observer)
+            }
+            Mode::AwaitAnswer { held, held_at, .. } => {
+                if held.is_empty() {
+                    *held_at = run.at;
+                }
+                let before = held.capacity();
+                held.extend_from_slice(run.bytes);
+                context.hold(before, held.capacity());
+                // More than any client sends while it waits: the answer was lost to us, or this is no HTTP.
+                if held.len() > MAX_HELD_BYTES || !context.may_hold(0) {
+                    return self.hand_off(context);
+                }
+                Interest::Continue
+            }
+        }
+    }
+
+    /// Takes bytes that are missing from the client's stream.
+    pub(crate) fn gap(&mut self, context: &mut Context, len: u64, observer: &mut impl RequestObserver) {
+        match &mut self.mode {
+            Mode::HandedOff => return,
+            Mode::AwaitAnswer { has_gap, .. } => {
+                *has_gap = true;
+                return;
+            }
+            Mode::Opening(_) | Mode::Resync(_) => {}
+            Mode::InStep => match self.decoder.handle_gap(len) {
+                GapEffect::InBody => {
+                    if let Some(request) = &mut self.current {
+                        request.gap(context);
+                    }
+                    return;
+                }
+                // A stream that is over: the client closes after this request.
+                GapEffect::Ignored => return,
+                GapEffect::Lost | GapEffect::Between => self.abandon(context, LostReason::Gap, observer),
+            },
+        }
+        self.mode = Mode::Resync(Trust::ShapeWhenQuiet);
+    }
+
+    /// Takes the end of the client's stream.
+    pub(crate) fn end(&mut self, context: &mut Context, flow: &FlowKey, observer: &mut impl RequestObserver) {
+        match self.decoder.handle_end() {
+            EndEffect::Clean => {}
+            EndEffect::Complete => self.finish(context, flow, 0, observer),
+            EndEffect::Truncated => self.abandon(context, LostReason::Aborted, observer),
+        }
+    }
+
+    /// Takes the end of the flow; what is still open is lost for `reason`.
+    pub(crate) fn close(
+        &mut self,
+        context: &mut Context,
+        reason: LostReason,
+        observer: &mut impl RequestObserver,
+    ) {
+        self.abandon(context, reason, observer);
+        if let Mode::AwaitAnswer { held, .. } = &self.mode {
+            context.hold(held.capacity(), 0);
+        }
+        self.mode = Mode::HandedOff;
+    }
+
+    /// Takes note that the server began to send, having received `acked` bytes of the client's stream.
+    pub(crate) fn server_sent(&mut self, acked: Option<u64>) {
+        if acked.is_some() {
+            self.answered_up_to = acked;
+        }
+    }
+
+    /// Takes the status of a response that the server began after it had received `acked` bytes.
+    pub(crate) fn answered(
+        &mut self,
+        context: &mut Context,
+        flow: &FlowKey,
+        status: u16,
+        acked: Option<u64>,
+        observer: &mut impl RequestObserver,
+    ) -> Interest {
+        let is_interim = (100..=199).contains(&status) && status != 101;
+        if is_interim {
+            return Interest::Continue;
+        }
+        if let Mode::AwaitAnswer { end, reply_to, held, held_at, has_gap } = &mut self.mode {
+            if acked.is_some_and(|acked| acked < *end) {
+                return Interest::Continue; // the answer to an earlier request
+            }
+            let accepted = status == 101 || (*reply_to == ReplyTo::Connect && (200..=299).contains(&status));
+            if accepted {
+                return self.hand_off(context);
+            }
+            let (held, at, offset) = (std::mem::take(held), *held_at, *end);
+            context.hold(held.capacity(), 0);
+            self.mode = if *has_gap { Mode::Resync(Trust::ShapeWhenQuiet) } else { Mode::InStep };
+            if held.is_empty() || matches!(self.mode, Mode::Resync(_)) {
+                return Interest::Continue;
+            }
+            let run = Run { bytes: &held, offset, at, acked: None, conflict: false };
+            return self.feed(context, flow, run, observer);
+        }
+        if let Some(request) = &mut self.current
+            && request.expects_continue
+            && !request.body_begun
+        {
+            request.answered_early = true;
+        }
+        Interest::Continue
+    }
+
+    /// Tells what a new stream is from its first bytes: `held` and those of `run`.
+    fn open(
+        &mut self,
+        context: &mut Context,
+        flow: &FlowKey,
+        mut held: Vec<u8>,
+        run: Run<'_>,
+        observer: &mut impl RequestObserver,
+    ) -> Interest {
+        let is_first = held.is_empty();
+        if !is_first {
+            held.extend_from_slice(run.bytes);
+        }
+        let bytes = if is_first { run.bytes } else { held.as_slice() };
+        let reason = match classify(bytes) {
+            Sniff::Request => {
+                self.mode = Mode::InStep;
+                // Held bytes ended right before this run.
+                let before = u64::try_from(bytes.len().saturating_sub(run.bytes.len())).unwrap_or(0);
+                let offset = run.offset.saturating_sub(before);
+                return self.feed(context, flow, Run { bytes, offset, ..run }, observer);
+            }
+            Sniff::Proxy { len } => match bytes.get(len..) {
+                // Stepped over; what follows it is the stream.
+                Some([]) => return Interest::Continue,
+                Some(rest) => {
+                    let run = Run { bytes: rest, ..run };
+                    return self.open(context, flow, Vec::new(), run, observer);
+                }
+                None if bytes.len() < MAX_OPENING_BYTES => None,
+                None => Some(FlowSkipReason::NotHttp),
+            },
+            Sniff::Partial if bytes.len() < MAX_OPENING_BYTES => None,
+            Sniff::Partial | Sniff::Response | Sniff::NotHttp => Some(FlowSkipReason::NotHttp),
+            Sniff::Tls => Some(FlowSkipReason::Tls),
+            Sniff::Http2 => Some(FlowSkipReason::Http2),
+        };
+        let Some(reason) = reason else {
+            self.mode = Mode::Opening(if is_first { run.bytes.to_vec() } else { held });
+            return Interest::Continue;
+        };
+        context.skip_flow(reason);
+        self.mode = Mode::HandedOff;
+        Interest::Ignore
+    }
+
+    /// Decodes bytes of a stream that is in step.
+    fn feed(
+        &mut self,
+        context: &mut Context,
+        flow: &FlowKey,
+        run: Run<'_>,
+        observer: &mut impl RequestObserver,
+    ) -> Interest {
+        let Run { bytes, offset, at, acked, conflict } = run;
+        let mut input = bytes;
+        if conflict && let Some(request) = &mut self.current {
+            request.lose(context, LostReason::Conflict);
+        }
+        let position = |input: &[u8]| {
+            offset.saturating_add(u64::try_from(bytes.len().saturating_sub(input.len())).unwrap_or(0))
+        };
+        loop {
+            match self.decoder.poll(&mut input) {
+                Event::NeedMore => return Interest::Continue,
+                Event::Start => {
+                    let mut request = OpenRequest::begin(context, at);
+                    observer.begun(request.id, position(input), acked);
+                    if conflict {
+                        request.lose(context, LostReason::Conflict);
+                    }
+                    self.current = Some(request);
+                }
+                Event::Head(head) => {
+                    if let Some(request) = &mut self.current {
+                        request.head(context, &head, at);
+                        observer.head(request.id, request.reply_to);
+                    }
+                }
+                Event::Content(bytes) => {
+                    if let Some(request) = &mut self.current {
+                        request.body(context, bytes, true, at);
+                    }
+                }
+                Event::Framing(bytes) => {
+                    if let Some(request) = &mut self.current {
+                        request.body(context, bytes, false, at);
+                    }
+                }
+                Event::End => {
+                    let end = position(input);
+                    self.finish(context, flow, end, observer);
+                    if matches!(self.mode, Mode::AwaitAnswer { .. }) {
+                        return match input {
+                            [] => Interest::Continue,
+                            rest => {
+                                let run = Run { bytes: rest, offset: end, at, acked, conflict };
+                                self.data(context, flow, run, observer)
+                            }
+                        };
+                    }
+                }
+                Event::Refused(refusal) => {
+                    self.abandon(context, refusal.into(), observer);
+                    self.mode = Mode::Resync(Trust::ShapeWhenQuiet);
+                    return Interest::Continue;
+                }
+            }
+        }
+    }
+
+    /// A client that waited for a go-ahead and got a final answer need not send the body (RFC 9110 section 10.1.1):
+    /// if what it sends then begins like a request, it is one.
+    fn leave_unsent_body(
+        &mut self,
+        context: &mut Context,
+        bytes: &[u8],
+        observer: &mut impl RequestObserver,
+    ) {
+        let unsent =
+            self.current.as_ref().is_some_and(|request| request.answered_early && !request.body_begun);
+        if unsent && strict_request_start(bytes) {
+            self.abandon(context, LostReason::Aborted, observer);
+        }
+    }
+
+    /// The current request is complete; it ended at offset `end`.
+    fn finish(
+        &mut self,
+        context: &mut Context,
+        flow: &FlowKey,
+        end: u64,
+        observer: &mut impl RequestObserver,
+    ) {
+        let Some(request) = self.current.take() else { return };
+        if request.handover {
+            self.mode = Mode::AwaitAnswer {
+                end,
+                reply_to: request.reply_to,
+                held: Vec::new(),
+                held_at: Timestamp::ZERO,
+                has_gap: false,
+            };
+        }
+        let id = request.id;
+        let report = request.end(context, flow);
+        observer.ended(context, id, report);
+    }
+
+    /// The current request, if any, is damaged, and the decoder out of step.
+    fn abandon(&mut self, context: &mut Context, reason: LostReason, observer: &mut impl RequestObserver) {
+        self.decoder.reset();
+        let Some(request) = self.current.take() else { return };
+        let id = request.id;
+        let report = request.cut_short(context, reason);
+        observer.ended(context, id, report);
+    }
+
+    /// The connection speaks another protocol from here on.
+    fn hand_off(&mut self, context: &mut Context) -> Interest {
+        if let Mode::AwaitAnswer { held, .. } = &self.mode {
+            context.hold(held.capacity(), 0);
+        }
+        context.skip_flow(FlowSkipReason::Upgraded);
+        self.mode = Mode::HandedOff;
+        Interest::Ignore
+    }
+}

@@ -1,0 +1,188 @@
+//! Enters: the events of one request as it passes. Leaves: the request held whole, a report of it, or nothing.
+
+use bytes::Bytes;
+
+use crate::pipeline::{
+    ExchangeId, FlowKey, ReplyTo, Request, Timestamp,
+    exchange::{
+        builder::MessageBuilder,
+        context::{Context, Purpose},
+        report::MessageReport,
+    },
+    http::{Framing, RequestHead},
+    policy::RequestTraits,
+    reason::LostReason,
+};
+
+/// Most bytes set aside for a body on the word of its Content-Length alone.
+const MAX_ADVANCE_BYTES: usize = 64 * 1024;
+
+/// A request in progress.
+#[derive(Debug)]
+pub(crate) struct OpenRequest {
+    pub(crate) id: ExchangeId,
+    pub(crate) reply_to: ReplyTo,
+    /// The flow may be handed to another protocol by the answer: an upgrade was asked for, or CONNECT.
+    pub(crate) handover: bool,
+    /// The client waits for a go-ahead before it sends the body (RFC 9110 section 10.1.1).
+    pub(crate) expects_continue: bool,
+    /// A final answer came while the client was still waiting for the go-ahead.
+    pub(crate) answered_early: bool,
+    pub(crate) body_begun: bool,
+    keep_alive: bool,
+    first_byte_at: Timestamp,
+    last_byte_at: Timestamp,
+    keep: Keep,
+}
+
+/// What is kept of a request.
+#[derive(Debug)]
+enum Keep {
+    /// The head is not complete.
+    Undecided,
+    /// It is settled; its remaining bytes are stepped over.
+    Settled,
+    /// All its bytes.
+    Whole { raw: Vec<u8>, head_len: usize },
+    /// A description.
+    Report(Box<MessageBuilder>),
+}
+
+impl OpenRequest {
+    /// A request of which the first byte was seen `at`.
+    pub(crate) fn begin(context: &mut Context, at: Timestamp) -> Self {
+        Self {
+            id: context.see(),
+            reply_to: ReplyTo::Other,
+            handover: false,
+            expects_continue: false,
+            answered_early: false,
+            body_begun: false,
+            keep_alive: true,
+            first_byte_at: at,
+            last_byte_at: at,
+            keep: Keep::Undecided,
+        }
+    }
+
+    /// Takes the complete head and decides what to keep.
+    pub(crate) fn head(&mut self, context: &mut Context, head: &RequestHead<'_>, at: Timestamp) {
+        self.last_byte_at = at;
+        self.reply_to = head.reply_to();
+        self.handover = head.facts.upgrade || head.facts.connect;
+        self.expects_continue = head.facts.expect_continue;
+        self.keep_alive = head.facts.keep_alive;
+        if !matches!(self.keep, Keep::Undecided) {
+            return; // damaged before its head was complete
+        }
+        let policy = match &context.purpose {
+            Purpose::Replay(policy) => policy,
+            Purpose::Inspect => {
+                self.keep = Keep::Report(Box::new(MessageBuilder::request(head, self.first_byte_at, at)));
+                return;
+            }
+        };
+        let traits = RequestTraits {
+            method: head.method,
+            marked: head.facts.has_mirror_id,
+            upgrade: head.facts.upgrade,
+        };
+        let body_len = match head.facts.framing {
+            Framing::Length(len) => usize::try_from(len).unwrap_or(usize::MAX),
+            Framing::None | Framing::Chunked | Framing::UntilClose | Framing::Ambiguous => 0,
+        };
+        if let Err(reason) = policy.decide(self.id, &traits) {
+            self.keep = Keep::Settled;
+            context.skip(reason);
+        } else if body_len > context.limits.body_bytes {
+            self.lose(context, LostReason::TooLarge);
+        } else {
+            let mut raw = Vec::with_capacity(head.raw.len().saturating_add(body_len.min(MAX_ADVANCE_BYTES)));
+            raw.extend_from_slice(head.raw);
+            context.hold(0, raw.capacity());
+            self.keep = Keep::Whole { raw, head_len: head.raw.len() };
+        }
+    }
+
+    /// Takes bytes of the body: content, or the framing around it.
+    pub(crate) fn body(&mut self, context: &mut Context, bytes: &[u8], is_content: bool, at: Timestamp) {
+        self.body_begun = true;
+        self.last_byte_at = at;
+        match &mut self.keep {
+            Keep::Undecided | Keep::Settled => {}
+            Keep::Report(builder) => builder.body(bytes, is_content, at),
+            Keep::Whole { raw, head_len } => {
+                let body_len = raw.len().saturating_sub(*head_len).saturating_add(bytes.len());
+                if body_len > context.limits.body_bytes {
+                    self.lose(context, LostReason::TooLarge);
+                } else if !context.may_hold(bytes.len()) {
+                    self.lose(context, LostReason::Memory);
+                } else {
+                    let before = raw.capacity();
+                    raw.extend_from_slice(bytes);
+                    let after = raw.capacity();
+                    context.hold(before, after);
+                }
+            }
+        }
+    }
+
+    /// Notes that bytes of the body are missing while the framing stays known.
+    pub(crate) fn gap(&mut self, context: &mut Context) {
+        self.body_begun = true;
+        if let Keep::Report(builder) = &mut self.keep {
+            builder.gap();
+        }
+        self.lose(context, LostReason::Gap);
+    }
+
+    /// Settles the request as lost, unless it is settled already; its bytes are let go.
+    pub(crate) fn lose(&mut self, context: &mut Context, reason: LostReason) {
+        match &mut self.keep {
+            Keep::Settled => return,
+            // A report goes on: it says what was there. The count is made when it is told.
+            Keep::Report(builder) => return builder.refuse(reason),
+            Keep::Undecided => {}
+            Keep::Whole { raw, .. } => context.hold(raw.capacity(), 0),
+        }
+        self.keep = Keep::Settled;
+        context.lose(reason);
+    }
+
+    /// Takes the end of the message: a whole request is handed out, a report is closed.
+    pub(crate) fn end(self, context: &mut Context, flow: &FlowKey) -> Option<MessageReport> {
+        match self.keep {
+            Keep::Undecided | Keep::Settled => None,
+            Keep::Report(builder) => {
+                context.tell();
+                Some(builder.finish(true))
+            }
+            Keep::Whole { raw, head_len } => {
+                context.hold(raw.capacity(), 0);
+                context.hand_out(Request {
+                    id: self.id,
+                    flow: *flow,
+                    raw: Bytes::from(raw),
+                    head_len,
+                    reply_to: self.reply_to,
+                    keep_alive: self.keep_alive,
+                    first_byte_at: self.first_byte_at,
+                    last_byte_at: self.last_byte_at,
+                });
+                None
+            }
+        }
+    }
+
+    /// Takes the end of a message that is not complete.
+    pub(crate) fn cut_short(mut self, context: &mut Context, reason: LostReason) -> Option<MessageReport> {
+        self.lose(context, reason);
+        match self.keep {
+            Keep::Report(builder) => {
+                context.tell();
+                Some(builder.finish(false))
+            }
+            Keep::Undecided | Keep::Settled | Keep::Whole { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Enters: spans of both sides of each flow. Leaves: requests to replay, reports of exchanges, and counts.
+
+mod builder;
+mod client;
+mod context;
+mod message;
+mod pairing;
+pub mod report;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use context::Context;
+pub use context::Purpose;
+
+use crate::pipeline::{
+    ExchangeId, FlowKey, Side, Span, Timestamp,
+    exchange::{
+        client::{ClientSide, RequestObserver, Run},
+        pairing::Pairing,
+        report::MessageReport,
+    },
+    flow::{CloseCause, FlowHandler, FlowInfo, Interest},
+    http::sniff::response_start,
+    message::ReplyTo,
+    reason::LostReason,
+};
+
+/// What the HTTP stage remembers of one flow.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    client: ClientSide,
+    server: ServerSide,
+}
+
+/// How the server's side is followed.
+#[derive(Debug)]
+enum ServerSide {
+    /// Its payload is not copied but for the first bytes of a segment that begins a response.
+    Peek(NoPairing),
+    /// Its payload is there in full.
+    Full(Box<Pairing>),
+}
+
+/// Requests are not paired with responses.
+#[derive(Debug)]
+struct NoPairing;
+
+impl RequestObserver for NoPairing {
+    fn begun(&mut self, _id: ExchangeId, _offset: u64, _acked: Option<u64>) {}
+    fn head(&mut self, _id: ExchangeId, _reply_to: ReplyTo) {}
+    fn ended(&mut self, _context: &mut Context, _id: ExchangeId, _report: Option<MessageReport>) {}
+}
+
+impl FlowHandler for Context {
+    type State = Connection;
+
+    fn open(&mut self, flow: &FlowInfo) -> Connection {
+        Connection {
+            client: ClientSide::new(self, flow.adopted),
+            server: match self.purpose {
+                Purpose::Replay(_) => ServerSide::Peek(NoPairing),
+                Purpose::Inspect => ServerSide::Full(Box::new(Pairing::new(self, flow.key, flow.adopted))),
+            },
+        }
+    }
+
+    fn span(&mut self, flow: &FlowInfo, connection: &mut Connection, side: Side, span: Span<'_>) -> Interest {
+        let Connection { client, server } = connection;
+        match (side, server) {
+            (Side::Client, ServerSide::Peek(observer)) => {
+                client_span(self, &flow.key, client, observer, span)
+            }
+            (Side::Client, ServerSide::Full(observer)) => {
+                client_span(self, &flow.key, client, observer.as_mut(), span)
+            }
+            (Side::Server, ServerSide::Peek(observer)) => peek(self, &flow.key, client, observer, span),
+            (Side::Server, ServerSide::Full(pairing)) => server_span(self, &flow.key, client, pairing, span),
+        }
+    }
+
+    fn close(&mut self, _flow: &FlowInfo, mut connection: Connection, cause: CloseCause, _at: Timestamp) {
+        let reason = match cause {
+            CloseCause::Ended | CloseCause::Finished => LostReason::Aborted,
+            CloseCause::Evicted(_) => LostReason::Evicted,
+        };
+        match &mut connection.server {
+            ServerSide::Peek(observer) => connection.client.close(self, reason, observer),
+            ServerSide::Full(pairing) => {
+                connection.client.close(self, reason, pairing.as_mut());
+                pairing.close(self);
+            }
+        }
+    }
+}
+
+fn client_span(
+    context: &mut Context,
+    flow: &FlowKey,
+    client: &mut ClientSide,
+    observer: &mut impl RequestObserver,
+    span: Span<'_>,
+) -> Interest {
+    match span {
+        Span::Data { bytes, offset, at, acked, conflict } => {
+            let run = Run { bytes, offset, at, acked, conflict };
+            return client.data(context, flow, run, observer);
+        }
+        Span::Gap { len, .. } => client.gap(context, len, observer),
+        Span::End { .. } => client.end(context, flow, observer),
+    }
+    Interest::Continue
+}
+
+/// Follows a server of which only the first bytes of responses are copied.
+fn peek(
+    context: &mut Context,
+    flow: &FlowKey,
+    client: &mut ClientSide,
+    observer: &mut NoPairing,
+    span: Span<'_>,
+) -> Interest {
+    if let Span::Data { bytes, acked, .. } = span {
+        client.server_sent(acked);
+        if let Some(status) = response_start(bytes) {
+            return client.answered(context, flow, status, acked, observer);
+        }
+    }
+    Interest::Continue
+}
+
+fn server_span(
+    context: &mut Context,
+    flow: &FlowKey,
+    client: &mut ClientSide,
+    pairing: &mut Pairing,
+    span: Span<'_>,
+) -> Interest {
+    match span {
+        Span::Data { bytes, offset, at, acked, conflict } => {
+            client.server_sent(acked);
+            let run = Run { bytes, offset, at, acked, conflict };
+            if let Some((status, acked)) = pairing.data(context, run) {
+                return client.answered(context, flow, status, acked, pairing);
+            }
+        }
+        Span::Gap { len, .. } => pairing.gap(context, len),
+        Span::End { .. } => pairing.end(context),
+    }
+    Interest::Continue
+}

@@ -1,0 +1,293 @@
+//! Enters: the server's byte stream in full, and when requests began. Leaves: exchanges, each response with its request.
+
+use std::collections::VecDeque;
+
+use crate::pipeline::{
+    ExchangeId, FlowKey, ReplyTo, Timestamp,
+    exchange::{
+        builder::MessageBuilder,
+        client::{RequestObserver, Run},
+        context::Context,
+        report::{ExchangeReport, MessageReport},
+    },
+    http::{EndEffect, Event, GapEffect, ResponseDecoder, sniff::response_start},
+};
+
+/// The responses of one flow and the requests they answer, oldest first.
+#[derive(Debug)]
+pub(crate) struct Pairing {
+    flow: FlowKey,
+    exchanges: VecDeque<OpenExchange>,
+    outstanding_limit: usize,
+    decoder: ResponseDecoder,
+    /// False while the start of the next response is looked for.
+    in_step: bool,
+    /// Bytes went missing that may have hidden the start of a response.
+    may_have_missed: bool,
+    current: Option<OpenResponse>,
+}
+
+/// A response in progress.
+#[derive(Debug)]
+struct OpenResponse {
+    id: ExchangeId,
+    builder: Option<Box<MessageBuilder>>,
+    first_byte_at: Timestamp,
+    is_interim: bool,
+}
+
+/// An exchange of which not everything has been seen.
+#[derive(Debug)]
+struct OpenExchange {
+    id: ExchangeId,
+    /// Offset of the request's first byte in the client's stream; `None` where there is no request.
+    start: Option<u64>,
+    /// How far the client had received of the server's stream when the request began.
+    acked: Option<u64>,
+    reply_to: ReplyTo,
+    request: Option<MessageReport>,
+    request_over: bool,
+    interim: Vec<MessageReport>,
+    response: Option<MessageReport>,
+    response_over: bool,
+}
+
+/// A status that may concern the client's side: `(status, offset acknowledged)` of the newest request's response.
+pub(crate) type Answer = (u16, Option<u64>);
+
+impl RequestObserver for Pairing {
+    fn begun(&mut self, id: ExchangeId, offset: u64, acked: Option<u64>) {
+        // A peer that never answers must not make the queue grow: the oldest goes without its response.
+        let unanswered = self.exchanges.iter().filter(|exchange| !exchange.response_over).count();
+        if unanswered >= self.outstanding_limit
+            && let Some(oldest) = self.exchanges.iter_mut().find(|exchange| !exchange.response_over)
+        {
+            oldest.response_over = true;
+        }
+        self.exchanges.push_back(OpenExchange::new(id, Some(offset), acked));
+    }
+
+    fn head(&mut self, id: ExchangeId, reply_to: ReplyTo) {
+        if let Some(exchange) = self.find(id) {
+            exchange.reply_to = reply_to;
+        }
+    }
+
+    fn ended(&mut self, context: &mut Context, id: ExchangeId, report: Option<MessageReport>) {
+        if let Some(exchange) = self.find(id) {
+            exchange.request = report;
+            exchange.request_over = true;
+        }
+        self.tell_finished(context);
+    }
+}
+
+impl Pairing {
+    pub(crate) fn new(context: &Context, flow: FlowKey, adopted: bool) -> Self {
+        Self {
+            flow,
+            exchanges: VecDeque::new(),
+            outstanding_limit: context.limits.outstanding,
+            decoder: ResponseDecoder::new(&context.limits),
+            in_step: !adopted,
+            may_have_missed: false,
+            current: None,
+        }
+    }
+
+    /// Takes bytes of the server's stream; `run.acked` is how far it had received of the client's. Gives the status
+    /// of a response to the newest request, which may change what the client's stream is.
+    pub(crate) fn data(&mut self, context: &mut Context, run: Run<'_>) -> Option<Answer> {
+        if !self.in_step {
+            response_start(run.bytes)?;
+            self.in_step = true;
+        }
+        let mut input = run.bytes;
+        let mut answer = None;
+        loop {
+            let reply_to = self.reply_to();
+            match self.decoder.poll(&mut input, reply_to) {
+                Event::NeedMore => return answer,
+                Event::Start => {
+                    let position = run.bytes.len().saturating_sub(input.len());
+                    let offset = run.offset.saturating_add(u64::try_from(position).unwrap_or(0));
+                    let id = self.assign(context, offset, run.acked);
+                    self.current =
+                        Some(OpenResponse { id, builder: None, first_byte_at: run.at, is_interim: false });
+                }
+                Event::Head(head) => {
+                    if let Some(current) = &mut self.current {
+                        let builder = MessageBuilder::response(&head, current.first_byte_at, run.at);
+                        current.builder = Some(Box::new(builder));
+                        current.is_interim = head.facts.interim;
+                        if self.exchanges.back().is_some_and(|newest| newest.id == current.id) {
+                            answer = Some((head.status, run.acked));
+                        }
+                    }
+                }
+                Event::Content(bytes) => self.body(bytes, true, run.at),
+                Event::Framing(bytes) => self.body(bytes, false, run.at),
+                Event::End => self.finish(context, true),
+                Event::Refused(refusal) => {
+                    if let Some(builder) = self.current.as_mut().and_then(|current| current.builder.as_mut())
+                    {
+                        builder.refuse(refusal.into());
+                    }
+                    self.lose_step(context);
+                    return answer;
+                }
+            }
+        }
+    }
+
+    /// Takes bytes that are missing from the server's stream.
+    pub(crate) fn gap(&mut self, context: &mut Context, len: u64) {
+        if !self.in_step {
+            self.may_have_missed = true;
+            return;
+        }
+        match self.decoder.handle_gap(len) {
+            GapEffect::InBody => {
+                if let Some(builder) = self.current.as_mut().and_then(|current| current.builder.as_mut()) {
+                    builder.gap();
+                }
+            }
+            GapEffect::Ignored => {}
+            GapEffect::Lost | GapEffect::Between => self.lose_step(context),
+        }
+    }
+
+    /// Takes the end of the server's stream.
+    pub(crate) fn end(&mut self, context: &mut Context) {
+        let complete = self.decoder.handle_end() == EndEffect::Complete;
+        self.finish(context, complete);
+        for exchange in &mut self.exchanges {
+            exchange.response_over = true;
+        }
+        self.tell_finished(context);
+    }
+
+    /// Takes the end of the flow: whatever is open is told as it is.
+    pub(crate) fn close(&mut self, context: &mut Context) {
+        self.end(context);
+        for exchange in &mut self.exchanges {
+            exchange.request_over = true;
+        }
+        self.tell_finished(context);
+    }
+
+    /// The exchange that a response starting at `offset` belongs to: the oldest unanswered request that the server
+    /// had received any of. Without one, the response stands alone.
+    fn assign(&mut self, context: &mut Context, offset: u64, acked: Option<u64>) -> ExchangeId {
+        if std::mem::take(&mut self.may_have_missed) {
+            self.give_up_answered_unseen(offset);
+        }
+        let waiting = self.exchanges.iter().find(|exchange| {
+            let received = match (exchange.start, acked) {
+                (Some(start), Some(acked)) => acked > start,
+                (Some(_), None) => true,
+                (None, _) => false,
+            };
+            !exchange.response_over && received
+        });
+        if let Some(exchange) = waiting {
+            return exchange.id;
+        }
+        let id = context.begin();
+        let mut alone = OpenExchange::new(id, None, None);
+        alone.request_over = true;
+        self.exchanges.push_back(alone);
+        id
+    }
+
+    /// After a gap: a client that had received the stream up to an offset no later than this response, and then sent
+    /// another request, has had its earlier ones answered inside the gap.
+    fn give_up_answered_unseen(&mut self, offset: u64) {
+        let sent_after = |exchange: &OpenExchange| exchange.acked.filter(|acked| *acked <= offset);
+        let newest = self.exchanges.iter().filter_map(sent_after).max();
+        for exchange in &mut self.exchanges {
+            if exchange.start.is_some() && exchange.acked < newest {
+                exchange.response_over = true;
+            }
+        }
+    }
+
+    fn reply_to(&self) -> ReplyTo {
+        let current = self.current.as_ref().map(|current| current.id);
+        self.exchanges
+            .iter()
+            .find(|exchange| Some(exchange.id) == current)
+            .map_or(ReplyTo::Other, |exchange| exchange.reply_to)
+    }
+
+    fn body(&mut self, bytes: &[u8], is_content: bool, at: Timestamp) {
+        if let Some(builder) = self.current.as_mut().and_then(|current| current.builder.as_mut()) {
+            builder.body(bytes, is_content, at);
+        }
+    }
+
+    /// The current response, if any, is over.
+    fn finish(&mut self, context: &mut Context, complete: bool) {
+        let Some(current) = self.current.take() else { return };
+        let report = current.builder.map(|builder| builder.finish(complete));
+        if let Some(exchange) = self.find(current.id) {
+            if current.is_interim {
+                exchange.interim.extend(report);
+            } else {
+                exchange.response = report;
+                exchange.response_over = true;
+            }
+        }
+        self.tell_finished(context);
+    }
+
+    /// Bytes are missing or not understood: the next response is looked for.
+    fn lose_step(&mut self, context: &mut Context) {
+        self.finish(context, false);
+        self.decoder.reset();
+        self.in_step = false;
+        self.may_have_missed = true;
+    }
+
+    fn find(&mut self, id: ExchangeId) -> Option<&mut OpenExchange> {
+        self.exchanges.iter_mut().find(|exchange| exchange.id == id)
+    }
+
+    /// Reports what is over on both sides.
+    fn tell_finished(&mut self, context: &mut Context) {
+        let flow = self.flow;
+        self.exchanges.retain_mut(|exchange| {
+            let finished = exchange.request_over && exchange.response_over;
+            if finished {
+                context.report(exchange.take_report(flow));
+            }
+            !finished
+        });
+    }
+}
+
+impl OpenExchange {
+    fn new(id: ExchangeId, start: Option<u64>, acked: Option<u64>) -> Self {
+        Self {
+            id,
+            start,
+            acked,
+            reply_to: ReplyTo::Other,
+            request: None,
+            request_over: false,
+            interim: Vec::new(),
+            response: None,
+            response_over: false,
+        }
+    }
+
+    fn take_report(&mut self, flow: FlowKey) -> ExchangeReport {
+        ExchangeReport {
+            id: self.id,
+            flow,
+            request: self.request.take(),
+            interim: std::mem::take(&mut self.interim),
+            response: self.response.take(),
+        }
+    }
+}

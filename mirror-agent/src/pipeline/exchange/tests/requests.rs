@@ -1,0 +1,257 @@
+//! Enters: conversations. Leaves: which requests are mirrored, skipped and lost, and why.
+
+use super::*;
+
+#[test]
+fn a_request_in_one_segment_comes_out_byte_for_byte() {
+    let mut talk = Conversation::new();
+    let odd = b"GET /\xc3\xa9?q HTTP/1.1\r\nhOSt:  live \r\nX: 1\r\nx: 2\r\n\r\n";
+    talk.client(odd);
+    talk.server(OK);
+    assert_eq!(talk.requests(), [odd]);
+    assert_eq!((talk.seen(), talk.settled()), (1, 0));
+}
+
+#[test]
+fn chunk_layout_and_trailers_are_kept() {
+    let mut talk = Conversation::new();
+    let chunked =
+        b"POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nT: 1\r\n\r\n";
+    for byte in chunked {
+        talk.client(&[*byte]);
+    }
+    assert_eq!(talk.requests(), [chunked]);
+}
+
+#[test]
+fn methods_that_were_not_asked_for_are_skipped_and_their_bodies_stepped_over() {
+    let mut talk = Conversation::with(Purpose::Replay(Policy::default()), Limits::default());
+    talk.client(&post(&[b'x'; 5_000]));
+    talk.client(&get("/after"));
+    assert_eq!(talk.requests(), [get("/after")]);
+    assert_eq!(talk.skipped(SkipReason::Method), 1);
+}
+
+#[test]
+fn a_marked_request_is_never_mirrored_again() {
+    let mut talk = Conversation::new();
+    talk.client(b"GET / HTTP/1.1\r\nHost: live\r\nX-Mirror-Id: 1\r\n\r\n");
+    assert!(talk.requests().is_empty());
+    assert_eq!(talk.skipped(SkipReason::Marked), 1);
+}
+
+#[test]
+fn after_an_accepted_upgrade_nothing_is_taken_for_a_request() {
+    let mut talk = Conversation::new();
+    talk.client(b"GET /ws HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    talk.client(&get("/looks-like-one"));
+    talk.server(b"HTTP/1.1 101 Switching Protocols\r\n\r\n");
+    talk.client(&get("/looks-like-another"));
+    assert!(talk.requests().is_empty());
+    assert_eq!((talk.seen(), talk.skipped(SkipReason::Upgrade)), (1, 1));
+    assert_eq!(talk.flows_skipped(FlowSkipReason::Upgraded), 1);
+}
+
+#[test]
+fn after_a_declined_upgrade_requests_go_on() {
+    let mut talk = Conversation::new();
+    talk.client(b"GET /ws HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n");
+    talk.client(&get("/early"));
+    talk.server(OK);
+    talk.client(&get("/late"));
+    assert_eq!(talk.requests(), [get("/early"), get("/late")]);
+}
+
+#[test]
+fn a_tunnel_is_left_alone_and_a_refused_one_is_not() {
+    for (answer, mirrored) in [(&b"HTTP/1.1 200 OK\r\n\r\n"[..], 0), (b"HTTP/1.1 403 No\r\n\r\n", 1)] {
+        let mut talk = Conversation::new();
+        talk.client(b"CONNECT other:443 HTTP/1.1\r\nHost: other:443\r\n\r\n");
+        talk.server(answer);
+        talk.client(&get("/"));
+        assert_eq!(talk.requests().len(), mirrored);
+        assert_eq!(talk.skipped(SkipReason::Connect), 1);
+    }
+}
+
+#[test]
+fn a_client_that_awaits_a_go_ahead_is_followed_either_way() {
+    let head = b"POST /e HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    let mut talk = Conversation::new();
+    talk.client(head);
+    talk.server(b"HTTP/1.1 100 Continue\r\n\r\n");
+    talk.client(b"body");
+    assert_eq!(talk.requests(), [[&head[..], b"body"].concat()]);
+
+    talk.client(head);
+    talk.server(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n");
+    talk.client(&get("/next"));
+    assert_eq!(talk.requests(), [get("/next")]);
+    assert_eq!(talk.lost(LostReason::Aborted), 1);
+}
+
+#[test]
+fn a_gap_in_a_body_of_known_length_costs_that_request_only() {
+    let mut talk = Conversation::new();
+    talk.client(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n01");
+    talk.skip(Side::Client, 6);
+    talk.client(b"89");
+    talk.server(OK);
+    talk.client(&get("/next"));
+    assert_eq!(talk.requests(), [get("/next")]);
+    assert_eq!(talk.lost(LostReason::Gap), 1);
+}
+
+#[test]
+fn a_gap_in_a_head_is_left_at_the_next_quiet_moment_and_never_inside_a_body() {
+    let mut talk = Conversation::new();
+    talk.client(b"POST / HTTP/1.1\r\nConte");
+    talk.skip(Side::Client, 300);
+    talk.server(b"HTTP/1.1 100 Continue\r\n\r\n");
+    talk.skip(Side::Client, 1);
+    talk.client(&get("/inside-the-body"));
+    talk.server(OK);
+    talk.client(&get("/next"));
+    assert_eq!(talk.requests(), [get("/next")]);
+    assert_eq!((talk.seen(), talk.lost(LostReason::Gap)), (2, 1));
+}
+
+#[test]
+fn a_connection_older_than_the_capture_is_picked_up_at_its_next_request() {
+    let purpose = Purpose::Replay(Policy::default());
+    let mut talk = Conversation::adopted(purpose, Limits::default(), u32::MAX - 10, 5);
+    talk.client(b"tail of a body that began before");
+    talk.server(OK);
+    talk.client(&get("/first"));
+    talk.server(OK);
+    talk.client(&get("/second"));
+    assert_eq!(talk.requests(), [get("/first"), get("/second")]);
+    assert_eq!(talk.seen(), 2);
+}
+
+#[test]
+fn ambiguous_framing_is_counted_and_never_replayed() {
+    let mut talk = Conversation::new();
+    talk.client(b"POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+    talk.client(&get("/smuggled"));
+    talk.finish();
+    assert!(talk.requests().is_empty());
+    assert_eq!((talk.seen(), talk.lost(LostReason::AmbiguousFraming)), (1, 1));
+}
+
+#[test]
+fn other_protocols_are_recognised_and_counted_once_a_flow() {
+    for (bytes, reason) in [
+        (&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], FlowSkipReason::Tls),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00", FlowSkipReason::Http2),
+        (b"\x00\x01\x02\x03 binary", FlowSkipReason::NotHttp),
+    ] {
+        let mut talk = Conversation::new();
+        talk.client(bytes);
+        talk.client(&get("/"));
+        assert_eq!((talk.flows_skipped(reason), talk.seen()), (1, 0), "{reason:?}");
+    }
+}
+
+#[test]
+fn a_proxy_protocol_prefix_is_stepped_over() {
+    let mut talk = Conversation::new();
+    talk.client(b"PROXY TCP4 192.0.2.1 192.0.2.2 5");
+    talk.client(&[&b"6324 443\r\n"[..], &get("/")].concat());
+    assert_eq!(talk.requests(), [get("/")]);
+}
+
+#[test]
+fn a_body_over_the_limit_is_lost_whether_its_length_was_told_or_not() {
+    let limits = Limits { body_bytes: 100, ..Limits::default() };
+    let purpose = Purpose::Replay(Policy { methods: Methods::All, ..Policy::default() });
+    let mut talk = Conversation::with(purpose, limits);
+    talk.client(&post(&[0; 101]));
+    talk.client(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for _ in 0..11 {
+        talk.client(b"a\r\n0123456789\r\n");
+    }
+    talk.client(b"0\r\n\r\n");
+    talk.client(&get("/next"));
+    assert_eq!(talk.requests(), [get("/next")]);
+    assert_eq!(talk.lost(LostReason::TooLarge), 2);
+    assert_eq!(talk.pipeline.bytes_held().1, 0);
+}
+
+#[test]
+fn bodies_beyond_the_memory_are_lost_and_let_go() {
+    let limits = Limits { memory_bytes: 256 * 1024, ..Limits::default() };
+    let purpose = Purpose::Replay(Policy { methods: Methods::All, ..Policy::default() });
+    let mut talk = Conversation::with(purpose, limits);
+    talk.client(&post(&vec![1; 200 * 1024]));
+    assert_eq!(talk.lost(LostReason::Memory), 1);
+    talk.client(&get("/next"));
+    assert_eq!(talk.requests(), [get("/next")]);
+    assert_eq!(talk.pipeline.bytes_held().1, 0);
+}
+
+#[test]
+fn a_request_cut_short_by_the_end_of_its_flow_is_lost() {
+    let mut talk = Conversation::new();
+    talk.client(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n0123");
+    talk.fin(Side::Client);
+    talk.fin(Side::Server);
+    assert_eq!((talk.seen(), talk.lost(LostReason::Aborted)), (1, 1));
+    assert_eq!(talk.pipeline.pending(), 0);
+}
+
+#[test]
+fn bytes_that_two_segments_claim_differently_are_not_sent() {
+    let mut talk = Conversation::new();
+    talk.client_at(4, b"/aaaa");
+    talk.client_at(4, b"/bbbb");
+    talk.client(b"GET /aaaa HTTP/1.1\r\nHost: live\r\n\r\n");
+    talk.client(&get("/next"));
+    assert_eq!(talk.requests(), [get("/next")]);
+    assert_eq!(talk.lost(LostReason::Conflict), 1);
+}
+
+#[test]
+fn exchanges_are_reported_with_their_responses() {
+    let mut talk = Conversation::inspected();
+    talk.client(&[get("/1"), b"HEAD /2 HTTP/1.1\r\n\r\n".to_vec(), post(b"abc")].concat());
+    talk.server_full(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
+    talk.server_full(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nHTTP/1.1 103 Early\r\n\r\n");
+    talk.server_full(b"HTTP/1.1 201 Made\r\n\r\nuntil close");
+    talk.fin(Side::Server);
+    talk.fin(Side::Client);
+    let reports = talk.reports();
+    let bodies: Vec<_> = reports
+        .iter()
+        .map(|report| {
+            let response = report.response.as_ref().unwrap();
+            (response.body_bytes, response.complete, report.interim.len())
+        })
+        .collect();
+    assert_eq!(bodies, [(2, true, 0), (0, true, 0), (11, true, 1)]);
+    assert_eq!(talk.pipeline.oldest_open(), None);
+}
+
+#[test]
+fn after_a_gap_in_the_responses_the_next_one_meets_its_own_request() {
+    let mut talk = Conversation::inspected();
+    talk.client(&get("/1"));
+    talk.skip(Side::Server, OK.len());
+    talk.client(&get("/2"));
+    talk.server_full(b"HTTP/1.1 202 Two\r\nContent-Length: 0\r\n\r\n");
+    talk.finish();
+    let paired: Vec<_> = talk.reports().iter().map(|report| report.response.is_some()).collect();
+    assert_eq!(paired, [false, true]);
+}
+
+#[test]
+fn a_response_without_its_request_stands_alone() {
+    let mut talk = Conversation::adopted(Purpose::Inspect, Limits::default(), 1, 1);
+    talk.server_full(OK);
+    talk.client(&get("/1"));
+    talk.server_full(OK);
+    talk.finish();
+    let reports = talk.reports();
+    assert_eq!(reports.len(), 2);
+    assert!(reports[0].request.is_none() && reports[1].request.is_some() && reports[1].response.is_some());
+}

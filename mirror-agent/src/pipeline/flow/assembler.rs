@@ -1,0 +1,434 @@
+//! Enters: the segments of one side, in any order. Leaves: contiguous spans of its byte stream.
+//!
+//! What the receiver's kernel would deliver is handed on: bytes once handed on never change; a segment that is in
+//! order beats what is held; among segments held the rules of [`Reorder`] decide. A segment that contradicts bytes
+//! still held marks the run that wins with `conflict`. Bytes handed on are gone, so a retransmission is not compared
+//! with them; it changes nothing, here as at the receiver.
+//!
+//! In-order segments pass through without being copied, and a side with nothing out of order holds no heap memory.
+
+use std::time::Duration;
+
+use super::{
+    reorder::{Awaited, Claim, Held, Reorder},
+    stats::{SideStats, bump},
+};
+use crate::pipeline::{
+    limits::Limits,
+    seq::SeqNumber,
+    span::{GapCause, Span},
+    time::Timestamp,
+};
+
+/// The largest window that TCP can announce (65,535 bytes shifted by 14, RFC 7323 section 2.3, rounded up): what is
+/// further than this from the next expected byte, ahead or behind, belongs to some other connection.
+pub(super) const WINDOW_BYTES: u32 = 1 << 30;
+
+/// One side's byte stream.
+#[derive(Debug, Default)]
+pub(super) struct Assembler {
+    /// Offset of the next byte to be handed on.
+    offset: u64,
+    /// Its sequence number; without meaning until `started`.
+    next: SeqNumber,
+    started: bool,
+    ended: bool,
+    /// Pieces out of order, a FIN out of order, an acknowledgement being waited for; `None` when there is none.
+    held: Option<Box<Reorder>>,
+}
+
+/// The data of one segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival<'a> {
+    /// Sequence number of its first byte; a SYN is not part of it.
+    pub(super) seq: SeqNumber,
+    /// The bytes that were copied.
+    pub(super) payload: &'a [u8],
+    /// Length of the data in bytes; at least `payload.len()`.
+    pub(super) len: u32,
+    /// Whether the stream ends behind it.
+    pub(super) fin: bool,
+    /// When it was seen.
+    pub(super) at: Timestamp,
+    /// As in [`Span::Data`].
+    pub(super) acked: Option<u64>,
+}
+
+/// What one side may hold, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Payload bytes out of order.
+    pub(super) bytes: usize,
+    /// Pieces out of order.
+    pub(super) pieces: usize,
+    /// How long an acknowledged gap is kept open.
+    pub(super) patience: Duration,
+}
+
+impl From<&Limits> for Bounds {
+    fn from(limits: &Limits) -> Self {
+        Self { bytes: limits.reorder_bytes, pieces: limits.reorder_pieces, patience: limits.gap_patience }
+    }
+}
+
+/// Whether a sequence or acknowledgement number can belong to this stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Fit {
+    /// It can.
+    Plausible,
+    /// It is too far away.
+    OutOfWindow,
+}
+
+impl Assembler {
+    /// Whether the position in the stream is known.
+    pub(super) const fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// Whether the end of the stream was handed on.
+    pub(super) const fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Sequence number of the stream's first byte.
+    pub(super) const fn start_seq(&self) -> SeqNumber {
+        let [_, _, _, _, low @ ..] = self.offset.to_be_bytes();
+        SeqNumber(self.next.0.wrapping_sub(u32::from_be_bytes(low)))
+    }
+
+    /// Sequence number of the next byte to be handed on.
+    pub(super) const fn next_seq(&self) -> SeqNumber {
+        self.next
+    }
+
+    /// What is held out of order.
+    pub(super) fn held(&self) -> Option<&Reorder> {
+        self.held.as_deref()
+    }
+
+    /// What is held out of order.
+    pub(super) fn held_mut(&mut self) -> Option<&mut Reorder> {
+        self.held.as_deref_mut()
+    }
+
+    /// Lets go of all that is held.
+    pub(super) fn discard_held(&mut self) {
+        self.held = None;
+    }
+
+    /// Fixes the position of the stream's first byte, unless it is known.
+    pub(super) const fn start(&mut self, seq: SeqNumber) {
+        if !self.started {
+            self.started = true;
+            self.next = seq;
+        }
+    }
+
+    /// The offset of `seq` in this stream, 0 where it lies before the first byte that was seen. `None` where the
+    /// stream has not been seen, or `seq` cannot belong to it.
+    pub(super) fn offset_of(&self, seq: SeqNumber) -> Option<u64> {
+        let distance = seq.distance(self.next);
+        if !self.started || distance.unsigned_abs() > WINDOW_BYTES {
+            return None;
+        }
+        // An acknowledgement of the FIN counts one more than there are bytes.
+        let ahead = if self.ended { distance.min(0) } else { distance };
+        Some(self.offset.saturating_add_signed(i64::from(ahead)))
+    }
+
+    /// Takes the data of a segment.
+    pub(super) fn handle_data(
+        &mut self,
+        arrival: &Arrival<'_>,
+        bounds: &Bounds,
+        stats: &mut SideStats,
+        deliver: &mut impl FnMut(Span<'_>),
+    ) -> Fit {
+        self.start(arrival.seq);
+        let in_order = arrival.seq == self.next && self.held.is_none() && !self.ended;
+        if in_order && arrival.len <= WINDOW_BYTES {
+            self.hand_on(&claim_at(self.offset, arrival), 0, false, deliver);
+            if arrival.fin {
+                self.end(arrival.at, false, deliver);
+            }
+            return Fit::Plausible;
+        }
+        self.handle_irregular(arrival, bounds, stats, deliver)
+    }
+
+    /// Takes data that is out of order, overlaps what is known, or comes while something is held.
+    #[inline(never)]
+    fn handle_irregular(
+        &mut self,
+        arrival: &Arrival<'_>,
+        bounds: &Bounds,
+        stats: &mut SideStats,
+        deliver: &mut impl FnMut(Span<'_>),
+    ) -> Fit {
+        let distance = arrival.seq.distance(self.next);
+        if distance.unsigned_abs() > WINDOW_BYTES || arrival.len > WINDOW_BYTES {
+            bump(&mut stats.out_of_window, 1);
+            return Fit::OutOfWindow;
+        }
+        let behind = if distance < 0 { distance.unsigned_abs() } else { 0 };
+        let known = behind.min(arrival.len);
+        bump(&mut stats.duplicate_bytes, u64::from(known));
+        if behind > arrival.len {
+            // Also a keep-alive probe, which repeats the byte before the next one (RFC 9293 section 3.8.4).
+            return Fit::Plausible;
+        }
+        let ahead = u64::from(distance.max(0).unsigned_abs());
+        let mut claim = claim_at(self.offset.saturating_sub(u64::from(known)).saturating_add(ahead), arrival);
+        claim.skip(u64::from(known));
+        let fin_at = arrival.fin.then(|| claim.end());
+        let end = if self.ended {
+            Some(self.offset)
+        } else {
+            self.held().and_then(|held| held.fin).map(|fin| fin.0)
+        };
+        if let Some(end) = end {
+            if claim.end() > end {
+                bump(&mut stats.out_of_window, 1);
+            }
+            claim.cut(end);
+        }
+        if self.ended {
+            return Fit::Plausible;
+        }
+        if claim.start == self.offset {
+            self.overtake(&claim, stats, deliver);
+        } else if claim.len > 0 {
+            bump(&mut stats.out_of_order_segments, 1);
+            let (held, contradicts) = self.held.get_or_insert_default().insert(&claim);
+            bump(&mut stats.conflicts, u64::from(contradicts));
+            if held == Held::Covered {
+                bump(&mut stats.duplicate_bytes, claim.len);
+            }
+        }
+        if let Some(fin_at) = fin_at {
+            self.held.get_or_insert_default().note_fin(fin_at, arrival.at);
+        }
+        self.drain(stats, deliver);
+        while self
+            .held()
+            .is_some_and(|held| held.payload_bytes() > bounds.bytes || held.pieces() > bounds.pieces)
+        {
+            self.give_up_gap(arrival.at, stats, deliver);
+        }
+        Fit::Plausible
+    }
+
+    /// Takes an acknowledgement of this stream by its receiver.
+    ///
+    /// What the receiver has and the capture has not was lost to the capture. One byte beyond all that is known is
+    /// left open: it may as well be the FIN.
+    pub(super) fn handle_ack(
+        &mut self,
+        ack: SeqNumber,
+        at: Timestamp,
+        bounds: &Bounds,
+        stats: &mut SideStats,
+        deliver: &mut impl FnMut(Span<'_>),
+    ) -> Fit {
+        let ahead = ack.distance(self.next);
+        if !self.started || self.ended {
+            return Fit::Plausible;
+        }
+        if ahead.unsigned_abs() > WINDOW_BYTES {
+            return Fit::OutOfWindow;
+        }
+        if ahead > 0 && !(ahead == 1 && self.held.is_none()) {
+            let acked = self.offset.saturating_add(u64::from(ahead.unsigned_abs()));
+            if bounds.patience.is_zero() {
+                self.close_gaps(acked, at, stats, deliver);
+            } else {
+                let held = self.held.get_or_insert_default();
+                let awaited = held.awaited.get_or_insert(Awaited { mark: acked, since: at, latest: acked });
+                awaited.latest = awaited.latest.max(acked);
+            }
+        }
+        if self.held.is_some() {
+            self.handle_time(at, bounds, stats, deliver);
+        }
+        Fit::Plausible
+    }
+
+    /// Declares the gaps for which patience has ended.
+    pub(super) fn handle_time(
+        &mut self,
+        now: Timestamp,
+        bounds: &Bounds,
+        stats: &mut SideStats,
+        deliver: &mut impl FnMut(Span<'_>),
+    ) {
+        let Some(awaited) = self.held().and_then(|held| held.awaited) else { return };
+        if now.since(awaited.since) < bounds.patience {
+            return;
+        }
+        self.close_gaps(awaited.mark, now, stats, deliver);
+        let offset = self.offset;
+        if let Some(held) = self.held_mut() {
+            held.awaited = (awaited.latest > offset).then_some(Awaited {
+                mark: awaited.latest,
+                since: now,
+                latest: awaited.latest,
+            });
+        }
+        self.drain(stats, deliver);
+    }
+
+    /// Declares the first gap and hands on what follows it, or lets go of what cannot follow. Each call leaves less
+    /// held than before.
+    pub(super) fn give_up_gap(
+        &mut self,
+        at: Timestamp,
+        stats: &mut SideStats,
+        deliver: &mut impl FnMut(Span<'_>),
+    ) {
+        let Some(held) = self.held_mut() else { return };
+        match held.resume_at() {
+            Some(offset) => self.declare_gap(offset, at, stats, deliver),
+            None => {
+                // Only an acknowledgement is left.
+                let mark = held.awaited.take().map_or(0, |awaited| awaited.latest);
+                self.close_gaps(mark, at, stats, deliver);
+            }
+        }
+        self.drain(stats, deliver);
+    }
+
+    /// Declares all gaps, so that nothing stays held.
+    pub(super) fn flush(&mut self, at: Timestamp, stats: &mut SideStats, deliver: &mut impl FnMut(Span<'_>)) {
+        while self.held.is_some() {
+            self.give_up_gap(at, stats, deliver);
+        }
+    }
+
+    /// Ends the stream by a reset. What is held was not acknowledged, so the receiver never read it.
+    pub(super) fn reset(&mut self, at: Timestamp, deliver: &mut impl FnMut(Span<'_>)) {
+        if !self.ended {
+            self.end(at, true, deliver);
+        }
+    }
+
+    /// Follows the position of a stream whose bytes nobody wants.
+    pub(super) fn skim(&mut self, arrival: &Arrival<'_>, stats: &mut SideStats) -> Fit {
+        self.start(arrival.seq);
+        let ahead = arrival.seq.advance(arrival.len).distance(self.next);
+        if ahead.unsigned_abs() > WINDOW_BYTES {
+            bump(&mut stats.out_of_window, 1);
+            return Fit::OutOfWindow;
+        }
+        self.advance(u64::from(ahead.max(0).unsigned_abs()));
+        self.ended |= arrival.fin;
+        Fit::Plausible
+    }
+
+    /// Hands on a segment that is in order while something is held, which it beats.
+    fn overtake(&mut self, claim: &Claim<'_>, stats: &mut SideStats, deliver: &mut impl FnMut(Span<'_>)) {
+        let found = self.held().map(|held| held.contradicts(claim)).unwrap_or_default();
+        bump(&mut stats.conflicts, u64::from(found.fresh));
+        self.hand_on(claim, 0, found.fresh || found.inherited, deliver);
+    }
+
+    /// Declares gaps up to `acked`, handing on what lies between them.
+    fn close_gaps(
+        &mut self,
+        acked: u64,
+        at: Timestamp,
+        stats: &mut SideStats,
+        deliver: &mut impl FnMut(Span<'_>),
+    ) {
+        while self.offset < acked && !self.ended {
+            let resume_at = self.held().and_then(Reorder::resume_at);
+            if resume_at.is_none() && acked == self.offset.saturating_add(1) {
+                return;
+            }
+            self.declare_gap(resume_at.unwrap_or(acked).min(acked), at, stats, deliver);
+            self.drain(stats, deliver);
+        }
+    }
+
+    /// Declares the bytes up to `end` lost.
+    fn declare_gap(
+        &mut self,
+        end: u64,
+        at: Timestamp,
+        stats: &mut SideStats,
+        deliver: &mut impl FnMut(Span<'_>),
+    ) {
+        let len = end.saturating_sub(self.offset);
+        let offset = self.offset;
+        self.advance(len);
+        bump(&mut stats.gap_bytes, len);
+        if len > 0 {
+            deliver(Span::Gap { len, offset, at, cause: GapCause::Lost });
+        }
+    }
+
+    /// Hands on all that is held and whose place has come up.
+    fn drain(&mut self, stats: &mut SideStats, deliver: &mut impl FnMut(Span<'_>)) {
+        while let Some(held) = self.held.as_deref_mut() {
+            let end = held.fin.map_or(u64::MAX, |fin| fin.0);
+            if let Some((_, at)) = held.fin.filter(|_| end <= self.offset) {
+                self.end(at, false, deliver);
+            } else if let Some(piece) = held.pop_due(self.offset) {
+                let mut claim = Claim {
+                    start: piece.start,
+                    len: piece.len,
+                    bytes: &piece.bytes,
+                    at: piece.at,
+                    acked: piece.acked,
+                };
+                claim.cut(end);
+                let known = self.offset.saturating_sub(claim.start).min(claim.len);
+                bump(&mut stats.duplicate_bytes, known);
+                self.hand_on(&claim, known, piece.conflict, deliver);
+            } else {
+                // One byte beyond all that is known may be the FIN: nothing to wait for.
+                let end = self.offset.saturating_add(u64::from(held.resume_at().is_none()));
+                held.awaited = held.awaited.filter(|awaited| awaited.latest > end);
+                if held.is_empty() {
+                    self.held = None;
+                }
+                return;
+            }
+        }
+    }
+
+    /// Hands on a claim, but for its first `known` bytes, which went before.
+    fn hand_on(&mut self, claim: &Claim<'_>, known: u64, conflict: bool, deliver: &mut impl FnMut(Span<'_>)) {
+        let mut claim = *claim;
+        claim.skip(known);
+        let Claim { len, bytes, at, acked, .. } = claim;
+        let offset = self.offset;
+        self.advance(len);
+        if !bytes.is_empty() {
+            deliver(Span::Data { bytes, offset, at, acked, conflict });
+        }
+        let copied = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let left_out = len.saturating_sub(copied);
+        if left_out > 0 {
+            let offset = offset.saturating_add(copied);
+            deliver(Span::Gap { len: left_out, offset, at, cause: GapCause::NotCopied });
+        }
+    }
+
+    fn end(&mut self, at: Timestamp, reset: bool, deliver: &mut impl FnMut(Span<'_>)) {
+        self.ended = true;
+        self.held = None;
+        deliver(Span::End { at, reset });
+    }
+
+    const fn advance(&mut self, len: u64) {
+        self.offset = self.offset.saturating_add(len);
+        let [_, _, _, _, low @ ..] = len.to_be_bytes();
+        self.next = self.next.advance(u32::from_be_bytes(low));
+    }
+}
+
+/// The data of `arrival` as a claim to the place at offset `start`.
+fn claim_at<'a>(start: u64, arrival: &Arrival<'a>) -> Claim<'a> {
+    Claim { start, len: u64::from(arrival.len), bytes: arrival.payload, at: arrival.at, acked: arrival.acked }
+}

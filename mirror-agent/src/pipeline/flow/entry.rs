@@ -1,0 +1,426 @@
+//! Enters: a segment of a known flow. Leaves: what it means for the two streams of that flow.
+//!
+//! Here stand the entries of the table and the TCP rules of a flow as a whole: which SYN belongs to it, which RST is
+//! believed, what an acknowledgement says about the other side.
+
+use std::hash::Hasher;
+
+use super::{
+    assembler::{Arrival, Assembler, Bounds, Fit},
+    list::{Linked, Links},
+    reorder::Reorder,
+    stats::{FlowStats, bump},
+    table::{FlowHandler, FlowInfo, Interest},
+};
+use crate::pipeline::{
+    segment::{Segment, Side, TcpFlags},
+    seq::SeqNumber,
+    span::Span,
+    time::Timestamp,
+};
+
+/// The slots of the table.
+#[derive(Debug)]
+pub(super) struct Slots<S>(pub(super) Vec<Entry<S>>);
+
+/// One flow.
+#[derive(Debug)]
+pub(super) struct Entry<S> {
+    pub(super) info: FlowInfo,
+    /// When the last plausible segment was seen; of a flow that ended, when that was.
+    pub(super) touched_at: Timestamp,
+    links: Links,
+    pub(super) phase: Phase<S>,
+    pub(super) streams: Streams,
+}
+
+/// What is being done with an entry.
+#[derive(Debug)]
+pub(super) enum Phase<S> {
+    /// Its spans are handed on.
+    Open(S),
+    /// The handler wants no more of it.
+    Ignored(S),
+    /// It was closed; late duplicates are expected.
+    Ended,
+    /// It stands for no flow.
+    Free,
+}
+
+/// The two byte streams of a flow.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    client: Assembler,
+    server: Assembler,
+}
+
+/// What the streams of a flow hold out of order.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Holding {
+    client: Option<u64>,
+    server: Option<u64>,
+    /// Memory of both together.
+    pub(super) bytes: usize,
+}
+
+impl Holding {
+    /// The number of `side` among the holders, 0 where it has none yet; `None` where it holds nothing.
+    pub(super) const fn serial(&self, side: Side) -> Option<u64> {
+        match side {
+            Side::Client => self.client,
+            Side::Server => self.server,
+        }
+    }
+}
+
+/// Whether a segment belongs to the flow whose addresses it bears.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Recognised {
+    /// It does.
+    Known,
+    /// It is a late duplicate, or nothing that could be trusted.
+    Late,
+    /// It opens another connection between the same ends, or is of another flow with the same hash.
+    Other,
+}
+
+impl<S> Slots<S> {
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Entry<S>> {
+        self.0.get_mut(usize::try_from(slot).ok()?)
+    }
+
+    /// Adds an entry, growing to `max` entries at most.
+    pub(super) fn push(&mut self, entry: Entry<S>, max: usize) -> Option<u32> {
+        /// Entries of a table that has any.
+        const LEAST: usize = 64;
+        let len = self.0.len();
+        let slot = u32::try_from(len).ok()?;
+        if len == self.0.capacity() {
+            self.0.reserve_exact(len.max(LEAST).min(max.saturating_sub(len)).max(1));
+        }
+        self.0.push(entry);
+        Some(slot)
+    }
+
+    /// When `slot` was last touched.
+    pub(super) fn touched_at(&self, slot: u32) -> Timestamp {
+        let idx = usize::try_from(slot).unwrap_or(usize::MAX);
+        self.0.get(idx).map(|entry| entry.touched_at).unwrap_or_default()
+    }
+
+    /// Whether `segment` belongs to the flow in `slot`.
+    pub(super) fn recognise(&self, slot: u32, segment: &Segment<'_>) -> Recognised {
+        let idx = usize::try_from(slot).unwrap_or(usize::MAX);
+        let Some(entry) = self.0.get(idx).filter(|entry| entry.info.key == segment.flow) else {
+            return Recognised::Other;
+        };
+        let known = if entry.is_ended() { Recognised::Late } else { Recognised::Known };
+        if !segment.flags.has(TcpFlags::SYN) {
+            return known;
+        }
+        let (own, peer) = entry.streams.of(segment.side);
+        // A SYN-ACK acknowledges the SYN and what came with it (RFC 7413), nothing else.
+        let fits = !segment.flags.has(TcpFlags::ACK)
+            || !peer.is_started()
+            || !segment.ack.is_before(peer.start_seq()) && !peer.next_seq().is_before(segment.ack);
+        let starts_here = own.start_seq() == segment.seq.advance(1);
+        match (own.is_started(), starts_here, fits) {
+            (true, true, true) => known,
+            (true, false, _) => Recognised::Other,
+            (false, _, true) if entry.is_live() => Recognised::Known,
+            (false, _, true) => Recognised::Other,
+            (_, _, false) => Recognised::Late,
+        }
+    }
+}
+
+impl<S> Linked for Slots<S> {
+    fn links(&mut self, slot: u32) -> Option<&mut Links> {
+        self.get_mut(slot).map(|entry| &mut entry.links)
+    }
+}
+
+impl<S> Entry<S> {
+    pub(super) fn new(info: FlowInfo, state: S) -> Self {
+        Self {
+            info,
+            touched_at: info.opened_at,
+            links: Links::default(),
+            phase: Phase::Open(state),
+            streams: Streams::default(),
+        }
+    }
+
+    pub(super) const fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Open(_) | Phase::Ignored(_))
+    }
+
+    pub(super) const fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
+    }
+
+    /// Assembles no more.
+    pub(super) fn ignore(&mut self) {
+        self.streams.client.discard_held();
+        self.streams.server.discard_held();
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Free) {
+            Phase::Open(state) => Phase::Ignored(state),
+            other @ (Phase::Ignored(_) | Phase::Ended | Phase::Free) => other,
+        };
+    }
+}
+
+impl Streams {
+    /// Applies a segment of a flow whose spans are wanted.
+    pub(super) fn handle_segment<H: FlowHandler>(
+        &mut self,
+        segment: &Segment<'_>,
+        at: Timestamp,
+        bounds: &Bounds,
+        stats: &mut FlowStats,
+        outlet: &mut Outlet<'_, H>,
+    ) -> Fit {
+        let side = segment.side;
+        let flags = segment.flags;
+        if flags.has(TcpFlags::RST) && !self.believes_reset(segment, bounds) {
+            bump(&mut stats.side_mut(side).out_of_window, 1);
+            return Fit::OutOfWindow;
+        }
+        let (own, peer) = self.of_mut(side);
+        if flags.has(TcpFlags::SYN) {
+            own.start(segment.seq.advance(1));
+            if flags.has(TcpFlags::ACK) {
+                peer.start(segment.ack);
+            }
+        }
+        let mut acked = None;
+        if flags.has(TcpFlags::ACK) {
+            // First, because what the peer's bytes brought about comes after them.
+            let fit = peer.handle_ack(segment.ack, at, bounds, stats.side_mut(side.peer()), &mut |span| {
+                outlet.hand_on(side.peer(), span);
+            });
+            if fit == Fit::OutOfWindow {
+                bump(&mut stats.side_mut(side).out_of_window, 1);
+            }
+            acked = peer.offset_of(segment.ack);
+        }
+        if flags.has(TcpFlags::RST) {
+            self.client.reset(at, &mut |span| outlet.hand_on(Side::Client, span));
+            self.server.reset(at, &mut |span| outlet.hand_on(Side::Server, span));
+            return Fit::Plausible;
+        }
+        match Arrival::of(segment, at, acked) {
+            Some(arrival) => own
+                .handle_data(&arrival, bounds, stats.side_mut(side), &mut |span| outlet.hand_on(side, span)),
+            None => Fit::Plausible,
+        }
+    }
+
+    /// Follows a flow of which nothing is wanted, far enough to see its end.
+    pub(super) fn skim(
+        &mut self,
+        segment: &Segment<'_>,
+        at: Timestamp,
+        bounds: &Bounds,
+        stats: &mut FlowStats,
+    ) -> Fit {
+        if segment.flags.has(TcpFlags::RST) {
+            if !self.believes_reset(segment, bounds) {
+                bump(&mut stats.side_mut(segment.side).out_of_window, 1);
+                return Fit::OutOfWindow;
+            }
+            self.client.reset(at, &mut |_| ());
+            self.server.reset(at, &mut |_| ());
+            return Fit::Plausible;
+        }
+        match Arrival::of(segment, at, None) {
+            Some(arrival) => self.of_mut(segment.side).0.skim(&arrival, stats.side_mut(segment.side)),
+            None => Fit::Plausible,
+        }
+    }
+
+    /// Gives up the first gap of `side`.
+    pub(super) fn give_up_gap<H: FlowHandler>(
+        &mut self,
+        side: Side,
+        at: Timestamp,
+        stats: &mut FlowStats,
+        outlet: &mut Outlet<'_, H>,
+    ) {
+        let (own, _) = self.of_mut(side);
+        own.give_up_gap(at, stats.side_mut(side), &mut |span| outlet.hand_on(side, span));
+    }
+
+    /// Declares the gaps of `side` for which patience has ended.
+    pub(super) fn handle_time<H: FlowHandler>(
+        &mut self,
+        side: Side,
+        now: Timestamp,
+        bounds: &Bounds,
+        stats: &mut FlowStats,
+        outlet: &mut Outlet<'_, H>,
+    ) {
+        let (own, _) = self.of_mut(side);
+        own.handle_time(now, bounds, stats.side_mut(side), &mut |span| outlet.hand_on(side, span));
+    }
+
+    /// Hands on all that is held.
+    pub(super) fn flush<H: FlowHandler>(
+        &mut self,
+        at: Timestamp,
+        stats: &mut FlowStats,
+        outlet: &mut Outlet<'_, H>,
+    ) {
+        for side in Side::ALL {
+            let (own, _) = self.of_mut(side);
+            own.flush(at, stats.side_mut(side), &mut |span| outlet.hand_on(side, span));
+        }
+    }
+
+    pub(super) const fn are_ended(&self) -> bool {
+        self.client.is_ended() && self.server.is_ended()
+    }
+
+    pub(super) const fn is_any_ended(&self) -> bool {
+        self.client.is_ended() || self.server.is_ended()
+    }
+
+    /// What is held out of order; `None` where that is nothing.
+    pub(super) fn holding(&self) -> Option<Holding> {
+        let (client, server) = (self.client.held(), self.server.held());
+        if client.is_none() && server.is_none() {
+            return None;
+        }
+        let bytes = |held: Option<&Reorder>| held.map_or(0, Reorder::memory_bytes);
+        Some(Holding {
+            client: client.map(|held| held.serial),
+            server: server.map(|held| held.serial),
+            bytes: bytes(client).saturating_add(bytes(server)),
+        })
+    }
+
+    pub(super) fn held_mut(&mut self, side: Side) -> Option<&mut Reorder> {
+        self.of_mut(side).0.held_mut()
+    }
+
+    /// Whether an RST is believed. The receiver takes only the number it expects next (RFC 5961 section 3.2); how
+    /// far it has read is known here only within what may be in flight, so that much is allowed on either side.
+    /// Where the sender has not been seen, it must acknowledge what its peer sent, as a refusal does.
+    fn believes_reset(&self, segment: &Segment<'_>, bounds: &Bounds) -> bool {
+        let (own, peer) = self.of(segment.side);
+        let near = |seq: SeqNumber, next: SeqNumber| {
+            usize::try_from(seq.distance(next).unsigned_abs()).is_ok_and(|distance| distance <= bounds.bytes)
+        };
+        if own.is_started() {
+            near(segment.seq, own.next_seq())
+        } else {
+            segment.flags.has(TcpFlags::ACK) && peer.is_started() && near(segment.ack, peer.next_seq())
+        }
+    }
+
+    /// The stream of `side` and that of its peer.
+    const fn of(&self, side: Side) -> (&Assembler, &Assembler) {
+        match side {
+            Side::Client => (&self.client, &self.server),
+            Side::Server => (&self.server, &self.client),
+        }
+    }
+
+    const fn of_mut(&mut self, side: Side) -> (&mut Assembler, &mut Assembler) {
+        match side {
+            Side::Client => (&mut self.client, &mut self.server),
+            Side::Server => (&mut self.server, &mut self.client),
+        }
+    }
+}
+
+impl<'a> Arrival<'a> {
+    /// The data of `segment`; `None` where it has neither data nor FIN.
+    fn of(segment: &Segment<'a>, at: Timestamp, acked: Option<u64>) -> Option<Self> {
+        let fin = segment.flags.has(TcpFlags::FIN);
+        // The capture source promises this; a length that is too small must not make bytes appear twice.
+        let len = segment.payload_len.max(u32::try_from(segment.payload.len()).ok()?);
+        if len == 0 && !fin {
+            return None;
+        }
+        let syn = u32::from(segment.flags.has(TcpFlags::SYN));
+        Some(Self { seq: segment.seq.advance(syn), payload: segment.payload, len, fin, at, acked })
+    }
+}
+
+/// The way of spans to the handler, until it wants no more.
+pub(super) struct Outlet<'a, H: FlowHandler> {
+    handler: &'a mut H,
+    flow: &'a FlowInfo,
+    state: &'a mut H::State,
+    ignored: bool,
+}
+
+impl<'a, H: FlowHandler> Outlet<'a, H> {
+    pub(super) const fn new(handler: &'a mut H, flow: &'a FlowInfo, state: &'a mut H::State) -> Self {
+        Self { handler, flow, state, ignored: false }
+    }
+
+    /// Whether the handler has said that it wants no more.
+    pub(super) const fn is_ignored(&self) -> bool {
+        self.ignored
+    }
+
+    fn hand_on(&mut self, side: Side, span: Span<'_>) {
+        if !self.ignored {
+            self.ignored = self.handler.span(self.flow, self.state, side, span) == Interest::Ignore;
+        }
+    }
+}
+
+/// The hasher of the index, whose keys are hashes already.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// The most entries, at most `limit` and at least one, that cost no more than `budget` bytes.
+pub(super) fn affordable_entries<S>(limit: usize, budget: usize) -> usize {
+    let cost = |entries: usize| {
+        // A hash map whose keys come and go may be twice as large as one that only grows.
+        entries.saturating_mul(size_of::<Entry<S>>()).saturating_add(index_bytes(entries).saturating_mul(2))
+    };
+    let (mut affordable, mut above) = (1, limit.saturating_add(1).max(2));
+    while above.saturating_sub(affordable) > 1 {
+        let middle = affordable.midpoint(above);
+        if cost(middle) <= budget {
+            affordable = middle;
+        } else {
+            above = middle;
+        }
+    }
+    affordable
+}
+
+/// Bytes of memory of an index with room for `entries`: a power of two of buckets, an eighth of them kept empty,
+/// each with one byte of control.
+pub(super) const fn index_bytes(entries: usize) -> usize {
+    const BUCKET_BYTES: usize = size_of::<(u64, u32)>() + 1;
+    if entries == 0 {
+        return 0;
+    }
+    let buckets = (entries.saturating_mul(8) / 7).saturating_add(1);
+    match buckets.checked_next_power_of_two() {
+        Some(buckets) => buckets.saturating_mul(BUCKET_BYTES),
+        None => usize::MAX,
+    }
+}

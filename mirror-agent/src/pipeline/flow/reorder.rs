@@ -1,0 +1,270 @@
+//! Enters: segments that came too early. Leaves: the same in order, overlaps decided as Linux decides them.
+//!
+//! This is the out-of-order queue of the receiver. Linux keeps it ordered by the segments' starts
+//! (`tcp_data_queue_ofo` in net/ipv4/tcp_input.c) and takes it off from the front, so:
+//! where two overlap, the one that starts earlier gives the bytes; a segment that lies within one already there is
+//! dropped; one that covers another replaces it. The rules were measured against a real socket as well.
+
+use std::{collections::VecDeque, ops::Range};
+
+use crate::pipeline::time::Timestamp;
+
+/// A segment held until its place comes up.
+#[derive(Debug)]
+pub(super) struct Piece {
+    /// Offset of its first byte.
+    pub(super) start: u64,
+    /// Length in bytes; what `bytes` does not hold of it was not copied.
+    pub(super) len: u64,
+    /// The bytes from `start` on that were copied.
+    pub(super) bytes: Box<[u8]>,
+    /// When the segment was seen.
+    pub(super) at: Timestamp,
+    /// As in [`Span::Data`](crate::pipeline::Span).
+    pub(super) acked: Option<u64>,
+    /// Another segment claimed other bytes for a part of it.
+    pub(super) conflict: bool,
+}
+
+impl Piece {
+    const fn end(&self) -> u64 {
+        self.start.saturating_add(self.len)
+    }
+}
+
+/// A segment that is not held yet: where it lies and what is known of its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim<'a> {
+    pub(super) start: u64,
+    /// Length in bytes, at least `bytes.len()`.
+    pub(super) len: u64,
+    pub(super) bytes: &'a [u8],
+    pub(super) at: Timestamp,
+    pub(super) acked: Option<u64>,
+}
+
+impl Claim<'_> {
+    pub(super) const fn end(&self) -> u64 {
+        self.start.saturating_add(self.len)
+    }
+
+    /// Gives up the first `count` bytes, at most all.
+    pub(super) fn skip(&mut self, count: u64) {
+        let count = count.min(self.len);
+        self.bytes = usize::try_from(count).ok().and_then(|idx| self.bytes.get(idx..)).unwrap_or_default();
+        self.start = self.start.saturating_add(count);
+        self.len = self.len.saturating_sub(count);
+    }
+
+    /// Gives up what lies at `end` or behind it.
+    pub(super) fn cut(&mut self, end: u64) {
+        self.len = self.len.min(end.saturating_sub(self.start));
+        let kept = usize::try_from(self.len).ok();
+        self.bytes = kept.and_then(|kept| self.bytes.get(..kept)).unwrap_or(self.bytes);
+    }
+}
+
+/// An acknowledgement beyond what was seen, while the capture is given time to bring the missing bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Awaited {
+    /// What is missing below this offset is declared a gap when patience ends.
+    pub(super) mark: u64,
+    /// Since when `mark` is waited for.
+    pub(super) since: Timestamp,
+    /// The highest offset acknowledged; at least `mark`.
+    pub(super) latest: u64,
+}
+
+/// What became of a [`Claim`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Held {
+    /// It is held.
+    Kept,
+    /// All of it was held already.
+    Covered,
+}
+
+/// All that a side holds beyond its next expected byte. It exists only while there is something of the kind.
+#[derive(Debug, Default)]
+pub(super) struct Reorder {
+    /// Starts and ends both strictly increase from piece to piece: a piece within another is never kept.
+    pieces: VecDeque<Piece>,
+    /// Bytes copied into `pieces`.
+    bytes: usize,
+    /// Where the stream ends, by a FIN that came too early, and when that was seen.
+    pub(super) fin: Option<(u64, Timestamp)>,
+    /// The acknowledgement being waited for.
+    pub(super) awaited: Option<Awaited>,
+    /// The holder's number in the table, in the order in which holding began; 0 until it is given.
+    pub(super) serial: u64,
+}
+
+impl Reorder {
+    /// Bytes of payload held.
+    pub(super) const fn payload_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Pieces held.
+    pub(super) fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Bytes of memory that this takes, the allocator's share estimated.
+    pub(super) fn memory_bytes(&self) -> usize {
+        /// What the allocator adds to a block, rounding included.
+        const BLOCK_OVERHEAD_BYTES: usize = 16;
+        size_of::<Self>()
+            .saturating_add(self.pieces.capacity().saturating_mul(size_of::<Piece>()))
+            .saturating_add(self.pieces.len().saturating_mul(BLOCK_OVERHEAD_BYTES))
+            .saturating_add(self.bytes)
+    }
+
+    /// Whether nothing is held any more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.fin.is_none() && self.awaited.is_none()
+    }
+
+    /// The nearest offset at which something is known: a piece or the end.
+    pub(super) fn resume_at(&self) -> Option<u64> {
+        let piece = self.pieces.front().map(|piece| piece.start);
+        let fin = self.fin.map(|(offset, _)| offset);
+        piece.into_iter().chain(fin).min()
+    }
+
+    /// Notes a FIN; of several the earliest counts, because the stream reaches it first.
+    pub(super) fn note_fin(&mut self, offset: u64, at: Timestamp) {
+        if self.fin.is_none_or(|(earlier, _)| offset < earlier) {
+            self.fin = Some((offset, at));
+        }
+    }
+
+    /// Takes the first piece where it starts at `offset` or before it.
+    pub(super) fn pop_due(&mut self, offset: u64) -> Option<Piece> {
+        if self.pieces.front()?.start > offset {
+            return None;
+        }
+        let piece = self.pieces.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(piece.bytes.len());
+        Some(piece)
+    }
+
+    /// Whether a segment that is delivered at once contradicts pieces held, or pieces about which there was
+    /// contradiction. It beats them all; those that it covers fall away when they come up.
+    pub(super) fn contradicts(&self, claim: &Claim<'_>) -> Contradiction {
+        let range = self.overlapping(claim);
+        let mut found = Contradiction::default();
+        for idx in range {
+            if let Some(piece) = self.pieces.get(idx) {
+                found.fresh |= self.differs(idx, claim);
+                found.inherited |= piece.conflict;
+            }
+        }
+        found
+    }
+
+    /// Holds a segment. The second value says whether it contradicts what is held.
+    pub(super) fn insert(&mut self, claim: &Claim<'_>) -> (Held, bool) {
+        if self.extend_last(claim) {
+            return (Held::Kept, false);
+        }
+        let range = self.overlapping(claim);
+        let mut fresh = false;
+        let mut conflict = false;
+        let mut covered = false;
+        // The pieces that the claim covers are neighbours, because starts and ends increase.
+        let mut replaced = range.end..range.end;
+        for idx in range {
+            let differs = self.differs(idx, claim);
+            fresh |= differs;
+            let Some(piece) = self.pieces.get_mut(idx) else { continue };
+            if piece.start <= claim.start && piece.end() >= claim.end() {
+                covered = true;
+            }
+            let replaces = piece.start >= claim.start && piece.end() <= claim.end() && !covered;
+            if replaces {
+                replaced.start = replaced.start.min(idx);
+                replaced.end = idx.saturating_add(1);
+            }
+            if replaces || claim.start < piece.start {
+                conflict |= differs || piece.conflict;
+            } else {
+                piece.conflict |= differs;
+            }
+        }
+        if covered {
+            return (Held::Covered, fresh);
+        }
+        let at = if replaced.is_empty() {
+            self.pieces.partition_point(|piece| piece.start < claim.start)
+        } else {
+            let at = replaced.start;
+            for gone in self.pieces.drain(replaced) {
+                self.bytes = self.bytes.saturating_sub(gone.bytes.len());
+            }
+            at
+        };
+        self.bytes = self.bytes.saturating_add(claim.bytes.len());
+        self.pieces.insert(
+            at,
+            Piece {
+                start: claim.start,
+                len: claim.len,
+                bytes: claim.bytes.into(),
+                at: claim.at,
+                acked: claim.acked,
+                conflict,
+            },
+        );
+        (Held::Kept, fresh)
+    }
+
+    /// Lengthens the last piece by a claim that follows it, where neither has bytes: a long response of which
+    /// nothing is copied takes one piece, not thousands.
+    fn extend_last(&mut self, claim: &Claim<'_>) -> bool {
+        match self.pieces.back_mut() {
+            Some(last) if last.end() == claim.start && last.bytes.is_empty() && claim.bytes.is_empty() => {
+                last.len = last.len.saturating_add(claim.len);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The pieces that share at least one place with `claim`.
+    fn overlapping(&self, claim: &Claim<'_>) -> Range<usize> {
+        let from = self.pieces.partition_point(|piece| piece.end() <= claim.start);
+        let to = self.pieces.partition_point(|piece| piece.start < claim.end());
+        from..to.max(from)
+    }
+
+    /// Whether `claim` has other bytes than the piece at `idx`, where both have some and no piece before it gives
+    /// them. What an earlier piece hides was compared when it was hidden, so all comparisons of one claim together
+    /// are no longer than the claim.
+    fn differs(&self, idx: usize, claim: &Claim<'_>) -> bool {
+        let Some(piece) = self.pieces.get(idx) else { return false };
+        let hidden = idx.checked_sub(1).and_then(|before| self.pieces.get(before)).map_or(0, Piece::end);
+        let from = piece.start.max(claim.start).max(hidden);
+        let to = piece.end().min(claim.end());
+        let known = run(&piece.bytes, piece.start, from, to);
+        let claimed = run(claim.bytes, claim.start, from, to);
+        let both = known.len().min(claimed.len());
+        known.get(..both) != claimed.get(..both)
+    }
+}
+
+/// What a segment that is delivered at once found among the pieces held.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Contradiction {
+    /// It has other bytes than one of them.
+    pub(super) fresh: bool,
+    /// One of them was contradicted before.
+    pub(super) inherited: bool,
+}
+
+/// The part of `bytes`, which begin at offset `start`, between the offsets `from` and `to`, as far as there is one.
+fn run(bytes: &[u8], start: u64, from: u64, to: u64) -> &[u8] {
+    let idx =
+        |offset: u64| usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX).min(bytes.len());
+    bytes.get(idx(from)..idx(to)).unwrap_or_default()
+}

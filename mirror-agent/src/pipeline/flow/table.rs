@@ -1,0 +1,425 @@
+//! Enters: segments of all flows, and the time. Leaves: flows that open and close, and the spans between.
+//!
+//! One look-up a segment. Flows stand in a list in the order of their last segment, so eviction takes the first;
+//! flows that ended stand in a second one until late duplicates of their segments have died out.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::BuildHasherDefault,
+    mem,
+};
+
+use ahash::RandomState;
+
+use super::{
+    assembler::{Bounds, Fit},
+    entry::{
+        Entry, Hashed, Holding, Outlet, Phase, Recognised, Slots, Streams, affordable_entries, index_bytes,
+    },
+    list::List,
+    stats::FlowStats,
+};
+use crate::pipeline::{
+    limits::Limits,
+    reason::EvictReason,
+    segment::{FlowKey, Segment, Side, TcpFlags},
+    span::Span,
+    time::Timestamp,
+};
+
+/// Number of a flow: unique within one table, in the order of opening. A [`FlowKey`] comes again, this does not.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct FlowId(pub u64);
+
+/// What is known of a flow from its first segment on.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowInfo {
+    /// Its number.
+    pub id: FlowId,
+    /// Its addresses and ports.
+    pub key: FlowKey,
+    /// No SYN was seen: the streams begin anywhere, also within a message.
+    pub adopted: bool,
+    /// When its first segment was seen.
+    pub opened_at: Timestamp,
+}
+
+/// Whether the stage after this one wants more of a flow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Interest {
+    /// It does.
+    Continue,
+    /// It does not, of neither side: nothing is assembled any more, and `close` is the next call for this flow.
+    Ignore,
+}
+
+/// Why a flow is closed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CloseCause {
+    /// Both sides ended.
+    Ended,
+    /// The table let go of it.
+    Evicted(EvictReason),
+    /// The capture ended.
+    Finished,
+}
+
+/// The stage after this one. For each flow: `open` once, `span` any number of times, `close` once.
+pub trait FlowHandler {
+    /// What the stage keeps for each flow.
+    type State;
+
+    /// A flow opens.
+    fn open(&mut self, flow: &FlowInfo) -> Self::State;
+
+    /// The next span of one side. Spans of a side are contiguous and begin at offset 0.
+    fn span(&mut self, flow: &FlowInfo, state: &mut Self::State, side: Side, span: Span<'_>) -> Interest;
+
+    /// A flow closes. Unless it was ignored, all bytes held for it have been handed on before.
+    fn close(&mut self, flow: &FlowInfo, state: Self::State, cause: CloseCause, at: Timestamp);
+}
+
+/// All flows of one pipeline. `S` is the state that the [`FlowHandler`] keeps for each.
+#[derive(Debug)]
+pub struct FlowTable<S> {
+    hasher: RandomState,
+    /// Slots by the keyed hash of the flow key, 64 bits wide: the key itself stands in the entry and is compared.
+    index: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
+    slots: Slots<S>,
+    /// Entries in phase `Open` or `Ignored`, the one without a segment for longest first.
+    live: List,
+    /// Entries in phase `Ended`, in the order in which they ended.
+    ended: List,
+    /// Entries in phase `Free`.
+    free: List,
+    /// Sides that hold something out of order, the one that has done so for longest first.
+    holders: BTreeMap<u64, (u32, Side)>,
+    /// Bytes held out of order by all flows.
+    held_bytes: usize,
+    next_id: u64,
+    next_serial: u64,
+    /// The latest time seen.
+    now: Timestamp,
+    /// When the holders were last asked whether their patience has ended.
+    asked_at: Timestamp,
+    max_entries: usize,
+    max_held_bytes: usize,
+    limits: Limits,
+    bounds: Bounds,
+    stats: FlowStats,
+}
+
+impl<S> FlowTable<S> {
+    /// An empty table. `seed` keys the hash: who does not know it cannot make flows collide.
+    #[must_use]
+    pub fn new(limits: &Limits, seed: u64) -> Self {
+        let quarter = limits.memory_bytes / 4;
+        Self {
+            hasher: RandomState::with_seeds(seed, !seed, seed.rotate_left(32), !seed.rotate_left(32)),
+            index: HashMap::default(),
+            slots: Slots(Vec::new()),
+            live: List::new(),
+            ended: List::new(),
+            free: List::new(),
+            holders: BTreeMap::new(),
+            held_bytes: 0,
+            next_id: 0,
+            next_serial: 1,
+            now: Timestamp::ZERO,
+            asked_at: Timestamp::ZERO,
+            max_entries: affordable_entries::<S>(limits.flows, quarter),
+            max_held_bytes: quarter,
+            limits: limits.clone(),
+            bounds: Bounds::from(limits),
+            stats: FlowStats::default(),
+        }
+    }
+
+    /// Takes one segment. Spans and closings that it brings about, also of other flows, go to `handler`.
+    pub fn handle_segment<H: FlowHandler<State = S>>(&mut self, segment: &Segment<'_>, handler: &mut H) {
+        self.now = self.now.max(segment.at);
+        let hash = self.hasher.hash_one(segment.flow);
+        let slot = match self.index.get(&hash).copied() {
+            Some(slot) => match self.slots.recognise(slot, segment) {
+                Recognised::Known => slot,
+                Recognised::Late => return,
+                Recognised::Other => {
+                    self.vacate(slot, handler);
+                    let Some(slot) = self.open(hash, segment, handler) else { return };
+                    slot
+                }
+            },
+            None => {
+                let Some(slot) = self.open(hash, segment, handler) else { return };
+                slot
+            }
+        };
+        if self.apply(slot, segment, handler) == Fit::Plausible {
+            self.touch(slot);
+        }
+        self.settle(slot, handler);
+        self.release_held(handler);
+    }
+
+    /// Takes the time: evicts what has been idle for too long. Cheap when nothing is due.
+    pub fn handle_time<H: FlowHandler<State = S>>(&mut self, now: Timestamp, handler: &mut H) {
+        self.now = self.now.max(now);
+        self.ask_holders(handler);
+        while let Some(slot) = self.live.front() {
+            if self.now.since(self.slots.touched_at(slot)) < self.limits.flow_idle {
+                break;
+            }
+            self.close(slot, CloseCause::Evicted(EvictReason::Idle), handler);
+        }
+        while let Some(slot) = self.ended.front() {
+            if self.now.since(self.slots.touched_at(slot)) < self.limits.flow_linger {
+                break;
+            }
+            self.forget(slot);
+        }
+    }
+
+    /// Closes all flows, the one without a segment for longest first.
+    pub fn finish<H: FlowHandler<State = S>>(&mut self, now: Timestamp, handler: &mut H) {
+        self.now = self.now.max(now);
+        while let Some(slot) = self.live.front() {
+            self.close(slot, CloseCause::Finished, handler);
+        }
+        while let Some(slot) = self.ended.front() {
+            self.forget(slot);
+        }
+    }
+
+    /// Evicts the flow without a segment for longest. False where there is none.
+    pub fn evict_oldest<H: FlowHandler<State = S>>(
+        &mut self,
+        reason: EvictReason,
+        now: Timestamp,
+        handler: &mut H,
+    ) -> bool {
+        self.now = self.now.max(now);
+        let Some(slot) = self.live.front() else { return false };
+        self.close(slot, CloseCause::Evicted(reason), handler);
+        true
+    }
+
+    /// Flows that are open.
+    #[must_use]
+    pub fn flows(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Bytes of memory that the table takes: entries (not what the handler's states own on the heap) and all that
+    /// is held out of order.
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        let entries = self.slots.0.capacity().saturating_mul(size_of::<Entry<S>>());
+        entries.saturating_add(index_bytes(self.index.capacity())).saturating_add(self.held_bytes)
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub const fn stats(&self) -> &FlowStats {
+        &self.stats
+    }
+
+    /// What was counted since this was last called.
+    pub fn take_stats(&mut self) -> FlowStats {
+        mem::take(&mut self.stats)
+    }
+
+    /// Opens a flow for a segment of an unknown one, if it is one that opens flows: a SYN, or data.
+    fn open<H: FlowHandler<State = S>>(
+        &mut self,
+        hash: u64,
+        segment: &Segment<'_>,
+        handler: &mut H,
+    ) -> Option<u32> {
+        if !segment.flags.has(TcpFlags::SYN) && (segment.payload_len == 0 || segment.flags.has(TcpFlags::RST))
+        {
+            return None;
+        }
+        self.make_room(handler);
+        let adopted = !segment.flags.has(TcpFlags::SYN);
+        let info = FlowInfo { id: FlowId(self.next_id), key: segment.flow, adopted, opened_at: self.now };
+        self.next_id = self.next_id.saturating_add(1);
+        self.stats.opened = self.stats.opened.saturating_add(1);
+        self.stats.adopted = self.stats.adopted.saturating_add(u64::from(adopted));
+        let entry = Entry::new(info, handler.open(&info));
+        let slot = match self.free.front() {
+            Some(slot) => {
+                self.free.unlink(&mut self.slots, slot);
+                *self.slots.get_mut(slot)? = entry;
+                slot
+            }
+            None => self.slots.push(entry, self.max_entries)?,
+        };
+        self.live.push_back(&mut self.slots, slot);
+        self.index.insert(hash, slot);
+        Some(slot)
+    }
+
+    /// Keeps the number of entries within its limit.
+    fn make_room<H: FlowHandler<State = S>>(&mut self, handler: &mut H) {
+        while self.live.len().saturating_add(self.ended.len()) >= self.max_entries {
+            if let Some(slot) = self.ended.front() {
+                self.forget(slot);
+            } else if let Some(slot) = self.live.front() {
+                self.close(slot, CloseCause::Evicted(EvictReason::Limit), handler);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Applies a segment to its flow.
+    fn apply<H: FlowHandler<State = S>>(&mut self, slot: u32, segment: &Segment<'_>, handler: &mut H) -> Fit {
+        let now = self.now;
+        let assembled = self.with_streams(slot, handler, |streams, bounds, stats, outlet| {
+            streams.handle_segment(segment, now, bounds, stats, outlet)
+        });
+        assembled.unwrap_or_else(|| match self.slots.get_mut(slot) {
+            Some(entry) => entry.streams.skim(segment, now, &self.bounds, &mut self.stats),
+            None => Fit::OutOfWindow,
+        })
+    }
+
+    /// Runs `act` on the streams of a flow that is open, and keeps account of what they hold. `None` where the flow
+    /// is ignored or has ended.
+    fn with_streams<H: FlowHandler<State = S>, R>(
+        &mut self,
+        slot: u32,
+        handler: &mut H,
+        act: impl FnOnce(&mut Streams, &Bounds, &mut FlowStats, &mut Outlet<'_, H>) -> R,
+    ) -> Option<R> {
+        let entry = self.slots.get_mut(slot)?;
+        let Phase::Open(state) = &mut entry.phase else { return None };
+        let before = entry.streams.holding();
+        let mut outlet = Outlet::new(handler, &entry.info, state);
+        let result = act(&mut entry.streams, &self.bounds, &mut self.stats, &mut outlet);
+        if outlet.is_ignored() {
+            entry.ignore();
+        }
+        let after = entry.streams.holding();
+        if before.is_some() || after.is_some() {
+            self.account(slot, before.unwrap_or_default(), after.unwrap_or_default());
+        }
+        Some(result)
+    }
+
+    /// Keeps the sum of what is held and the order of the holders.
+    fn account(&mut self, slot: u32, before: Holding, after: Holding) {
+        self.held_bytes = self.held_bytes.saturating_sub(before.bytes).saturating_add(after.bytes);
+        for side in Side::ALL {
+            let (was, is) = (before.serial(side), after.serial(side));
+            if was == is {
+                continue;
+            }
+            if let Some(serial) = was {
+                self.holders.remove(&serial);
+            }
+            if is.is_some()
+                && let Some(held) = self.slots.get_mut(slot).and_then(|entry| entry.streams.held_mut(side))
+            {
+                held.serial = self.next_serial;
+                self.holders.insert(self.next_serial, (slot, side));
+                self.next_serial = self.next_serial.saturating_add(1);
+            }
+        }
+    }
+
+    /// Gives up gaps, those of the side that has held for longest first, until all flows together hold no more
+    /// than they may.
+    fn release_held<H: FlowHandler<State = S>>(&mut self, handler: &mut H) {
+        while self.held_bytes > self.max_held_bytes {
+            let Some((_, &(slot, side))) = self.holders.first_key_value() else { return };
+            let now = self.now;
+            self.with_streams(slot, handler, |streams, _, stats, outlet| {
+                streams.give_up_gap(side, now, stats, outlet);
+            });
+            self.settle(slot, handler);
+        }
+    }
+
+    /// Lets each side whose patience with a gap has ended declare it. Each holder is asked once in that time, so
+    /// the cost is bounded however often the time is told.
+    fn ask_holders<H: FlowHandler<State = S>>(&mut self, handler: &mut H) {
+        let patience = self.bounds.patience;
+        if patience.is_zero() || self.now.since(self.asked_at) < patience {
+            return;
+        }
+        self.asked_at = self.now;
+        let (now, end) = (self.now, self.next_serial);
+        let mut from = 0;
+        while let Some((&serial, &(slot, side))) = self.holders.range(from..end).next() {
+            from = serial.saturating_add(1);
+            self.with_streams(slot, handler, |streams, bounds, stats, outlet| {
+                streams.handle_time(side, now, bounds, stats, outlet);
+            });
+            self.settle(slot, handler);
+        }
+    }
+
+    /// Notes that a flow has just had a segment.
+    fn touch(&mut self, slot: u32) {
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.touched_at = self.now;
+            self.live.move_to_back(&mut self.slots, slot);
+        }
+    }
+
+    /// Closes a flow whose sides have both ended.
+    fn settle<H: FlowHandler<State = S>>(&mut self, slot: u32, handler: &mut H) {
+        if self.slots.get_mut(slot).is_some_and(|entry| entry.is_live() && entry.streams.are_ended()) {
+            self.close(slot, CloseCause::Ended, handler);
+        }
+    }
+
+    /// Makes way for a new connection between the same ends.
+    fn vacate<H: FlowHandler<State = S>>(&mut self, slot: u32, handler: &mut H) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        if entry.is_live() {
+            // Where one side ended, the other did too, or the ends would not have come together again.
+            let cause = if entry.streams.is_any_ended() {
+                CloseCause::Ended
+            } else {
+                CloseCause::Evicted(EvictReason::Reused)
+            };
+            self.close(slot, cause, handler);
+        }
+        if self.slots.get_mut(slot).is_some_and(|entry| entry.is_ended()) {
+            self.forget(slot);
+        }
+    }
+
+    /// Closes a flow: hands on what is held and gives the state back. An entry of a flow that ended stays, so that
+    /// late duplicates are known as such.
+    fn close<H: FlowHandler<State = S>>(&mut self, slot: u32, cause: CloseCause, handler: &mut H) {
+        let now = self.now;
+        self.with_streams(slot, handler, |streams, _, stats, outlet| streams.flush(now, stats, outlet));
+        self.live.unlink(&mut self.slots, slot);
+        self.ended.push_back(&mut self.slots, slot);
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.touched_at = now;
+            if let Phase::Open(state) | Phase::Ignored(state) = mem::replace(&mut entry.phase, Phase::Ended) {
+                handler.close(&entry.info, state, cause, now);
+            }
+        }
+        if let CloseCause::Evicted(reason) = cause {
+            self.stats.count_eviction(reason);
+        }
+        if cause != CloseCause::Ended {
+            self.forget(slot);
+        }
+    }
+
+    /// Frees the entry of a flow that has been closed.
+    fn forget(&mut self, slot: u32) {
+        self.ended.unlink(&mut self.slots, slot);
+        self.free.push_back(&mut self.slots, slot);
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.phase = Phase::Free;
+            self.index.remove(&self.hasher.hash_one(entry.info.key));
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Enters: a frame of a capture file and its link type. Leaves: its TCP packet, or why there is none.
+
+use std::net::Ipv6Addr;
+
+use mirror_common::packet::{self, CapturedBytes, Start, Unparsed};
+
+use crate::pipeline::{
+    reason::reasons,
+    segment::{Endpoint, TcpFlags},
+    seq::SeqNumber,
+};
+
+/// What a frame begins with: a LINKTYPE_ value as in pcap and pcapng files
+/// (<https://www.tcpdump.org/linktypes.html>).
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LinkType(pub u16);
+
+/// A frame as a capture file holds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// What it begins with.
+    pub link_type: LinkType,
+    /// The bytes captured: a prefix of the frame.
+    pub bytes: &'a [u8],
+    /// Length of the frame on the wire in bytes. Some writers put less than what they captured: not believed.
+    pub wire_len: u32,
+}
+
+/// A TCP packet as captured: its ends are source and destination, not yet client and server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TcpPacket<'a> {
+    /// Where it came from.
+    pub src: Endpoint,
+    /// Where it went.
+    pub dst: Endpoint,
+    /// As in [`FlowKey::vlan`](crate::pipeline::FlowKey::vlan).
+    pub vlan: u32,
+    /// As in [`FlowKey::vni`](crate::pipeline::FlowKey::vni).
+    pub vni: u32,
+    /// Sequence number of the first payload byte, or of the SYN where that flag is set.
+    pub seq: SeqNumber,
+    /// Next sequence number that the sender expects; meaningful only with [`TcpFlags::ACK`].
+    pub ack: SeqNumber,
+    /// The TCP flags.
+    pub flags: TcpFlags,
+    /// The payload that was captured: a prefix of the packet's payload.
+    pub payload: &'a [u8],
+    /// Length of the whole payload in bytes; at least `payload.len()`.
+    pub payload_len: u32,
+}
+
+reasons! {
+    /// Why a frame holds no TCP packet that could be used.
+    FrameReason {
+        /// A part of a fragmented IP packet with TCP.
+        Fragment => "fragment",
+        /// The link type is not one of those read.
+        LinkType => "link_type",
+        /// A header contradicts itself.
+        Malformed => "malformed",
+        /// Neither IPv4 nor IPv6.
+        NotIp => "not_ip",
+        /// IP without TCP.
+        NotTcp => "not_tcp",
+        /// More VLAN tags or extension headers than are followed.
+        TooDeep => "too_deep",
+        /// The frame ends, or was cut, within its headers.
+        Truncated => "truncated",
+    }
+}
+
+impl From<Unparsed> for FrameReason {
+    fn from(unparsed: Unparsed) -> Self {
+        match unparsed {
+            Unparsed::Fragment => Self::Fragment,
+            Unparsed::Malformed => Self::Malformed,
+            Unparsed::NotIp => Self::NotIp,
+            Unparsed::NotTcp => Self::NotTcp,
+            Unparsed::TooDeep => Self::TooDeep,
+            Unparsed::Truncated => Self::Truncated,
+        }
+    }
+}
+
+impl<'a> Frame<'a> {
+    /// Finds the TCP packet of the frame.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the frame holds none that could be used.
+    pub fn parse(&self) -> Result<TcpPacket<'a>, FrameReason> {
+        let (offset, start) = network_layer(self.link_type, self.bytes)?;
+        let bytes = CapturedBytes::new(self.bytes, self.wire_len);
+        let parsed = packet::parse(&bytes, offset, start, None)?;
+        let captured = usize::try_from(parsed.payload_offset).ok().and_then(|from| self.bytes.get(from..));
+        let len = usize::try_from(parsed.payload_len).unwrap_or(usize::MAX);
+        Ok(TcpPacket {
+            src: endpoint(parsed.src, parsed.src_port),
+            dst: endpoint(parsed.dst, parsed.dst_port),
+            vlan: parsed.vlan,
+            vni: parsed.vni,
+            seq: SeqNumber(parsed.seq),
+            ack: SeqNumber(parsed.ack),
+            flags: TcpFlags(parsed.flags),
+            // Nothing captured where the frame was cut within the TCP options; what follows the payload is padding.
+            payload: captured.map_or(&[], |rest| rest.get(..len).unwrap_or(rest)),
+            payload_len: parsed.payload_len,
+        })
+    }
+}
+
+/// Whether frames of this link type can be read at all.
+#[must_use]
+pub const fn is_read(link_type: LinkType) -> bool {
+    !matches!(layout(link_type), Layout::Unknown)
+}
+
+/// Where the headers that [`packet::parse`] understands begin, and with what.
+fn network_layer(link_type: LinkType, bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
+    match layout(link_type) {
+        Layout::Ethernet => Ok((0, Start::Ethernet)),
+        Layout::Ip => Ok((0, Start::Ip)),
+        Layout::EtherTypeAt { type_offset, header_len } => {
+            let ether_type = bytes.get(type_offset..).and_then(<[u8]>::first_chunk);
+            let ether_type = ether_type.ok_or(FrameReason::Truncated)?;
+            Ok((header_len, Start::EtherType(u16::from_be_bytes(*ether_type))))
+        }
+        Layout::AddressFamily => {
+            let family = *bytes.first_chunk().ok_or(FrameReason::Truncated)?;
+            // In the byte order of the machine that captured, which need not be that of the file.
+            if is_ip_family(u32::from_le_bytes(family)) || is_ip_family(u32::from_be_bytes(family)) {
+                Ok((4, Start::Ip))
+            } else {
+                Err(FrameReason::NotIp)
+            }
+        }
+        Layout::Unknown => Err(FrameReason::LinkType),
+    }
+}
+
+enum Layout {
+    Ethernet,
+    Ip,
+    /// A header of `header_len` bytes with the EtherType at `type_offset`.
+    EtherTypeAt {
+        type_offset: usize,
+        header_len: u32,
+    },
+    /// Four bytes with the socket address family.
+    AddressFamily,
+    Unknown,
+}
+
+const fn layout(link_type: LinkType) -> Layout {
+    match link_type.0 {
+        // LINKTYPE_NULL, LINKTYPE_LOOP.
+        0 | 108 => Layout::AddressFamily,
+        1 => Layout::Ethernet,
+        // LINKTYPE_RAW, what OpenBSD and others wrote for it (DLT_RAW), LINKTYPE_IPV4, LINKTYPE_IPV6.
+        101 | 12 | 14 | 228 | 229 => Layout::Ip,
+        // LINKTYPE_LINUX_SLL, LINKTYPE_LINUX_SLL2.
+        113 => Layout::EtherTypeAt { type_offset: 14, header_len: 16 },
+        276 => Layout::EtherTypeAt { type_offset: 0, header_len: 20 },
+        _ => Layout::Unknown,
+    }
+}
+
+/// AF_INET is 2 everywhere; AF_INET6 is 10 on Linux, 23 on Windows, 24 on NetBSD and OpenBSD, 28 on FreeBSD, 30 on
+/// macOS. Which of the two is seen from the IP header.
+const fn is_ip_family(family: u32) -> bool {
+    matches!(family, 2 | 10 | 23 | 24 | 28 | 30)
+}
+
+const fn endpoint(addr: [u8; 16], port: u16) -> Endpoint {
+    Endpoint { addr: Ipv6Addr::from_octets(addr), port }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{EtherType, LinuxSllPacketType, PacketBuilder, PacketBuilderStep, TcpHeader, VlanId};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ETHERNET: LinkType = LinkType(1);
+    const LINK_TYPES: [u16; 9] = [0, 1, 12, 14, 101, 108, 113, 228, 276];
+
+    #[test]
+    fn packet_is_found_behind_each_link_layer() {
+        let v4 = ip_packet(PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64).tcp(4000, 80, 7, 100));
+        let v6 = ip_packet(PacketBuilder::ipv6([1; 16], [2; 16], 64).tcp(4000, 80, 7, 100));
+        let sll2 = |ether_type: u16| [&ether_type.to_be_bytes()[..], &[0; 18]].concat();
+        let cases: &[(u16, Vec<u8>, &[u8])] = &[
+            (0, 2_u32.to_le_bytes().into(), &v4),
+            (0, 2_u32.to_be_bytes().into(), &v4),
+            (0, 30_u32.to_le_bytes().into(), &v6),
+            (108, 24_u32.to_be_bytes().into(), &v6),
+            (12, vec![], &v4),
+            (14, vec![], &v4),
+            (101, vec![], &v6),
+            (228, vec![], &v4),
+            (229, vec![], &v6),
+            (276, sll2(0x0800), &v4),
+            (276, [sll2(0x8100), vec![0, 5, 0x86, 0xdd]].concat(), &v6),
+        ];
+        for (link_type, header, ip) in cases {
+            let bytes = [header, *ip].concat();
+            let packet = parse(LinkType(*link_type), &bytes).unwrap();
+            assert_eq!((packet.src.port, packet.dst.port), (4000, 80), "link type {link_type}");
+            assert_eq!((packet.payload, packet.payload_len), (&b"hello"[..], 5), "link type {link_type}");
+            assert_eq!(packet.seq, SeqNumber(7), "link type {link_type}");
+        }
+    }
+
+    #[test]
+    fn packet_is_found_behind_a_cooked_header() {
+        let builder = PacketBuilder::linux_sll(LinuxSllPacketType::HOST, 6, [1, 2, 3, 4, 5, 6, 0, 0])
+            .ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64)
+            .tcp(4000, 80, 7, 100);
+        let bytes = ip_packet(builder);
+        assert_eq!(parse(LinkType(113), &bytes).unwrap().payload, b"hello");
+    }
+
+    #[test]
+    fn vlan_tags_are_part_of_the_packet() {
+        let bytes = ip_packet(
+            PacketBuilder::ethernet2([1; 6], [2; 6])
+                .double_vlan(VlanId::try_new(10).unwrap(), VlanId::try_new(20).unwrap())
+                .ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64)
+                .tcp(4000, 80, 7, 100),
+        );
+        let packet = parse(ETHERNET, &bytes).unwrap();
+        assert_eq!((packet.payload, packet.vlan), (&b"hello"[..], 10 | 20 << 16));
+    }
+
+    #[test]
+    fn payload_not_captured_still_has_its_length() {
+        let bytes = ethernet();
+        let headers = bytes.len() - 5;
+        for captured in headers..bytes.len() {
+            let frame = Frame {
+                link_type: ETHERNET,
+                bytes: &bytes[..captured],
+                wire_len: u32::try_from(bytes.len()).unwrap(),
+            };
+            let packet = frame.parse().unwrap();
+            assert_eq!((packet.payload, packet.payload_len), (&b"hello"[..captured - headers], 5));
+        }
+    }
+
+    #[test]
+    fn padding_is_not_payload() {
+        let bytes = [ethernet(), vec![0; 9]].concat();
+        assert_eq!(parse(ETHERNET, &bytes).unwrap().payload, b"hello");
+    }
+
+    #[test]
+    fn frames_without_tcp_have_their_reasons() {
+        let udp = {
+            let mut bytes = Vec::new();
+            let builder = PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64).udp(53, 53);
+            builder.write(&mut bytes, b"hello").unwrap();
+            bytes
+        };
+        let mut fragment =
+            ip_packet(PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64).tcp(4000, 80, 7, 100));
+        fragment[6] = 0x20;
+        let arp = [&[0; 12][..], &EtherType::ARP.0.to_be_bytes(), &[0; 28]].concat();
+        let cases: &[(u16, &[u8], FrameReason)] = &[
+            (101, &udp, FrameReason::NotTcp),
+            (101, &fragment, FrameReason::Fragment),
+            (101, &[0x50; 40], FrameReason::NotIp),
+            (1, &arp, FrameReason::NotIp),
+            (0, &[1, 2, 3, 4, 5], FrameReason::NotIp),
+            (105, &ethernet(), FrameReason::LinkType),
+            (113, &[0; 15], FrameReason::Truncated),
+            (276, &[8], FrameReason::Truncated),
+            (0, &[2, 0, 0], FrameReason::Truncated),
+        ];
+        for (link_type, bytes, reason) in cases {
+            assert_eq!(parse(LinkType(*link_type), bytes), Err(*reason), "link type {link_type}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_parsed_or_refused(
+            link_type in prop::sample::select(&LINK_TYPES[..]),
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            wire_len: u32,
+        ) {
+            check(&Frame { link_type: LinkType(link_type), bytes: &bytes, wire_len });
+        }
+
+        #[test]
+        fn any_damage_and_any_cut_is_parsed_or_refused(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut in 0_usize..80,
+            wire_len in 0_u32..100,
+        ) {
+            let mut bytes = ethernet();
+            for (at, value) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            bytes.truncate(cut);
+            check(&Frame { link_type: ETHERNET, bytes: &bytes, wire_len });
+        }
+    }
+
+    fn check(frame: &Frame<'_>) {
+        if let Ok(packet) = frame.parse() {
+            assert!(packet.payload.len() <= usize::try_from(packet.payload_len).unwrap());
+        }
+    }
+
+    fn parse(link_type: LinkType, bytes: &[u8]) -> Result<TcpPacket<'_>, FrameReason> {
+        Frame { link_type, bytes, wire_len: 0 }.parse()
+    }
+
+    fn ethernet() -> Vec<u8> {
+        ip_packet(
+            PacketBuilder::ethernet2([1; 6], [2; 6])
+                .ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64)
+                .tcp(4000, 80, 7, 100),
+        )
+    }
+
+    fn ip_packet(builder: PacketBuilderStep<TcpHeader>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        builder.write(&mut bytes, b"hello").unwrap();
+        bytes
+    }
+}

@@ -1,0 +1,345 @@
+//! Enters: one side's byte stream, cut anywhere, gaps included. Leaves: the events of its messages.
+
+use super::{
+    Framing, Refusal, RequestHead, ResponseHead,
+    body::{BodyDecoder, Leniency, Part},
+    head::{is_hopeless_request, is_hopeless_response},
+    head_buffer::{HeadBuffer, Taken},
+};
+use crate::pipeline::{limits::Limits, message::ReplyTo};
+
+/// One step through a byte stream. `'i` is the input's lifetime, `H` the type of a head.
+///
+/// Each [`Event::Start`] is followed by exactly one of [`Event::End`], [`Event::Refused`], [`GapEffect::Lost`],
+/// [`EndEffect::Complete`] and [`EndEffect::Truncated`], unless the decoder is reset.
+#[derive(Debug)]
+pub enum Event<'i, H> {
+    /// All input was consumed.
+    NeedMore,
+    /// The first byte of a message comes next. Nothing of it was consumed, only empty lines before it.
+    Start,
+    /// The head, whole.
+    Head(H),
+    /// Bytes of the content; never empty.
+    Content(&'i [u8]),
+    /// Bytes of the body that are not content: chunk-size lines, the CRLF behind each chunk, trailers. Never empty.
+    /// Content and framing, in the order given, are the body as sent.
+    Framing(&'i [u8]),
+    /// The message is complete.
+    End,
+    /// The byte stream is not understood from here on: input is swallowed until the decoder is reset.
+    Refused(Refusal),
+}
+
+/// What a gap means for the message it falls into.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum GapEffect {
+    /// It lies inside content of known length and was stepped over: the message is damaged, the decoder in step.
+    InBody,
+    /// The message is damaged and its end unknown: input is swallowed until the decoder is reset.
+    Lost,
+    /// No message was under way. The gap may hide one, or the first part of one: the decoder takes the next byte for
+    /// the start of a message unless the caller looks for it first.
+    Between,
+    /// The decoder swallows this byte stream anyway: refused, lost, finished or a tunnel.
+    Ignored,
+}
+
+/// What the end of a byte stream means for the message it falls into.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EndEffect {
+    /// No message was under way.
+    Clean,
+    /// The message is complete with it: a response that ends with the connection.
+    Complete,
+    /// The message lacks its end.
+    Truncated,
+}
+
+/// Decodes the requests of one client.
+///
+/// After a request that closes the connection input is swallowed, as the server does.
+#[derive(Debug)]
+pub struct RequestDecoder {
+    head: HeadBuffer,
+    machine: Machine,
+}
+
+impl RequestDecoder {
+    /// A decoder between messages.
+    #[must_use]
+    pub const fn new(limits: &Limits) -> Self {
+        Self {
+            head: HeadBuffer::new(limits.head_bytes),
+            machine: Machine::new(limits.chunk_line_bytes, Leniency::Strict),
+        }
+    }
+
+    /// Takes the next event off `input`. To be called until it gives [`Event::NeedMore`], with empty input too: the
+    /// end of a message is an event that consumes nothing.
+    ///
+    /// A head that lies whole in `input` is borrowed from there. One with [`Framing::Ambiguous`] is given, and
+    /// refused by the next call.
+    pub fn poll<'d, 'i: 'd>(&'d mut self, input: &mut &'i [u8]) -> Event<'i, RequestHead<'d>> {
+        let Self { head, machine } = self;
+        if machine.phase != Phase::Head {
+            head.release();
+            return machine.poll(input);
+        }
+        match head.take(input, is_hopeless_request) {
+            Taken::NeedMore => Event::NeedMore,
+            Taken::Refused(refusal) => machine.refuse(refusal),
+            Taken::Whole(raw) => match RequestHead::parse(raw) {
+                Ok(head) => {
+                    let after = if head.facts.keep_alive { Phase::Between } else { Phase::Finished };
+                    machine.begin_body(head.facts.framing, after);
+                    Event::Head(head)
+                }
+                Err(refusal) => machine.refuse(refusal),
+            },
+        }
+    }
+
+    /// Steps over `len` bytes that were not seen.
+    pub fn handle_gap(&mut self, len: u64) -> GapEffect {
+        self.machine.handle_gap(len)
+    }
+
+    /// Notes that no more bytes will come.
+    pub fn handle_end(&mut self) -> EndEffect {
+        self.machine.handle_end()
+    }
+
+    /// Whether no message is under way: the next byte starts one, or is swallowed.
+    #[must_use]
+    pub const fn is_between_messages(&self) -> bool {
+        self.machine.is_between_messages()
+    }
+
+    /// Bytes of content still to come, where the head gave the length; `None` in a head and for chunked bodies.
+    #[must_use]
+    pub const fn body_left(&self) -> Option<u64> {
+        self.machine.body_left()
+    }
+
+    /// Forgets the message under way, if any: the next byte starts one.
+    pub fn reset(&mut self) {
+        self.head.release();
+        self.machine.phase = Phase::Between;
+    }
+
+    /// Heap memory in bytes. At most the limit of a head, rounded up by the allocator's growth.
+    #[must_use]
+    pub const fn bytes_held(&self) -> usize {
+        self.head.bytes_held()
+    }
+}
+
+/// Decodes the responses of one server, live or shadow.
+///
+/// An interim response is a message of its own, see [`super::ResponseFacts::interim`]. After a response that closes
+/// the connection, and in a tunnel, input is swallowed.
+#[derive(Debug)]
+pub struct ResponseDecoder {
+    head: HeadBuffer,
+    machine: Machine,
+}
+
+impl ResponseDecoder {
+    /// A decoder between messages.
+    #[must_use]
+    pub const fn new(limits: &Limits) -> Self {
+        Self {
+            head: HeadBuffer::new(limits.head_bytes),
+            machine: Machine::new(limits.chunk_line_bytes, Leniency::Lenient),
+        }
+    }
+
+    /// Takes the next event off `input`, see [`RequestDecoder::poll`]. `reply_to` is the request that the response
+    /// under way answers; it is looked at when the head is complete.
+    pub fn poll<'d, 'i: 'd>(
+        &'d mut self,
+        input: &mut &'i [u8],
+        reply_to: ReplyTo,
+    ) -> Event<'i, ResponseHead<'d>> {
+        let Self { head, machine } = self;
+        if machine.phase != Phase::Head {
+            head.release();
+            return machine.poll(input);
+        }
+        match head.take(input, is_hopeless_response) {
+            Taken::NeedMore => Event::NeedMore,
+            Taken::Refused(refusal) => machine.refuse(refusal),
+            Taken::Whole(raw) => match ResponseHead::parse(raw, reply_to) {
+                Ok(head) => {
+                    let after = match head.facts {
+                        facts if facts.tunnel => Phase::Tunnel,
+                        facts if facts.interim || facts.keep_alive => Phase::Between,
+                        _ => Phase::Finished,
+                    };
+                    machine.begin_body(head.facts.framing, after);
+                    Event::Head(head)
+                }
+                Err(refusal) => machine.refuse(refusal),
+            },
+        }
+    }
+
+    /// Steps over `len` bytes that were not seen.
+    pub fn handle_gap(&mut self, len: u64) -> GapEffect {
+        self.machine.handle_gap(len)
+    }
+
+    /// Notes that no more bytes will come.
+    pub fn handle_end(&mut self) -> EndEffect {
+        self.machine.handle_end()
+    }
+
+    /// Whether no message is under way: the next byte starts one, or is swallowed.
+    #[must_use]
+    pub const fn is_between_messages(&self) -> bool {
+        self.machine.is_between_messages()
+    }
+
+    /// Whether the connection speaks another protocol: after 101, or a 2xx to CONNECT.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        self.machine.phase == Phase::Tunnel
+    }
+
+    /// Bytes of content still to come, where the head gave the length; `None` in a head, for chunked bodies and for
+    /// those that end with the connection.
+    #[must_use]
+    pub const fn body_left(&self) -> Option<u64> {
+        self.machine.body_left()
+    }
+
+    /// Forgets the message under way, if any: the next byte starts one.
+    pub fn reset(&mut self) {
+        self.head.release();
+        self.machine.phase = Phase::Between;
+    }
+
+    /// Heap memory in bytes. At most the limit of a head, rounded up by the allocator's growth.
+    #[must_use]
+    pub const fn bytes_held(&self) -> usize {
+        self.head.bytes_held()
+    }
+}
+
+/// What both decoders do outside of a head.
+#[derive(Debug)]
+struct Machine {
+    phase: Phase,
+    /// The phase behind the body under way.
+    after: Phase,
+    body: BodyDecoder,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    /// The next byte starts a message.
+    Between,
+    /// In a head.
+    Head,
+    /// In a body, which may have ended without [`Event::End`] having been given.
+    Body,
+    /// The head was given and cannot be relied on.
+    Ambiguous,
+    /// Refused or lost: input is swallowed.
+    Lost,
+    /// The last message of the connection was complete: input is swallowed.
+    Finished,
+    /// Another protocol: input is swallowed.
+    Tunnel,
+}
+
+impl Machine {
+    const fn new(line_limit: usize, leniency: Leniency) -> Self {
+        Self { phase: Phase::Between, after: Phase::Between, body: BodyDecoder::new(line_limit, leniency) }
+    }
+
+    /// The next event outside of a head.
+    fn poll<'i, H>(&mut self, input: &mut &'i [u8]) -> Event<'i, H> {
+        match self.phase {
+            Phase::Between => {
+                // RFC 9112 section 2.2: empty lines before a start line are ignored.
+                while let [b'\r' | b'\n', rest @ ..] = *input {
+                    *input = rest;
+                }
+                if input.is_empty() {
+                    return Event::NeedMore;
+                }
+                self.phase = Phase::Head;
+                Event::Start
+            }
+            Phase::Body => match self.body.decode(input) {
+                Part::NeedMore => Event::NeedMore,
+                Part::Content(bytes) => Event::Content(bytes),
+                Part::Framing(bytes) => Event::Framing(bytes),
+                Part::Complete => {
+                    self.phase = self.after;
+                    Event::End
+                }
+                Part::Refused(refusal) => self.refuse(refusal),
+            },
+            Phase::Ambiguous => self.refuse(Refusal::AmbiguousFraming),
+            Phase::Head | Phase::Lost | Phase::Finished | Phase::Tunnel => {
+                *input = &[];
+                Event::NeedMore
+            }
+        }
+    }
+
+    const fn refuse<'i, H>(&mut self, refusal: Refusal) -> Event<'i, H> {
+        self.phase = Phase::Lost;
+        Event::Refused(refusal)
+    }
+
+    const fn begin_body(&mut self, framing: Framing, after: Phase) {
+        self.body.begin(framing);
+        self.after = after;
+        self.phase = match framing {
+            Framing::Ambiguous => Phase::Ambiguous,
+            Framing::None | Framing::Length(_) | Framing::Chunked | Framing::UntilClose => Phase::Body,
+        };
+    }
+
+    fn handle_gap(&mut self, len: u64) -> GapEffect {
+        match self.phase {
+            Phase::Between => GapEffect::Between,
+            Phase::Body if self.body.skip(len) => GapEffect::InBody,
+            Phase::Head | Phase::Body | Phase::Ambiguous => {
+                self.phase = Phase::Lost;
+                GapEffect::Lost
+            }
+            Phase::Lost | Phase::Finished | Phase::Tunnel => GapEffect::Ignored,
+        }
+    }
+
+    fn handle_end(&mut self) -> EndEffect {
+        let effect = match self.phase {
+            Phase::Body if self.body.is_until_close() || self.body.is_complete() => EndEffect::Complete,
+            Phase::Head | Phase::Body | Phase::Ambiguous => EndEffect::Truncated,
+            Phase::Between | Phase::Lost | Phase::Finished | Phase::Tunnel => EndEffect::Clean,
+        };
+        self.phase = Phase::Finished;
+        effect
+    }
+
+    const fn is_between_messages(&self) -> bool {
+        matches!(self.phase, Phase::Between | Phase::Finished)
+    }
+
+    const fn body_left(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Body => self.body.left(),
+            Phase::Between
+            | Phase::Head
+            | Phase::Ambiguous
+            | Phase::Lost
+            | Phase::Finished
+            | Phase::Tunnel => None,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Enters: field lines, one by one. Leaves: what they say about framing and the connection.
+
+use super::head::Version;
+use super::trim_whitespace;
+use crate::pipeline::message::ReplyTo;
+
+/// How the end of a message's body is known (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Framing {
+    /// There is no body.
+    None,
+    /// So many bytes; may be 0.
+    Length(u64),
+    /// Chunked transfer coding.
+    Chunked,
+    /// A response that ends with the connection.
+    UntilClose,
+    /// Two readers could disagree: the message is refused right after its head.
+    Ambiguous,
+}
+
+/// What the field lines of one head say, as far as a decoder or a decision needs to know.
+#[derive(Debug, Default)]
+pub(super) struct Fields<'a> {
+    length: Length,
+    codings: Codings,
+    pub(super) has_close: bool,
+    has_keep_alive: bool,
+    pub(super) has_upgrade: bool,
+    pub(super) expects_continue: bool,
+    pub(super) has_mirror_id: bool,
+    pub(super) host: Option<&'a [u8]>,
+}
+
+/// What all Content-Length lines say together.
+#[derive(Clone, Copy, Debug, Default)]
+enum Length {
+    #[default]
+    Absent,
+    /// One line with one number.
+    Once(u64),
+    /// The same number several times: valid in a response (RFC 9112 section 6.3, rule 5).
+    Repeated(u64),
+    Invalid,
+}
+
+/// What all Transfer-Encoding lines say together.
+#[derive(Debug, Default)]
+struct Codings {
+    lines: u32,
+    chunked: u32,
+    last_is_chunked: bool,
+    has_empty: bool,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn note(&mut self, name: &[u8], value: &'a [u8]) {
+        // The length alone rules out most names.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => self.host = self.host.or(Some(value)),
+            6 if name.eq_ignore_ascii_case(b"expect") => {
+                self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+            }
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.has_upgrade = true,
+            10 if name.eq_ignore_ascii_case(b"connection") => self.note_connection(value),
+            11 if name.eq_ignore_ascii_case(b"x-mirror-id") => self.has_mirror_id = true,
+            14 if name.eq_ignore_ascii_case(b"content-length") => self.length.note(value),
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.codings.note(value),
+            _ => {}
+        }
+    }
+
+    fn note_connection(&mut self, value: &[u8]) {
+        for option in value.split(|byte| *byte == b',').map(trim_whitespace) {
+            self.has_close |= option.eq_ignore_ascii_case(b"close");
+            self.has_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+
+    /// RFC 9112 section 9.3.
+    pub(super) const fn keep_alive(&self, version: Version) -> bool {
+        match version {
+            _ if self.has_close => false,
+            Version::Http10 => self.has_keep_alive,
+            Version::Http11 => true,
+        }
+    }
+
+    /// RFC 9112 section 6.3, read strictly: whatever servers are known to read in two ways is ambiguous, also where
+    /// the RFC allows to repair it.
+    pub(super) const fn request_framing(&self, version: Version) -> Framing {
+        let codings = &self.codings;
+        match (codings.lines, self.length) {
+            (0, Length::Absent) => Framing::None,
+            (0, Length::Once(len)) => Framing::Length(len),
+            (1, Length::Absent)
+                if matches!(version, Version::Http11)
+                    && codings.chunked == 1
+                    && codings.last_is_chunked
+                    && !codings.has_empty =>
+            {
+                Framing::Chunked
+            }
+            _ => Framing::Ambiguous,
+        }
+    }
+
+    /// RFC 9112 section 6.3.
+    pub(super) const fn response_framing(&self, version: Version, status: u16, reply_to: ReplyTo) -> Framing {
+        let codings = &self.codings;
+        match (reply_to, status) {
+            // Rules 1 and 2.
+            (ReplyTo::Head, _) | (_, 100..=199 | 204 | 304) | (ReplyTo::Connect, 200..=299) => {
+                return Framing::None;
+            }
+            (ReplyTo::Connect | ReplyTo::Other, _) => {}
+        }
+        match (codings.lines, self.length) {
+            (0, Length::Absent) => Framing::UntilClose,
+            (0, Length::Once(len) | Length::Repeated(len)) => Framing::Length(len),
+            (0, Length::Invalid) => Framing::Ambiguous,
+            // Section 6.1: a coding in a response of HTTP/1.0 is faulty, and clients differ in what they do with it.
+            _ if matches!(version, Version::Http10) => Framing::Ambiguous,
+            // Rules 3 and 4: a transfer coding overrides a length.
+            _ if codings.chunked == 1 && codings.last_is_chunked => Framing::Chunked,
+            _ if codings.chunked == 0 => Framing::UntilClose,
+            _ => Framing::Ambiguous,
+        }
+    }
+}
+
+impl Length {
+    fn note(&mut self, value: &[u8]) {
+        for number in value.split(|byte| *byte == b',').map(trim_whitespace) {
+            *self = match (*self, parse_decimal(number)) {
+                (Self::Absent, Some(len)) => Self::Once(len),
+                (Self::Once(known) | Self::Repeated(known), Some(len)) if known == len => Self::Repeated(len),
+                (Self::Absent | Self::Once(_) | Self::Repeated(_) | Self::Invalid, _) => Self::Invalid,
+            };
+        }
+    }
+}
+
+impl Codings {
+    fn note(&mut self, value: &[u8]) {
+        self.lines = self.lines.saturating_add(1);
+        for coding in value.split(|byte| *byte == b',').map(trim_whitespace) {
+            self.last_is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+            self.chunked = self.chunked.saturating_add(u32::from(self.last_is_chunked));
+            self.has_empty |= coding.is_empty();
+        }
+    }
+}
+
+/// Digits and nothing else. `None` for an empty string, a sign, a space, or a number above `u64::MAX`.
+fn parse_decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}

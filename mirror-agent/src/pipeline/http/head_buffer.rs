@@ -1,0 +1,122 @@
+//! Enters: the bytes of a head, cut anywhere. Leaves: the head in one piece.
+
+use super::{Refusal, find_line_feed};
+
+/// Finds the end of a head. Holds bytes only where the head does not lie whole in one input, and looks at each byte
+/// once however small the pieces are.
+#[derive(Debug)]
+pub(super) struct HeadBuffer {
+    /// The head so far, where it did not lie whole in one input; else without an allocation.
+    held: Vec<u8>,
+    /// Bytes of the line that is not complete yet, its CR included.
+    line_len: usize,
+    /// The last byte seen; significant where `line_len` is not 0.
+    last: u8,
+    /// Whether the start line was looked at when it was complete.
+    start_line: StartLine,
+    /// Longest head in bytes, inclusive.
+    limit: usize,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum StartLine {
+    /// Nothing was held yet.
+    Unseen,
+    /// Its first bytes were held and can become a start line.
+    Begun,
+    /// It is complete and good.
+    Good,
+}
+
+/// What became of a piece.
+#[derive(Debug)]
+pub(super) enum Taken<'a> {
+    /// The piece was consumed, the head goes on.
+    NeedMore,
+    /// The head, in one piece.
+    Whole(&'a [u8]),
+    /// The head cannot become one that is accepted.
+    Refused(Refusal),
+}
+
+impl HeadBuffer {
+    pub(super) const fn new(limit: usize) -> Self {
+        Self { held: Vec::new(), line_len: 0, last: 0, start_line: StartLine::Unseen, limit }
+    }
+
+    /// Takes bytes off `input` up to the end of the head. `is_hopeless` looks at the first bytes of a head that is
+    /// not complete, so that what is no HTTP is refused before the limit is reached.
+    pub(super) fn take<'d, 'i: 'd>(
+        &'d mut self,
+        input: &mut &'i [u8],
+        is_hopeless: fn(&[u8]) -> bool,
+    ) -> Taken<'d> {
+        let bytes = *input;
+        let end = self.find_end(bytes);
+        let piece_len = end.unwrap_or(bytes.len());
+        if self.held.len().saturating_add(piece_len) > self.limit {
+            return Taken::Refused(Refusal::HeadTooLarge);
+        }
+        let (piece, rest) = bytes.split_at_checked(piece_len).unwrap_or((bytes, &[]));
+        *input = rest;
+        if end.is_some() && self.held.is_empty() {
+            return Taken::Whole(piece);
+        }
+        self.held.extend_from_slice(piece);
+        if end.is_some() {
+            return Taken::Whole(&self.held);
+        }
+        if self.is_hopeless(piece, is_hopeless) {
+            Taken::Refused(Refusal::Malformed)
+        } else {
+            Taken::NeedMore
+        }
+    }
+
+    /// Forgets the head and frees what it took.
+    pub(super) fn release(&mut self) {
+        if self.held.capacity() != 0 {
+            self.held = Vec::new();
+        }
+        self.line_len = 0;
+        self.start_line = StartLine::Unseen;
+    }
+
+    /// Heap memory in bytes.
+    pub(super) const fn bytes_held(&self) -> usize {
+        self.held.capacity()
+    }
+
+    /// Position behind the empty line that ends the head, if it lies in `bytes`, which continue what was searched
+    /// before. A line feed without carriage return counts: whether it is allowed is for the parser to say.
+    fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut rest = bytes;
+        while let Some(line_feed) = find_line_feed(rest) {
+            let (line, after) = rest.split_at_checked(line_feed)?;
+            let last = line.last().copied().unwrap_or(self.last);
+            let line_len = self.line_len.saturating_add(line.len());
+            self.line_len = 0;
+            rest = after.get(1..)?;
+            if line_len == 0 || (line_len == 1 && last == b'\r') {
+                return Some(bytes.len().saturating_sub(rest.len()));
+            }
+        }
+        self.line_len = self.line_len.saturating_add(rest.len());
+        self.last = rest.last().copied().unwrap_or(self.last);
+        None
+    }
+
+    /// Looks at the start line twice at most: at its first piece and when it is complete.
+    fn is_hopeless(&mut self, piece: &[u8], is_hopeless: fn(&[u8]) -> bool) -> bool {
+        let due = match self.start_line {
+            StartLine::Unseen => true,
+            StartLine::Begun => find_line_feed(piece).is_some(),
+            StartLine::Good => false,
+        };
+        if !due {
+            return false;
+        }
+        self.start_line = if find_line_feed(piece).is_some() { StartLine::Good } else { StartLine::Begun };
+        is_hopeless(&self.held)
+    }
+}

@@ -1,0 +1,208 @@
+//! Enters: the first bytes of a stream, or of a segment. Leaves: what they are.
+
+use super::{Method, Version, find_line_feed, is_target_byte, is_token_byte};
+
+/// What the first bytes of a client's byte stream are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sniff {
+    /// A request of HTTP/1.x.
+    Request,
+    /// A response of HTTP/1.x: the sides are the other way round.
+    Response,
+    /// Too few bytes to say; more can still make it any of the others.
+    Partial,
+    /// A TLS record.
+    Tls,
+    /// The connection preface of HTTP/2 with prior knowledge.
+    Http2,
+    /// A PROXY protocol header, version 1 or 2: what it announces begins behind it.
+    Proxy {
+        /// Length of the whole header in bytes. Not all of them need to be there yet.
+        len: usize,
+    },
+    /// None of these.
+    NotHttp,
+}
+
+/// Tells what a client's byte stream is from its first bytes. Empty lines before a start line are tolerated.
+#[must_use]
+pub fn classify(bytes: &[u8]) -> Sniff {
+    if let Some(sniff) = classify_proxy(bytes) {
+        return sniff;
+    }
+    let mut start = bytes;
+    while let [b'\r' | b'\n', rest @ ..] = start {
+        start = rest;
+    }
+    match start {
+        [] => Sniff::Partial,
+        [0x14..=0x17, ..] => classify_tls(start),
+        _ if HTTP2_PREFACE.starts_with(start) && start.len() < HTTP2_PREFACE_LINE => Sniff::Partial,
+        _ if shares_prefix(start, HTTP2_PREFACE) => Sniff::Http2,
+        [b'H', b'T', b'T', b'P', b'/', ..] => classify_response(start),
+        _ => classify_request(start),
+    }
+}
+
+/// Whether a request starts at the first of `bytes`, judged so strictly that the middle of a body hardly ever
+/// passes: for streams whose start was missed, and after gaps.
+///
+/// The whole request line must be there. Where `bytes` end before it does, only known methods and common forms of
+/// the target are accepted.
+#[must_use]
+pub fn strict_request_start(bytes: &[u8]) -> bool {
+    let Some((method, rest)) = split_word(bytes) else { return false };
+    let has_known_shape = (3..=20).contains(&method.len())
+        && method.iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'-' | b'_'));
+    if !has_known_shape {
+        return false;
+    }
+    if let Some(line_feed) = find_line_feed(rest) {
+        let line = rest.get(..line_feed).and_then(|line| line.strip_suffix(b"\r"));
+        return line.and_then(split_word).is_some_and(|(target, version)| {
+            !target.is_empty() && target.iter().copied().all(is_target_byte) && parse_version(version)
+        });
+    }
+    let (target, version) = split_word(rest).unwrap_or((rest, b""));
+    let line_end: [&[u8]; 2] = [b"HTTP/1.0\r", b"HTTP/1.1\r"];
+    Method::from_bytes(method) != Method::Other
+        && TARGET_STARTS.iter().any(|start| target.starts_with(start))
+        && target.iter().copied().all(is_target_byte)
+        && line_end.iter().any(|end| end.starts_with(version))
+}
+
+/// The status code, if a response starts at the first of `bytes`.
+#[must_use]
+pub fn response_start(bytes: &[u8]) -> Option<u16> {
+    let [minor, b' ', code @ ..] = bytes.strip_prefix(b"HTTP/1.")? else { return None };
+    let (digits, rest) = code.split_first_chunk::<3>()?;
+    let ends = matches!(rest, [] | [b' ' | b'\r' | b'\n', ..]);
+    if !ends || !minor.is_ascii_digit() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// RFC 9113 section 3.4.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Its first line alone says enough.
+const HTTP2_PREFACE_LINE: usize = b"PRI * HTTP/2.0".len();
+
+/// How targets begin: origin and asterisk form, absolute form.
+const TARGET_STARTS: [&[u8]; 3] = [b"/", b"*", b"http"];
+
+/// A request line of which this many bytes fit, with a known method, is believed before its end is there: targets of
+/// some kilobytes are common, and waiting for the rest would only hold bytes.
+const CREDIBLE_LINE_BYTES: usize = 256;
+
+/// Longest method believed in bytes; the longest registered one has 17.
+const METHOD_BYTES: usize = 32;
+
+/// The signature of the PROXY protocol, version 2.
+const PROXY_V2: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// Longest header of the PROXY protocol, version 1, in bytes, CRLF included.
+const PROXY_V1_BYTES: usize = 107;
+
+/// How a version 1 header begins.
+const PROXY_V1: [&[u8]; 3] = [b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN"];
+
+fn classify_proxy(bytes: &[u8]) -> Option<Sniff> {
+    if bytes.starts_with(PROXY_V2) {
+        let Some((fixed, _)) = bytes.split_first_chunk::<16>() else { return Some(Sniff::Partial) };
+        let [.., version_command, _, len_high, len_low] = *fixed;
+        let len = usize::from(u16::from_be_bytes([len_high, len_low]));
+        let is_known = version_command >> 4 == 2;
+        return Some(if is_known { Sniff::Proxy { len: len.saturating_add(16) } } else { Sniff::NotHttp });
+    }
+    if !bytes.is_empty() && PROXY_V2.starts_with(bytes) {
+        return Some(Sniff::Partial);
+    }
+    if bytes.len() > 3 && PROXY_V1.iter().any(|start| start.starts_with(bytes)) {
+        return Some(Sniff::Partial);
+    }
+    if !PROXY_V1.iter().any(|start| bytes.starts_with(start)) {
+        return None;
+    }
+    let longest = bytes.get(..PROXY_V1_BYTES).unwrap_or(bytes);
+    Some(match find_line_feed(longest).and_then(|line_feed| longest.get(..line_feed)) {
+        Some(line) if line.ends_with(b"\r") => Sniff::Proxy { len: line.len().saturating_add(1) },
+        None if longest.len() < PROXY_V1_BYTES => Sniff::Partial,
+        Some(_) | None => Sniff::NotHttp,
+    })
+}
+
+/// The record header of TLS: content type, then version 3.0 to 3.4 (RFC 8446 section 5.1).
+const fn classify_tls(bytes: &[u8]) -> Sniff {
+    match bytes {
+        [_, 3, 0..=4, ..] => Sniff::Tls,
+        [_] | [_, 3] => Sniff::Partial,
+        _ => Sniff::NotHttp,
+    }
+}
+
+fn classify_response(bytes: &[u8]) -> Sniff {
+    if response_start(bytes).is_some() {
+        return Sniff::Response;
+    }
+    let pattern = b"HTTP/1.0 000";
+    let fits = bytes.iter().zip(pattern).all(|(byte, expected)| match expected {
+        b'0' => byte.is_ascii_digit(),
+        _ => byte == expected,
+    });
+    if fits && bytes.len() < pattern.len() { Sniff::Partial } else { Sniff::NotHttp }
+}
+
+fn classify_request(bytes: &[u8]) -> Sniff {
+    let method_len = bytes.iter().take_while(|byte| is_token_byte(**byte)).count();
+    let Some((method, rest)) = bytes.split_at_checked(method_len) else { return Sniff::NotHttp };
+    if method.is_empty() || method.len() > METHOD_BYTES {
+        return Sniff::NotHttp;
+    }
+    let rest = match rest {
+        [] => return Sniff::Partial,
+        [b' ', rest @ ..] => rest,
+        _ => return Sniff::NotHttp,
+    };
+    let target_len = rest.iter().take_while(|byte| is_target_byte(**byte)).count();
+    let Some((target, rest)) = rest.split_at_checked(target_len) else { return Sniff::NotHttp };
+    match rest {
+        [] if bytes.len() >= CREDIBLE_LINE_BYTES => {
+            let is_credible = Method::from_bytes(method) != Method::Other
+                && TARGET_STARTS.iter().any(|start| target.starts_with(start));
+            if is_credible { Sniff::Request } else { Sniff::Partial }
+        }
+        [] => Sniff::Partial,
+        [b' ', version @ ..] if !target.is_empty() => classify_version(version),
+        _ => Sniff::NotHttp,
+    }
+}
+
+/// What a request line is that goes on with `version`.
+fn classify_version(version: &[u8]) -> Sniff {
+    let versions = [Version::Http10.as_str().as_bytes(), Version::Http11.as_str().as_bytes()];
+    if versions.iter().any(|known| known.starts_with(version) && known.len() > version.len()) {
+        return Sniff::Partial;
+    }
+    let after = versions.iter().find_map(|known| version.strip_prefix(*known));
+    match after {
+        Some([] | [b'\r' | b'\n', ..]) => Sniff::Request,
+        Some(_) | None => Sniff::NotHttp,
+    }
+}
+
+/// Whether one begins with the other.
+fn shares_prefix(bytes: &[u8], other: &[u8]) -> bool {
+    bytes.iter().zip(other).all(|(byte, expected)| byte == expected)
+}
+
+/// What stands before and behind the first space.
+fn split_word(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (word, rest) = bytes.split_at_checked(bytes.iter().position(|byte| *byte == b' ')?)?;
+    Some((word, rest.get(1..)?))
+}
+
+fn parse_version(bytes: &[u8]) -> bool {
+    matches!(bytes, b"HTTP/1.0" | b"HTTP/1.1")
+}

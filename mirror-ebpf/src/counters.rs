@@ -1,0 +1,19 @@
+//! Enters: what happened to a segment. Leaves: its counter raised by one.
+
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::macros::btf_map;
+use mirror_common::Counter;
+
+/// [`mirror_common::maps::map::COUNTERS`].
+#[btf_map]
+static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
+
+/// Raises a counter of this CPU.
+#[inline(always)]
+pub(crate) fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: a per-CPU slot is written by nobody else while the program runs, which the kernel does not move to
+        // another CPU, and the agent only reads.
+        unsafe { *value += 1 }
+    }
+}

@@ -1,0 +1,261 @@
+//! Enters: the context of a TC program. Leaves: bytes and metadata of its packet, read only.
+//!
+//! All raw access to a packet is here. Direct access is by single machine loads written out, for two reasons: the
+//! compiler may not assume an alignment that a driver does not promise, and it may not take the address apart again
+//! after the bounds check, which verifiers before 6.12 do not follow.
+
+use core::ffi::c_void;
+use core::ptr;
+
+use aya_ebpf::bindings::{__sk_buff, bpf_hdr_start_off};
+use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative};
+use mirror_common::packet::PacketBytes;
+
+/// The packet that the program runs for.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb {
+    raw: *mut __sk_buff,
+}
+
+/// Reads one field of the context. The verifier wants each as a load of its own size at its own offset.
+macro_rules! field {
+    ($skb:expr, $field:ident) => {
+        // SAFETY: the context of a TC program is valid while the program runs, and every field of it read here is
+        // an aligned integer of the kernel's interface.
+        unsafe { ptr::read_volatile(&raw const (*$skb.raw).$field) }
+    };
+}
+
+impl Skb {
+    /// Takes the context as the kernel gave it to the entry point.
+    #[inline(always)]
+    pub(crate) fn new(raw: *mut __sk_buff) -> Self {
+        Self { raw }
+    }
+
+    /// Length of the packet in bytes, in its linear part and beyond.
+    #[inline(always)]
+    pub(crate) fn len(self) -> u32 {
+        field!(self, len)
+    }
+
+    /// The socket mark.
+    #[inline(always)]
+    pub(crate) fn mark(self) -> u32 {
+        field!(self, mark)
+    }
+
+    /// Index of the interface.
+    #[inline(always)]
+    pub(crate) fn ifindex(self) -> u32 {
+        field!(self, ifindex)
+    }
+
+    /// The EtherType that the stack goes by, in network byte order: that of an inline VLAN tag where there is one.
+    #[inline(always)]
+    pub(crate) fn protocol_be(self) -> u16 {
+        field!(self, protocol) as u16
+    }
+
+    /// Control information of a VLAN tag that is not in the bytes.
+    #[inline(always)]
+    pub(crate) fn offloaded_tag(self) -> Option<u16> {
+        if field!(self, vlan_present) == 0 { None } else { Some(field!(self, vlan_tci) as u16) }
+    }
+
+    /// The bytes that can be reached without a helper.
+    #[inline(always)]
+    pub(crate) fn linear(self) -> Linear {
+        Linear { data: u64::from(field!(self, data)), end: u64::from(field!(self, data_end)), skb: self }
+    }
+
+    /// Copies `len` bytes of the packet at `offset` to `to`; whether they were there.
+    ///
+    /// # Safety
+    ///
+    /// `to` is valid for writes of `len` bytes.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_to(self, offset: u32, to: *mut u8, len: u32) -> bool {
+        // SAFETY: the context is valid (see `field`), the caller vouches for `to`.
+        unsafe { bpf_skb_load_bytes(self.raw.cast(), offset, to.cast(), len) == 0 }
+    }
+
+    /// The first bytes of what the stack takes for the network header.
+    #[inline(always)]
+    pub(crate) fn network_header(self) -> Option<[u8; 16]> {
+        let mut bytes = [0; 16];
+        // SAFETY: the context is valid (see `field`) and `bytes` is as long as is said.
+        let result = unsafe {
+            bpf_skb_load_bytes_relative(
+                self.raw.cast::<c_void>(),
+                0,
+                bytes.as_mut_ptr().cast(),
+                16,
+                bpf_hdr_start_off::BPF_HDR_START_NET,
+            )
+        };
+        (result == 0).then_some(bytes)
+    }
+}
+
+impl PacketBytes for Skb {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        // SAFETY: `bytes` is `N` long.
+        let loaded = unsafe { self.copy_to(offset, bytes.as_mut_ptr(), N as u32) };
+        loaded.then_some(bytes)
+    }
+
+    #[inline(always)]
+    fn wire_len(&self) -> u32 {
+        self.len()
+    }
+}
+
+/// The linear part of a packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Linear {
+    data: u64,
+    end: u64,
+    skb: Skb,
+}
+
+impl Linear {
+    /// The first `N` bytes, from which fields at constant offsets can be read.
+    #[inline(always)]
+    pub(crate) fn first<const N: u64>(self) -> Option<Checked<N>> {
+        if self.data + N > self.end { None } else { Some(Checked { at: self.data }) }
+    }
+}
+
+impl PacketBytes for Linear {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        // No header starts beyond this; a bound is what makes a variable offset acceptable.
+        if offset > 0x0fff {
+            return None;
+        }
+        let at = hide(self.data + u64::from(offset));
+        if at + N as u64 > self.end {
+            return None;
+        }
+        // SAFETY: the `N` bytes from `at` on end before the linear part does, as checked above, and this program
+        // calls no helper that moves them. The copy has the alignment of a byte.
+        Some(unsafe { *(at as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn wire_len(&self) -> u32 {
+        self.skb.len()
+    }
+}
+
+/// `N` bytes of a packet's linear part that are known to be there.
+#[derive(Clone, Copy)]
+pub(crate) struct Checked<const N: u64> {
+    at: u64,
+}
+
+impl<const N: u64> Checked<N> {
+    /// The byte at `OFFSET`.
+    #[inline(always)]
+    pub(crate) fn byte<const OFFSET: u64>(self) -> u8 {
+        const { assert!(OFFSET < N) };
+        // SAFETY: `Linear::first` found `N` bytes at `at`, and `OFFSET` is below `N`.
+        unsafe { raw::byte::<OFFSET>(self.at) as u8 }
+    }
+
+    /// The two bytes at `OFFSET` as they stand, that is in network byte order.
+    #[inline(always)]
+    pub(crate) fn half_be<const OFFSET: u64>(self) -> u16 {
+        const { assert!(OFFSET + 1 < N) };
+        // SAFETY: as in `byte`, for two bytes.
+        unsafe { raw::half::<OFFSET>(self.at) as u16 }
+    }
+}
+
+/// Keeps the compiler from knowing where a value came from.
+#[inline(always)]
+pub(crate) fn hide(value: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut hidden = value;
+        // SAFETY: an assignment of a register to itself.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) hidden, options(pure, nomem, nostack, preserves_flags));
+        }
+        hidden
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    value
+}
+
+/// `len` in a form of which every verifier sees that it is 1 to `max`; `None` where it is not.
+///
+/// Verifiers before 6.12 learn nothing from `len != 0`, and the compiler drops a check that a minimum made earlier has
+/// made true. Hence the detour over `len - 1`, out of the compiler's sight.
+#[inline(always)]
+pub(crate) fn bounded(len: u32, max: u32) -> Option<u32> {
+    let less_one = hide(u64::from(len).wrapping_sub(1));
+    if less_one >= u64::from(max) { None } else { Some((less_one + 1) as u32) }
+}
+
+/// Single loads from memory. The upper bits of the result are zero.
+mod raw {
+    /// Loads the byte at `at + OFFSET`.
+    ///
+    /// # Safety
+    ///
+    /// It is readable.
+    #[cfg(target_arch = "bpf")]
+    #[inline(always)]
+    pub(super) unsafe fn byte<const OFFSET: u64>(at: u64) -> u64 {
+        let value;
+        // SAFETY: the caller's.
+        unsafe {
+            core::arch::asm!("{0} = *(u8 *)({1} + {2})", out(reg) value, in(reg) at, const OFFSET,
+                options(pure, readonly, nostack, preserves_flags));
+        }
+        value
+    }
+
+    /// Loads the two bytes at `at + OFFSET`.
+    ///
+    /// # Safety
+    ///
+    /// They are readable.
+    #[cfg(target_arch = "bpf")]
+    #[inline(always)]
+    pub(super) unsafe fn half<const OFFSET: u64>(at: u64) -> u64 {
+        let value;
+        // SAFETY: the caller's.
+        unsafe {
+            core::arch::asm!("{0} = *(u16 *)({1} + {2})", out(reg) value, in(reg) at, const OFFSET,
+                options(pure, readonly, nostack, preserves_flags));
+        }
+        value
+    }
+
+    /// The same in the host's terms.
+    ///
+    /// # Safety
+    ///
+    /// The byte is readable.
+    #[cfg(not(target_arch = "bpf"))]
+    pub(super) unsafe fn byte<const OFFSET: u64>(at: u64) -> u64 {
+        // SAFETY: the caller's.
+        u64::from(unsafe { *((at + OFFSET) as *const u8) })
+    }
+
+    /// The same in the host's terms.
+    ///
+    /// # Safety
+    ///
+    /// The bytes are readable.
+    #[cfg(not(target_arch = "bpf"))]
+    pub(super) unsafe fn half<const OFFSET: u64>(at: u64) -> u64 {
+        // SAFETY: the caller's.
+        u64::from(unsafe { ((at + OFFSET) as *const u16).read_unaligned() })
+    }
+}
