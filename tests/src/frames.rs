@@ -243,6 +243,25 @@ impl Conversation {
         self.client.0.send(&bytes)
     }
 
+    /// A segment from the client that starts `back` bytes before the next one would, as a retransmission does.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn client_repeats(&mut self, back: u32, payload: &[u8]) -> Result<()> {
+        let next = self.client_seq;
+        self.client_seq = next.wrapping_sub(back);
+        self.client_says(flag::ACK | flag::PSH, payload)?;
+        let beyond = u32::try_from(payload.len())?.saturating_sub(back);
+        self.client_seq = next.wrapping_add(beyond);
+        Ok(())
+    }
+
+    /// Leaves out bytes of the client, as if they had gone another way.
+    pub fn client_skips(&mut self, bytes: u32) {
+        self.client_seq = self.client_seq.wrapping_add(bytes);
+    }
+
     /// A segment from the server.
     ///
     /// # Errors

@@ -12,7 +12,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 
 use crate::sys;
 
@@ -228,6 +231,24 @@ impl Host {
         self.within(|| Ok(nix::net::if_::if_nametoindex(INTERFACE)?))
     }
 
+    /// A figure of the kernel's network statistics, such as `Tcp` `RetransSegs`.
+    ///
+    /// # Errors
+    ///
+    /// There is no such figure.
+    pub fn counter(&self, group: &str, name: &str) -> Result<u64> {
+        self.within(|| {
+            // Each group has two lines: names, then figures.
+            let text = fs::read_to_string("/proc/thread-self/net/snmp")?
+                + &fs::read_to_string("/proc/thread-self/net/netstat")?;
+            let mut lines = text.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(':'));
+            let names = lines.next().context("no such group")?.split_ascii_whitespace();
+            let mut figures = names.zip(lines.next().context("no figures")?.split_ascii_whitespace());
+            let (_, figure) = figures.find(|(found, _)| *found == name).context("no such figure")?;
+            Ok(figure.parse()?)
+        })
+    }
+
     /// How many programs hang on the interface's TCX hooks, ingress and egress together.
     ///
     /// # Errors
@@ -313,6 +334,9 @@ impl Topology {
     /// The first command that is refused.
     pub fn new() -> Result<Self> {
         sweep();
+        // Both ends of thousands of connections may stand in this one process.
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = |role: &str| format!("{PREFIX}{}-{number}-{role}", std::process::id());
         let hub = Namespace::new(name("hub"))?;

@@ -80,6 +80,50 @@ pub struct Scenario {
     _turn: Turn,
 }
 
+/// Hosts and servers before there is an agent.
+#[derive(Debug)]
+pub struct Stage {
+    /// The live service.
+    pub live: Server,
+    /// The shadow.
+    pub shadow: Server,
+    /// The hosts.
+    pub net: Topology,
+    turn: Turn,
+}
+
+impl Stage {
+    /// Starts hosts and servers. What they keep is `record`; `Digest` is for the shadow, live counts.
+    ///
+    /// # Errors
+    ///
+    /// Something does not start.
+    pub fn set(weight: Weight, record: Record) -> Result<Self> {
+        let turn = Turn::take(weight)?;
+        let net = Topology::new()?;
+        let live_record = if record == Record::Digest { Record::Count } else { record };
+        let live = Server::start(&net.live, PORT, live_record)?;
+        let shadow = Server::start(&net.shadow, PORT, record)?;
+        Ok(Self { live, shadow, net, turn })
+    }
+
+    /// The command line of an agent that mirrors live to the shadow.
+    #[must_use]
+    pub fn arguments(&self) -> Arguments {
+        Arguments::new(PORT, self.net.shadow.at_v4(PORT))
+    }
+
+    /// Adds the agent; `options` are added to its command line.
+    ///
+    /// # Errors
+    ///
+    /// It does not start.
+    pub fn with_agent(self, options: &[&str]) -> Result<Scenario> {
+        let agent = Agent::start(&self.net.live, &self.arguments().with(options))?;
+        Ok(Scenario { agent, live: self.live, shadow: self.shadow, net: self.net, _turn: self.turn })
+    }
+}
+
 impl Scenario {
     /// Starts everything; `options` are added to the agent's command line.
     ///
@@ -96,14 +140,7 @@ impl Scenario {
     ///
     /// Something does not start.
     pub fn with_record(weight: Weight, options: &[&str], record: Record) -> Result<Self> {
-        let turn = Turn::take(weight)?;
-        let net = Topology::new()?;
-        let live_record = if record == Record::Digest { Record::Count } else { record };
-        let live = Server::start(&net.live, PORT, live_record)?;
-        let shadow = Server::start(&net.shadow, PORT, record)?;
-        let arguments = Arguments::new(PORT, net.shadow.at_v4(PORT)).with(options);
-        let agent = Agent::start(&net.live, &arguments)?;
-        Ok(Self { agent, live, shadow, net, _turn: turn })
+        Stage::set(weight, record)?.with_agent(options)
     }
 
     /// A client's connection to the live service, over IPv4.

@@ -47,6 +47,8 @@ pub enum Mix {
     GetAndClose,
     /// POST with a body of changing length, now and then chunked.
     Post,
+    /// POST with a body of some 300 KB.
+    Large,
 }
 
 /// Digests of requests that were sent.
@@ -85,7 +87,7 @@ impl Source for Distinct {
     fn write(&mut self, number: u64, out: &mut Vec<u8>) -> bool {
         let start = out.len();
         let method = match (self.mix, number % 8) {
-            (Mix::Post, _) => "POST",
+            (Mix::Post | Mix::Large, _) => "POST",
             (Mix::Safe, 3) => "HEAD",
             (Mix::Safe, 5) => "OPTIONS",
             (Mix::Safe | Mix::GetAndClose, _) => "GET",
@@ -109,8 +111,8 @@ impl Source for Distinct {
                     format!("6;n={number}\r\n012345\r\n3\r\n678\r\n0\r\nX-Sum: {number}\r\n\r\n").as_bytes(),
                 );
             }
-            Mix::Post => {
-                let length = (number * 37 % 3000) as usize;
+            Mix::Post | Mix::Large => {
+                let length = (number * 37 % 3000) as usize + if self.mix == Mix::Large { 300_000 } else { 0 };
                 out.extend_from_slice(format!("Content-Length: {length}\r\n\r\n").as_bytes());
                 out.resize(out.len() + length, b'a' + (number % 26) as u8);
             }
