@@ -1,3 +1,46 @@
 //! Enters: the command line. Leaves: an exit status.
 
-fn main() {}
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use mirror_agent::io::{
+    agent,
+    check::{Readiness, check},
+    cli::{Cli, Command},
+    object::EBPF_OBJECT,
+};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match perform(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            // Nowhere is left to report that standard error cannot be written.
+            drop(writeln!(io::stderr(), "mirror-agent: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(cli: &Cli) -> Result<ExitCode> {
+    let filter =
+        EnvFilter::try_new(&cli.log_level).with_context(|| format!("--log-level {}", cli.log_level))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    match &cli.command {
+        Command::Run(args) => {
+            let books = agent::run(args)?;
+            write!(io::stdout(), "{books}").context("print the ledger")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Inspect(_args) => Ok(ExitCode::SUCCESS),
+        Command::Check => match check(EBPF_OBJECT, &mut io::stdout()).context("print the findings")? {
+            Readiness::Ready => Ok(ExitCode::SUCCESS),
+            Readiness::NotReady => Ok(ExitCode::FAILURE),
+        },
+    }
+}

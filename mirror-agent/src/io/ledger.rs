@@ -47,6 +47,8 @@ reasons! {
         Protocol => "protocol",
         /// Reading failed.
         Read => "read",
+        /// The agent stopped before the response was complete.
+        Shutdown => "shutdown",
         /// No complete response in time.
         Timeout => "timeout",
         /// Writing failed.
@@ -137,6 +139,24 @@ impl Ledger {
     /// Notes the time from a live request's last byte to the first byte written to the shadow.
     pub fn replay_lag(&self, lag: Duration) {
         self.replay_lag.observe(lag);
+    }
+
+    /// Requests mirrored so far.
+    #[must_use]
+    pub fn mirrored(&self) -> u64 {
+        self.mirrored.load(Ordering::Acquire)
+    }
+
+    /// Requests dropped so far for `reason`.
+    #[must_use]
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.dropped.get(reason.index()).map_or(0, |count| count.load(Ordering::Acquire))
+    }
+
+    /// Attempts that ended so far with `outcome`.
+    #[must_use]
+    pub fn replays(&self, outcome: ReplayOutcome) -> u64 {
+        self.replays.get(outcome.index()).map_or(0, |count| count.load(Ordering::Acquire))
     }
 }
 

@@ -20,7 +20,10 @@ use prometheus_client::{
 };
 
 use crate::{
-    io::ledger::{DropReason, HistogramSnapshot, Ledger, ReplayOutcome},
+    io::{
+        capture::CounterValues,
+        ledger::{DropReason, HistogramSnapshot, Ledger, ReplayOutcome},
+    },
     pipeline::{
         Side,
         reason::{EvictReason, FlowSkipReason, LostReason, SkipReason},
@@ -60,13 +63,10 @@ impl PipelineGauges {
     }
 }
 
-/// Counts that live in the kernel, by [`Counter`].
-pub type KernelCounts = [u64; Counter::COUNT as usize];
-
 /// Where the metrics get what the ledger does not hold.
 pub trait Gauges: Debug + Send + Sync + 'static {
     /// The kernel program's counters, summed over the processors.
-    fn kernel_counts(&self) -> KernelCounts;
+    fn kernel_counts(&self) -> CounterValues;
     /// Bytes of the kernel's ring buffers.
     fn ring_bytes(&self) -> u64;
     /// Requests waiting in the replay queue, and the bytes held by those and by the ones in flight.
@@ -182,7 +182,7 @@ impl Metrics {
 
     fn encode_capture(&self, out: &mut Encoder<'_>) -> fmt::Result {
         let kernel = self.gauges.kernel_counts();
-        let count = |counter: Counter| kernel.get(counter as usize).copied().unwrap_or_default();
+        let count = |counter| kernel.get(counter);
         out.family(
             "frames_captured",
             "Frames of matched ports of which a record was made",
@@ -337,8 +337,8 @@ mod tests {
     struct Fixed;
 
     impl Gauges for Fixed {
-        fn kernel_counts(&self) -> KernelCounts {
-            [1, 2, 3, 4, 5, 6, 7, 8, 9]
+        fn kernel_counts(&self) -> CounterValues {
+            CounterValues::from_fn(|index| index + 1)
         }
         fn ring_bytes(&self) -> u64 {
             4096

@@ -30,7 +30,6 @@ const ROUND_RECORDS: usize = 512;
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
 
 /// One capture thread.
-#[derive(Debug)]
 pub struct Worker {
     /// Which of the workers it is.
     pub number: u16,

@@ -1,5 +1,7 @@
 //! Enters: the kernel program's per-CPU counters. Leaves: their sums.
 
+use std::fmt;
+
 use aya::maps::{MapData, MapError, PerCpuArray};
 use mirror_common::Counter;
 
@@ -33,7 +35,19 @@ impl KernelCounters {
     }
 }
 
+impl fmt::Debug for KernelCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelCounters").finish_non_exhaustive()
+    }
+}
+
 impl CounterValues {
+    /// Values given by the counters' indices.
+    #[cfg(test)]
+    pub(crate) fn from_fn(value: impl Fn(u64) -> u64) -> Self {
+        Self(std::array::from_fn(|index| value(index as u64)))
+    }
+
     /// The value of one counter.
     #[must_use]
     pub fn get(&self, counter: Counter) -> u64 {

@@ -82,31 +82,16 @@ impl<'a> RequestHead<'a> {
     /// Where readers could disagree about the length of the body the head is given, with [`Framing::Ambiguous`].
     pub fn parse(raw: &'a [u8]) -> Result<Self, Refusal> {
         let (line, section) = split_start_line(raw)?;
-        let mut words = line.splitn(3, |byte| *byte == b' ');
-        let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next()) else {
-            return Err(Refusal::Malformed);
-        };
-        let version = Version::from_bytes(version).ok_or(Refusal::Malformed)?;
-        let is_request = !method.is_empty()
-            && method.iter().copied().all(is_token_byte)
-            && !target.is_empty()
-            && target.iter().copied().all(is_target_byte);
-        if !is_request {
-            return Err(Refusal::Malformed);
-        }
-
+        let (method, target, version) = parse_request_line(line).ok_or(Refusal::Malformed)?;
         let mut fields = Fields::default();
-        if section == b"\r\n" {
-            // Nothing to note.
-        } else {
-            with_field_table(section, |table| match httparse::parse_headers(section, table) {
-                Ok(Status::Complete((len, lines))) if len == section.len() && has_only_crlf(raw, lines) => {
-                    lines.iter().for_each(|field| fields.note(field.name.as_bytes(), field.value));
-                    Ok(())
-                }
-                Ok(_) | Err(_) => Err(refusal_of(section)),
-            })?;
-        }
+        with_field_table(section, |table| match httparse::parse_headers(section, table) {
+            Ok(Status::Complete((len, lines))) if len == section.len() && has_only_crlf(raw, lines) => {
+                lines.iter().for_each(|field| fields.note(field.name.as_bytes(), field.value));
+                Parsed::Good(())
+            }
+            Err(httparse::Error::TooManyHeaders) => Parsed::TableTooSmall,
+            Ok(_) | Err(_) => Parsed::Bad,
+        })?;
         let facts = RequestFacts {
             framing: fields.request_framing(version),
             keep_alive: fields.keep_alive(version),
@@ -185,13 +170,13 @@ impl<'a> ResponseHead<'a> {
             let mut response = httparse::Response::new(table);
             let mut config = ParserConfig::default();
             config.allow_obsolete_multiline_headers_in_responses(true);
-            let parsed = config.parse_response(&mut response, raw);
-            match (parsed, response.version, response.code) {
+            match (config.parse_response(&mut response, raw), response.version, response.code) {
                 (Ok(Status::Complete(len)), Some(version), Some(code)) if len == raw.len() => {
                     response.headers.iter().for_each(|field| fields.note(field.name.as_bytes(), field.value));
-                    Ok((if version == 0 { Version::Http10 } else { Version::Http11 }, code))
+                    Parsed::Good((if version == 0 { Version::Http10 } else { Version::Http11 }, code))
                 }
-                _ => Err(refusal_of(section)),
+                (Err(httparse::Error::TooManyHeaders), ..) => Parsed::TableTooSmall,
+                _ => Parsed::Bad,
             }
         })?;
         // `HTTP/1.1 200` is 12 bytes; what follows the space after it is the reason.
@@ -217,14 +202,7 @@ impl<'a> ResponseHead<'a> {
 /// Whether `line`, the first bytes of a message that is still incomplete, can no longer become a request.
 pub(super) fn is_hopeless_request(line: &[u8]) -> bool {
     if let Ok((line, _)) = split_start_line(line) {
-        // The line is complete: an empty section after it makes it a head.
-        let mut words = line.splitn(3, |byte| *byte == b' ');
-        let (method, target, version) = (words.next(), words.next(), words.next());
-        return !(method
-            .is_some_and(|method| !method.is_empty() && method.iter().copied().all(is_token_byte))
-            && target
-                .is_some_and(|target| !target.is_empty() && target.iter().copied().all(is_target_byte))
-            && version.and_then(Version::from_bytes).is_some());
+        return parse_request_line(line).is_none();
     }
     let method_len = line.iter().position(|byte| !is_token_byte(*byte));
     method_len.is_some_and(|len| len == 0 || line.get(len) != Some(&b' '))
@@ -245,20 +223,42 @@ fn split_start_line(raw: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     Ok((line, rest.get(1..).unwrap_or_default()))
 }
 
-/// Runs `parse` with room for every field line of `section`: on the stack for common heads, else allocated. The
-/// length of a head bounds the number of its lines.
-fn with_field_table<'a, T>(section: &'a [u8], parse: impl FnOnce(&mut [Header<'a>]) -> T) -> T {
+/// Method, target and version of a request line (RFC 9112 section 3). `httparse` would refuse a target that is not
+/// UTF-8.
+fn parse_request_line(line: &[u8]) -> Option<(&[u8], &[u8], Version)> {
+    let (line, version) = line.split_last_chunk::<8>()?;
+    let version = Version::from_bytes(version)?;
+    let line = line.strip_suffix(b" ")?;
+    let (method, target) = line.split_at_checked(line.iter().position(|byte| !is_token_byte(*byte))?)?;
+    let target = target.strip_prefix(b" ")?;
+    // Without a way out in the middle, many bytes are looked at at once.
+    let is_clean = target.iter().fold(true, |clean, byte| clean & is_target_byte(*byte));
+    (is_clean && !method.is_empty() && !target.is_empty()).then_some((method, target, version))
+}
+
+/// What came of parsing a header section into a table.
+enum Parsed<T> {
+    Good(T),
+    TableTooSmall,
+    Bad,
+}
+
+/// Runs `parse` with room for the field lines of `section`: on the stack for common heads; where they are more,
+/// again with an allocated table. The length of a head bounds the number of its lines.
+fn with_field_table<'a, T>(
+    section: &'a [u8],
+    mut parse: impl FnMut(&mut [Header<'a>]) -> Parsed<T>,
+) -> Result<T, Refusal> {
     // Browsers send up to 30 lines. Each costs 32 bytes to initialise.
     const COMMON_LINES: usize = 48;
-    // Counting lines is only worth it where there can be many: a line takes four bytes at least.
-    let lines = match section.len() {
-        0..=192 => 0,
-        _ => section.iter().fold(0_usize, |lines, byte| lines.saturating_add(usize::from(*byte == b'\n'))),
-    };
-    if lines <= COMMON_LINES {
-        parse(&mut [EMPTY_HEADER; COMMON_LINES])
-    } else {
-        parse(&mut vec![EMPTY_HEADER; lines])
+    let mut parsed = parse(&mut [EMPTY_HEADER; COMMON_LINES]);
+    if matches!(parsed, Parsed::TableTooSmall) {
+        let lines = section.iter().filter(|byte| **byte == b'\n').count();
+        parsed = parse(&mut vec![EMPTY_HEADER; lines]);
+    }
+    match parsed {
+        Parsed::Good(value) => Ok(value),
+        Parsed::TableTooSmall | Parsed::Bad => Err(refusal_of(section)),
     }
 }
 

@@ -14,6 +14,9 @@ mod headers;
 mod method;
 pub mod sniff;
 
+#[cfg(test)]
+mod tests;
+
 pub use decoder::{EndEffect, Event, GapEffect, RequestDecoder, ResponseDecoder};
 pub use fields::Framing;
 pub use head::{RequestFacts, RequestHead, ResponseFacts, ResponseHead, Version};
@@ -93,17 +96,24 @@ const fn is_text_byte(byte: u8) -> bool {
 
 /// Position of the first line feed.
 fn find_line_feed(bytes: &[u8]) -> Option<usize> {
-    // Asking a block of fixed size first lets the compiler compare all its bytes at once.
-    const BLOCK_BYTES: usize = 32;
-    let (blocks, tail) = bytes.as_chunks::<BLOCK_BYTES>();
-    let full = blocks
-        .iter()
-        .take_while(|block| !block.iter().fold(false, |found, byte| found | (*byte == b'\n')))
-        .count();
-    let rest = blocks.get(full).map_or(tail, |block| block.as_slice());
-    rest.iter()
-        .position(|byte| *byte == b'\n')
-        .map(|position| full.saturating_mul(BLOCK_BYTES).saturating_add(position))
+    // Eight bytes at a time: heads are searched once for each request, and a loop over bytes costs as much as the
+    // parser. A byte of `differing` is 0 where there is a line feed; subtracting 1 from each byte borrows into the
+    // high bit of the first such byte, which was not set before.
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
+    const LINE_FEEDS: u64 = u64::from_ne_bytes([b'\n'; 8]);
+    let (words, tail) = bytes.as_chunks::<8>();
+    let mut before = 0_usize;
+    for word in words {
+        let differing = u64::from_le_bytes(*word) ^ LINE_FEEDS;
+        let found = differing.wrapping_sub(ONES) & !differing & HIGH_BITS;
+        if found != 0 {
+            let position = usize::try_from(found.trailing_zeros() >> 3).ok()?;
+            return before.checked_add(position);
+        }
+        before = before.saturating_add(8);
+    }
+    tail.iter().position(|byte| *byte == b'\n').and_then(|position| before.checked_add(position))
 }
 
 /// `bytes` without the spaces and tabs around it: optional whitespace (RFC 9110 section 5.6.3).

@@ -206,3 +206,114 @@ fn split_word(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 fn parse_version(bytes: &[u8]) -> bool {
     matches!(bytes, b"HTTP/1.0" | b"HTTP/1.1")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_bytes_tell_the_protocol() {
+        let cases: &[(&[u8], Sniff)] = &[
+            (b"", Sniff::Partial),
+            (b"GE", Sniff::Partial),
+            (b"GET ", Sniff::Partial),
+            (b"GET /", Sniff::Partial),
+            (b"GET / HTT", Sniff::Partial),
+            (b"GET / HTTP/1.1", Sniff::Request),
+            (b"GET /\xe9 HTTP/1.0\r\n", Sniff::Request),
+            (b"\r\n\nmkcola * HTTP/1.1\r\nA: b", Sniff::Request),
+            (b"\r\n", Sniff::Partial),
+            (b"GET / HTTP/1.10", Sniff::NotHttp),
+            (b"GET / HTTP/2.0\r\n", Sniff::NotHttp),
+            (b"GET /\r\n", Sniff::NotHttp),
+            (b"GET  / HTTP/1.1\r\n", Sniff::NotHttp),
+            (b"EHLO mail.example.com\r\n", Sniff::NotHttp),
+            (b"*1\r\n$4\r\nPING\r\n", Sniff::NotHttp),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", Sniff::NotHttp),
+            (b"abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz", Sniff::NotHttp),
+            (b"HTTP", Sniff::Partial),
+            (b"HTTP/1.1 2", Sniff::Partial),
+            (b"HTTP/1.1 200", Sniff::Response),
+            (b"HTTP/1.1 200 OK\r\n", Sniff::Response),
+            (b"HTTP/2 200\r\n", Sniff::NotHttp),
+            (b"\x16", Sniff::Partial),
+            (b"\x16\x03", Sniff::Partial),
+            (b"\x16\x03\x01\x02\x00", Sniff::Tls),
+            (b"\x17\x03\x03\x40", Sniff::Tls),
+            (b"\x16\x04\x01", Sniff::NotHttp),
+            (b"\x13\x03\x01", Sniff::NotHttp),
+            (b"PRI", Sniff::Partial),
+            (b"PRI * HTTP/2.0", Sniff::Http2),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0", Sniff::Http2),
+            (b"PRI * HTTP/2.0\r\nHost: a", Sniff::NotHttp),
+            (b"PRI * HTTP/1.1\r\n", Sniff::Request),
+            (b"\0", Sniff::NotHttp),
+        ];
+        for (bytes, sniff) in cases {
+            assert_eq!(classify(bytes), *sniff, "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn proxy_headers_are_measured() {
+        let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 80\r\n";
+        assert_eq!(classify(&[v1, &b"GET / HTTP/1.1\r\n"[..]].concat()), Sniff::Proxy { len: v1.len() });
+        assert_eq!(classify(b"PROXY UNKNOWN\r\n"), Sniff::Proxy { len: 15 });
+        assert_eq!(classify(b"PROXY TCP6 ::1"), Sniff::Partial);
+        assert_eq!(classify(b"PROXY TCP4 1\n"), Sniff::NotHttp);
+        assert_eq!(classify(&[b"PROXY TCP4 ", &[b'x'; 107][..]].concat()), Sniff::NotHttp);
+        assert_eq!(classify(b"PROXY /a HTTP/1.1\r\n"), Sniff::Request);
+
+        let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x01\x0c";
+        for len in 1..v2.len() {
+            assert_eq!(classify(&v2[..len]), Sniff::Partial, "{len}");
+        }
+        assert_eq!(classify(v2), Sniff::Proxy { len: 16 + 0x10c });
+        assert_eq!(classify(b"\r\n\r\n\0\r\nQUIT\n\x11\x11\0\x0c"), Sniff::NotHttp);
+    }
+
+    #[test]
+    fn long_target_of_a_known_method_is_believed() {
+        let line = |method: &str| format!("{method} /{}", "x".repeat(1_000));
+        assert_eq!(classify(line("GET").as_bytes()), Sniff::Request);
+        assert_eq!(classify(line("GOT").as_bytes()), Sniff::Partial);
+        assert!(strict_request_start(line("POST").as_bytes()));
+        assert!(!strict_request_start(line("POTS").as_bytes()));
+    }
+
+    #[test]
+    fn pick_up_takes_whole_request_lines_only() {
+        let cases: &[(&[u8], bool)] = &[
+            (b"GET / HTTP/1.1\r\n", true),
+            (b"M-SEARCH * HTTP/1.0\r\nA: b", true),
+            (b"GET /caf\xe9 HTTP/1.1\r\n", true),
+            (b"get / HTTP/1.1\r\n", false),
+            (b"GO / HTTP/1.1\r\n", false),
+            (b"\r\nGET / HTTP/1.1\r\n", false),
+            (b"GET / HTTP/1.1\n", false),
+            (b"GET / HTTP/1.2\r\n", false),
+            (b"GET  HTTP/1.1\r\n", false),
+            (b"GET / x HTTP/1.1\r\n", false),
+            (b"THE quick brown fox", false),
+            (b"GET brown", false),
+            (b"GET /a b", false),
+            (b"GET /a HTTP/1.1\r", true),
+            (b"GET /a H", true),
+            (b"GET http://a/", true),
+            (b"GET ", false),
+            (b"", false),
+        ];
+        for (bytes, is_start) in cases {
+            assert_eq!(strict_request_start(bytes), *is_start, "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn response_starts_are_recognised() {
+        assert_eq!(response_start(b"HTTP/1.1 200 OK\r\n"), Some(200));
+        assert_eq!(response_start(b"HTTP/1.0 404\r\n"), Some(404));
+        for bytes in [&b"HTTP/1.1 20"[..], b"HTTP/1.1 2000", b"HTTP/2 200 OK", b"HTTP/1.x 200 ", b"x"] {
+            assert_eq!(response_start(bytes), None, "{}", bytes.escape_ascii());
+        }
+    }
+}

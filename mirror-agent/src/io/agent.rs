@@ -1,0 +1,336 @@
+//! Enters: the options of `run`. Leaves: a running mirror, and at its end the balanced books.
+//!
+//! Threads: one a ring for capture, and the caller's, which runs the replay, the admin listener and the signals on
+//! one tokio runtime. Capture never waits for the replay; the queue between them refuses what does not fit.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::{
+    io::{
+        admin::{self, Admin, Health},
+        capture::{
+            AttachMode, Capture, CounterValues, Interface, Kernel, KernelCounters, KernelRules, OwnSockets,
+            OwnSocketsError, links,
+        },
+        cli::{Attach, RunArgs},
+        ledger::{Ledger, Snapshot},
+        metrics::{self, Gauges, PipelineGauges},
+        object::EBPF_OBJECT,
+        replay::{self, Captured, OwnSocketRegistry, Queue, Replay, ReplayConfig},
+        worker::{Heartbeat, Worker},
+    },
+    pipeline::{Limits, Pipeline, Policy, exchange::Purpose},
+};
+
+/// SO_MARK of the replay sockets: the letters `mirr`, unlikely to be anybody else's.
+const OWN_MARK: u32 = 0x6d69_7272;
+
+/// How often the kernel wakes a sleeping capture thread at most, per processor. A wake-up costs ten times the copy of
+/// a small packet; a longer pause only adds to the lag.
+const WAKE_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The least memory that a pipeline is worth starting with, in bytes.
+const MIN_PIPELINE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Runs the mirror until SIGTERM or SIGINT and returns the books.
+///
+/// # Errors
+///
+/// Options that do not fit together, an interface or a target that cannot be used, missing privileges, a kernel that
+/// refuses the programs: all of them before anything is captured.
+pub fn run(args: &RunArgs) -> Result<Snapshot> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(mirror(args))
+}
+
+async fn mirror(args: &RunArgs) -> Result<Snapshot> {
+    let limits = limits(args)?;
+    let rules = rules(args)?;
+    let specs = args.interfaces.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>, _>>()?;
+    let links = links::links().context("list the interfaces")?;
+    let interfaces = Interface::resolve(&specs, &links)?;
+    let listener = admin::bind(args.metrics_listen)
+        .await
+        .with_context(|| format!("listen on {} for metrics", args.metrics_listen))?;
+    // Caught from here on: a signal during the start must not skip the detaching.
+    let mut stop = StopSignals::new().context("catch SIGTERM and SIGINT")?;
+
+    let ledger = Arc::new(Ledger::default());
+    let queue = Arc::new(Queue::new(args.queue_requests, to_usize(args.queue_bytes)));
+    let Capture { mut kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
+    let own_sockets: Arc<dyn OwnSocketRegistry> = Arc::new(Registry(Mutex::new(own_sockets)));
+    let captured = Captured {
+        ports: args.ports.clone(),
+        local: links::local_addresses().context("list the addresses of this host")?.iter().collect(),
+        networks: args.addresses.clone(),
+    };
+    let replay = Replay::prepare(
+        replay_config(args)?,
+        Arc::clone(&queue),
+        Arc::clone(&ledger),
+        own_sockets,
+        Box::new(move |addr| captured.refuse(addr)),
+    )
+    .await?;
+
+    let pipelines: Vec<_> = rings.iter().map(|_| Arc::new(PipelineGauges::default())).collect();
+    let heartbeats: Vec<_> = rings.iter().map(|_| Arc::new(Heartbeat::default())).collect();
+    let ring_bytes = args.ring_size.saturating_mul(u64::try_from(rings.len())?);
+    let ready = Arc::new(AtomicBool::new(false));
+    let admin = Arc::new(Admin {
+        registry: metrics::registry(
+            Arc::clone(&ledger),
+            pipelines.clone(),
+            Box::new(AgentGauges {
+                counters,
+                ring_bytes,
+                queue: Arc::clone(&queue),
+                replay: replay.gauges(),
+            }),
+            Arc::default(),
+        ),
+        ready: Arc::clone(&ready),
+        healthy: Arc::new(Heartbeats(heartbeats.clone())),
+    });
+    let admin = tokio::spawn(admin::serve(listener, admin));
+
+    let capturing = Arc::new(AtomicBool::new(false));
+    let mut workers = Vec::new();
+    for (number, ((reader, gauges), heartbeat)) in
+        rings.into_iter().zip(pipelines).zip(heartbeats).enumerate()
+    {
+        let policy = Policy { methods: args.methods.clone(), sample: args.sample, seed: random() };
+        let worker = Worker {
+            number: u16::try_from(number)?,
+            reader,
+            pipeline: Pipeline::new(Purpose::Replay(policy), limits.clone(), random()),
+            queue: Arc::clone(&queue),
+            ledger: Arc::clone(&ledger),
+            gauges,
+            heartbeat,
+            stop: Arc::clone(&capturing),
+        };
+        let thread = thread::Builder::new().name(format!("capture-{number}"));
+        workers.push(thread.spawn(move || worker.run()).context("start a capture thread")?);
+    }
+    let attached = attach(&mut kernel, &interfaces, &links, args.attach);
+    if let Err(error) = attached {
+        capturing.store(true, Ordering::Release);
+        return Err(error);
+    }
+    ready.store(true, Ordering::Release);
+    info!(shadow = %args.shadow, metrics = %args.metrics_listen, "Mirroring.");
+
+    let shutdown = async {
+        stop.received().await;
+        info!("Stopping: capture is detached, copies under way are finished.");
+        ready.store(false, Ordering::Release);
+        detach(&mut kernel);
+        capturing.store(true, Ordering::Release);
+        join(workers).await;
+    };
+    replay.run(shutdown).await;
+    admin.abort();
+    Ok(ledger.snapshot())
+}
+
+/// Waits for the capture threads without stopping the replay: they empty their rings into its queue.
+async fn join(workers: Vec<thread::JoinHandle<()>>) {
+    let joined = tokio::task::spawn_blocking(move || {
+        for worker in workers {
+            if worker.join().is_err() {
+                warn!("A capture thread ended in a panic; what it held is missing from the books.");
+            }
+        }
+    });
+    if joined.await.is_err() {
+        warn!("The capture threads could not be waited for.");
+    }
+}
+
+fn attach(
+    kernel: &mut Kernel,
+    interfaces: &[Interface],
+    links: &[links::Link],
+    attach: Attach,
+) -> Result<()> {
+    let mode = match attach {
+        Attach::Auto => AttachMode::Auto,
+        Attach::Tcx => AttachMode::Tcx,
+        Attach::Clsact => AttachMode::Clsact,
+    };
+    kernel.attach(interfaces, links, mode)?;
+    for attachment in kernel.attachments() {
+        info!(
+            iface = %attachment.interface,
+            hook = attachment.hook.as_str(),
+            program = attachment.program,
+            method = attachment.method.as_str(),
+            "Attached mirror program."
+        );
+    }
+    Ok(())
+}
+
+fn detach(kernel: &mut Kernel) {
+    for error in kernel.detach() {
+        warn!(error = &error as &dyn std::error::Error, "Detaching a mirror program failed.");
+    }
+}
+
+/// The bounds of each pipeline. `--memory` covers the copies that wait as well; the pipelines share the rest.
+fn limits(args: &RunArgs) -> Result<Limits> {
+    let threads = u64::try_from(args.capture_threads)?;
+    ensure!(
+        matches!(threads, 1 | 2 | 4 | 8),
+        "--capture-threads {threads}: take 1, 2, 4 or 8, so that flows can be spread by their hash"
+    );
+    ensure!(
+        args.max_body <= args.queue_bytes,
+        "--max-body {} is more than --queue-bytes {}: such a request could never be queued",
+        args.max_body,
+        args.queue_bytes
+    );
+    let needed = args.queue_bytes.saturating_add(threads.saturating_mul(MIN_PIPELINE_BYTES));
+    ensure!(
+        args.memory >= needed,
+        "--memory {} is too small: --queue-bytes {} and {MIN_PIPELINE_BYTES} for each of {threads} capture threads \
+         make {needed}",
+        args.memory,
+        args.queue_bytes
+    );
+    let memory_bytes = to_usize((args.memory - args.queue_bytes) / threads);
+    Ok(Limits { memory_bytes, body_bytes: to_usize(args.max_body), ..Limits::default() })
+}
+
+fn rules(args: &RunArgs) -> Result<KernelRules> {
+    let Ok(ring_bytes) = u32::try_from(args.ring_size) else {
+        bail!("--ring-size {}: take at most 1 GiB", args.ring_size);
+    };
+    Ok(KernelRules {
+        ports: args.ports.clone(),
+        addresses: args.addresses.clone(),
+        ring_bytes,
+        rings: u32::try_from(args.capture_threads)?,
+        own_mark: OWN_MARK,
+        copies_responses: false,
+        wake_interval_ns: u32::try_from(WAKE_INTERVAL.as_nanos())?,
+    })
+}
+
+fn replay_config(args: &RunArgs) -> Result<ReplayConfig> {
+    ensure!(args.max_in_flight > 0, "--max-in-flight 0: nothing could be replayed");
+    let target = args.shadow.parse().with_context(|| format!("--shadow {}", args.shadow))?;
+    Ok(ReplayConfig {
+        own_mark: OWN_MARK,
+        in_flight: args.max_in_flight,
+        connect_timeout: args.connect_timeout,
+        response_timeout: args.response_timeout,
+        queue_age: args.queue_timeout,
+        drain_timeout: args.drain_timeout,
+        ..ReplayConfig::new(target, random())
+    })
+}
+
+/// A number that no stranger can guess and no other run shares: the standard library keys its hasher from the kernel.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+/// Sizes are of this machine's memory, so they fit; on a 32-bit one the largest is taken.
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// The signals that end a run.
+struct StopSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The kernel's list of own sockets, shared by the tasks of the replay.
+struct Registry(Mutex<OwnSockets>);
+
+impl Registry {
+    fn with(&self, change: impl FnOnce(&mut OwnSockets) -> Result<(), OwnSocketsError>) {
+        let mut sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = change(&mut sockets) {
+            // The mark and the marker headers still tell copies from live requests.
+            warn!(%error, "The kernel program could not be told of a replay connection.");
+        }
+    }
+}
+
+impl OwnSocketRegistry for Registry {
+    fn opened(&self, local: SocketAddr) {
+        self.with(|sockets| sockets.insert(local));
+    }
+
+    fn closed(&self, local: SocketAddr) {
+        self.with(|sockets| sockets.remove(local));
+    }
+}
+
+/// What the metrics ask for.
+#[derive(Debug)]
+struct AgentGauges {
+    counters: KernelCounters,
+    ring_bytes: u64,
+    queue: Arc<Queue>,
+    replay: Arc<replay::Gauges>,
+}
+
+impl Gauges for AgentGauges {
+    fn kernel_counts(&self) -> CounterValues {
+        // The map was made by this process; if it cannot be read, zeros show that something is very wrong.
+        self.counters.read().unwrap_or_default()
+    }
+
+    fn ring_bytes(&self) -> u64 {
+        self.ring_bytes
+    }
+
+    fn replay_queue(&self) -> (u64, u64) {
+        let count = |value| u64::try_from(value).unwrap_or(u64::MAX);
+        (count(self.queue.len()), count(self.queue.held_bytes()))
+    }
+
+    fn replays_in_flight(&self) -> u64 {
+        u64::try_from(self.replay.in_flight()).unwrap_or(u64::MAX)
+    }
+}
+
+#[derive(Debug)]
+struct Heartbeats(Vec<Arc<Heartbeat>>);
+
+impl Health for Heartbeats {
+    fn is_alive(&self) -> bool {
+        self.0.iter().all(|heartbeat| heartbeat.is_alive())
+    }
+}

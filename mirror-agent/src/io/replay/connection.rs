@@ -1,0 +1,360 @@
+//! Enters: one job at a time and what the shadow sends. Leaves: settled tickets, counted outcomes, and the
+//! connection itself for the next job.
+//!
+//! Whoever has a job writes it at once ([`Connection::send`]); the connection's own task ([`Connection::drive`]) is
+//! woken by what the shadow answers, by a write that has to go on, and by time. So a request costs one write, one read
+//! and one wake-up.
+
+use std::{
+    future::poll_fn,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::{
+    clock,
+    copy::write_copy,
+    pool::Pool,
+    queue::Held,
+    response::{Progress, Response},
+};
+use crate::{
+    io::ledger::{DropReason, Ledger, ReplayOutcome},
+    pipeline::{ReplyTo, Timestamp},
+};
+
+/// An open connection to the shadow.
+pub(super) struct Connection {
+    /// The address that it was opened to.
+    pub(super) addr: SocketAddr,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// `None` once the connection's task has ended.
+    writer: Option<OwnedWriteHalf>,
+    /// What is under way; `None` while the connection is idle.
+    exchange: Option<Exchange>,
+    /// A job that the socket accepted no byte of: the connection is dead, the job is not.
+    refused: Option<Held>,
+    /// Whether the connection is to be closed though nothing is wrong with it.
+    is_retired: bool,
+    /// When what is under way, or idleness, has taken too long.
+    deadline: Timestamp,
+    /// Of the connection's task.
+    waker: Option<Waker>,
+    ledger: Arc<Ledger>,
+}
+
+struct Exchange {
+    /// What the socket has not accepted yet; `None` once it has accepted all.
+    unsent: Option<Unsent>,
+    /// When the first byte was written; `None` before.
+    started: Option<Timestamp>,
+    reply_to: ReplyTo,
+    keep_alive: bool,
+    /// How reading ended, where it did so before writing.
+    early: Option<ReplayOutcome>,
+}
+
+/// The rest of a copy.
+struct Unsent {
+    held: Held,
+    head: Vec<u8>,
+    body: Bytes,
+    /// Bytes of head and body that were accepted.
+    accepted: usize,
+}
+
+impl Connection {
+    pub(super) fn new(addr: SocketAddr, writer: OwnedWriteHalf, ledger: &Arc<Ledger>) -> Self {
+        let state = State {
+            writer: Some(writer),
+            exchange: None,
+            refused: None,
+            is_retired: false,
+            deadline: clock::now(),
+            waker: None,
+            ledger: Arc::clone(ledger),
+        };
+        Self { addr, state: Mutex::new(state) }
+    }
+
+    /// Writes the copy of a request as far as the socket takes it; the connection's task sees to the rest. `buffer` is
+    /// scratch space.
+    ///
+    /// # Errors
+    ///
+    /// The job, if the connection has ended.
+    pub(super) fn send(
+        &self,
+        held: Held,
+        pool: &Pool,
+        now: Timestamp,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Box<Held>> {
+        let mut state = self.lock();
+        let Some(writer) = &state.writer else { return Err(Box::new(held)) };
+        buffer.clear();
+        let body = write_copy(buffer, &held.request, pool.config.instance, held.pipeline);
+        let written = match &body {
+            None => writer.try_write(buffer),
+            Some(body) => writer.try_write_vectored(&[IoSlice::new(buffer), IoSlice::new(body)]),
+        };
+        let accepted = match written {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                state.refused = Some(held);
+                state.wake();
+                return Ok(());
+            }
+        };
+        let mut exchange = Exchange {
+            unsent: None,
+            started: None,
+            reply_to: held.request.reply_to,
+            keep_alive: held.request.keep_alive,
+            early: None,
+        };
+        if accepted > 0 {
+            exchange.started = Some(now);
+            state.ledger.replay_lag(now.since(held.request.last_byte_at));
+        }
+        if accepted == buffer.len() + body.as_ref().map_or(0, Bytes::len) {
+            held.ticket.mirrored();
+            state.deadline = now.after(pool.config.response_timeout);
+        } else {
+            exchange.unsent =
+                Some(Unsent { held, head: buffer.clone(), body: body.unwrap_or_default(), accepted });
+            state.deadline = now.after(pool.config.write_timeout);
+            state.wake();
+        }
+        state.exchange = Some(exchange);
+        Ok(())
+    }
+
+    /// Closes the connection as soon as its task runs, if it is idle.
+    pub(super) fn retire(&self) {
+        let mut state = self.lock();
+        state.is_retired = true;
+        state.wake();
+    }
+
+    /// Runs the connection until it is closed. Returns a job that it did not write a byte of.
+    pub(super) async fn drive(self: &Arc<Self>, reader: OwnedReadHalf, pool: &Arc<Pool>) -> Option<Held> {
+        let mut task = Task { connection: self, pool, reader, response: Response::new() };
+        let mut alarm = pin!(sleep_until(Instant::now()));
+        let unwritten = poll_fn(|cx| task.poll(cx, alarm.as_mut())).await;
+        pool.forget(self);
+        self.lock().writer = None;
+        unwritten
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is made of independent parts; none is left half changed where something could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Ends what is under way. A request that was not written whole is dropped.
+    fn end(&mut self, outcome: ReplayOutcome, now: Timestamp) {
+        let Some(exchange) = self.exchange.take() else { return };
+        if let Some(unsent) = exchange.unsent {
+            unsent.held.ticket.dropped(DropReason::Write);
+            self.ledger.replay_ended(ReplayOutcome::Write, None);
+            return;
+        }
+        let duration = exchange.started.filter(|_| outcome == ReplayOutcome::Answered);
+        self.ledger.replay_ended(outcome, duration.map(|started| now.since(started)));
+    }
+
+    /// Takes the job back if no byte of it was accepted and nothing was answered.
+    fn take_unwritten(&mut self) -> Option<Held> {
+        let is_unwritten = |exchange: &mut Exchange| exchange.started.is_none() && exchange.early.is_none();
+        self.exchange.take_if(is_unwritten)?.unsent.map(|unsent| unsent.held)
+    }
+
+    /// Goes on writing. Ready once nothing is left to write, with how reading ended if it has ended already.
+    fn poll_unsent(&mut self, cx: &mut Context<'_>, pool: &Pool) -> Poll<io::Result<Option<ReplayOutcome>>> {
+        let Self { writer: Some(writer), exchange: Some(exchange), ledger, deadline, .. } = self else {
+            return Poll::Ready(Ok(None));
+        };
+        while let Some(unsent) = &mut exchange.unsent {
+            let head = unsent.head.get(unsent.accepted..).unwrap_or_default();
+            let body_start = unsent.accepted.saturating_sub(unsent.head.len());
+            let body = unsent.body.get(body_start..).unwrap_or_default();
+            let bufs = [IoSlice::new(head), IoSlice::new(body)];
+            match ready!(Pin::new(&mut *writer).poll_write_vectored(cx, &bufs)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(accepted) => unsent.accepted += accepted,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            let now = clock::now();
+            if exchange.started.is_none() {
+                exchange.started = Some(now);
+                ledger.replay_lag(now.since(unsent.held.request.last_byte_at));
+            }
+            if unsent.accepted >= unsent.head.len() + unsent.body.len()
+                && let Some(unsent) = exchange.unsent.take()
+            {
+                unsent.held.ticket.mirrored();
+                *deadline = now.after(pool.config.response_timeout);
+            }
+        }
+        Poll::Ready(Ok(exchange.early))
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.exchange.take().is_some() {
+            self.ledger.replay_ended(ReplayOutcome::Shutdown, None);
+        }
+    }
+}
+
+/// What a connection's task owns alone.
+struct Task<'a> {
+    connection: &'a Arc<Connection>,
+    pool: &'a Arc<Pool>,
+    reader: OwnedReadHalf,
+    response: Response,
+}
+
+/// What reading means for the task.
+enum Step {
+    /// There may be more to do at once.
+    Again,
+    /// The connection is free for the next job.
+    Free,
+    /// The connection is over.
+    Over,
+}
+
+impl Task<'_> {
+    /// Does all there is to do. Ready when the connection is over.
+    fn poll(&mut self, cx: &mut Context<'_>, mut alarm: Pin<&mut Sleep>) -> Poll<Option<Held>> {
+        loop {
+            let mut state = self.connection.lock();
+            if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                state.waker = Some(cx.waker().clone());
+            }
+            if let Some(held) = state.refused.take() {
+                state.ledger.replay_ended(ReplayOutcome::Write, None);
+                return Poll::Ready(Some(held));
+            }
+            if state.is_retired && state.exchange.is_none() {
+                return Poll::Ready(None);
+            }
+            match state.poll_unsent(cx, self.pool) {
+                Poll::Ready(Ok(None)) | Poll::Pending => {}
+                Poll::Ready(Ok(Some(outcome))) => {
+                    state.end(outcome, clock::now());
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Err(_)) => {
+                    return Poll::Ready(Self::broken(&mut state, ReplayOutcome::Write));
+                }
+            }
+            let has_read_all = state.exchange.as_ref().is_some_and(|exchange| exchange.early.is_some());
+            if !has_read_all {
+                let mut buffer = self.pool.read_buffer();
+                let mut input = ReadBuf::new(&mut buffer);
+                match Pin::new(&mut self.reader).poll_read(cx, &mut input) {
+                    Poll::Ready(Ok(())) => match self.handle_input(&mut state, input.filled()) {
+                        Step::Again => continue,
+                        Step::Over => return Poll::Ready(None),
+                        Step::Free => {
+                            drop((buffer, state));
+                            self.pool.free(self.connection);
+                            continue;
+                        }
+                    },
+                    Poll::Ready(Err(error)) => {
+                        return Poll::Ready(Self::broken(&mut state, outcome_of(&error)));
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            ready!(alarm.as_mut().poll(cx));
+            let now = clock::now();
+            if now >= state.deadline {
+                state.end(ReplayOutcome::Timeout, now);
+                return Poll::Ready(None);
+            }
+            // No deadline that is set before the alarm goes off can be due before it does, so that setting one
+            // costs nothing.
+            let wait = state.deadline.since(now).min(self.pool.config.shortest_timeout());
+            alarm.as_mut().reset(Instant::now() + wait);
+        }
+    }
+
+    /// The connection broke.
+    fn broken(state: &mut State, outcome: ReplayOutcome) -> Option<Held> {
+        let unwritten = state.take_unwritten();
+        if unwritten.is_some() {
+            state.ledger.replay_ended(ReplayOutcome::Write, None);
+        }
+        state.end(outcome, clock::now());
+        unwritten
+    }
+
+    /// Takes what was read; nothing means that the shadow has closed its side.
+    fn handle_input(&mut self, state: &mut State, input: &[u8]) -> Step {
+        // Closed while idle, or bytes that nobody asked for: nothing may be sent here any more.
+        let Some(exchange) = &mut state.exchange else { return Step::Over };
+        let progress = if input.is_empty() {
+            self.response.handle_end()
+        } else {
+            self.response.handle_input(input, exchange.reply_to, self.pool.config.response_bytes)
+        };
+        let (outcome, reusable) = match progress {
+            Progress::Partial => return Step::Again,
+            Progress::Complete { reusable } => (ReplayOutcome::Answered, reusable),
+            Progress::Closed => (ReplayOutcome::Closed, false),
+            Progress::Protocol => (ReplayOutcome::Protocol, false),
+        };
+        if exchange.unsent.is_some() {
+            // The answer came early. The rest of the copy is still owed, but the connection is not used again.
+            exchange.early = Some(outcome);
+            return Step::Again;
+        }
+        let reusable = reusable && exchange.keep_alive;
+        let now = clock::now();
+        state.end(outcome, now);
+        if !reusable {
+            return Step::Over;
+        }
+        state.deadline = now.after(self.pool.config.idle_timeout);
+        Step::Free
+    }
+}
+
+/// How an attempt ended whose answer could not be read.
+fn outcome_of(error: &io::Error) -> ReplayOutcome {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    // A reset is what a server sends that closes with bytes unread, or that closed before the copy came.
+    if matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) {
+        ReplayOutcome::Closed
+    } else {
+        ReplayOutcome::Read
+    }
+}

@@ -1,0 +1,241 @@
+//! Enters: captured requests. Leaves: their copies at the shadow, each written at most once, and what became of them.
+//!
+//! Capture threads put [`Job`]s into a bounded [`Queue`] and go on. [`Replay::run`] takes them out: whoever has a
+//! job and an idle connection writes the copy at once, and the connection's own task reads the answer. All of it
+//! runs well on one thread; nothing here blocks.
+//!
+//! A copy is tried again only while no socket has accepted a byte of it. A shadow that is dead, slow or hostile costs
+//! connections and time up to the limits of [`ReplayConfig`], and requests dropped with their reason.
+
+mod addresses;
+pub mod clock;
+mod connection;
+mod copy;
+mod health;
+mod pool;
+mod queue;
+pub mod refusal;
+mod response;
+mod socket;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use tokio::{
+    select,
+    task::yield_now,
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+pub use self::{
+    pool::Gauges,
+    queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
+    refusal::{Captured, Refusal},
+    socket::OwnSocketRegistry,
+    target::{Target, TargetError},
+};
+use self::{
+    pool::{Left, PUMP_JOBS, Pool},
+    socket::Connector,
+};
+use crate::io::ledger::Ledger;
+
+/// Why a replay could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// The target has no addresses.
+    #[error("cannot find the shadow")]
+    Target(#[from] TargetError),
+    /// The target is a captured live endpoint.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// How requests are replayed.
+#[derive(Clone, Debug)]
+pub struct ReplayConfig {
+    /// Where copies go.
+    pub target: Target,
+    /// Tells this run of the agent from all others: the first part of `x-mirror-id`.
+    pub instance: u64,
+    /// `SO_MARK` of the connections, by which the kernel program knows them; 0 for none.
+    pub own_mark: u32,
+    /// Most requests under way, and so most connections.
+    pub in_flight: usize,
+    /// How long a connection may take to be opened.
+    pub connect_timeout: Duration,
+    /// How long the shadow may take to accept a copy.
+    pub write_timeout: Duration,
+    /// How long the shadow may take to answer, from the last byte written to the last byte read.
+    pub response_timeout: Duration,
+    /// How long a connection is kept for the next request.
+    pub idle_timeout: Duration,
+    /// How long a request may wait for a connection.
+    pub queue_age: Duration,
+    /// Longest answer in bytes, inclusive, that is read to its end.
+    pub response_bytes: u64,
+    /// How often the target's name is resolved again, and its addresses checked.
+    pub resolve_interval: Duration,
+    /// How long requests queued and under way have to finish when the replay stops.
+    pub drain_timeout: Duration,
+}
+
+impl ReplayConfig {
+    /// The defaults.
+    #[must_use]
+    pub const fn new(target: Target, instance: u64) -> Self {
+        Self {
+            target,
+            instance,
+            own_mark: 0,
+            in_flight: 256,
+            connect_timeout: Duration::from_secs(1),
+            write_timeout: Duration::from_secs(10),
+            response_timeout: Duration::from_secs(10),
+            // Below the 5 s after which common servers close an idle connection: a copy written to a connection that
+            // the shadow is closing is lost.
+            idle_timeout: Duration::from_secs(4),
+            queue_age: Duration::from_secs(1),
+            response_bytes: 64 * 1024 * 1024,
+            resolve_interval: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(2),
+        }
+    }
+
+    fn shortest_timeout(&self) -> Duration {
+        self.idle_timeout.min(self.response_timeout).min(self.write_timeout)
+    }
+}
+
+/// Whether an address must not receive copies, and why; asked at every resolution.
+pub type RefuseAddress = Box<dyn Fn(SocketAddr) -> Option<Refusal> + Send + Sync>;
+
+/// A replay that is ready to run.
+pub struct Replay {
+    pool: Arc<Pool>,
+    refuse: RefuseAddress,
+}
+
+impl Replay {
+    /// Resolves the target and checks all its addresses. Needs a tokio runtime with its drivers for I/O and time.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplayError::Target`] if the target has no addresses, [`ReplayError::Refused`] if it is one that must not
+    /// receive copies.
+    pub async fn prepare(
+        config: ReplayConfig,
+        queue: Arc<Queue>,
+        ledger: Arc<Ledger>,
+        registry: Arc<dyn OwnSocketRegistry>,
+        refuse: RefuseAddress,
+    ) -> Result<Self, ReplayError> {
+        let addrs = config.target.resolve().await?;
+        if let Some(refusal) = addrs.iter().find_map(|addr| refuse(*addr)) {
+            return Err(refusal.into());
+        }
+        let connector = Connector::new(registry, config.own_mark);
+        let pool = Arc::new(Pool::new(config, queue, ledger, connector));
+        pool.set_addresses(&addrs);
+        Ok(Self { pool, refuse })
+    }
+
+    /// Figures to be read while the replay runs.
+    #[must_use]
+    pub fn gauges(&self) -> Arc<Gauges> {
+        Arc::clone(&self.pool.gauges)
+    }
+
+    /// Replays until `shutdown` completes. Then lets nothing more into the queue, gives what is queued and under way
+    /// until the deadline to finish, and drops the rest: every ticket is settled when this returns.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Self { pool, refuse } = self;
+        select! {
+            () = shutdown => {}
+            () = dispatch(&pool) => {}
+            () = keep_addresses(&pool, &refuse) => {}
+        }
+        pool.queue.close();
+        // On the deadline nothing remains to be said: what is dropped is counted.
+        let is_drained = timeout(pool.config.drain_timeout, drain(&pool)).await.is_ok();
+        debug!(is_drained, "Replay stops.");
+        pool.stop().await;
+    }
+}
+
+/// Takes jobs out of the queue as they come.
+async fn dispatch(pool: &Arc<Pool>) {
+    let arrived = || async {
+        pool.queue.arrived().await;
+        // What woke this task may have come together with the end of an idle connection. Its task runs first, so
+        // that no copy is written to a connection that is known to be closed.
+        yield_now().await;
+    };
+    loop {
+        match pool.pump(PUMP_JOBS) {
+            Left::Nothing => arrived().await,
+            Left::Jobs => yield_now().await,
+            Left::Waiting => {
+                let mut next = pin!(arrived());
+                while timeout(pool.config.queue_age / EXPIRY_STEPS, next.as_mut()).await.is_err() {
+                    pool.expire();
+                    if pool.pump(PUMP_JOBS) != Left::Waiting {
+                        break;
+                    }
+                }
+                pool.expire();
+            }
+        }
+    }
+}
+
+/// Resolves the target again and again. A failed resolution changes nothing.
+async fn keep_addresses(pool: &Pool, refuse: &RefuseAddress) {
+    loop {
+        sleep(pool.config.resolve_interval).await;
+        let mut addrs = match pool.config.target.resolve().await {
+            Ok(addrs) => addrs,
+            Err(error) => {
+                warn!(%error, "Cannot resolve the shadow again; its known addresses stay in use.");
+                continue;
+            }
+        };
+        let known = addrs.len();
+        addrs.retain(|addr| {
+            let refusal = refuse(*addr);
+            if let Some(refusal) = refusal {
+                debug!(%refusal, "An address of the shadow is refused.");
+            }
+            refusal.is_none()
+        });
+        let refused = known - addrs.len();
+        if refused > 0 {
+            warn!(
+                refused,
+                left = addrs.len(),
+                "Addresses of the shadow are captured live endpoints; not used."
+            );
+        }
+        pool.set_addresses(&addrs);
+    }
+}
+
+/// Returns when no job is queued or under way.
+async fn drain(pool: &Arc<Pool>) {
+    while !pool.is_drained() {
+        if pool.pump(PUMP_JOBS) != Left::Jobs {
+            pool.expire();
+            sleep(DRAIN_STEP).await;
+        }
+    }
+}
+
+/// A request that waits for too long is dropped this fraction of its time too late at most.
+const EXPIRY_STEPS: u32 = 8;
+
+/// How often a stopping replay looks whether it has finished.
+const DRAIN_STEP: Duration = Duration::from_millis(5);

@@ -1,0 +1,253 @@
+//! Enters: requests from capture threads, which never wait. Leaves: the same requests, in order, for the replay.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use crate::{
+    io::ledger::{DropReason, Ticket},
+    pipeline::{Request, Timestamp},
+};
+
+/// A request that waits to be replayed.
+#[derive(Debug)]
+pub struct Job {
+    /// The request.
+    pub request: Request,
+    /// The duty to settle it.
+    pub ticket: Ticket,
+    /// The number of the pipeline that it came from; it makes the number of its exchange unique.
+    pub pipeline: u16,
+    /// When it was queued, by [`clock::now`](super::clock::now).
+    pub queued_at: Timestamp,
+}
+
+/// The bounded queue between the capture threads and the replay: capture --jobs--> replay.
+///
+/// The lock is held for as long as it takes to move one batch into place. Nothing is allocated, freed, or settled
+/// under it, and nobody waits for anything else while holding it.
+pub struct Queue {
+    jobs_limit: usize,
+    bytes_limit: usize,
+    waiting: Mutex<Waiting>,
+    /// Bytes of requests queued or being written: a slow shadow must not let more be held than the limit says.
+    held_bytes: Arc<AtomicUsize>,
+    arrived: Notify,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// Never more than `jobs_limit`; never reallocated.
+    jobs: VecDeque<Job>,
+    is_closed: bool,
+}
+
+impl Queue {
+    /// An empty queue for at most `jobs_limit` requests, which together hold at most `bytes_limit` bytes until they are
+    /// written. A request longer than `bytes_limit` never fits.
+    #[must_use]
+    pub fn new(jobs_limit: usize, bytes_limit: usize) -> Self {
+        Self {
+            jobs_limit,
+            bytes_limit,
+            waiting: Mutex::new(Waiting { jobs: VecDeque::with_capacity(jobs_limit), is_closed: false }),
+            held_bytes: Arc::default(),
+            arrived: Notify::new(),
+        }
+    }
+
+    /// Queues jobs in their order; those that do not fit are dropped and counted. Never waits for the replay.
+    ///
+    /// The iterator runs under the lock, so it should do no more than hand out what is ready.
+    pub fn push_batch(&self, jobs: impl IntoIterator<Item = Job>) {
+        let mut guard = None;
+        let mut has_pushed = false;
+        for job in jobs {
+            let waiting = guard.get_or_insert_with(|| self.lock());
+            let len = job.request.raw.len();
+            let has_room = waiting.jobs.len() < self.jobs_limit
+                && self.held_bytes.load(Ordering::Relaxed).saturating_add(len) <= self.bytes_limit;
+            if waiting.is_closed || !has_room {
+                let reason = if waiting.is_closed { DropReason::Shutdown } else { DropReason::QueueFull };
+                guard = None;
+                job.ticket.dropped(reason);
+                continue;
+            }
+            self.held_bytes.fetch_add(len, Ordering::Relaxed);
+            waiting.jobs.push_back(job);
+            has_pushed = true;
+        }
+        drop(guard);
+        if has_pushed {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Requests that wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().jobs.len()
+    }
+
+    /// Whether no request waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the requests that wait or are being written.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Lets nothing more in.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
+    }
+
+    /// Waits until jobs have been pushed since the last wait.
+    pub(super) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Takes the oldest job.
+    pub(super) fn pop(&self) -> Option<Held> {
+        let job = self.lock().jobs.pop_front();
+        job.map(|job| self.hold(job))
+    }
+
+    /// Takes the oldest job if it was queued before `cutoff`.
+    pub(super) fn pop_older(&self, cutoff: Timestamp) -> Option<Held> {
+        let mut waiting = self.lock();
+        let is_old = waiting.jobs.front().is_some_and(|job| job.queued_at < cutoff);
+        let job = if is_old { waiting.jobs.pop_front() } else { None };
+        drop(waiting);
+        job.map(|job| self.hold(job))
+    }
+
+    fn hold(&self, job: Job) -> Held {
+        let lease = Lease { held_bytes: Arc::clone(&self.held_bytes), len: job.request.raw.len() };
+        Held {
+            request: job.request,
+            ticket: job.ticket,
+            pipeline: job.pipeline,
+            queued_at: job.queued_at,
+            _lease: lease,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing can panic between a lock and its release that would leave the queue half changed.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self::new(QUEUE_JOBS, QUEUE_BYTES)
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("len", &self.len()).field("held_bytes", &self.held_bytes()).finish()
+    }
+}
+
+/// A job that has left the queue. Its bytes count as held until the lease is let go.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) request: Request,
+    pub(super) ticket: Ticket,
+    pub(super) pipeline: u16,
+    pub(super) queued_at: Timestamp,
+    /// Held for as long as the request is.
+    _lease: Lease,
+}
+
+/// Bytes that count against the queue's limit.
+#[derive(Debug)]
+pub(super) struct Lease {
+    held_bytes: Arc<AtomicUsize>,
+    len: usize,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.held_bytes.fetch_sub(self.len, Ordering::Relaxed);
+    }
+}
+
+/// Requests that a queue holds by default: 0.2 s of 20,000 requests/s, enough to ride out a stall of the shadow.
+pub const QUEUE_JOBS: usize = 4096;
+
+/// Bytes of requests that a queue holds by default.
+pub const QUEUE_BYTES: usize = 32 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{Books, request},
+        *,
+    };
+
+    fn jobs(books: &Books, count: usize, len: usize) -> Vec<Job> {
+        (0..count).map(|_| books.job(request(&vec![b'x'; len], len))).collect()
+    }
+
+    #[test]
+    fn queue_full_by_count_drops_the_newest() {
+        let books = Books::default();
+        let queue = Queue::new(3, 1000);
+        queue.push_batch(jobs(&books, 5, 10));
+        assert_eq!((queue.len(), queue.held_bytes()), (3, 30));
+        assert_eq!(books.dropped(DropReason::QueueFull), 2);
+    }
+
+    #[test]
+    fn queue_full_by_bytes_counts_requests_being_written() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        queue.push_batch(jobs(&books, 2, 50));
+        let held = queue.pop().unwrap();
+        queue.push_batch(jobs(&books, 1, 50));
+        assert_eq!(books.dropped(DropReason::QueueFull), 1);
+        drop(held);
+        queue.push_batch(jobs(&books, 1, 50));
+        assert_eq!((queue.len(), queue.held_bytes()), (2, 100));
+        assert_eq!(books.dropped(DropReason::QueueFull), 1);
+    }
+
+    #[test]
+    fn closed_queue_drops_for_shutdown() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        queue.close();
+        queue.push_batch(jobs(&books, 2, 1));
+        assert_eq!((queue.is_empty(), books.dropped(DropReason::Shutdown)), (true, 2));
+    }
+
+    #[test]
+    fn only_old_jobs_leave_by_age() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        for nanos in [5, 6, 7] {
+            let mut job = books.job(request(b"x", 1));
+            job.queued_at = Timestamp::from_nanos(nanos);
+            queue.push_batch([job]);
+        }
+        assert!(queue.pop_older(Timestamp::from_nanos(5)).is_none());
+        assert!(queue.pop_older(Timestamp::from_nanos(7)).is_some());
+        assert!(queue.pop_older(Timestamp::from_nanos(7)).is_some());
+        assert!(queue.pop_older(Timestamp::from_nanos(7)).is_none());
+        assert_eq!(queue.len(), 1);
+    }
+}

@@ -1,0 +1,141 @@
+//! Enters: an address that copies would go to, and what is captured. Leaves: whether that is the live service itself.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+/// What the agent captures, as far as it decides whether a target is a live endpoint.
+#[derive(Clone, Debug, Default)]
+pub struct Captured {
+    /// The matched ports.
+    pub ports: Vec<u16>,
+    /// The addresses of this network namespace.
+    pub local: Vec<IpAddr>,
+    /// The networks that capture is narrowed to; none for all addresses.
+    pub networks: Vec<IpNet>,
+}
+
+/// A target that is itself a captured live endpoint. Copies sent there would be writes to the live service.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// Its address belongs to this host.
+    #[error("shadow {target} is a captured live endpoint: {} is an address of this host and port {} is captured", target.ip(), target.port())]
+    Local {
+        /// The target's address.
+        target: SocketAddr,
+    },
+    /// Its address is a loopback address, behind which the live service listens too.
+    #[error("shadow {target} is a captured live endpoint: {} is a loopback address and port {} is captured on this host", target.ip(), target.port())]
+    Loopback {
+        /// The target's address.
+        target: SocketAddr,
+    },
+    /// Its address is the unspecified one, which connects to this host.
+    #[error("shadow {target} is a captured live endpoint: {} means this host and port {} is captured", target.ip(), target.port())]
+    Unspecified {
+        /// The target's address.
+        target: SocketAddr,
+    },
+    /// Its address is in a network that capture was narrowed to, so its requests count as live ones.
+    #[error("shadow {target} is a captured live endpoint: {} is in the captured network {network} and port {} is captured", target.ip(), target.port())]
+    Network {
+        /// The target's address.
+        target: SocketAddr,
+        /// The network.
+        network: IpNet,
+    },
+}
+
+impl Captured {
+    /// Why `target` must not receive copies; `None` where it may.
+    ///
+    /// Where capture is narrowed to networks, another address of this host may be a shadow. A loopback address may
+    /// not: the live service usually listens on all addresses, that one included.
+    #[must_use]
+    pub fn refuse(&self, target: SocketAddr) -> Option<Refusal> {
+        if !self.ports.contains(&target.port()) {
+            return None;
+        }
+        let ip = target.ip().to_canonical();
+        if ip.is_unspecified() {
+            return Some(Refusal::Unspecified { target });
+        }
+        if ip.is_loopback() {
+            return Some(Refusal::Loopback { target });
+        }
+        let contains = |network: &&IpNet| network.contains(&ip) || network.contains(&mapped(ip));
+        match self.networks.iter().find(contains) {
+            // A network of all addresses narrows nothing, so it does not name the target either.
+            Some(network) if network.prefix_len() > 0 => Some(Refusal::Network { target, network: *network }),
+            None if !self.networks.is_empty() => None,
+            _ => {
+                let is_local = self.local.iter().any(|local| local.to_canonical() == ip);
+                is_local.then_some(Refusal::Local { target })
+            }
+        }
+    }
+}
+
+/// The v4-mapped form, in which a network may have been written too.
+fn mapped(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+        IpAddr::V6(_) => ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn captured(networks: &[&str]) -> Captured {
+        Captured {
+            ports: vec![80, 8080],
+            local: ["10.0.0.7", "10.0.0.8", "2001:db8::7"].map(|ip| ip.parse().unwrap()).to_vec(),
+            networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn captured_local_endpoint_is_refused_in_every_spelling() {
+        for (target, why) in [
+            ("10.0.0.7:8080", "10.0.0.7 is an address of this host"),
+            ("[::ffff:10.0.0.7]:80", "is an address of this host"),
+            ("[2001:db8::7]:80", "2001:db8::7 is an address of this host"),
+            ("127.0.0.1:8080", "127.0.0.1 is a loopback address"),
+            ("127.9.8.7:8080", "is a loopback address"),
+            ("[::1]:8080", "is a loopback address"),
+            ("[::ffff:127.0.0.1]:8080", "is a loopback address"),
+            ("0.0.0.0:8080", "0.0.0.0 means this host"),
+            ("[::]:8080", "means this host"),
+            ("[::ffff:0.0.0.0]:8080", "means this host"),
+        ] {
+            for networks in [&[][..], &["0.0.0.0/0", "::/0"]] {
+                let refusal = captured(networks).refuse(target.parse().unwrap()).unwrap().to_string();
+                assert!(refusal.contains(why), "{target}: {refusal}");
+                assert!(refusal.contains(&format!("shadow {target} ")), "{refusal}");
+                assert!(refusal.contains("port 80"), "{refusal}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_hosts_and_other_ports_are_accepted() {
+        for target in ["10.0.0.9:8080", "10.0.0.7:81", "127.0.0.1:9000", "[2001:db8::9]:80", "0.0.0.0:81"] {
+            assert_eq!(captured(&[]).refuse(target.parse().unwrap()), None, "{target}");
+        }
+    }
+
+    #[test]
+    fn networks_narrow_what_is_captured() {
+        let narrow = captured(&["10.0.0.7/32", "10.1.0.0/16"]);
+        let refuse = |target: &str| narrow.refuse(target.parse().unwrap());
+        assert!(matches!(refuse("10.0.0.7:80"), Some(Refusal::Network { .. })));
+        assert!(matches!(refuse("[::ffff:10.1.2.3]:80"), Some(Refusal::Network { .. })));
+        assert!(matches!(refuse("127.0.0.1:80"), Some(Refusal::Loopback { .. })));
+        assert_eq!(refuse("10.0.0.8:80"), None, "another address of this host, not captured");
+        assert_eq!(refuse("10.2.0.1:80"), None);
+        let mapped = captured(&["::ffff:10.1.0.0/112"]);
+        assert!(matches!(mapped.refuse("10.1.0.1:80".parse().unwrap()), Some(Refusal::Network { .. })));
+    }
+}

@@ -1,0 +1,75 @@
+//! Enters: what the shadow sends on one connection. Leaves: when its answer is complete, and whether another may follow.
+
+use crate::pipeline::{
+    Limits, ReplyTo,
+    http::{EndEffect, Event, ResponseDecoder},
+};
+
+/// Steps over answers, one after the other. Their content is not kept.
+#[derive(Debug)]
+pub(super) struct Response {
+    decoder: ResponseDecoder,
+    /// Bytes of the answer under way, interim responses included.
+    received: u64,
+    is_interim: bool,
+    keep_alive: bool,
+}
+
+/// Where the answer stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Progress {
+    /// It goes on.
+    Partial,
+    /// It is complete; `reusable` says whether the connection takes another request.
+    Complete { reusable: bool },
+    /// It was cut off.
+    Closed,
+    /// It is not an answer that can be stepped over.
+    Protocol,
+}
+
+impl Response {
+    pub(super) fn new() -> Self {
+        Self {
+            decoder: ResponseDecoder::new(&Limits::default()),
+            received: 0,
+            is_interim: false,
+            keep_alive: false,
+        }
+    }
+
+    /// Takes what was read. An answer longer than `limit` bytes is not waited for.
+    pub(super) fn handle_input(&mut self, mut input: &[u8], reply_to: ReplyTo, limit: u64) -> Progress {
+        self.received = self.received.saturating_add(u64::try_from(input.len()).unwrap_or(u64::MAX));
+        loop {
+            match self.decoder.poll(&mut input, reply_to) {
+                Event::Start | Event::Content(_) | Event::Framing(_) => {}
+                Event::Head(head) => {
+                    // Upgrades and CONNECT are never replayed, so nobody asked for another protocol.
+                    if head.facts.tunnel {
+                        return Progress::Protocol;
+                    }
+                    self.is_interim = head.facts.interim;
+                    self.keep_alive = head.facts.keep_alive;
+                }
+                // RFC 9110 section 15.2: a final response follows.
+                Event::End if self.is_interim => {}
+                Event::End => {
+                    self.received = 0;
+                    return Progress::Complete { reusable: self.keep_alive && input.is_empty() };
+                }
+                Event::Refused(_) => return Progress::Protocol,
+                Event::NeedMore if self.received > limit => return Progress::Protocol,
+                Event::NeedMore => return Progress::Partial,
+            }
+        }
+    }
+
+    /// Takes the end of the byte stream.
+    pub(super) fn handle_end(&mut self) -> Progress {
+        match self.decoder.handle_end() {
+            EndEffect::Complete => Progress::Complete { reusable: false },
+            EndEffect::Clean | EndEffect::Truncated => Progress::Closed,
+        }
+    }
+}

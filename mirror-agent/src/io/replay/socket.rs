@@ -1,0 +1,66 @@
+//! Enters: an address of the shadow. Leaves: a connection to it that the capture knows to be the agent's own.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream};
+use tracing::warn;
+
+/// Who has to know which local sockets are the agent's own, so that their traffic is never mirrored.
+pub trait OwnSocketRegistry: Send + Sync {
+    /// A connection from `local` was opened. Nothing is sent on it before this returns.
+    fn opened(&self, local: SocketAddr);
+
+    /// The connection from `local` was closed.
+    fn closed(&self, local: SocketAddr);
+}
+
+/// Opens connections.
+pub(super) struct Connector {
+    registry: Arc<dyn OwnSocketRegistry>,
+    /// `SO_MARK` of the sockets; 0 for none.
+    mark: u32,
+    has_warned: AtomicBool,
+}
+
+impl Connector {
+    pub(super) fn new(registry: Arc<dyn OwnSocketRegistry>, mark: u32) -> Self {
+        Self { registry, mark, has_warned: AtomicBool::new(false) }
+    }
+
+    /// Connects to `addr`. The registration has to outlive the stream.
+    pub(super) async fn open(&self, addr: SocketAddr) -> io::Result<(TcpStream, Registration)> {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_nodelay(true)?;
+        if self.mark != 0
+            && let Err(error) = SockRef::from(&socket).set_mark(self.mark)
+            && !self.has_warned.swap(true, Ordering::Relaxed)
+        {
+            // Without the mark the registry and the marker headers still tell copies from live requests.
+            warn!(%error, "Cannot mark replay sockets; CAP_NET_ADMIN is missing.");
+        }
+        let stream = socket.connect(addr).await?;
+        let local = stream.local_addr()?;
+        self.registry.opened(local);
+        Ok((stream, Registration { registry: Arc::clone(&self.registry), local }))
+    }
+}
+
+/// The entry of one connection in the registry.
+pub(super) struct Registration {
+    registry: Arc<dyn OwnSocketRegistry>,
+    local: SocketAddr,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.registry.closed(self.local);
+    }
+}

@@ -1,0 +1,162 @@
+//! Enters: a shadow's address and requests. Leaves: a running replay and its books.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+use super::super::{Gauges, Job, OwnSocketRegistry, Queue, Replay, ReplayConfig, clock};
+use crate::{
+    io::ledger::{DropReason, Ledger, ReplayOutcome},
+    pipeline::{Endpoint, ExchangeId, FlowKey, ReplyTo, Request, Timestamp},
+};
+
+/// A request with number 7 and nothing special about it.
+pub(in super::super) fn request(raw: &[u8], head_len: usize) -> Request {
+    let endpoint = Endpoint::from(SocketAddr::from(([192, 0, 2, 1], 80)));
+    Request {
+        id: ExchangeId(7),
+        flow: FlowKey { client: endpoint, server: endpoint, vlan: 0, vni: 0 },
+        raw: Bytes::copy_from_slice(raw),
+        head_len,
+        reply_to: ReplyTo::Other,
+        keep_alive: true,
+        first_byte_at: Timestamp::ZERO,
+        last_byte_at: clock::now(),
+    }
+}
+
+/// `GET /path`.
+pub(super) fn get(path: &str) -> Request {
+    let raw = format!("GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    request(raw.as_bytes(), raw.len())
+}
+
+/// A POST with a body of `len` bytes.
+pub(super) fn post(len: usize) -> Request {
+    let head = format!("POST / HTTP/1.1\r\ncontent-length: {len}\r\n\r\n");
+    request(&[head.as_bytes(), &vec![b'x'; len]].concat(), head.len())
+}
+
+/// A ledger for requests made up by tests.
+#[derive(Default)]
+pub(in super::super) struct Books {
+    pub(super) ledger: Arc<Ledger>,
+}
+
+impl Books {
+    pub(in super::super) fn job(&self, request: Request) -> Job {
+        Job { request, ticket: self.ledger.ticket(), pipeline: 0, queued_at: clock::now() }
+    }
+
+    pub(in super::super) fn dropped(&self, reason: DropReason) -> u64 {
+        self.ledger.dropped(reason)
+    }
+
+    fn settled(&self) -> u64 {
+        let dropped: u64 = DropReason::ALL.iter().map(|reason| self.ledger.dropped(*reason)).sum();
+        self.ledger.mirrored() + dropped
+    }
+}
+
+/// A replay that runs beside the test.
+pub(super) struct Running {
+    pub(super) books: Books,
+    pub(super) queue: Arc<Queue>,
+    pub(super) gauges: Arc<Gauges>,
+    pub(super) sockets: Arc<Sockets>,
+    pushed: u64,
+    shutdown: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts a replay to `addr` with short timeouts, and with what `adjust` changes.
+    pub(super) async fn start(addr: SocketAddr, adjust: impl FnOnce(&mut ReplayConfig)) -> Self {
+        let mut config = ReplayConfig::new(format!("http://{addr}").parse().unwrap(), 1);
+        config.response_timeout = Duration::from_secs(5);
+        adjust(&mut config);
+        let books = Books::default();
+        let queue = Arc::new(Queue::default());
+        let sockets = Arc::<Sockets>::default();
+        let registry = Arc::<Sockets>::clone(&sockets);
+        let ledger = Arc::clone(&books.ledger);
+        let replay =
+            Replay::prepare(config, Arc::clone(&queue), ledger, registry, Box::new(|_| None)).await.unwrap();
+        let gauges = replay.gauges();
+        let (shutdown, told) = oneshot::channel();
+        let task = tokio::spawn(replay.run(async move { drop(told.await) }));
+        Self { books, queue, gauges, sockets, pushed: 0, shutdown, task }
+    }
+
+    pub(super) fn push(&mut self, requests: impl IntoIterator<Item = Request>) {
+        let jobs: Vec<Job> = requests.into_iter().map(|request| self.books.job(request)).collect();
+        self.pushed += jobs.len() as u64;
+        self.queue.push_batch(jobs);
+    }
+
+    /// Waits until `count` attempts have ended with `outcome`.
+    pub(super) async fn ended(&self, outcome: ReplayOutcome, count: u64) {
+        self.until(|| self.books.ledger.replays(outcome) >= count).await;
+        assert_eq!(self.books.ledger.replays(outcome), count, "{outcome:?}");
+    }
+
+    /// Waits until all requests are settled.
+    pub(super) async fn settled(&self) {
+        self.until(|| self.books.settled() >= self.pushed).await;
+    }
+
+    pub(super) async fn until(&self, is_done: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !is_done() {
+            assert!(start.elapsed() < Duration::from_secs(10), "not in time: {:?}", self.books.ledger);
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Stops the replay and checks that nothing is left over. Returns requests mirrored.
+    pub(super) async fn stop(self) -> (u64, Arc<Ledger>) {
+        self.shutdown.send(()).unwrap();
+        timeout(Duration::from_secs(10), self.task).await.unwrap().unwrap();
+        assert_eq!(self.books.settled(), self.pushed, "{:?}", self.books.ledger);
+        assert_eq!((self.queue.len(), self.queue.held_bytes()), (0, 0));
+        assert_eq!((self.gauges.in_flight(), self.gauges.idle()), (0, 0));
+        assert_eq!(self.sockets.open(), 0, "all sockets are closed and struck off");
+        (self.books.ledger.mirrored(), self.books.ledger)
+    }
+}
+
+/// The local ends that the replay has registered.
+#[derive(Default)]
+pub(super) struct Sockets {
+    open: Mutex<BTreeSet<SocketAddr>>,
+}
+
+impl Sockets {
+    pub(super) fn open(&self) -> usize {
+        self.open.lock().unwrap().len()
+    }
+
+    pub(super) fn contains(&self, addr: SocketAddr) -> bool {
+        self.open.lock().unwrap().contains(&addr)
+    }
+}
+
+impl OwnSocketRegistry for Sockets {
+    fn opened(&self, local: SocketAddr) {
+        assert!(self.open.lock().unwrap().insert(local), "{local} was registered twice");
+    }
+
+    fn closed(&self, local: SocketAddr) {
+        assert!(self.open.lock().unwrap().remove(&local), "{local} was not registered");
+    }
+}

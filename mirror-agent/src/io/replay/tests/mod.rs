@@ -1,0 +1,9 @@
+//! Enters: requests, and shadows that behave in every way there is. Leaves: proof that the books balance.
+
+mod faults;
+mod harness;
+mod limits;
+mod server;
+mod transfer;
+
+pub(super) use harness::{Books, request};
