@@ -1,1 +1,19 @@
 //! Enters: nothing. Leaves: what the kernel tests, the demo and the bench share.
+//!
+//! Hosts are network namespaces of this machine, servers and load are threads of this process that have moved into
+//! them, and the agent is a child process. Nothing here uses the agent's own code: it is the yardstick.
+
+pub mod agent;
+pub mod client;
+pub mod digest;
+pub mod frames;
+pub mod histogram;
+pub mod http;
+pub mod load;
+pub mod metrics;
+pub mod netns;
+pub mod nginx;
+pub mod scenario;
+pub mod server;
+pub mod sys;
+pub mod traffic;

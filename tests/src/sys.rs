@@ -1,0 +1,198 @@
+//! Enters: requests to the kernel for which no safe wrapper exists. Leaves: their answers. All unsafe code is here.
+
+use std::{
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
+    ptr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use nix::sys::{
+    epoll::{Epoll, EpollEvent},
+    resource::{UsageWho, getrusage},
+    signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
+    time::TimeVal,
+};
+
+/// Waits for events for at most `timeout`, with the resolution of a nanosecond; an interrupted wait is no event.
+///
+/// # Errors
+///
+/// The kernel's error other than `EINTR`.
+///
+/// # Minimum kernel version
+///
+/// 5.11.
+pub fn epoll_wait(epoll: &Epoll, events: &mut [EpollEvent], timeout: Duration) -> io::Result<usize> {
+    let timeout = libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(i32::try_from(timeout.subsec_nanos()).unwrap_or(0)),
+    };
+    let capacity = libc::c_int::try_from(events.len()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: `EpollEvent` is a transparent wrapper of `epoll_event`, `events` holds at least `capacity` of them, and
+    // `timeout` outlives the call; a null signal mask means "unchanged".
+    let ready = unsafe {
+        libc::epoll_pwait2(
+            epoll.0.as_raw_fd(),
+            events.as_mut_ptr().cast(),
+            capacity,
+            &raw const timeout,
+            ptr::null(),
+        )
+    };
+    match usize::try_from(ready) {
+        Ok(ready) => Ok(ready),
+        Err(_) => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            error => Err(error),
+        },
+    }
+}
+
+/// Lets the kernel kill the child when the thread that started it is gone, however it went.
+pub fn die_with_parent(command: &mut Command) -> &mut Command {
+    // SAFETY: the closure runs between fork and exec and calls only `prctl`, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            Ok(())
+        })
+    }
+}
+
+/// Opens a packet socket through which whole frames leave by the interface with this index.
+///
+/// # Errors
+///
+/// The kernel's error, as a rule for want of privileges.
+pub fn packet_socket(interface: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let raw = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `raw` was just opened and nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: 0,
+        sll_ifindex: i32::try_from(interface).map_err(io::Error::other)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: `address` is a `sockaddr_ll` of `len` bytes that outlives the call.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
+    if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+}
+
+/// Where at an interface a program can be attached by a TCX link.
+#[derive(Clone, Copy, Debug)]
+pub enum TcxHook {
+    /// Packets that arrive.
+    Ingress,
+    /// Packets that leave.
+    Egress,
+}
+
+/// What `BPF_PROG_QUERY` takes and gives: the start of the kernel's `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgQuery {
+    target_ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_count: u32,
+    padding: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// Counts the programs attached to a hook of the interface with this index of the calling thread's namespace.
+///
+/// # Errors
+///
+/// The kernel's error; `EINVAL` where the kernel has no TCX.
+///
+/// # Minimum kernel version
+///
+/// 6.6.
+pub fn tcx_programs(interface: u32, hook: TcxHook) -> io::Result<u32> {
+    /// The command of the `bpf` system call.
+    const BPF_PROG_QUERY: libc::c_int = 16;
+    let attach_type = match hook {
+        TcxHook::Ingress => 46,
+        TcxHook::Egress => 47,
+    };
+    let mut query = ProgQuery { target_ifindex: interface, attach_type, ..ProgQuery::default() };
+    // SAFETY: `query` has the layout and at least the length that the kernel reads and writes, and outlives the call;
+    // its pointers are null, which asks for the count alone.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<ProgQuery>()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(query.prog_count) }
+}
+
+/// Set by the first SIGINT, SIGTERM or SIGHUP after [`catch_interrupts`].
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_interrupt(_signal: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Turns SIGINT, SIGTERM and SIGHUP into a flag that [`interrupted`] reads, so that guards get to clean up.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub fn catch_interrupts() -> io::Result<()> {
+    let action = SigAction::new(SigHandler::Handler(note_interrupt), SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: the handler stores to an atomic and does nothing else.
+        unsafe { sigaction(signal, &action) }?;
+    }
+    Ok(())
+}
+
+/// Whether the process was asked to stop.
+#[must_use]
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// CPU time of the calling thread, user and system.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub fn thread_cpu() -> io::Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
+    Ok(duration(usage.user_time()) + duration(usage.system_time()))
+}
+
+/// A duration from the kernel's notation; negative values do not occur.
+fn duration(value: TimeVal) -> Duration {
+    Duration::new(
+        u64::try_from(value.tv_sec()).unwrap_or(0),
+        u32::try_from(value.tv_usec().saturating_mul(1000)).unwrap_or(0),
+    )
+}
+
+/// Asks for timers that fire when they are due and not up to 50 µs later; for the calling thread.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub fn precise_timers() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_timerslack(1000)?)
+}

@@ -1,0 +1,96 @@
+//! Enters: segments lost before the hook, lost after it, and doubled. Leaves: each request at the shadow once, whole.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use mirror_tests::{
+    digest::Difference,
+    load::{Pace, Plan, Running},
+    netns::{FilterRule, FilterTool, Topology},
+    require_agent,
+    scenario::{PORT, Scenario, Weight},
+    server::Record,
+    traffic::{Distinct, Mix, Sent},
+};
+
+#[test]
+fn loss_before_the_hook_alters_nothing() -> Result<()> {
+    require_agent!();
+    mirror_through(|net| both(|tool| net.client.filter(tool, "filter", "OUTPUT", &lose("0.03"))))
+}
+
+#[test]
+fn loss_after_the_hook_repeats_nothing() -> Result<()> {
+    require_agent!();
+    mirror_through(|net| both(|tool| net.live.filter(tool, "filter", "INPUT", &lose("0.03"))))
+}
+
+#[test]
+fn doubled_segments_are_replayed_once() -> Result<()> {
+    require_agent!();
+    mirror_through(|net| {
+        let rule = |gateway: String| format!("-p tcp --dport {PORT} -j TEE --gateway {gateway}");
+        Ok(vec![
+            net.client.filter(FilterTool::V4, "mangle", "POSTROUTING", &rule(net.live.v4.to_string()))?,
+            net.client.filter(FilterTool::V6, "mangle", "POSTROUTING", &rule(net.live.v6.to_string()))?,
+        ])
+    })
+}
+
+#[test]
+fn loss_on_the_way_back_alters_nothing() -> Result<()> {
+    require_agent!();
+    let rule = format!("-p tcp --sport {PORT} -m statistic --mode random --probability 0.03 -j DROP");
+    mirror_through(|net| both(|tool| net.client.filter(tool, "filter", "INPUT", &rule)))
+}
+
+#[test]
+fn loss_between_agent_and_shadow_is_repaired_by_the_connection() -> Result<()> {
+    require_agent!();
+    mirror_through(|net| both(|tool| net.shadow.filter(tool, "filter", "INPUT", &lose("0.03"))))
+}
+
+/// A rule that loses segments to the live port at random.
+fn lose(probability: &str) -> String {
+    format!("-p tcp --dport {PORT} -m statistic --mode random --probability {probability} -j DROP")
+}
+
+/// The same rule for both families.
+fn both(rule: impl Fn(FilterTool) -> Result<FilterRule>) -> Result<Vec<FilterRule>> {
+    Ok(vec![rule(FilterTool::V4)?, rule(FilterTool::V6)?])
+}
+
+/// Mirrors a mix of small and large requests while `disturb` is at work; expects each at the shadow once, unaltered.
+fn mirror_through(disturb: impl Fn(&Topology) -> Result<Vec<FilterRule>>) -> Result<()> {
+    let scenario = Scenario::with_record(Weight::Light, &["--methods", "all"], Record::Digest)?;
+    let net = &scenario.net;
+    let sent = Sent::default();
+    {
+        let _rules = disturb(net)?;
+        let plan = |target| Plan::new(target, Pace::PerSecond(300.0), Duration::from_secs(3), 16);
+        let loads = [
+            (net.live.at_v4(PORT), "v4", Mix::Post),
+            (net.live.at_v6(PORT), "v6", Mix::Safe),
+            (net.live.at_v4(PORT), "big", Mix::Large),
+        ];
+        let running = loads
+            .into_iter()
+            .map(|(target, name, mix)| {
+                let mut plan = plan(target);
+                if mix == Mix::Large {
+                    plan.pace = Pace::PerSecond(10.0);
+                }
+                Running::start(&net.client, plan, Distinct::new(name, mix, Some(&sent)))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        for load in running {
+            let report = load.finish()?;
+            ensure!(report.is_clean(), "live requests failed: {report:?}");
+        }
+    }
+    let ledger = scenario.settle()?;
+    ensure!(ledger.mirrored == ledger.seen, "{ledger}");
+    let difference = Difference::between(&sent.digests(), &scenario.shadow.digests());
+    ensure!(difference.is_none() && scenario.shadow.unmarked() == 0, "{difference:?}; {ledger}");
+    Ok(())
+}
