@@ -11,6 +11,7 @@ use mirror_agent::io::{
     agent,
     check::{Readiness, check},
     cli::{Cli, Command},
+    inspect::{self, FilePipeline},
     object::EBPF_OBJECT,
 };
 use tracing_subscriber::EnvFilter;
@@ -37,7 +38,11 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
             write!(io::stdout(), "{books}").context("print the ledger")?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Inspect(_args) => Ok(ExitCode::SUCCESS),
+        Command::Inspect(args) => {
+            let (out, mut warnings) = (io::stdout().lock(), io::stderr().lock());
+            inspect::run(&args.file, args.ports.clone(), &mut FilePipeline::new(), out, &mut warnings)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Check => match check(EBPF_OBJECT, &mut io::stdout()).context("print the findings")? {
             Readiness::Ready => Ok(ExitCode::SUCCESS),
             Readiness::NotReady => Ok(ExitCode::FAILURE),

@@ -1,7 +1,7 @@
 //! Enters: segments of any number of flows. Leaves: requests, reports and counts.
 
 use crate::pipeline::{
-    ExchangeId, Limits, Request, Segment, Side, Stats, Timestamp,
+    Limits, Request, Segment, Side, Stats, Timestamp,
     exchange::{Connection, Context, Purpose, report::ExchangeReport},
     flow::FlowTable,
     reason::EvictReason,
@@ -48,10 +48,10 @@ impl Pipeline {
         self.context.reports.pop_front()
     }
 
-    /// The exchange that began first of those not reported yet. Only for [`Purpose::Inspect`].
+    /// First byte of the exchange that began earliest of those not reported yet. Only for [`Purpose::Inspect`].
     #[must_use]
-    pub fn oldest_open(&self) -> Option<ExchangeId> {
-        self.context.open.first().copied()
+    pub fn open_since(&self) -> Option<Timestamp> {
+        self.context.open.first().map(|(at, _)| *at)
     }
 
     /// What happened since this was last asked.

@@ -8,9 +8,13 @@ pub mod source;
 use std::{
     io::{self, Write},
     path::Path,
+    time::Duration,
 };
 
-use crate::pipeline::{Segment, Timestamp, exchange::report::ExchangeReport};
+use crate::pipeline::{
+    Limits, Pipeline, Segment, Timestamp,
+    exchange::{Purpose, report::ExchangeReport},
+};
 use file::{CaptureFile, FileError};
 use json::JsonLines;
 use order::Orderer;
@@ -31,6 +35,52 @@ pub trait Exchanges {
     /// The first byte of the exchange that began earliest among those that have not ended; `None` where there is
     /// none.
     fn open_since(&self) -> Option<Timestamp>;
+}
+
+/// The pipeline that `run` uses, told to report rather than to hold.
+#[derive(Debug)]
+pub struct FilePipeline {
+    pipeline: Pipeline,
+    now: Timestamp,
+}
+
+/// Captures of several queues are not in causal order: how long a segment may come after its acknowledgement.
+const GAP_PATIENCE: Duration = Duration::from_secs(1);
+
+impl FilePipeline {
+    /// An empty pipeline.
+    #[must_use]
+    pub fn new() -> Self {
+        let limits = Limits { gap_patience: GAP_PATIENCE, ..Limits::default() };
+        // One file at a time, chosen by the user: nobody gains from making its flows collide.
+        Self { pipeline: Pipeline::new(Purpose::Inspect, limits, 0), now: Timestamp::ZERO }
+    }
+}
+
+impl Default for FilePipeline {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Exchanges for FilePipeline {
+    fn handle_segment(&mut self, segment: &Segment<'_>) {
+        self.now = self.now.max(segment.at);
+        self.pipeline.handle_time(self.now);
+        self.pipeline.handle_segment(segment);
+    }
+
+    fn handle_end(&mut self) {
+        self.pipeline.finish(self.now);
+    }
+
+    fn poll_report(&mut self) -> Option<ExchangeReport> {
+        self.pipeline.poll_report()
+    }
+
+    fn open_since(&self) -> Option<Timestamp> {
+        self.pipeline.open_since()
+    }
 }
 
 /// Why the exchanges of a file could not be told, or not all of them.

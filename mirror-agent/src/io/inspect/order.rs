@@ -55,7 +55,7 @@ fn message_weight(message: &MessageReport) -> usize {
         StartLine::Request { method, target, .. } => method.len().saturating_add(target.len()),
         StartLine::Status { reason, .. } => reason.len(),
     };
-    let fields = message.headers.iter().chain(&message.trailers);
+    let fields = message.headers.iter();
     let fields = fields.map(|(name, value)| size_of::<(Vec<u8>, Vec<u8>)>() + name.len() + value.len());
     fields.sum::<usize>().saturating_add(start_line).saturating_add(size_of::<MessageReport>())
 }

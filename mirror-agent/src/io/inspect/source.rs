@@ -73,7 +73,7 @@ impl SegmentSource {
             };
             if count > 0 {
                 let mut warning = format!("{count} frames {what}");
-                if *reason == FrameReason::LinkType {
+                if reason == FrameReason::LinkType {
                     let types: Vec<String> =
                         self.unread_link_types.iter().map(|link_type| link_type.0.to_string()).collect();
                     warning.push_str(&format!(": {}", types.join(", ")));

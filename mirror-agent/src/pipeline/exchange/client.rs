@@ -72,8 +72,8 @@ pub(crate) struct Run<'a> {
 
 /// What the rest of the flow needs to know of requests, for pairing.
 pub(crate) trait RequestObserver {
-    /// A request begins at `offset`, its sender having received `acked` bytes of the server's stream.
-    fn begun(&mut self, id: ExchangeId, offset: u64, acked: Option<u64>);
+    /// A request begins with `run`, at `offset`.
+    fn begun(&mut self, id: ExchangeId, offset: u64, run: &Run<'_>);
     /// Its head is complete.
     fn head(&mut self, id: ExchangeId, reply_to: ReplyTo);
     /// It is over, complete or not.
@@ -297,7 +297,7 @@ impl ClientSide {
                 Event::NeedMore => return Interest::Continue,
                 Event::Start => {
                     let mut request = OpenRequest::begin(context, at);
-                    observer.begun(request.id, position(input), acked);
+                    observer.begun(request.id, position(input), &run);
                     if conflict {
                         request.lose(context, LostReason::Conflict);
                     }

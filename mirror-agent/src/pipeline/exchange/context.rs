@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::pipeline::{
-    ExchangeId, Limits, Policy, Request, Stats,
+    ExchangeId, Limits, Policy, Request, Stats, Timestamp,
     exchange::report::ExchangeReport,
     reason::{FlowSkipReason, LostReason, SkipReason},
     stats::bump,
@@ -28,8 +28,8 @@ pub(crate) struct Context {
     pub(crate) requests: VecDeque<Request>,
     /// Exchanges that ended, for `inspect`.
     pub(crate) reports: VecDeque<ExchangeReport>,
-    /// Exchanges that have begun and are not reported yet.
-    pub(crate) open: BTreeSet<ExchangeId>,
+    /// Exchanges that have begun and are not reported yet, with the time of their first byte.
+    pub(crate) open: BTreeSet<(Timestamp, ExchangeId)>,
     /// Bytes allocated for messages being assembled.
     held_bytes: usize,
     /// Requests seen and neither settled nor handed out.
@@ -52,21 +52,21 @@ impl Context {
         }
     }
 
-    /// The number of an exchange that begins now.
-    pub(crate) fn begin(&mut self) -> ExchangeId {
+    /// The number of an exchange of which the first byte was seen `at`.
+    pub(crate) fn begin(&mut self, at: Timestamp) -> ExchangeId {
         let id = ExchangeId(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
         if matches!(self.purpose, Purpose::Inspect) {
-            self.open.insert(id);
+            self.open.insert((at, id));
         }
         id
     }
 
     /// Counts a request as seen and gives it a number.
-    pub(crate) fn see(&mut self) -> ExchangeId {
+    pub(crate) fn see(&mut self, at: Timestamp) -> ExchangeId {
         self.stats.seen = self.stats.seen.saturating_add(1);
         self.pending = self.pending.saturating_add(1);
-        self.begin()
+        self.begin(at)
     }
 
     /// Settles a seen request as skipped.
@@ -92,9 +92,9 @@ impl Context {
         self.pending = self.pending.saturating_sub(1);
     }
 
-    /// Reports an exchange that is over. One of which not even a head was seen says nothing.
-    pub(crate) fn report(&mut self, report: ExchangeReport) {
-        self.open.remove(&report.id);
+    /// Reports an exchange that began `at` and is over. One of which not even a head was seen says nothing.
+    pub(crate) fn report(&mut self, at: Timestamp, report: ExchangeReport) {
+        self.open.remove(&(at, report.id));
         if report.request.is_some() || report.response.is_some() || !report.interim.is_empty() {
             self.reports.push_back(report);
         }

@@ -52,7 +52,7 @@ impl OpenRequest {
     /// A request of which the first byte was seen `at`.
     pub(crate) fn begin(context: &mut Context, at: Timestamp) -> Self {
         Self {
-            id: context.see(),
+            id: context.see(at),
             reply_to: ReplyTo::Other,
             handover: false,
             expects_continue: false,

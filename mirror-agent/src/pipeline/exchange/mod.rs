@@ -47,7 +47,7 @@ enum ServerSide {
 struct NoPairing;
 
 impl RequestObserver for NoPairing {
-    fn begun(&mut self, _id: ExchangeId, _offset: u64, _acked: Option<u64>) {}
+    fn begun(&mut self, _id: ExchangeId, _offset: u64, _run: &Run<'_>) {}
     fn head(&mut self, _id: ExchangeId, _reply_to: ReplyTo) {}
     fn ended(&mut self, _context: &mut Context, _id: ExchangeId, _report: Option<MessageReport>) {}
 }

@@ -40,6 +40,7 @@ struct OpenResponse {
 #[derive(Debug)]
 struct OpenExchange {
     id: ExchangeId,
+    begun_at: Timestamp,
     /// Offset of the request's first byte in the client's stream; `None` where there is no request.
     start: Option<u64>,
     /// How far the client had received of the server's stream when the request began.
@@ -56,7 +57,7 @@ struct OpenExchange {
 pub(crate) type Answer = (u16, Option<u64>);
 
 impl RequestObserver for Pairing {
-    fn begun(&mut self, id: ExchangeId, offset: u64, acked: Option<u64>) {
+    fn begun(&mut self, id: ExchangeId, offset: u64, run: &Run<'_>) {
         // A peer that never answers must not make the queue grow: the oldest goes without its response.
         let unanswered = self.exchanges.iter().filter(|exchange| !exchange.response_over).count();
         if unanswered >= self.outstanding_limit
@@ -64,7 +65,7 @@ impl RequestObserver for Pairing {
         {
             oldest.response_over = true;
         }
-        self.exchanges.push_back(OpenExchange::new(id, Some(offset), acked));
+        self.exchanges.push_back(OpenExchange::new(id, run.at, Some(offset), run.acked));
     }
 
     fn head(&mut self, id: ExchangeId, reply_to: ReplyTo) {
@@ -111,7 +112,7 @@ impl Pairing {
                 Event::Start => {
                     let position = run.bytes.len().saturating_sub(input.len());
                     let offset = run.offset.saturating_add(u64::try_from(position).unwrap_or(0));
-                    let id = self.assign(context, offset, run.acked);
+                    let id = self.assign(context, offset, &run);
                     self.current =
                         Some(OpenResponse { id, builder: None, first_byte_at: run.at, is_interim: false });
                 }
@@ -178,12 +179,12 @@ impl Pairing {
 
     /// The exchange that a response starting at `offset` belongs to: the oldest unanswered request that the server
     /// had received any of. Without one, the response stands alone.
-    fn assign(&mut self, context: &mut Context, offset: u64, acked: Option<u64>) -> ExchangeId {
+    fn assign(&mut self, context: &mut Context, offset: u64, run: &Run<'_>) -> ExchangeId {
         if std::mem::take(&mut self.may_have_missed) {
             self.give_up_answered_unseen(offset);
         }
         let waiting = self.exchanges.iter().find(|exchange| {
-            let received = match (exchange.start, acked) {
+            let received = match (exchange.start, run.acked) {
                 (Some(start), Some(acked)) => acked > start,
                 (Some(_), None) => true,
                 (None, _) => false,
@@ -193,8 +194,8 @@ impl Pairing {
         if let Some(exchange) = waiting {
             return exchange.id;
         }
-        let id = context.begin();
-        let mut alone = OpenExchange::new(id, None, None);
+        let id = context.begin(run.at);
+        let mut alone = OpenExchange::new(id, run.at, None, None);
         alone.request_over = true;
         self.exchanges.push_back(alone);
         id
@@ -259,7 +260,7 @@ impl Pairing {
         self.exchanges.retain_mut(|exchange| {
             let finished = exchange.request_over && exchange.response_over;
             if finished {
-                context.report(exchange.take_report(flow));
+                context.report(exchange.begun_at, exchange.take_report(flow));
             }
             !finished
         });
@@ -267,9 +268,10 @@ impl Pairing {
 }
 
 impl OpenExchange {
-    fn new(id: ExchangeId, start: Option<u64>, acked: Option<u64>) -> Self {
+    fn new(id: ExchangeId, begun_at: Timestamp, start: Option<u64>, acked: Option<u64>) -> Self {
         Self {
             id,
+            begun_at,
             start,
             acked,
             reply_to: ReplyTo::Other,

@@ -229,7 +229,7 @@ fn exchanges_are_reported_with_their_responses() {
         })
         .collect();
     assert_eq!(bodies, [(2, true, 0), (0, true, 0), (11, true, 1)]);
-    assert_eq!(talk.pipeline.oldest_open(), None);
+    assert_eq!(talk.pipeline.open_since(), None);
 }
 
 #[test]
