@@ -1,7 +1,7 @@
 //! Enters: the command line. Leaves: an exit status.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -31,7 +31,8 @@ fn main() -> ExitCode {
 fn perform(cli: &Cli) -> Result<ExitCode> {
     let filter =
         EnvFilter::try_new(&cli.log_level).with_context(|| format!("--log-level {}", cli.log_level))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let is_terminal = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal).init();
     match &cli.command {
         Command::Run(args) => {
             let books = agent::run(args)?;

@@ -172,17 +172,7 @@ fn attach(
         Attach::Tcx => AttachMode::Tcx,
         Attach::Clsact => AttachMode::Clsact,
     };
-    kernel.attach(interfaces, links, mode)?;
-    for attachment in kernel.attachments() {
-        info!(
-            iface = %attachment.interface,
-            hook = attachment.hook.as_str(),
-            program = attachment.program,
-            method = attachment.method.as_str(),
-            "Attached mirror program."
-        );
-    }
-    Ok(())
+    Ok(kernel.attach(interfaces, links, mode)?)
 }
 
 fn detach(kernel: &mut Kernel) {
