@@ -286,6 +286,8 @@ impl<'a> Generator<'a> {
         };
         self.start = Instant::now() + Duration::from_millis(1);
         let end = self.start + self.plan.duration;
+        // What was due in time is sent even if it is late: an open loop does not let requests off.
+        let last_start = if period > 0.0 { end + GRACE / 2 } else { end };
         let mut sent_batches = 0;
         let mut events = vec![EpollEvent::empty(); 256];
         loop {
@@ -294,7 +296,7 @@ impl<'a> Generator<'a> {
             let mut next_due = due(sent_batches);
             let mut burst = 0;
             // Answers are read between bursts, so that a generator that is behind does not starve them.
-            while now < end && sent_batches < batches && next_due <= now && burst < 64 {
+            while now < last_start && sent_batches < batches && next_due <= now && burst < 64 {
                 let Some(slot) = self.idle.pop_front() else { break };
                 let since = if period > 0.0 { next_due } else { now };
                 self.begin(slot, since, batch);
@@ -302,7 +304,7 @@ impl<'a> Generator<'a> {
                 burst += 1;
                 next_due = self.start + Duration::from_secs_f64(period * sent_batches as f64);
             }
-            let over = now >= end || sent_batches >= batches;
+            let over = now >= last_start || sent_batches >= batches;
             if over && (self.finished >= self.issued || now >= end + GRACE) {
                 break;
             }
