@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
@@ -139,6 +139,8 @@ impl Running {
 #[derive(Default)]
 pub(super) struct Sockets {
     open: Mutex<BTreeSet<SocketAddr>>,
+    /// Delays the first connection until there is something to receive.
+    pub(super) stall: Mutex<Option<mpsc::Receiver<()>>>,
 }
 
 impl Sockets {
@@ -154,6 +156,9 @@ impl Sockets {
 impl OwnSocketRegistry for Sockets {
     fn opened(&self, local: SocketAddr) {
         assert!(self.open.lock().unwrap().insert(local), "{local} was registered twice");
+        if let Some(stall) = self.stall.lock().unwrap().take() {
+            stall.recv().unwrap();
+        }
     }
 
     fn closed(&self, local: SocketAddr) {
