@@ -137,18 +137,18 @@ impl Running {
 
 /// The local ends that the replay has registered.
 #[derive(Default)]
-pub(super) struct Sockets {
+pub(in super::super) struct Sockets {
     open: Mutex<BTreeSet<SocketAddr>>,
     /// Delays the first connection until there is something to receive.
     pub(super) stall: Mutex<Option<mpsc::Receiver<()>>>,
 }
 
 impl Sockets {
-    pub(super) fn open(&self) -> usize {
+    pub(in super::super) fn open(&self) -> usize {
         self.open.lock().unwrap().len()
     }
 
-    pub(super) fn contains(&self, addr: SocketAddr) -> bool {
+    pub(in super::super) fn contains(&self, addr: SocketAddr) -> bool {
         self.open.lock().unwrap().contains(&addr)
     }
 }
