@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
@@ -137,16 +137,18 @@ impl Running {
 
 /// The local ends that the replay has registered.
 #[derive(Default)]
-pub(super) struct Sockets {
+pub(in super::super) struct Sockets {
     open: Mutex<BTreeSet<SocketAddr>>,
+    /// Delays the first connection until there is something to receive.
+    pub(super) stall: Mutex<Option<mpsc::Receiver<()>>>,
 }
 
 impl Sockets {
-    pub(super) fn open(&self) -> usize {
+    pub(in super::super) fn open(&self) -> usize {
         self.open.lock().unwrap().len()
     }
 
-    pub(super) fn contains(&self, addr: SocketAddr) -> bool {
+    pub(in super::super) fn contains(&self, addr: SocketAddr) -> bool {
         self.open.lock().unwrap().contains(&addr)
     }
 }
@@ -154,6 +156,9 @@ impl Sockets {
 impl OwnSocketRegistry for Sockets {
     fn opened(&self, local: SocketAddr) {
         assert!(self.open.lock().unwrap().insert(local), "{local} was registered twice");
+        if let Some(stall) = self.stall.lock().unwrap().take() {
+            stall.recv().unwrap();
+        }
     }
 
     fn closed(&self, local: SocketAddr) {
