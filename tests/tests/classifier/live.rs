@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use mirror_common::maps::{KernelConfig, program};
-use mirror_common::packet::tcp_flag;
+use mirror_common::packet::{tcp_flag, v4_mapped};
 use mirror_common::{Counter, RecordFlags, RecordHeader};
 use nix::sched::{CloneFlags, setns};
 
 use crate::kernel::Kernel;
-use crate::packet::SERVER_PORT;
+use crate::packet::{CLIENT_PORT, CLIENT6, PSH_ACK, Packet, SERVER_PORT, request};
+use crate::sys::{open_tun, send_frame};
 
 const UPLOAD_BYTES: usize = 1 << 20;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n";
@@ -54,6 +55,56 @@ fn upload_is_recorded_whole_on_loopback() {
     upload(&hosts.server, &hosts.server, server);
 
     check_records(&mut kernel, server);
+}
+
+#[test]
+fn tag_that_the_kernel_took_off_is_recorded() {
+    let Some(hosts) = Hosts::create("v") else { return };
+    let Some(mut kernel) = Kernel::load(KernelConfig::default()) else { return };
+    hosts.client.inside(|| attach(&mut kernel, program::REQUESTS, "eth0", TcAttachType::Egress));
+    hosts.server.inside(|| attach(&mut kernel, program::REQUESTS, "eth0", TcAttachType::Ingress));
+    let plain = request(PSH_ACK, b"hello");
+    let single = Packet { tags: vec![(0x8100, 0xe005)], ..plain.clone() };
+    let double = Packet { tags: vec![(0x88a8, 7), (0x8100, 5)], ..plain.clone().v6() };
+
+    for packet in [plain, single, double] {
+        hosts.client.inside(|| send_frame("eth0", &packet.ethernet()));
+    }
+
+    // At egress the tags stand in the bytes; at ingress the kernel has taken off the outer one.
+    for vlan in [0, 5, 7 | 5 << 16] {
+        for _hook in ["egress", "ingress"] {
+            let (header, payload) = kernel.record_within(Duration::from_secs(5));
+            assert_eq!((header.vlan, &payload[..]), (vlan, &b"hello"[..]));
+        }
+    }
+}
+
+#[test]
+fn packet_without_ethernet_header_is_recorded() {
+    let Some(hosts) = Hosts::create("t") else { return };
+    let Some(mut kernel) = Kernel::load(KernelConfig::default()) else { return };
+    let plain = request(PSH_ACK, b"hello");
+    // The first has its address where an EtherType would stand, and reads as Ethernet too.
+    let ambiguous = Packet { client4: [8, 0, 0x45, 1], ..plain.clone() };
+    let options = Packet { ip_options: vec![1; 4], ..plain.clone() };
+    let packets = [ambiguous, options, plain.clone(), plain.v6()];
+
+    hosts.server.inside(|| {
+        let mut tun = open_tun("tun0");
+        ip(&["-n", &hosts.server.name, "link", "set", "tun0", "up"]);
+        attach(&mut kernel, program::REQUESTS, "tun0", TcAttachType::Ingress);
+        for packet in &packets {
+            tun.write_all(&packet.ip()).unwrap();
+        }
+    });
+
+    for packet in packets {
+        let (header, payload) = kernel.record_within(Duration::from_secs(5));
+        let client = if packet.v6 { CLIENT6 } else { v4_mapped(packet.client4) };
+        assert_eq!((header.client_addr, header.client_port), (client, CLIENT_PORT));
+        assert_eq!(payload, b"hello");
+    }
 }
 
 /// Uploads from client to server with the programs on `eth0` of `host`.

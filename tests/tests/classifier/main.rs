@@ -15,3 +15,5 @@ mod live;
 mod packet;
 #[cfg(test)]
 mod records;
+#[cfg(test)]
+mod sys;
