@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::TcAttachType;
 use mirror_common::maps::{KernelConfig, program};
 use mirror_common::packet::{tcp_flag, v4_mapped};
 use mirror_common::{Counter, RecordFlags, RecordHeader};
@@ -123,11 +123,10 @@ fn check(hosts: &Hosts, host: &Host, programs: [(&str, TcAttachType); 2], server
 }
 
 fn attach(kernel: &mut Kernel, name: &str, interface: &str, hook: TcAttachType) {
-    let program: &mut SchedClassifier = kernel.ebpf.program_mut(name).unwrap().try_into().unwrap();
     // Kernels before 6.6 need a place for the filter; the others do not mind.
     drop(aya::programs::tc::qdisc_add_clsact(interface));
     // The link is the program's, and ends with it.
-    program.attach(interface, hook).unwrap();
+    kernel.program(name).attach(interface, hook).unwrap();
 }
 
 /// Sends a pattern one way, and an answer back when all of it has arrived.
