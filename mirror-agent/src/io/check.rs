@@ -169,6 +169,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_object_of_this_build_can_be_loaded_with_privileges() {
+        if !rustix::process::geteuid().is_root() {
+            writeln!(io::stderr(), "SKIPPED: loading programs needs root").unwrap();
+            return;
+        }
+        let mut out = Vec::new();
+        let readiness = check(crate::io::object::EBPF_OBJECT, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        println!("{text}");
+        assert_eq!(readiness, Readiness::Ready, "{text}");
+        assert!(text.contains("lo:lo"), "{text}");
+    }
+
+    #[test]
     fn an_object_that_cannot_be_loaded_is_said_to_be_missing() {
         let mut out = Vec::new();
         let readiness = check(b"not an object", &mut out).unwrap();
