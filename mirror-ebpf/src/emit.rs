@@ -5,7 +5,7 @@ use mirror_common::maps::{KernelConfig, STATUS_PEEK_BYTES, ring_index};
 use mirror_common::packet::{TcpPacket, tcp_flag};
 use mirror_common::{Counter, RecordFlags, RecordHeader, RecordSide};
 
-use crate::counters::count;
+use crate::counters::{add, count};
 use crate::ring::{LARGEST_PAYLOAD_BYTES, Ring};
 use crate::scratch::Scratch;
 use crate::skb::{Skb, bounded};
@@ -24,13 +24,18 @@ pub(crate) fn emit(skb: Skb, side: RecordSide, config: &KernelConfig, scratch: &
     let now = unsafe { bpf_ktime_get_ns() };
     scratch.header = header(&scratch.packet, side, now, skb.ifindex());
     let index = ring_index(&scratch.header.client_addr, scratch.header.client_port, config.rings);
-    let Some(mut ring) = Ring::open(index, now, config.wake_interval_ns) else {
+    let Some(ring) = Ring::open(index, now, config.wake_interval_ns, scratch) else {
         count(Counter::DroppedRingFull);
         return None;
     };
     match side {
-        RecordSide::Server if config.copy_responses == 0 => emit_peek(skb, scratch, &mut ring)?,
-        RecordSide::Client | RecordSide::Server => emit_whole(skb, scratch, &mut ring)?,
+        RecordSide::Server if config.copy_responses == 0 => emit_peek(skb, scratch, ring),
+        RecordSide::Client | RecordSide::Server => emit_whole(skb, scratch, ring)?,
+    }
+    if scratch.progress.full | scratch.progress.unreadable != 0 {
+        add(Counter::DroppedRingFull, scratch.progress.full);
+        add(Counter::DroppedUnreadable, scratch.progress.unreadable);
+        return None;
     }
     count(match side {
         RecordSide::Client => Counter::CopiedClient,
@@ -68,22 +73,21 @@ fn header(packet: &TcpPacket, side: RecordSide, timestamp_ns: u64, ifindex: u32)
 
 /// Copies the segment without its payload, but for its first bytes if they begin a status line.
 #[inline(always)]
-fn emit_peek(skb: Skb, scratch: &mut Scratch, ring: &mut Ring) -> Option<()> {
+fn emit_peek(skb: Skb, scratch: &mut Scratch, ring: Ring) {
     let payload_len = scratch.packet.payload_len;
     // Shorter than what tells a status line from others, it is not worth the look.
     if payload_len >= STATUS_PREFIX_BYTES
         && let Some(len) = bounded(payload_len.min(STATUS_PEEK_BYTES), STATUS_PEEK_BYTES)
+        && scratch.load(skb, scratch.packet.payload_offset, len)
+        && scratch.starts_with_http()
     {
-        if !scratch.load(skb, scratch.packet.payload_offset, len) {
-            count(Counter::DroppedUnreadable);
-        } else if scratch.starts_with_http() {
-            scratch.header.captured_len = len;
-            scratch.header.flags = not_copied(len, payload_len);
-            return ring.emit_loaded(len, scratch);
-        }
+        scratch.header.captured_len = len;
+        scratch.header.flags = not_copied(len, payload_len);
+        ring.emit_loaded(len, scratch);
+    } else {
+        scratch.header.flags = not_copied(0, payload_len);
+        ring.emit_loaded(0, scratch);
     }
-    scratch.header.flags = not_copied(0, payload_len);
-    ring.emit_loaded(0, scratch)
 }
 
 /// The flag that says that payload was left out, where it was.
@@ -92,16 +96,15 @@ fn not_copied(captured_len: u32, payload_len: u32) -> u16 {
     if captured_len < payload_len { RecordFlags::NOT_COPIED } else { 0 }
 }
 
-/// Copies the segment with its payload, in as many records as it takes; `None` where any of it was lost.
+/// Copies the segment with its payload, in as many records as it takes; `None` where they were not enough.
 ///
 /// A part that is lost leaves a gap; what comes after it is still worth having.
 #[inline(always)]
-fn emit_whole(skb: Skb, scratch: &mut Scratch, ring: &mut Ring) -> Option<()> {
+fn emit_whole(skb: Skb, scratch: &mut Scratch, ring: Ring) -> Option<()> {
     let payload_len = scratch.packet.payload_len;
     let payload_offset = scratch.packet.payload_offset;
-    let mut emitted = Some(());
-    let mut offset = 0;
     for _ in 0..MAX_RECORDS {
+        let offset = scratch.progress.offset;
         let left = payload_len.saturating_sub(offset);
         let is_last = left <= LARGEST_PAYLOAD_BYTES;
         let len = if is_last { left } else { LARGEST_PAYLOAD_BYTES };
@@ -111,12 +114,11 @@ fn emit_whole(skb: Skb, scratch: &mut Scratch, ring: &mut Ring) -> Option<()> {
         scratch.header.tcp_flags = flags_of_part(scratch.packet.flags, offset == 0, is_last);
         let at = payload_offset.wrapping_add(offset);
         if is_last {
-            return ring.emit(skb, at, len, scratch).and(emitted);
+            ring.emit(skb, at, len, scratch);
+            return Some(());
         }
-        if ring.emit_largest(skb, at, scratch).is_none() {
-            emitted = None;
-        }
-        offset += LARGEST_PAYLOAD_BYTES;
+        ring.emit_largest(skb, at, scratch);
+        scratch.progress.offset = offset + LARGEST_PAYLOAD_BYTES;
     }
     count(Counter::DroppedTooLong);
     None

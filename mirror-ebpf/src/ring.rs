@@ -10,11 +10,10 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::btf_maps::{ArrayOfMaps, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_ringbuf_discard, bpf_ringbuf_output, bpf_ringbuf_reserve, bpf_ringbuf_submit};
 use aya_ebpf::macros::btf_map;
+use mirror_common::RecordHeader;
 use mirror_common::maps::MAX_RINGS;
-use mirror_common::{Counter, RecordHeader};
 
-use crate::counters::count;
-use crate::scratch::{SMALL_PAYLOAD_BYTES, Scratch};
+use crate::scratch::{Progress, SMALL_PAYLOAD_BYTES, Scratch};
 use crate::skb::{Skb, bounded};
 
 /// Payload of the largest record.
@@ -24,6 +23,9 @@ pub(crate) const LARGEST_PAYLOAD_BYTES: u32 = payload_bytes(LARGE_BYTES);
 /// which the last is small.
 const MEDIUM_BYTES: usize = 4096;
 const LARGE_BYTES: usize = 16_384;
+
+/// Flags of a record that leaves the reader asleep.
+const NO_WAKE_UP: u64 = BPF_RB_NO_WAKEUP as u64;
 
 /// The smallest ring: one page, or what the loader makes of it.
 const SMALLEST_RING_BYTES: usize = 4096;
@@ -51,90 +53,83 @@ rings!(RING_0, RING_1, RING_2, RING_3, RING_4, RING_5, RING_6, RING_7);
 #[btf_map]
 static WAKES: PerCpuArray<u64, { MAX_RINGS as usize }> = PerCpuArray::new();
 
-/// A ring buffer, and how to wake its reader.
+/// A ring buffer.
+#[derive(Clone, Copy)]
 pub(crate) struct Ring {
     map: *mut c_void,
-    /// Flags for the next record.
-    flags: u64,
 }
 
 impl Ring {
-    /// Takes the ring at `index`; `None` where the agent put none there.
+    /// Takes the ring at `index`, and notes in `scratch` how its reader is to be woken; `None` where the agent put none
+    /// there.
     ///
     /// A wake-up costs ten times a copy, so each CPU asks for at most one in `wake_interval_ns`. The reader relies on
     /// this: after its last record it must go on looking for longer than that interval before it blocks. A record
     /// that finds it blocked is then the first in longer than the interval on any CPU, and wakes it.
     #[inline(always)]
-    pub(crate) fn open(index: u32, now: u64, wake_interval_ns: u32) -> Option<Self> {
+    pub(crate) fn open(index: u32, now: u64, wake_interval_ns: u32, scratch: &mut Scratch) -> Option<Self> {
         let map = ptr::from_ref(RINGS.get(index)?).cast_mut().cast();
         let last_wake = WAKES.get_ptr_mut(index)?;
         // SAFETY: a per-CPU slot is written by nobody else while the program runs.
         let last_wake = unsafe { &mut *last_wake };
-        let flags = if is_wake_due(now, *last_wake, wake_interval_ns) {
+        let mut wake_flags = NO_WAKE_UP;
+        if is_wake_due(now, *last_wake, wake_interval_ns) {
             *last_wake = now;
-            0
-        } else {
-            u64::from(BPF_RB_NO_WAKEUP)
-        };
-        Some(Self { map, flags })
+            wake_flags = 0;
+        }
+        scratch.progress = Progress { wake_flags, full: 0, unreadable: 0, offset: 0 };
+        Some(Self { map })
     }
 
     /// Writes the header in `scratch` with at most [`LARGEST_PAYLOAD_BYTES`] of the packet, `len` bytes at `offset`.
     #[inline(always)]
-    pub(crate) fn emit(&mut self, skb: Skb, offset: u32, len: u32, scratch: &mut Scratch) -> Option<()> {
+    pub(crate) fn emit(self, skb: Skb, offset: u32, len: u32, scratch: &mut Scratch) {
         if let Some(len) = bounded(len, SMALL_PAYLOAD_BYTES) {
-            if !scratch.load(skb, offset, len) {
-                count(Counter::DroppedUnreadable);
-                return None;
+            if scratch.load(skb, offset, len) {
+                self.emit_loaded(len, scratch);
+            } else {
+                scratch.progress.unreadable += 1;
             }
-            return self.emit_loaded(len, scratch);
-        }
-        if len == 0 {
-            self.emit_loaded(0, scratch)
+        } else if len == 0 {
+            self.emit_loaded(0, scratch);
         } else if len <= payload_bytes(MEDIUM_BYTES) {
-            self.emit_rounded::<MEDIUM_BYTES>(skb, offset, len, scratch)
+            self.emit_rounded::<MEDIUM_BYTES>(skb, offset, len, scratch);
         } else {
-            self.emit_rounded::<LARGE_BYTES>(skb, offset, len, scratch)
+            self.emit_rounded::<LARGE_BYTES>(skb, offset, len, scratch);
         }
     }
 
     /// Writes the header in `scratch` with the largest payload, taken from the packet at `offset`.
     #[inline(always)]
-    pub(crate) fn emit_largest(&mut self, skb: Skb, offset: u32, scratch: &Scratch) -> Option<()> {
-        self.emit_rounded::<LARGE_BYTES>(skb, offset, LARGEST_PAYLOAD_BYTES, scratch)
+    pub(crate) fn emit_largest(self, skb: Skb, offset: u32, scratch: &mut Scratch) {
+        self.emit_rounded::<LARGE_BYTES>(skb, offset, LARGEST_PAYLOAD_BYTES, scratch);
     }
 
     /// Writes the record in `scratch`, which holds `len` bytes of payload: 0, or as [`bounded`] gives it.
     #[inline(always)]
-    pub(crate) fn emit_loaded(&mut self, len: u32, scratch: &Scratch) -> Option<()> {
+    pub(crate) fn emit_loaded(self, len: u32, scratch: &mut Scratch) {
         let size = RecordHeader::LEN as u64 + u64::from(len);
-        let record = ptr::from_ref(&scratch.header).cast_mut().cast();
+        let flags = take_wake_flags(scratch);
+        let record = ptr::from_mut(&mut scratch.header).cast();
         // SAFETY: header and payload are one run of bytes, and `len` is within the payload, which the verifier checks
-        // too. The helper only reads.
-        let result = unsafe { bpf_ringbuf_output(self.map, record, size, self.take_flags()) };
-        if result != 0 {
-            count(Counter::DroppedRingFull);
-            return None;
+        // too.
+        if unsafe { bpf_ringbuf_output(self.map, record, size, flags) } != 0 {
+            scratch.progress.full += 1;
         }
-        Some(())
     }
 
     #[inline(always)]
-    fn emit_rounded<const BYTES: usize>(
-        &mut self,
-        skb: Skb,
-        offset: u32,
-        len: u32,
-        scratch: &Scratch,
-    ) -> Option<()> {
-        let len = bounded(len, payload_bytes(BYTES))?;
+    fn emit_rounded<const BYTES: usize>(self, skb: Skb, offset: u32, len: u32, scratch: &mut Scratch) {
+        let Some(len) = bounded(len, payload_bytes(BYTES)) else {
+            return;
+        };
         // SAFETY: the ring is one; the result is checked.
         let record = unsafe { bpf_ringbuf_reserve(self.map, BYTES as u64, 0) };
         if record.is_null() {
-            count(Counter::DroppedRingFull);
-            return None;
+            scratch.progress.full += 1;
+            return;
         }
-        let flags = self.take_flags();
+        let flags = take_wake_flags(scratch);
         // SAFETY: the record is reserved, aligned to eight, and at least as long as a header.
         unsafe { write_header(record.cast(), &scratch.header) };
         // SAFETY: `BYTES` is more than a header.
@@ -143,19 +138,18 @@ impl Ring {
         if unsafe { skb.copy_to(offset, payload, len) } {
             // SAFETY: the record is reserved, and not used after this.
             unsafe { bpf_ringbuf_submit(record, flags) };
-            return Some(());
+        } else {
+            // SAFETY: as above.
+            unsafe { bpf_ringbuf_discard(record, flags) };
+            scratch.progress.unreadable += 1;
         }
-        // SAFETY: as above.
-        unsafe { bpf_ringbuf_discard(record, flags) };
-        count(Counter::DroppedUnreadable);
-        None
     }
+}
 
-    /// The flags for a record: the first of a segment may wake the reader, which then finds the others too.
-    #[inline(always)]
-    fn take_flags(&mut self) -> u64 {
-        core::mem::replace(&mut self.flags, u64::from(BPF_RB_NO_WAKEUP))
-    }
+/// The flags for a record: the first of a segment may wake the reader, which then finds the others too.
+#[inline(always)]
+fn take_wake_flags(scratch: &mut Scratch) -> u64 {
+    core::mem::replace(&mut scratch.progress.wake_flags, NO_WAKE_UP)
 }
 
 /// Copies a header word by word: of a plain assignment the compiler makes a call to a loop over bytes.

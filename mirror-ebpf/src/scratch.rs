@@ -18,9 +18,26 @@ static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 #[repr(C)]
 pub(crate) struct Scratch {
     pub(crate) packet: TcpPacket,
+    pub(crate) progress: Progress,
     // The record: these two are written to the ring as one run of bytes.
     pub(crate) header: RecordHeader,
     payload: [u8; SMALL_PAYLOAD_BYTES as usize],
+}
+
+/// How far the copying of a segment is.
+///
+/// It is here, not in variables, because the verifier does not know what is in a map: of variables it would walk
+/// every combination of values that a loop with failures can bring about.
+#[repr(C)]
+pub(crate) struct Progress {
+    /// Flags for the next record.
+    pub(crate) wake_flags: u64,
+    /// Records that did not fit into the ring.
+    pub(crate) full: u64,
+    /// Records whose payload the kernel did not hand over.
+    pub(crate) unreadable: u64,
+    /// Offset in the payload of the next record.
+    pub(crate) offset: u32,
 }
 
 const _: () = {

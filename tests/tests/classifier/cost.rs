@@ -8,6 +8,18 @@ use crate::kernel::Kernel;
 use crate::packet::{ACK, PSH_ACK, Packet, request};
 
 #[test]
+fn programs_take_the_verifier_a_fraction_of_its_limit() {
+    let Some(kernel) = Kernel::load(KernelConfig::default()) else { return };
+    for (name, program) in kernel.ebpf.programs() {
+        // Kernels before 5.16 do not say.
+        let Some(count) = program.info().unwrap().verified_instruction_count() else { continue };
+        println!("{name:<32} {count:>6} instructions verified");
+        // Of 1,000,000. Older verifiers prune less, by a factor of four at most where it was measured.
+        assert!(count < 200_000, "{name}: {count}");
+    }
+}
+
+#[test]
 fn cost_of_a_packet_is_printed() {
     let config = KernelConfig { wake_interval_ns: 1_000_000, ..KernelConfig::default() };
     let Some(mut kernel) = Kernel::load_with(config, 1 << 25) else { return };

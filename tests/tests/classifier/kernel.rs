@@ -1,6 +1,8 @@
 //! Enters: the object that the build made. Leaves: its programs, run on packets by the kernel.
 
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuArray, RingBuf};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult};
@@ -108,6 +110,18 @@ impl Kernel {
 
     pub(crate) fn record(&mut self) -> (RecordHeader, Vec<u8>) {
         self.record_of(0).expect("no record")
+    }
+
+    /// The next record, which may still be on its way.
+    pub(crate) fn record_within(&mut self, limit: Duration) -> (RecordHeader, Vec<u8>) {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(record) = self.record_of(0) {
+                return record;
+            }
+            assert!(Instant::now() < deadline, "no record within {limit:?}; counted {:?}", self.counters());
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub(crate) fn assert_no_record(&mut self) {
