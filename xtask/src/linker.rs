@@ -102,7 +102,9 @@ pub(crate) fn build(major: u32, mode: Mode) -> Result<()> {
     let prefix = llvm_prefix(major).with_context(|| format!("find llvm-config of LLVM {major}"))?;
     let home = cached.parent().and_then(Path::parent).context("find the linker's folder in the cache")?;
     // Built beside its place and renamed: whoever looks at the cache sees a whole linker or none.
-    let unfinished = home.with_extension(format!("unfinished-{}", std::process::id()));
+    let mut unfinished = home.as_os_str().to_owned();
+    unfinished.push(format!(".unfinished-{}", std::process::id()));
+    let unfinished = PathBuf::from(unfinished);
     fs::create_dir_all(&unfinished).with_context(|| format!("create {}", unfinished.display()))?;
     let installed = install(major, &prefix, &unfinished).and_then(|()| publish(&unfinished, home));
     if unfinished.exists() {

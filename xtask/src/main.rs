@@ -12,7 +12,10 @@ mod child;
 mod compiler;
 mod demo;
 mod linker;
+mod lint;
 mod setup;
+mod test;
+mod tidy;
 mod workspace;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -45,6 +48,13 @@ enum Chore {
         #[arg(long)]
         debug: bool,
     },
+    /// Runs the unit, property, pcap and kernel tests; arguments go to `cargo test`
+    Test {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Checks formatting, lints, purity, documentation, dependencies and the house rules
+    Lint,
     /// Mirrors real requests between network namespaces and shows the live table
     Demo {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -61,6 +71,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Setup { dry_run, all } => setup::run(dry_run, all),
         Chore::Build { debug } => build::run(debug),
+        Chore::Test { args } => test::run(&args),
+        Chore::Lint => lint::run(),
         Chore::Demo { args } => demo::run(&args),
         Chore::Bench { args } => bench::run(&args),
     };

@@ -94,7 +94,7 @@ const OFFERS: [Offer; 2] = [
 
 fn install_compiler(compilers: &[Compiler], mode: Mode) -> Result<()> {
     let oldest = compiler::oldest();
-    println!("No compiler here has its sources next to it, which the eBPF object needs:");
+    println!("No compiler here can build the eBPF object, which takes one with its sources next to it.");
     print!("{}", objections(compilers));
     let mut offer = find_offer(oldest);
     if offer.is_none() && apt::is_available() && mode == Mode::Act && crate::workspace::is_root() {
@@ -164,7 +164,7 @@ fn advice(compilers: &[Compiler]) -> String {
 
 /// The programs that the kernel tests, the demo and the bench start.
 fn scene_needs() -> Vec<Need> {
-    let need = |package: &str, program, why| Need {
+    let need = |package: &str, why, program| Need {
         package: package.to_owned(),
         why,
         presence: Presence::Program(program),

@@ -1,0 +1,71 @@
+//! Enters: the sources. Leaves: everything that a reviewer should not have to look for.
+
+use anyhow::{Result, bail};
+
+use crate::{build, child, tidy, workspace};
+
+/// The chore: runs every check, also after one has failed, and ends with a count.
+pub(crate) fn run() -> Result<()> {
+    // The agent embeds the object, so that even its lints need one.
+    build::object()?;
+
+    let mut report = Report::default();
+    report.check("formatting", || cargo(&["fmt", "--all", "--check"], None));
+    report.check("house rules", tidy::run);
+    report.check("lints", || {
+        cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-Dwarnings"], None)
+    });
+    report.check("purity: the pipeline builds without the runtime", || {
+        let library = ["clippy", "--locked", "--package", "mirror-agent", "--lib", "--no-default-features"];
+        cargo(&[&library[..], &["--", "-Dwarnings"]].concat(), None)
+    });
+    report.check("documentation", || {
+        let arguments = ["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"];
+        cargo(&arguments, Some(("RUSTDOCFLAGS", "-Dwarnings")))
+    });
+    if workspace::find_program("cargo-deny").is_some() {
+        report.check("dependencies", || cargo(&["deny", "check", "bans", "licenses", "sources"], None));
+    } else {
+        report.skip("dependencies", "cargo-deny is not installed: cargo install --locked cargo-deny");
+    }
+    report.end()
+}
+
+#[derive(Default)]
+struct Report {
+    passed: usize,
+    failed: Vec<&'static str>,
+    skipped: usize,
+}
+
+impl Report {
+    fn check(&mut self, name: &'static str, check: impl FnOnce() -> Result<()>) {
+        println!("lint: {name}");
+        match check() {
+            Ok(()) => self.passed += 1,
+            Err(error) => {
+                eprintln!("lint: {name}: {error:#}");
+                self.failed.push(name);
+            }
+        }
+    }
+
+    fn skip(&mut self, name: &'static str, why: &str) {
+        println!("lint: {name}: SKIPPED: {why}");
+        self.skipped += 1;
+    }
+
+    fn end(self) -> Result<()> {
+        println!("\n{} passed, {} failed, {} skipped", self.passed, self.failed.len(), self.skipped);
+        if !self.failed.is_empty() {
+            bail!("these checks failed: {}", self.failed.join("; "));
+        }
+        Ok(())
+    }
+}
+
+fn cargo(arguments: &[&str], environment: Option<(&str, &str)>) -> Result<()> {
+    let mut command = workspace::cargo(arguments)?;
+    command.envs(environment);
+    child::run(&mut command)
+}
