@@ -346,7 +346,8 @@ fn is_unknown_to_kernel(error: &ProgramError) -> bool {
     matches!(errno(error), Some(libc::EINVAL | libc::EOPNOTSUPP))
 }
 
-/// Whether detaching failed because there is nothing left to detach from.
+/// Whether detaching failed because there is nothing left to detach from: the interface is gone, or the filter, or, as
+/// `EINVAL`, the qdisc that held it.
 fn is_gone(error: &ProgramError) -> bool {
     matches!(errno(error), Some(libc::ENODEV | libc::ENOENT | libc::EINVAL))
 }
