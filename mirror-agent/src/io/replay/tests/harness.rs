@@ -80,10 +80,12 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts a replay to `addr` with short timeouts, and with what `adjust` changes.
+    /// Starts a replay to `addr` with patient limits, and with what `adjust` changes.
     pub(super) async fn start(addr: SocketAddr, adjust: impl FnOnce(&mut ReplayConfig)) -> Self {
         let mut config = ReplayConfig::new(format!("http://{addr}").parse().unwrap(), 1);
-        config.response_timeout = Duration::from_secs(5);
+        // On a busy machine everything takes long; tests about these limits set them.
+        config.queue_age = Duration::from_secs(60);
+        config.drain_timeout = Duration::from_secs(8);
         adjust(&mut config);
         let books = Books::default();
         let queue = Arc::new(Queue::default());
@@ -139,8 +141,8 @@ impl Running {
 #[derive(Default)]
 pub(in super::super) struct Sockets {
     open: Mutex<BTreeSet<SocketAddr>>,
-    /// Delays the first connection until there is something to receive.
-    pub(super) stall: Mutex<Option<mpsc::Receiver<()>>>,
+    /// The first connection is announced and nothing is sent on it until there is something to receive.
+    pub(super) stall: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
 }
 
 impl Sockets {
@@ -156,8 +158,9 @@ impl Sockets {
 impl OwnSocketRegistry for Sockets {
     fn opened(&self, local: SocketAddr) {
         assert!(self.open.lock().unwrap().insert(local), "{local} was registered twice");
-        if let Some(stall) = self.stall.lock().unwrap().take() {
-            stall.recv().unwrap();
+        if let Some((opened, go)) = self.stall.lock().unwrap().take() {
+            opened.send(()).unwrap();
+            go.recv().unwrap();
         }
     }
 
