@@ -54,7 +54,7 @@ macro_rules! require_agent {
     };
 }
 
-/// An agent's command line for `run`, on the host's one interface.
+/// An agent's command line for `run`, on the host's one interface unless said otherwise.
 #[derive(Clone, Debug)]
 pub struct Arguments {
     words: Vec<String>,
@@ -71,8 +71,14 @@ impl Arguments {
     /// Mirrors a port to a shadow said as URL.
     #[must_use]
     pub fn to_url(port: u16, shadow: &str) -> Self {
+        Self::on(INTERFACE, port, shadow)
+    }
+
+    /// The same on other interfaces, separated by commas.
+    #[must_use]
+    pub fn on(interfaces: &str, port: u16, shadow: &str) -> Self {
         let port = port.to_string();
-        let words = ["run", "--interface", INTERFACE, "--port", &port, "--shadow", shadow];
+        let words = ["run", "--interface", interfaces, "--port", &port, "--shadow", shadow];
         Self { words: words.map(str::to_owned).to_vec(), metrics_port: METRICS_PORT }
     }
 
