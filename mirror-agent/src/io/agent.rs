@@ -289,7 +289,7 @@ fn pause(kernel: &mut Kernel, orders: &Orders, order: Order) {
     let is_paused = order == Order::Pause;
     match kernel.set_paused(is_paused) {
         Ok(()) => {
-            orders.paused.store(is_paused, Ordering::Release);
+            orders.set_paused(is_paused);
             info!(is_paused, "Capture was paused or resumed.");
         }
         Err(error) => error!(%error, "The kernel program could not be told to pause or resume."),

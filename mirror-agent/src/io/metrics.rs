@@ -217,7 +217,7 @@ impl Metrics {
         out.gauge(
             "capture_paused",
             "1 while capture is paused, else 0",
-            f64::from(u8::from(self.orders.paused.load(Ordering::Relaxed))),
+            f64::from(u8::from(self.orders.is_paused())),
         )?;
         let (_, replay_bytes) = self.gauges.replay_queue();
         let pools = [

@@ -56,20 +56,41 @@ pub struct Worker {
 pub struct Orders {
     /// Nothing more is captured: each worker empties its ring and returns.
     pub stop: AtomicBool,
-    /// Nothing is captured for the time being: each worker empties its ring and forgets its flows, since what it would
-    /// see of them later does not follow what it has seen.
-    pub paused: AtomicBool,
+    /// How often capture was paused. Each time a worker forgets its flows, since what it sees of them later does not
+    /// follow what it has seen.
+    pauses: AtomicU64,
+    paused: AtomicBool,
+}
+
+impl Orders {
+    /// Notes that capture was paused or resumed.
+    pub fn set_paused(&self, is_paused: bool) {
+        if is_paused {
+            self.pauses.fetch_add(1, Ordering::Release);
+        }
+        self.paused.store(is_paused, Ordering::Release);
+    }
+
+    /// Whether nothing is captured for the time being.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
 }
 
 impl Worker {
     /// Goes round until told to stop and the ring is empty.
     pub fn run(mut self) {
         let mut idle_rounds: u32 = 0;
-        let mut was_paused = false;
+        let mut pauses = 0;
         loop {
             // Asked before the ring is read: what was captured before the order is read after it.
             let is_stopping = self.orders.stop.load(Ordering::Acquire);
-            let is_paused = self.orders.paused.load(Ordering::Acquire);
+            let has_paused = pauses != self.orders.pauses.load(Ordering::Acquire);
+            if has_paused && !self.orders.is_paused() {
+                // It is over already, and the ring may hold what came after it.
+                pauses = self.forget_flows();
+            }
             let taken = self.round();
             if taken == ROUND_RECORDS {
                 idle_rounds = 0;
@@ -78,11 +99,9 @@ impl Worker {
             if is_stopping {
                 break;
             }
-            if is_paused && !was_paused {
-                self.pipeline.finish(clock::now());
-                self.publish();
+            if has_paused && self.orders.is_paused() {
+                pauses = self.forget_flows();
             }
-            was_paused = is_paused;
             idle_rounds = if taken == 0 { idle_rounds.saturating_add(1) } else { 0 };
             if let Err(error) = self.reader.wait(idle_rounds) {
                 error!(%error, worker = self.number, "Waiting for the ring buffer failed; this worker stops.");
@@ -91,6 +110,14 @@ impl Worker {
         }
         self.pipeline.finish(clock::now());
         self.publish();
+    }
+
+    /// Closes all flows, and returns how many pauses that is good for.
+    fn forget_flows(&mut self) -> u64 {
+        let pauses = self.orders.pauses.load(Ordering::Acquire);
+        self.pipeline.finish(clock::now());
+        self.publish();
+        pauses
     }
 
     /// Takes what is in the ring, up to a limit, and returns how many records that were.
