@@ -32,7 +32,7 @@ struct Text {
 
 /// The endings of files that are written by hand; test data may hold whatever it needs.
 const TEXT_ENDINGS: [&str; 9] =
-    [".rs", ".toml", ".md", ".sh", ".yml", ".yaml", ".ci/run", ".gitignore", "Dockerfile"];
+    [".rs", ".toml", ".md", ".sh", ".yml", ".yaml", ".ci/run", ".gitignore", "Containerfile"];
 
 fn texts(root: &Path) -> Result<Vec<Text>> {
     let mut git = Command::new("git");
