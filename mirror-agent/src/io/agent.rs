@@ -15,8 +15,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
 
 use crate::{
     io::{
@@ -32,7 +32,7 @@ use crate::{
         metrics::{self, Gauges, PipelineGauges},
         object::EBPF_OBJECT,
         replay::{self, Captured, OwnSocketRegistry, Queue, Replay, ReplayConfig},
-        worker::{Heartbeat, Worker},
+        worker::{Heartbeat, Orders, Worker},
     },
     pipeline::{Limits, Pipeline, Policy, exchange::Purpose},
 };
@@ -69,7 +69,7 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
         .await
         .with_context(|| format!("listen on {} for metrics", args.metrics_listen))?;
     // Caught from here on: a signal during the start must not skip the detaching.
-    let mut stop = StopSignals::new().context("catch SIGTERM and SIGINT")?;
+    let mut signals = Signals::new().context("catch signals")?;
 
     let ledger = Arc::new(Ledger::default());
     let queue = Arc::new(Queue::new(args.queue_requests, to_usize(args.queue_bytes)));
@@ -93,6 +93,7 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
     let heartbeats: Vec<_> = rings.iter().map(|_| Arc::new(Heartbeat::default())).collect();
     let ring_bytes = args.ring_size.saturating_mul(u64::try_from(rings.len())?);
     let ready = Arc::new(AtomicBool::new(false));
+    let orders = Arc::new(Orders::default());
     let admin = Arc::new(Admin {
         registry: metrics::registry(
             Arc::clone(&ledger),
@@ -103,14 +104,13 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
                 queue: Arc::clone(&queue),
                 replay: replay.gauges(),
             }),
-            Arc::default(),
+            Arc::clone(&orders),
         ),
         ready: Arc::clone(&ready),
         healthy: Arc::new(Heartbeats(heartbeats.clone())),
     });
     let admin = tokio::spawn(admin::serve(listener, admin));
 
-    let capturing = Arc::new(AtomicBool::new(false));
     let mut workers = Vec::new();
     for (number, ((reader, gauges), heartbeat)) in
         rings.into_iter().zip(pipelines).zip(heartbeats).enumerate()
@@ -124,25 +124,28 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
             ledger: Arc::clone(&ledger),
             gauges,
             heartbeat,
-            stop: Arc::clone(&capturing),
+            orders: Arc::clone(&orders),
+            warned: Default::default(),
         };
         let thread = thread::Builder::new().name(format!("capture-{number}"));
         workers.push(thread.spawn(move || worker.run()).context("start a capture thread")?);
     }
     let attached = attach(&mut kernel, &interfaces, &links, args.attach);
     if let Err(error) = attached {
-        capturing.store(true, Ordering::Release);
+        orders.stop.store(true, Ordering::Release);
         return Err(error);
     }
     ready.store(true, Ordering::Release);
     info!(shadow = %args.shadow, metrics = %args.metrics_listen, "Mirroring.");
 
     let shutdown = async {
-        stop.received().await;
+        while let Some(order) = signals.pause_or_stop().await {
+            pause(&mut kernel, &orders, order);
+        }
         info!("Stopping: capture is detached, copies under way are finished.");
         ready.store(false, Ordering::Release);
         detach(&mut kernel);
-        capturing.store(true, Ordering::Release);
+        orders.stop.store(true, Ordering::Release);
         join(workers).await;
     };
     replay.run(shutdown).await;
@@ -262,22 +265,51 @@ fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// The signals that end a run.
-struct StopSignals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+/// The signals that steer a run: SIGTERM and SIGINT end it, SIGUSR1 pauses and SIGUSR2 resumes capture.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    pause: Signal,
+    resume: Signal,
 }
 
-impl StopSignals {
+/// Whether capture goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Order {
+    Pause,
+    Resume,
+}
+
+impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            pause: signal(SignalKind::user_defined1())?,
+            resume: signal(SignalKind::user_defined2())?,
+        })
     }
 
-    async fn received(&mut self) {
+    /// The next order; `None` to stop.
+    async fn pause_or_stop(&mut self) -> Option<Order> {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => None,
+            _ = self.interrupt.recv() => None,
+            _ = self.pause.recv() => Some(Order::Pause),
+            _ = self.resume.recv() => Some(Order::Resume),
         }
+    }
+}
+
+/// Pauses or resumes capture: one write to the kernel program's configuration.
+fn pause(kernel: &mut Kernel, orders: &Orders, order: Order) {
+    let is_paused = order == Order::Pause;
+    match kernel.set_paused(is_paused) {
+        Ok(()) => {
+            orders.paused.store(is_paused, Ordering::Release);
+            info!(is_paused, "Capture was paused or resumed.");
+        }
+        Err(error) => error!(%error, "The kernel program could not be told to pause or resume."),
     }
 }
 

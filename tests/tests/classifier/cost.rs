@@ -14,8 +14,8 @@ fn programs_take_the_verifier_a_fraction_of_its_limit() {
         // Kernels before 5.16 do not say.
         let Some(count) = kernel.program(name).info().unwrap().verified_instruction_count() else { continue };
         println!("{name:<32} {count:>6} instructions verified");
-        // Of 1,000,000, so that verifiers which prune less have room.
-        assert!(count < 200_000, "{name}: {count}");
+        // Of 1,000,000. Linux 6.1 prunes less and takes more than twice as many as 6.18.
+        assert!(count < 500_000, "{name}: {count}");
     }
 }
 
