@@ -260,7 +260,7 @@ impl Agent {
     ///
     /// It has ended.
     pub fn cpu(&self) -> Result<Duration> {
-        process_cpu(self.pid())
+        cpu_of(self.pid())
     }
 
     /// Proportional set size in bytes: memory, with shared pages shared out.
@@ -342,7 +342,7 @@ pub fn output(host: &Host, arguments: &[&str]) -> Result<Output> {
 /// # Errors
 ///
 /// There is no such process.
-pub fn process_cpu(pid: u32) -> Result<Duration> {
+pub fn cpu_of(pid: u32) -> Result<Duration> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in brackets may hold anything; fields are counted from behind it. utime and stime are 14 and 15.
     let fields = text.rsplit(')').next().context("no fields")?;

@@ -48,7 +48,7 @@ pub struct RunArgs {
           value_parser = clap::value_parser!(u16).range(1..))]
     pub ports: Vec<u16>,
 
-    /// Where the copies go: http://HOST[:PORT], HOST being an IPv4 address, an IPv6 address in brackets, or a name.
+    /// Where the copies go: `http://HOST[:PORT]`, HOST being an IPv4 address, an IPv6 address in brackets, or a name.
     #[arg(long, value_name = "URL")]
     pub shadow: String,
 
