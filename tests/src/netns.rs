@@ -323,7 +323,7 @@ pub struct Topology {
     /// A host that has nothing to do with either.
     pub other: Host,
     /// The bridge.
-    _hub: Namespace,
+    hub: Host,
 }
 
 impl Topology {
@@ -372,10 +372,24 @@ impl Topology {
             live: host("live", 2)?,
             shadow: host("shadow", 3)?,
             other: host("other", 4)?,
-            _hub: hub,
+            hub: Host { namespace: hub, v4: Ipv4Addr::UNSPECIFIED, v6: Ipv6Addr::UNSPECIFIED, mac: [0; 6] },
         };
         topology.introduce()?;
         Ok(topology)
+    }
+
+    /// Adds a packet filter rule to what the bridge forwards: a wire that loses segments without their sender knowing.
+    ///
+    /// # Errors
+    ///
+    /// The kernel cannot filter on a bridge, or the rule is refused.
+    pub fn filter_wire(&self, tool: FilterTool, rule: &str) -> Result<FilterRule> {
+        let switch = match tool {
+            FilterTool::V4 => "/proc/sys/net/bridge/bridge-nf-call-iptables",
+            FilterTool::V6 => "/proc/sys/net/bridge/bridge-nf-call-ip6tables",
+        };
+        self.hub.within(|| fs::write(switch, "1").with_context(|| format!("write {switch}")))?;
+        self.hub.filter(tool, "filter", "FORWARD", rule)
     }
 
     /// Tells every host the hardware address of every other, so that no first packet waits for a look-up.

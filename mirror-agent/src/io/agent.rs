@@ -72,7 +72,7 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
     let mut signals = Signals::new().context("catch signals")?;
 
     let ledger = Arc::new(Ledger::default());
-    let queue = Arc::new(Queue::new(args.queue_requests, to_usize(args.queue_bytes)));
+    let queue = Arc::new(Queue::new(args.queue_requests, to_usize(args.queue_bytes())));
     let Capture { mut kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
     let own_sockets: Arc<dyn OwnSocketRegistry> = Arc::new(Registry(Mutex::new(own_sockets)));
     let captured = Captured {
@@ -87,7 +87,8 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
         own_sockets,
         Box::new(move |addr| captured.refuse(addr)),
     )
-    .await?;
+    .await
+    .with_context(|| format!("--shadow {}", args.shadow))?;
 
     let pipelines: Vec<_> = rings.iter().map(|_| Arc::new(PipelineGauges::default())).collect();
     let heartbeats: Vec<_> = rings.iter().map(|_| Arc::new(Heartbeat::default())).collect();
@@ -208,22 +209,20 @@ fn limits(args: &RunArgs) -> Result<Limits> {
         matches!(threads, 1 | 2 | 4 | 8),
         "--capture-threads {threads}: take 1, 2, 4 or 8, so that flows can be spread by their hash"
     );
+    let (queue_bytes, max_body) = (args.queue_bytes(), args.max_body());
     ensure!(
-        args.max_body <= args.queue_bytes,
-        "--max-body {} is more than --queue-bytes {}: such a request could never be queued",
-        args.max_body,
-        args.queue_bytes
+        max_body <= queue_bytes,
+        "--max-body {max_body} is more than --queue-bytes {queue_bytes}: such a request could never be queued"
     );
-    let needed = args.queue_bytes.saturating_add(threads.saturating_mul(MIN_PIPELINE_BYTES));
+    let needed = queue_bytes.saturating_add(threads.saturating_mul(MIN_PIPELINE_BYTES));
     ensure!(
         args.memory >= needed,
-        "--memory {} is too small: --queue-bytes {} and {MIN_PIPELINE_BYTES} for each of {threads} capture threads \
-         make {needed}",
+        "--memory {} is too small: --queue-bytes {queue_bytes} and {MIN_PIPELINE_BYTES} for each of {threads} \
+         capture threads make {needed}",
         args.memory,
-        args.queue_bytes
     );
-    let memory_bytes = to_usize((args.memory - args.queue_bytes) / threads);
-    Ok(Limits { memory_bytes, body_bytes: to_usize(args.max_body), ..Limits::default() })
+    let memory_bytes = to_usize((args.memory - queue_bytes) / threads);
+    Ok(Limits { memory_bytes, body_bytes: to_usize(max_body), ..Limits::default() })
 }
 
 fn rules(args: &RunArgs) -> Result<KernelRules> {
@@ -248,6 +247,7 @@ fn replay_config(args: &RunArgs) -> Result<ReplayConfig> {
         own_mark: OWN_MARK,
         in_flight: args.max_in_flight,
         connect_timeout: args.connect_timeout,
+        write_timeout: args.response_timeout,
         response_timeout: args.response_timeout,
         queue_age: args.queue_timeout,
         drain_timeout: args.drain_timeout,
