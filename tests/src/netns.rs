@@ -322,8 +322,9 @@ pub struct Topology {
     pub shadow: Host,
     /// A host that has nothing to do with either.
     pub other: Host,
-    /// The bridge.
-    hub: Host,
+    /// The node that the hosts hang on like pods: interface `pN` is the other end of the host with address N, all are
+    /// ports of the bridge `br0`, which has the address 254.
+    pub hub: Host,
 }
 
 impl Topology {
@@ -340,7 +341,9 @@ impl Topology {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = |role: &str| format!("{PREFIX}{}-{number}-{role}", std::process::id());
         let hub = Namespace::new(name("hub"))?;
-        hub.ip("link add br0 type bridge\nlink set br0 up\nlink set lo up\n")?;
+        hub.ip(
+            "link add br0 type bridge\nlink set br0 up\nlink set lo up\naddr add 10.77.0.254/24 dev br0\n",
+        )?;
         let host = |role: &str, number: u8| -> Result<Host> {
             let namespace = Namespace::new(name(role))?;
             let mac = [2, 0x77, 0, 0, 0, number];
