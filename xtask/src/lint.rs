@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::{build, child, tidy, workspace};
+use crate::{build, child, manifests, tidy, workspace};
 
 /// The chore: runs every check, also after one has failed, and ends with a count.
 pub(crate) fn run() -> Result<()> {
@@ -28,6 +28,7 @@ pub(crate) fn run() -> Result<()> {
     } else {
         report.skip("dependencies", "cargo-deny is not installed: cargo install --locked cargo-deny");
     }
+    report.check("manifests", manifests::run);
     report.end()
 }
 

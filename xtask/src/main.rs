@@ -13,6 +13,7 @@ mod compiler;
 mod demo;
 mod linker;
 mod lint;
+mod manifests;
 mod setup;
 mod test;
 mod tidy;
@@ -53,7 +54,7 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Checks formatting, lints, purity, documentation, dependencies and the house rules
+    /// Checks formatting, lints, purity, documentation, dependencies, manifests and the house rules
     Lint,
     /// Mirrors real requests between network namespaces and shows the live table
     Demo {

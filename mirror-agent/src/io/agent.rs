@@ -23,7 +23,9 @@ use crate::{
         admin::{self, Admin, Health},
         capture::{
             AttachMode, Capture, CounterValues, Interface, Kernel, KernelCounters, KernelRules, OwnSockets,
-            OwnSocketsError, links,
+            OwnSocketsError,
+            kernel::{Capabilities, Capability},
+            links,
         },
         cli::{Attach, RunArgs},
         ledger::{Ledger, Snapshot},
@@ -59,6 +61,7 @@ pub fn run(args: &RunArgs) -> Result<Snapshot> {
 async fn mirror(args: &RunArgs) -> Result<Snapshot> {
     let limits = limits(args)?;
     let rules = rules(args)?;
+    require_capabilities()?;
     let specs = args.interfaces.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>, _>>()?;
     let links = links::links().context("list the interfaces")?;
     let interfaces = Interface::resolve(&specs, &links)?;
@@ -149,6 +152,20 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
     replay.run(shutdown).await;
     admin.abort();
     Ok(ledger.snapshot())
+}
+
+/// Says which privilege is missing. The kernel would not: it answers "permission denied", after pages of the verifier's
+/// log where CAP_PERFMON is what it wants.
+fn require_capabilities() -> Result<()> {
+    // Where /proc does not say, the kernel has the last word.
+    let missing = Capabilities::effective().map(Capabilities::missing).unwrap_or_default();
+    ensure!(
+        missing.is_empty(),
+        "missing capabilities: {}; run as root, or with {}",
+        Capability::list(&missing),
+        Capability::list(&Capability::NEEDED)
+    );
+    Ok(())
 }
 
 /// Waits for the capture threads without stopping the replay: they empty their rings into its queue.

@@ -89,17 +89,14 @@ fn btf() -> Finding {
 }
 
 fn privileges() -> Finding {
-    let needed = [Capability::Bpf, Capability::NetAdmin, Capability::Perfmon];
-    let names = |capabilities: &[Capability]| {
-        capabilities.iter().map(|capability| capability.as_str()).collect::<Vec<_>>().join(", ")
-    };
+    let needed = Capability::list(&Capability::NEEDED);
     match Capabilities::effective() {
         Err(error) => Finding::Missing(error.to_string(), "mount /proc".to_owned()),
         Ok(capabilities) => match capabilities.missing().as_slice() {
-            [] => Finding::Ok(names(&needed)),
+            [] => Finding::Ok(needed),
             missing => Finding::Missing(
-                format!("no {}", names(missing)),
-                format!("run as root, or with the capabilities {}", names(&needed)),
+                format!("no {}", Capability::list(missing)),
+                format!("run as root, or with the capabilities {needed}"),
             ),
         },
     }

@@ -329,6 +329,8 @@ impl Encoder<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use prometheus_client::encoding::text::encode;
 
     use super::*;
@@ -381,6 +383,27 @@ mod tests {
             "mirror_capture_paused 0.0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn readme_documents_every_metric_and_every_label_value_and_no_others() {
+        let readme = include_str!("../../../README.md");
+        let text = scrape(&Arc::default());
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let exported: BTreeSet<String> = types
+            .map(|(name, kind)| format!("{name}{}", if kind == "counter" { "_total" } else { "" }))
+            .collect();
+        let is_word = |symbol: char| symbol.is_alphanumeric() || symbol == '_';
+        let documented: BTreeSet<String> = readme
+            .split(|symbol| !is_word(symbol))
+            .filter(|word| word.starts_with("mirror_"))
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(documented, exported);
+        let values = text.split(['{', '}']).filter_map(|label| label.split_once("=\"")?.1.strip_suffix('"'));
+        for value in values.filter(|value| value.chars().all(is_word) && value.parse::<f64>().is_err()) {
+            assert!(readme.contains(&format!("`{value}`")), "{value} is not in the README");
         }
     }
 

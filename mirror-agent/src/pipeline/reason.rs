@@ -53,7 +53,7 @@ reasons! {
     LostReason {
         /// The flow ended before the request did.
         Aborted => "aborted",
-        /// The body's length is ambiguous or smuggling-shaped; the flow is not parsed any further.
+        /// The body's length is ambiguous or smuggling-shaped; the flow is parsed again from a quiet moment on.
         AmbiguousFraming => "ambiguous_framing",
         /// Two segments claimed different bytes for the same place.
         Conflict => "conflict",

@@ -42,6 +42,15 @@ pub enum Capability {
 }
 
 impl Capability {
+    /// Those that the agent cannot do without.
+    pub const NEEDED: [Self; 3] = [Self::Bpf, Self::NetAdmin, Self::Perfmon];
+
+    /// Their names, separated by commas.
+    #[must_use]
+    pub fn list(capabilities: &[Self]) -> String {
+        capabilities.iter().map(|capability| capability.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
     /// Its number in `linux/capability.h`.
     const fn bit(self) -> u32 {
         match self {
@@ -82,7 +91,7 @@ impl Capabilities {
     /// The capabilities that the capture needs and this set lacks.
     #[must_use]
     pub fn missing(self) -> Vec<Capability> {
-        [Capability::Bpf, Capability::NetAdmin, Capability::Perfmon]
+        Capability::NEEDED
             .into_iter()
             .filter(|&capability| {
                 let has_stand_in = capability != Capability::NetAdmin && self.has(Capability::SysAdmin);

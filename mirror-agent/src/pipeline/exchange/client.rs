@@ -29,6 +29,8 @@ pub(crate) struct ClientSide {
     mode: Mode,
     decoder: RequestDecoder,
     current: Option<OpenRequest>,
+    /// Bytes in the context's account for what is no request yet: incomplete heads, openings, bytes that wait.
+    charged: usize,
     /// How far the server had received when it last began to send: a request that starts there starts when nothing
     /// is outstanding.
     answered_up_to: Option<u64>,
@@ -86,12 +88,29 @@ impl ClientSide {
             mode: if adopted { Mode::Resync(Trust::Shape) } else { Mode::Opening(Vec::new()) },
             decoder: RequestDecoder::new(&context.limits),
             current: None,
+            charged: 0,
             answered_up_to: None,
         }
     }
 
     /// Takes bytes of the client's stream.
     pub(crate) fn data(
+        &mut self,
+        context: &mut Context,
+        flow: &FlowKey,
+        run: Run<'_>,
+        observer: &mut impl RequestObserver,
+    ) -> Interest {
+        let interest = self.take(context, flow, run, observer);
+        let before = self.charged;
+        self.charge(context);
+        if self.charged > before && !context.may_hold(0) {
+            return self.give_up(context, observer);
+        }
+        interest
+    }
+
+    fn take(
         &mut self,
         context: &mut Context,
         flow: &FlowKey,
@@ -125,11 +144,9 @@ impl ClientSide {
                 if held.is_empty() {
                     *held_at = run.at;
                 }
-                let before = held.capacity();
                 held.extend_from_slice(run.bytes);
-                context.hold(before, held.capacity());
                 // More than any client sends while it waits: the answer was lost to us, or this is no HTTP.
-                if held.len() > MAX_HELD_BYTES || !context.may_hold(0) {
+                if held.len() > MAX_HELD_BYTES {
                     return self.hand_off(context);
                 }
                 Interest::Continue
@@ -159,6 +176,7 @@ impl ClientSide {
             },
         }
         self.mode = Mode::Resync(Trust::ShapeWhenQuiet);
+        self.charge(context);
     }
 
     /// Takes the end of the client's stream.
@@ -168,6 +186,7 @@ impl ClientSide {
             EndEffect::Complete => self.finish(context, flow, 0, observer),
             EndEffect::Truncated => self.abandon(context, LostReason::Aborted, observer),
         }
+        self.charge(context);
     }
 
     /// Takes the end of the flow; what is still open is lost for `reason`.
@@ -178,10 +197,8 @@ impl ClientSide {
         observer: &mut impl RequestObserver,
     ) {
         self.abandon(context, reason, observer);
-        if let Mode::AwaitAnswer { held, .. } = &self.mode {
-            context.hold(held.capacity(), 0);
-        }
         self.mode = Mode::HandedOff;
+        self.charge(context);
     }
 
     /// Takes note that the server began to send, having received `acked` bytes of the client's stream.
@@ -213,13 +230,13 @@ impl ClientSide {
                 return self.hand_off(context);
             }
             let (held, at, offset) = (std::mem::take(held), *held_at, *end);
-            context.hold(held.capacity(), 0);
             self.mode = if *has_gap { Mode::Resync(Trust::ShapeWhenQuiet) } else { Mode::InStep };
             if held.is_empty() || matches!(self.mode, Mode::Resync(_)) {
+                self.charge(context);
                 return Interest::Continue;
             }
             let run = Run { bytes: &held, offset, at, acked: None, conflict: false };
-            return self.feed(context, flow, run, observer);
+            return self.data(context, flow, run, observer);
         }
         if let Some(request) = &mut self.current
             && request.expects_continue
@@ -327,7 +344,7 @@ impl ClientSide {
                             [] => Interest::Continue,
                             rest => {
                                 let run = Run { bytes: rest, offset: end, at, acked, conflict };
-                                self.data(context, flow, run, observer)
+                                self.take(context, flow, run, observer)
                             }
                         };
                     }
@@ -390,11 +407,31 @@ impl ClientSide {
 
     /// The connection speaks another protocol from here on.
     fn hand_off(&mut self, context: &mut Context) -> Interest {
-        if let Mode::AwaitAnswer { held, .. } = &self.mode {
-            context.hold(held.capacity(), 0);
-        }
         context.skip_flow(FlowSkipReason::Upgraded);
         self.mode = Mode::HandedOff;
+        self.charge(context);
         Interest::Ignore
+    }
+
+    /// Lets go of what is held for bytes that are no request yet: the memory for messages is exhausted.
+    fn give_up(&mut self, context: &mut Context, observer: &mut impl RequestObserver) -> Interest {
+        if matches!(self.mode, Mode::AwaitAnswer { .. }) {
+            return self.hand_off(context);
+        }
+        self.abandon(context, LostReason::Memory, observer);
+        self.mode = Mode::Resync(Trust::ShapeWhenQuiet);
+        self.charge(context);
+        Interest::Continue
+    }
+
+    /// Brings the context's account up to date.
+    fn charge(&mut self, context: &mut Context) {
+        let waiting = match &self.mode {
+            Mode::Opening(held) | Mode::AwaitAnswer { held, .. } => held.capacity(),
+            Mode::HandedOff | Mode::InStep | Mode::Resync(_) => 0,
+        };
+        let held = self.decoder.bytes_held().saturating_add(waiting);
+        context.hold(self.charged, held);
+        self.charged = held;
     }
 }

@@ -91,13 +91,16 @@ impl OpenRequest {
             Framing::Length(len) => usize::try_from(len).unwrap_or(usize::MAX),
             Framing::None | Framing::Chunked | Framing::UntilClose | Framing::Ambiguous => 0,
         };
+        let advance = head.raw.len().saturating_add(body_len.min(MAX_ADVANCE_BYTES));
         if let Err(reason) = policy.decide(self.id, &traits) {
             self.keep = Keep::Settled;
             context.skip(reason);
         } else if body_len > context.limits.body_bytes {
             self.lose(context, LostReason::TooLarge);
+        } else if !context.may_hold(advance) {
+            self.lose(context, LostReason::Memory);
         } else {
-            let mut raw = Vec::with_capacity(head.raw.len().saturating_add(body_len.min(MAX_ADVANCE_BYTES)));
+            let mut raw = Vec::with_capacity(advance);
             raw.extend_from_slice(head.raw);
             context.hold(0, raw.capacity());
             self.keep = Keep::Whole { raw, head_len: head.raw.len() };

@@ -191,6 +191,20 @@ fn bodies_beyond_the_memory_are_lost_and_let_go() {
 }
 
 #[test]
+fn unfinished_head_beyond_the_memory_is_lost_and_let_go() {
+    let limits = Limits { memory_bytes: 64 * 1024, ..Limits::default() };
+    let mut talk = Conversation::with(Purpose::Replay(Policy::default()), limits);
+    talk.client(b"GET /slow HTTP/1.1\r\nHost: live\r\nX: ");
+    assert!(talk.pipeline.bytes_held().1 > 0, "an incomplete head is in no account");
+    talk.client(&[b'x'; 40 * 1024]);
+    assert_eq!((talk.lost(LostReason::Memory), talk.pipeline.bytes_held().1), (1, 0));
+    talk.server(OK);
+    talk.client(&get("/next"));
+    assert_eq!(talk.requests(), [get("/next")]);
+    assert_eq!((talk.seen(), talk.settled(), talk.pipeline.bytes_held().1), (2, 1, 0));
+}
+
+#[test]
 fn a_request_cut_short_by_the_end_of_its_flow_is_lost() {
     let mut talk = Conversation::new();
     talk.client(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n0123");
