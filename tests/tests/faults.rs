@@ -105,8 +105,11 @@ fn shadow_that_never_reads_holds_up_only_itself() -> Result<()> {
         "8MiB",
         "--queue-bytes",
         "16MiB",
+        // 160 MB a second pass through it: what is tested is the queue behind it.
+        "--ring-size",
+        "128MiB",
     ];
-    let scenario = Scenario::with_record(Weight::Light, &options, Record::Count)?;
+    let scenario = Scenario::with_record(Weight::Heavy, &options, Record::Count)?;
     scenario.shadow.behave(Behavior::NeverRead);
     let plan = Plan::new(scenario.net.live.at_v4(PORT), Pace::PerSecond(20.0), Duration::from_secs(2), 4);
     let running = Running::start(&scenario.net.client, plan, Same::post(8 << 20))?;
