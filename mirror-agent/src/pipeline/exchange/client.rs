@@ -10,7 +10,7 @@ use crate::pipeline::{
     flow::Interest,
     http::{
         EndEffect, Event, GapEffect, RequestDecoder,
-        sniff::{Sniff, classify, strict_request_start},
+        sniff::{Sniff, classify, strict_request_start, whole_request_start},
     },
     message::{ExchangeId, ReplyTo},
     reason::{FlowSkipReason, LostReason},
@@ -56,8 +56,8 @@ enum Mode {
 enum Trust {
     /// A segment that begins like a request: nothing else can be known of a connection older than the capture.
     Shape,
-    /// The same, where the server had received everything before it and begun to answer. After a gap a segment in the
-    /// middle of a body must not be taken for a request.
+    /// The same with a registered method, where the server had received everything before it and begun to answer. After
+    /// a gap neither a segment in the middle of a body nor one that lost its first bytes must be taken for a request.
     ShapeWhenQuiet,
 }
 
@@ -130,7 +130,11 @@ impl ClientSide {
                     (None, Purpose::Inspect) => true,
                     (None, Purpose::Replay(_)) => false,
                 };
-                if strict_request_start(run.bytes) && (*trust == Trust::Shape || quiet) {
+                let is_start = match trust {
+                    Trust::Shape => strict_request_start(run.bytes),
+                    Trust::ShapeWhenQuiet => quiet && whole_request_start(run.bytes),
+                };
+                if is_start {
                     self.mode = Mode::InStep;
                     return self.feed(context, flow, run, observer);
                 }

@@ -71,6 +71,54 @@ pub fn strict_request_start(bytes: &[u8]) -> bool {
         && line_end.iter().any(|end| end.starts_with(version))
 }
 
+/// The same where the first bytes of the request may be missing: the method must be a registered one, of which no
+/// other ends with. `OST /` is the rest of something, not a request.
+#[must_use]
+pub fn whole_request_start(bytes: &[u8]) -> bool {
+    split_word(bytes).is_some_and(|(method, _)| WHOLE_METHODS.contains(&method))
+        && strict_request_start(bytes)
+}
+
+/// The methods registered with IANA (RFC 9110 section 16.1.1) less those that another one ends with: BIND, LINK, LOCK.
+const WHOLE_METHODS: [&[u8]; 36] = [
+    b"ACL",
+    b"BASELINE-CONTROL",
+    b"CHECKIN",
+    b"CHECKOUT",
+    b"CONNECT",
+    b"COPY",
+    b"DELETE",
+    b"GET",
+    b"HEAD",
+    b"LABEL",
+    b"MERGE",
+    b"MKACTIVITY",
+    b"MKCALENDAR",
+    b"MKCOL",
+    b"MKREDIRECTREF",
+    b"MKWORKSPACE",
+    b"MOVE",
+    b"OPTIONS",
+    b"ORDERPATCH",
+    b"POST",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"PUT",
+    b"QUERY",
+    b"REBIND",
+    b"REPORT",
+    b"SEARCH",
+    b"TRACE",
+    b"UNBIND",
+    b"UNCHECKOUT",
+    b"UNLINK",
+    b"UNLOCK",
+    b"UPDATE",
+    b"UPDATEREDIRECTREF",
+    b"VERSION-CONTROL",
+    b"PATCH",
+];
+
 /// The status code, if a response starts at the first of `bytes`.
 #[must_use]
 pub fn response_start(bytes: &[u8]) -> Option<u16> {

@@ -117,6 +117,17 @@ fn a_gap_in_a_head_is_left_at_the_next_quiet_moment_and_never_inside_a_body() {
 }
 
 #[test]
+fn a_request_without_its_first_byte_is_not_taken_for_another() {
+    let mut talk = Conversation::new();
+    talk.skip(Side::Client, 1);
+    talk.server(b"HTTP/1.1 100 Continue\r\n\r\n");
+    talk.client(b"OST /p HTTP/1.1\r\nHost: live\r\nContent-Length: 0\r\n\r\n");
+    talk.server(OK);
+    talk.client(&get("/next"));
+    assert_eq!(talk.requests(), [get("/next")]);
+}
+
+#[test]
 fn a_connection_older_than_the_capture_is_picked_up_at_its_next_request() {
     let purpose = Purpose::Replay(Policy::default());
     let mut talk = Conversation::adopted(purpose, Limits::default(), u32::MAX - 10, 5);
