@@ -41,7 +41,6 @@ pub trait Exchanges {
 #[derive(Debug)]
 pub struct FilePipeline {
     pipeline: Pipeline,
-    now: Timestamp,
 }
 
 /// Captures of several queues are not in causal order: how long a segment may come after its acknowledgement.
@@ -53,7 +52,7 @@ impl FilePipeline {
     pub fn new() -> Self {
         let limits = Limits { gap_patience: GAP_PATIENCE, ..Limits::default() };
         // One file at a time, chosen by the user: nobody gains from making its flows collide.
-        Self { pipeline: Pipeline::new(Purpose::Inspect, limits, 0), now: Timestamp::ZERO }
+        Self { pipeline: Pipeline::new(Purpose::Inspect, limits, 0) }
     }
 }
 
@@ -65,13 +64,13 @@ impl Default for FilePipeline {
 
 impl Exchanges for FilePipeline {
     fn handle_segment(&mut self, segment: &Segment<'_>) {
-        self.now = self.now.max(segment.at);
-        self.pipeline.handle_time(self.now);
         self.pipeline.handle_segment(segment);
+        // There is no clock but the segments.
+        self.pipeline.handle_time(self.pipeline.now());
     }
 
     fn handle_end(&mut self) {
-        self.pipeline.finish(self.now);
+        self.pipeline.finish(self.pipeline.now());
     }
 
     fn poll_report(&mut self) -> Option<ExchangeReport> {
@@ -125,13 +124,13 @@ fn print_exchanges(
     let mut printer = Printer { orderer: Orderer::new(ORDERER_BYTES), lines: JsonLines::new(out) };
     let ended = loop {
         match source.advance(&mut |segment| exchanges.handle_segment(&segment)) {
-            Ok(Some(_)) => printer.print_ended(exchanges)?,
+            Ok(Some(at)) => printer.print_ended(exchanges, Some(at))?,
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),
         }
     };
     exchanges.handle_end();
-    printer.print_ended(exchanges)?;
+    printer.print_ended(exchanges, None)?;
     printer.lines.finish()?;
     for warning in source.warnings() {
         writeln!(warnings, "warning: {}: {warning}", path.display())?;
@@ -145,16 +144,25 @@ struct Printer<W: Write> {
 }
 
 impl<W: Write> Printer<W> {
-    fn print_ended(&mut self, exchanges: &mut impl Exchanges) -> io::Result<()> {
+    /// Writes what can be preceded by nothing any more. `at` is the time of the frame read last; `None` at the end of
+    /// the file.
+    fn print_ended(&mut self, exchanges: &mut impl Exchanges, at: Option<Timestamp>) -> io::Result<()> {
+        let settled = at.map(|at| at.before(MAX_DELAY));
         while let Some(report) = exchanges.poll_report() {
             self.orderer.handle_ended(report);
         }
-        while let Some(report) = self.orderer.poll_ended(|| exchanges.open_since()) {
+        while let Some(report) =
+            self.orderer.poll_ended(|| settled.into_iter().chain(exchanges.open_since()).min())
+        {
             self.lines.write(&report)?;
         }
         Ok(())
     }
 }
+
+/// How much later than they were captured bytes may be taken for what they are: segments wait for those before them,
+/// and for a sign of who is the client. Memory, not this, bounds what is held.
+const MAX_DELAY: Duration = Duration::from_secs(60);
 
 /// Some 100,000 exchanges with usual heads, behind one that stays open.
 const ORDERER_BYTES: usize = 128 * 1024 * 1024;
