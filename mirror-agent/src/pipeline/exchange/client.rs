@@ -10,7 +10,7 @@ use crate::pipeline::{
     flow::Interest,
     http::{
         EndEffect, Event, GapEffect, RequestDecoder,
-        sniff::{Sniff, classify, strict_request_start},
+        sniff::{Sniff, classify, lenient_request_start, strict_request_start},
     },
     message::{ExchangeId, ReplyTo},
     reason::{FlowSkipReason, LostReason},
@@ -23,30 +23,53 @@ const MAX_OPENING_BYTES: usize = 4096;
 /// Most bytes held while the answer to a request for an upgrade is awaited. A client has no reason to send any.
 const MAX_HELD_BYTES: usize = 64 * 1024;
 
+/// An offset that no stream reaches.
+const UNKNOWN: u64 = u64::MAX;
+
 /// One client's side of a flow.
 #[derive(Debug)]
 pub(crate) struct ClientSide {
     mode: Mode,
     decoder: RequestDecoder,
     current: Option<OpenRequest>,
-    /// How far the server had received when it last began to send: a request that starts there starts when nothing
-    /// is outstanding.
-    answered_up_to: Option<u64>,
+    /// How far the server had received when it last began to send, [`UNKNOWN`] before it did: a request that starts
+    /// there starts when nothing is outstanding.
+    answered_up_to: u64,
 }
 
 /// What the stream is taken for.
 #[derive(Debug)]
 enum Mode {
     /// The first bytes of the connection; held until they can be told apart.
-    Opening(Vec<u8>),
+    Opening(Option<Box<Opening>>),
     /// Out of step: bytes are passed over until a message starts.
     Resync(Trust),
     /// The decoder knows what each byte is.
     InStep,
-    /// A request for an upgrade, or CONNECT, ended at offset `end`; what follows is held until it is answered.
-    AwaitAnswer { end: u64, reply_to: ReplyTo, held: Vec<u8>, held_at: Timestamp, has_gap: bool },
+    /// A request for an upgrade, or CONNECT, has ended; what follows is held until it is answered.
+    AwaitAnswer(Box<AwaitAnswer>),
     /// Not HTTP any more.
     HandedOff,
+}
+
+/// The first bytes of a connection that do not say yet what it is.
+#[derive(Debug)]
+struct Opening {
+    held: Vec<u8>,
+    /// When the first of them was seen.
+    held_at: Timestamp,
+}
+
+/// What is behind a request after which the connection may belong to another protocol.
+#[derive(Debug)]
+struct AwaitAnswer {
+    /// Offset at which the request ended.
+    end: u64,
+    reply_to: ReplyTo,
+    held: Vec<u8>,
+    /// When the first of `held` was seen.
+    held_at: Timestamp,
+    has_gap: bool,
 }
 
 /// What makes a message start believable.
@@ -83,10 +106,13 @@ pub(crate) trait RequestObserver {
 impl ClientSide {
     pub(crate) fn new(context: &Context, adopted: bool) -> Self {
         Self {
-            mode: if adopted { Mode::Resync(Trust::Shape) } else { Mode::Opening(Vec::new()) },
-            decoder: RequestDecoder::new(&context.limits),
+            mode: if adopted { Mode::Resync(Trust::Shape) } else { Mode::Opening(None) },
+            decoder: match context.purpose {
+                Purpose::Replay(_) => RequestDecoder::new(&context.limits),
+                Purpose::Inspect => RequestDecoder::lenient(&context.limits),
+            },
             current: None,
-            answered_up_to: None,
+            answered_up_to: UNKNOWN,
         }
     }
 
@@ -106,30 +132,33 @@ impl ClientSide {
             }
             Mode::Resync(trust) => {
                 let quiet = match (self.answered_up_to, &context.purpose) {
-                    (Some(offset), _) => offset == run.offset,
+                    (offset, _) if offset != UNKNOWN => offset == run.offset,
                     // A file may hold one direction only, and what is read from it is not sent anywhere.
-                    (None, Purpose::Inspect) => true,
-                    (None, Purpose::Replay(_)) => false,
+                    (_, Purpose::Inspect) => true,
+                    (_, Purpose::Replay(_)) => false,
                 };
-                if strict_request_start(run.bytes) && (*trust == Trust::Shape || quiet) {
+                let starts = strict_request_start(run.bytes)
+                    || (matches!(context.purpose, Purpose::Inspect)
+                        && lenient_request_start(run.bytes) == Some(true));
+                if starts && (*trust == Trust::Shape || quiet) {
                     self.mode = Mode::InStep;
                     return self.feed(context, flow, run, observer);
                 }
                 Interest::Continue
             }
-            Mode::Opening(held) => {
-                let held = std::mem::take(held);
-                self.open(context, flow, held, run, observer)
+            Mode::Opening(opening) => {
+                let opening = opening.take();
+                self.open(context, flow, opening, run, observer)
             }
-            Mode::AwaitAnswer { held, held_at, .. } => {
-                if held.is_empty() {
-                    *held_at = run.at;
+            Mode::AwaitAnswer(awaiting) => {
+                if awaiting.held.is_empty() {
+                    awaiting.held_at = run.at;
                 }
-                let before = held.capacity();
-                held.extend_from_slice(run.bytes);
-                context.hold(before, held.capacity());
+                let before = awaiting.held.capacity();
+                awaiting.held.extend_from_slice(run.bytes);
+                context.hold(before, awaiting.held.capacity());
                 // More than any client sends while it waits: the answer was lost to us, or this is no HTTP.
-                if held.len() > MAX_HELD_BYTES || !context.may_hold(0) {
+                if awaiting.held.len() > MAX_HELD_BYTES || !context.may_hold(0) {
                     return self.hand_off(context);
                 }
                 Interest::Continue
@@ -141,8 +170,8 @@ impl ClientSide {
     pub(crate) fn gap(&mut self, context: &mut Context, len: u64, observer: &mut impl RequestObserver) {
         match &mut self.mode {
             Mode::HandedOff => return,
-            Mode::AwaitAnswer { has_gap, .. } => {
-                *has_gap = true;
+            Mode::AwaitAnswer(awaiting) => {
+                awaiting.has_gap = true;
                 return;
             }
             Mode::Opening(_) | Mode::Resync(_) => {}
@@ -158,6 +187,7 @@ impl ClientSide {
                 GapEffect::Lost | GapEffect::Between => self.abandon(context, LostReason::Gap, observer),
             },
         }
+        self.release(context);
         self.mode = Mode::Resync(Trust::ShapeWhenQuiet);
     }
 
@@ -178,15 +208,23 @@ impl ClientSide {
         observer: &mut impl RequestObserver,
     ) {
         self.abandon(context, reason, observer);
-        if let Mode::AwaitAnswer { held, .. } = &self.mode {
-            context.hold(held.capacity(), 0);
-        }
+        self.release(context);
         self.mode = Mode::HandedOff;
+    }
+
+    /// Gives back what the mode holds, which is about to change.
+    fn release(&self, context: &mut Context) {
+        let held = match &self.mode {
+            Mode::Opening(Some(opening)) => opening.held.capacity(),
+            Mode::AwaitAnswer(awaiting) => awaiting.held.capacity(),
+            Mode::Opening(None) | Mode::Resync(_) | Mode::InStep | Mode::HandedOff => 0,
+        };
+        context.hold(held, 0);
     }
 
     /// Takes note that the server began to send, having received `acked` bytes of the client's stream.
     pub(crate) fn server_sent(&mut self, acked: Option<u64>) {
-        if acked.is_some() {
+        if let Some(acked) = acked {
             self.answered_up_to = acked;
         }
     }
@@ -204,17 +242,17 @@ impl ClientSide {
         if is_interim {
             return Interest::Continue;
         }
-        if let Mode::AwaitAnswer { end, reply_to, held, held_at, has_gap } = &mut self.mode {
-            if acked.is_some_and(|acked| acked < *end) {
+        if let Mode::AwaitAnswer(awaiting) = &mut self.mode {
+            if acked.is_some_and(|acked| acked < awaiting.end) {
                 return Interest::Continue; // the answer to an earlier request
             }
-            let accepted = status == 101 || (*reply_to == ReplyTo::Connect && (200..=299).contains(&status));
-            if accepted {
+            let is_connect = awaiting.reply_to == ReplyTo::Connect;
+            if status == 101 || (is_connect && (200..=299).contains(&status)) {
                 return self.hand_off(context);
             }
-            let (held, at, offset) = (std::mem::take(held), *held_at, *end);
+            let (held, at, offset) = (std::mem::take(&mut awaiting.held), awaiting.held_at, awaiting.end);
             context.hold(held.capacity(), 0);
-            self.mode = if *has_gap { Mode::Resync(Trust::ShapeWhenQuiet) } else { Mode::InStep };
+            self.mode = if awaiting.has_gap { Mode::Resync(Trust::ShapeWhenQuiet) } else { Mode::InStep };
             if held.is_empty() || matches!(self.mode, Mode::Resync(_)) {
                 return Interest::Continue;
             }
@@ -230,47 +268,79 @@ impl ClientSide {
         Interest::Continue
     }
 
-    /// Tells what a new stream is from its first bytes: `held` and those of `run`.
+    /// Tells what a new stream is from its first bytes: those held and those of `run`.
     fn open(
         &mut self,
         context: &mut Context,
         flow: &FlowKey,
-        mut held: Vec<u8>,
+        mut opening: Option<Box<Opening>>,
         run: Run<'_>,
         observer: &mut impl RequestObserver,
     ) -> Interest {
-        let is_first = held.is_empty();
-        if !is_first {
+        let held_len = opening.as_ref().map_or(0, |opening| opening.held.len());
+        if let Some(Opening { held, .. }) = opening.as_deref_mut() {
+            let before = held.capacity();
             held.extend_from_slice(run.bytes);
+            context.hold(before, held.capacity());
         }
-        let bytes = if is_first { run.bytes } else { held.as_slice() };
-        let reason = match classify(bytes) {
+        let bytes = opening.as_ref().map_or(run.bytes, |opening| opening.held.as_slice());
+        let is_inspected = matches!(context.purpose, Purpose::Inspect);
+        let mut sniff = classify(bytes);
+        if is_inspected && sniff == Sniff::NotHttp {
+            sniff = match lenient_request_start(bytes) {
+                Some(true) => Sniff::Request,
+                None => Sniff::Partial,
+                Some(false) => Sniff::NotHttp,
+            };
+        }
+        let reason = match sniff {
             Sniff::Request => {
                 self.mode = Mode::InStep;
-                // Held bytes ended right before this run.
-                let before = u64::try_from(bytes.len().saturating_sub(run.bytes.len())).unwrap_or(0);
-                let offset = run.offset.saturating_sub(before);
-                return self.feed(context, flow, Run { bytes, offset, ..run }, observer);
+                if let Some(Opening { held, held_at }) = opening.as_deref() {
+                    context.hold(held.capacity(), 0);
+                    // Held bytes ended right before this run; alone they did not say what they are.
+                    let before = u64::try_from(held_len).unwrap_or(0);
+                    let offset = run.offset.saturating_sub(before);
+                    let bytes = held.get(..held_len).unwrap_or_default();
+                    self.feed(context, flow, Run { bytes, offset, at: *held_at, ..run }, observer);
+                }
+                return self.feed(context, flow, run, observer);
             }
             Sniff::Proxy { len } => match bytes.get(len..) {
                 // Stepped over; what follows it is the stream.
-                Some([]) => return Interest::Continue,
                 Some(rest) => {
-                    let run = Run { bytes: rest, ..run };
-                    return self.open(context, flow, Vec::new(), run, observer);
+                    let skipped = run.bytes.len().saturating_sub(rest.len());
+                    let offset = run.offset.saturating_add(u64::try_from(skipped).unwrap_or(0));
+                    let bytes = run.bytes.get(skipped..).unwrap_or_default();
+                    context.hold(opening.map_or(0, |opening| opening.held.capacity()), 0);
+                    if bytes.is_empty() {
+                        return Interest::Continue;
+                    }
+                    return self.open(context, flow, None, Run { bytes, offset, ..run }, observer);
                 }
                 None if bytes.len() < MAX_OPENING_BYTES => None,
                 None => Some(FlowSkipReason::NotHttp),
             },
-            Sniff::Partial if bytes.len() < MAX_OPENING_BYTES => None,
+            Sniff::Partial if bytes.len() < MAX_OPENING_BYTES && context.may_hold(bytes.len()) => None,
             Sniff::Partial | Sniff::Response | Sniff::NotHttp => Some(FlowSkipReason::NotHttp),
             Sniff::Tls => Some(FlowSkipReason::Tls),
             Sniff::Http2 => Some(FlowSkipReason::Http2),
         };
         let Some(reason) = reason else {
-            self.mode = Mode::Opening(if is_first { run.bytes.to_vec() } else { held });
+            let opening = opening.unwrap_or_else(|| {
+                let held = run.bytes.to_vec();
+                context.hold(0, held.capacity());
+                Box::new(Opening { held, held_at: run.at })
+            });
+            self.mode = Mode::Opening(Some(opening));
             return Interest::Continue;
         };
+        context.hold(opening.map_or(0, |opening| opening.held.capacity()), 0);
+        if is_inspected && reason == FlowSkipReason::NotHttp {
+            // A request may follow what is none, and what the server says is told anyway.
+            self.mode = Mode::Resync(Trust::ShapeWhenQuiet);
+            return Interest::Continue;
+        }
         context.skip_flow(reason);
         self.mode = Mode::HandedOff;
         Interest::Ignore
@@ -315,14 +385,18 @@ impl ClientSide {
                     }
                 }
                 Event::Framing(bytes) => {
+                    let refusal = self.decoder.body_refusal();
                     if let Some(request) = &mut self.current {
                         request.body(context, bytes, false, at);
+                        if let Some(refusal) = refusal {
+                            request.lose(context, refusal.into());
+                        }
                     }
                 }
                 Event::End => {
                     let end = position(input);
                     self.finish(context, flow, end, observer);
-                    if matches!(self.mode, Mode::AwaitAnswer { .. }) {
+                    if matches!(self.mode, Mode::AwaitAnswer(_)) {
                         return match input {
                             [] => Interest::Continue,
                             rest => {
@@ -366,13 +440,13 @@ impl ClientSide {
     ) {
         let Some(request) = self.current.take() else { return };
         if request.handover {
-            self.mode = Mode::AwaitAnswer {
+            self.mode = Mode::AwaitAnswer(Box::new(AwaitAnswer {
                 end,
                 reply_to: request.reply_to,
                 held: Vec::new(),
                 held_at: Timestamp::ZERO,
                 has_gap: false,
-            };
+            }));
         }
         let id = request.id;
         let report = request.end(context, flow);
@@ -390,9 +464,7 @@ impl ClientSide {
 
     /// The connection speaks another protocol from here on.
     fn hand_off(&mut self, context: &mut Context) -> Interest {
-        if let Mode::AwaitAnswer { held, .. } = &self.mode {
-            context.hold(held.capacity(), 0);
-        }
+        self.release(context);
         context.skip_flow(FlowSkipReason::Upgraded);
         self.mode = Mode::HandedOff;
         Interest::Ignore

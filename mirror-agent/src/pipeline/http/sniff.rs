@@ -1,6 +1,6 @@
 //! Enters: the first bytes of a stream, or of a segment. Leaves: what they are.
 
-use super::{Method, Version, find_line_feed, is_target_byte, is_token_byte};
+use super::{Method, Version, find_line_feed, is_target_byte, is_token_byte, lenient};
 
 /// What the first bytes of a client's byte stream are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -69,6 +69,17 @@ pub fn strict_request_start(bytes: &[u8]) -> bool {
         && TARGET_STARTS.iter().any(|start| target.starts_with(start))
         && target.iter().copied().all(is_target_byte)
         && line_end.iter().any(|end| end.starts_with(version))
+}
+
+/// Whether a request starts at the first of `bytes` for a lenient [`RequestDecoder`](super::RequestDecoder); `None`
+/// where more bytes are needed to say.
+#[must_use]
+pub fn lenient_request_start(bytes: &[u8]) -> Option<bool> {
+    let mut start = bytes;
+    while let [b'\r' | b'\n', rest @ ..] = start {
+        start = rest;
+    }
+    lenient::request_start(start)
 }
 
 /// The status code, if a response starts at the first of `bytes`.

@@ -255,3 +255,33 @@ fn a_response_without_its_request_stands_alone() {
     assert_eq!(reports.len(), 2);
     assert!(reports[0].request.is_none() && reports[1].request.is_some() && reports[1].response.is_some());
 }
+
+#[test]
+fn two_hundred_thousand_idle_flows_take_less_than_64_mib() {
+    let mut pipeline = Pipeline::new(Purpose::Replay(Policy::default()), Limits::default(), 7);
+    for number in 0..200_000_u32 {
+        let client = SocketAddr::from((
+            std::net::Ipv4Addr::from(0x0a00_0000 | (number >> 8)),
+            1024 + (number & 0xff) as u16,
+        ));
+        pipeline.handle_segment(&Segment {
+            flow: FlowKey {
+                client: client.into(),
+                server: "10.0.0.2:80".parse::<SocketAddr>().unwrap().into(),
+                vlan: 0,
+                vni: 0,
+            },
+            side: Side::Client,
+            at: Timestamp::from_nanos(1),
+            seq: SeqNumber(0),
+            ack: SeqNumber(0),
+            flags: TcpFlags::SYN,
+            payload: b"",
+            payload_len: 0,
+        });
+    }
+    assert_eq!(pipeline.flows(), 200_000);
+    let (flows, messages) = pipeline.bytes_held();
+    assert!(flows < 64 << 20, "{flows}");
+    assert_eq!(messages, 0);
+}
