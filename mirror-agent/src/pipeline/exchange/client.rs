@@ -10,7 +10,7 @@ use crate::pipeline::{
     flow::Interest,
     http::{
         EndEffect, Event, GapEffect, RequestDecoder,
-        sniff::{Sniff, classify, lenient_request_start, strict_request_start},
+        sniff::{Sniff, classify, lenient_pick_up, lenient_request_start, strict_request_start},
     },
     message::{ExchangeId, ReplyTo},
     reason::{FlowSkipReason, LostReason},
@@ -137,9 +137,8 @@ impl ClientSide {
                     (_, Purpose::Inspect) => true,
                     (_, Purpose::Replay(_)) => false,
                 };
-                let starts = strict_request_start(run.bytes)
-                    || (matches!(context.purpose, Purpose::Inspect)
-                        && lenient_request_start(run.bytes) == Some(true));
+                let is_inspected = matches!(context.purpose, Purpose::Inspect);
+                let starts = strict_request_start(run.bytes) || (is_inspected && lenient_pick_up(run.bytes));
                 if starts && (*trust == Trust::Shape || quiet) {
                     self.mode = Mode::InStep;
                     return self.feed(context, flow, run, observer);

@@ -52,9 +52,7 @@ pub fn classify(bytes: &[u8]) -> Sniff {
 #[must_use]
 pub fn strict_request_start(bytes: &[u8]) -> bool {
     let Some((method, rest)) = split_word(bytes) else { return false };
-    let has_known_shape = (3..=20).contains(&method.len())
-        && method.iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'-' | b'_'));
-    if !has_known_shape {
+    if !looks_like_method(method) {
         return false;
     }
     if let Some(line_feed) = find_line_feed(rest) {
@@ -80,6 +78,13 @@ pub fn lenient_request_start(bytes: &[u8]) -> Option<bool> {
         start = rest;
     }
     lenient::request_start(start)
+}
+
+/// [`strict_request_start`] for a lenient decoder: the line must be whole, and the method look like one.
+#[must_use]
+pub fn lenient_pick_up(bytes: &[u8]) -> bool {
+    split_word(bytes).is_some_and(|(method, _)| looks_like_method(method))
+        && lenient::request_start(bytes) == Some(true)
 }
 
 /// The status code, if a response starts at the first of `bytes`.
@@ -203,6 +208,11 @@ fn classify_version(version: &[u8]) -> Sniff {
     }
 }
 
+/// Whether a word has the shape that methods in use have, registered or not.
+fn looks_like_method(word: &[u8]) -> bool {
+    (3..=20).contains(&word.len()) && word.iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'-' | b'_'))
+}
+
 /// Whether one begins with the other.
 fn shares_prefix(bytes: &[u8], other: &[u8]) -> bool {
     bytes.iter().zip(other).all(|(byte, expected)| byte == expected)
@@ -316,6 +326,16 @@ mod tests {
         ];
         for (bytes, is_start) in cases {
             assert_eq!(strict_request_start(bytes), *is_start, "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn lenient_pick_up_takes_whole_lines_with_a_method() {
+        for bytes in [&b"GET / HTTP/1.1\n"[..], b"GET  /a b HTTP/1.1 \r\n", b"CCM_POST / HTTP/1.\n\n"] {
+            assert!(lenient_pick_up(bytes), "{}", bytes.escape_ascii());
+        }
+        for bytes in [&b"T / HTTP/1.1\r\n"[..], b"GET / HTTP/1.1", b"GET /\n", b"get / HTTP/1.1\n", b""] {
+            assert!(!lenient_pick_up(bytes), "{}", bytes.escape_ascii());
         }
     }
 
