@@ -58,6 +58,8 @@ struct Opening {
     held: Vec<u8>,
     /// When the first of them was seen.
     held_at: Timestamp,
+    /// There was contradiction about some of them.
+    conflict: bool,
 }
 
 /// What is behind a request after which the connection may belong to another protocol.
@@ -70,6 +72,8 @@ struct AwaitAnswer {
     /// When the first of `held` was seen.
     held_at: Timestamp,
     has_gap: bool,
+    /// There was contradiction about some of `held`.
+    conflict: bool,
 }
 
 /// What makes a message start believable.
@@ -153,6 +157,7 @@ impl ClientSide {
                 if awaiting.held.is_empty() {
                     awaiting.held_at = run.at;
                 }
+                awaiting.conflict |= run.conflict;
                 let before = awaiting.held.capacity();
                 awaiting.held.extend_from_slice(run.bytes);
                 context.hold(before, awaiting.held.capacity());
@@ -250,12 +255,13 @@ impl ClientSide {
                 return self.hand_off(context);
             }
             let (held, at, offset) = (std::mem::take(&mut awaiting.held), awaiting.held_at, awaiting.end);
+            let conflict = awaiting.conflict;
             context.hold(held.capacity(), 0);
             self.mode = if awaiting.has_gap { Mode::Resync(Trust::ShapeWhenQuiet) } else { Mode::InStep };
             if held.is_empty() || matches!(self.mode, Mode::Resync(_)) {
                 return Interest::Continue;
             }
-            let run = Run { bytes: &held, offset, at, acked: None, conflict: false };
+            let run = Run { bytes: &held, offset, at, acked: None, conflict };
             return self.feed(context, flow, run, observer);
         }
         if let Some(request) = &mut self.current
@@ -277,7 +283,8 @@ impl ClientSide {
         observer: &mut impl RequestObserver,
     ) -> Interest {
         let held_len = opening.as_ref().map_or(0, |opening| opening.held.len());
-        if let Some(Opening { held, .. }) = opening.as_deref_mut() {
+        if let Some(Opening { held, conflict, .. }) = opening.as_deref_mut() {
+            *conflict |= run.conflict;
             let before = held.capacity();
             held.extend_from_slice(run.bytes);
             context.hold(before, held.capacity());
@@ -295,13 +302,14 @@ impl ClientSide {
         let reason = match sniff {
             Sniff::Request => {
                 self.mode = Mode::InStep;
-                if let Some(Opening { held, held_at }) = opening.as_deref() {
+                if let Some(Opening { held, held_at, conflict }) = opening.as_deref() {
                     context.hold(held.capacity(), 0);
                     // Held bytes ended right before this run; alone they did not say what they are.
                     let before = u64::try_from(held_len).unwrap_or(0);
                     let offset = run.offset.saturating_sub(before);
                     let bytes = held.get(..held_len).unwrap_or_default();
-                    self.feed(context, flow, Run { bytes, offset, at: *held_at, ..run }, observer);
+                    let first = Run { bytes, offset, at: *held_at, conflict: *conflict, ..run };
+                    self.feed(context, flow, first, observer);
                 }
                 return self.feed(context, flow, run, observer);
             }
@@ -329,7 +337,7 @@ impl ClientSide {
             let opening = opening.unwrap_or_else(|| {
                 let held = run.bytes.to_vec();
                 context.hold(0, held.capacity());
-                Box::new(Opening { held, held_at: run.at })
+                Box::new(Opening { held, held_at: run.at, conflict: run.conflict })
             });
             self.mode = Mode::Opening(Some(opening));
             return Interest::Continue;
@@ -445,6 +453,7 @@ impl ClientSide {
                 held: Vec::new(),
                 held_at: Timestamp::ZERO,
                 has_gap: false,
+                conflict: false,
             }));
         }
         let id = request.id;

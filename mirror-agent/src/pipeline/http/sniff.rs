@@ -208,9 +208,18 @@ fn classify_version(version: &[u8]) -> Sniff {
     }
 }
 
-/// Whether a word has the shape that methods in use have, registered or not.
+/// Whether a word has the shape that methods in use have, registered or not. The end of a common one, as in
+/// `OST /`, is what is left of a method whose beginning was missed; one with a letter before it, as in `FPUT /`, has
+/// the end of a body before it.
 fn looks_like_method(word: &[u8]) -> bool {
-    (3..=20).contains(&word.len()) && word.iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'-' | b'_'))
+    let is_miscut = |method: &Method| {
+        let method = method.as_str().as_bytes();
+        let before = word.strip_suffix(method).and_then(<[u8]>::last);
+        (method.len() > word.len() && method.ends_with(word)) || before.is_some_and(u8::is_ascii_uppercase)
+    };
+    (3..=20).contains(&word.len())
+        && word.iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'-' | b'_'))
+        && (Method::from_bytes(word) != Method::Other || !Method::ALL.iter().any(is_miscut))
 }
 
 /// Whether one begins with the other.
@@ -310,6 +319,10 @@ mod tests {
             (b"GET /caf\xe9 HTTP/1.1\r\n", true),
             (b"get / HTTP/1.1\r\n", false),
             (b"GO / HTTP/1.1\r\n", false),
+            (b"OST / HTTP/1.1\r\n", false),
+            (b"TIONS * HTTP/1.1\r\n", false),
+            (b"FPUT / HTTP/1.1\r\n", false),
+            (b"CCM_POST / HTTP/1.1\r\n", true),
             (b"\r\nGET / HTTP/1.1\r\n", false),
             (b"GET / HTTP/1.1\n", false),
             (b"GET / HTTP/1.2\r\n", false),

@@ -285,3 +285,15 @@ fn two_hundred_thousand_idle_flows_take_less_than_64_mib() {
     assert!(flows < 64 << 20, "{flows}");
     assert_eq!(messages, 0);
 }
+
+#[test]
+fn contradiction_about_the_first_bytes_of_a_connection_is_not_forgotten() {
+    let mut talk = Conversation::new();
+    talk.client_at(1, b"ET");
+    talk.client_at(1, b"XT");
+    talk.client(b"G");
+    talk.skip(Side::Client, 2);
+    talk.client(b" / HTTP/1.1\r\n\r\n");
+    assert_eq!(talk.requests(), [b""; 0]);
+    assert_eq!(talk.lost(LostReason::Conflict), 1);
+}
