@@ -28,6 +28,12 @@ impl Pipeline {
         self.flows.handle_segment(segment, &mut self.context);
     }
 
+    /// The time of the flow table: the latest that it was told, moved forward by the segments since.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.flows.now()
+    }
+
     /// Takes the time: idle flows are evicted, gaps are given up.
     pub fn handle_time(&mut self, now: Timestamp) {
         self.flows.handle_time(now, &mut self.context);

@@ -37,6 +37,6 @@ pub struct Request {
     pub keep_alive: bool,
     /// When the segment with its first byte was seen.
     pub first_byte_at: Timestamp,
-    /// When the segment with its last byte was seen.
+    /// When the last of its segments was seen: it was not complete before.
     pub last_byte_at: Timestamp,
 }

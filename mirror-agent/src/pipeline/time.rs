@@ -29,6 +29,12 @@ impl Timestamp {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// The point `duration` earlier, or the origin.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
     /// The point `duration` later, or the last one that can be written down.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {

@@ -3,7 +3,7 @@
 use crate::pipeline::{
     Timestamp,
     exchange::report::{BodyDigest, MessageReport, StartLine},
-    http::{Headers, RequestHead, ResponseHead},
+    http::{Headers, RequestHead, ResponseHead, unfold},
     reason::LostReason,
 };
 
@@ -39,11 +39,11 @@ impl MessageBuilder {
     fn new(start_line: StartLine, headers: Headers<'_>, first_byte_at: Timestamp, at: Timestamp) -> Self {
         Self {
             start_line,
-            headers: headers.map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
+            headers: headers.map(|(name, value)| (name.to_vec(), unfold(value).into_owned())).collect(),
             digest: BodyDigest::default(),
             refused: None,
             first_byte_at,
-            last_byte_at: at,
+            last_byte_at: first_byte_at.max(at),
         }
     }
 
@@ -52,7 +52,8 @@ impl MessageBuilder {
         if is_content {
             self.digest.update(bytes);
         }
-        self.last_byte_at = at;
+        // What was held out of order was seen before what it waited for.
+        self.last_byte_at = self.last_byte_at.max(at);
     }
 
     /// Notes that content is missing here.

@@ -10,7 +10,10 @@ use crate::pipeline::{
     flow::Interest,
     http::{
         EndEffect, Event, GapEffect, RequestDecoder,
-        sniff::{Sniff, classify, strict_request_start, whole_request_start},
+        sniff::{
+            Sniff, classify, lenient_pick_up, lenient_request_start, strict_request_start,
+            whole_request_start,
+        },
     },
     message::{ExchangeId, ReplyTo},
     reason::{FlowSkipReason, LostReason},
@@ -23,32 +26,57 @@ const MAX_OPENING_BYTES: usize = 4096;
 /// Most bytes held while the answer to a request for an upgrade is awaited. A client has no reason to send any.
 const MAX_HELD_BYTES: usize = 64 * 1024;
 
+/// An offset that no stream reaches.
+const UNKNOWN: u64 = u64::MAX;
+
 /// One client's side of a flow.
 #[derive(Debug)]
 pub(crate) struct ClientSide {
     mode: Mode,
     decoder: RequestDecoder,
     current: Option<OpenRequest>,
-    /// Bytes in the context's account for what is no request yet: incomplete heads, openings, bytes that wait.
-    charged: usize,
-    /// How far the server had received when it last began to send: a request that starts there starts when nothing
-    /// is outstanding.
-    answered_up_to: Option<u64>,
+    /// How far the server had received when it last began to send, [`UNKNOWN`] before it did: a request that starts
+    /// there starts when nothing is outstanding.
+    answered_up_to: u64,
 }
 
 /// What the stream is taken for.
 #[derive(Debug)]
 enum Mode {
     /// The first bytes of the connection; held until they can be told apart.
-    Opening(Vec<u8>),
+    Opening(Option<Box<Opening>>),
     /// Out of step: bytes are passed over until a message starts.
     Resync(Trust),
     /// The decoder knows what each byte is.
     InStep,
-    /// A request for an upgrade, or CONNECT, ended at offset `end`; what follows is held until it is answered.
-    AwaitAnswer { end: u64, reply_to: ReplyTo, held: Vec<u8>, held_at: Timestamp, has_gap: bool },
+    /// A request for an upgrade, or CONNECT, has ended; what follows is held until it is answered.
+    AwaitAnswer(Box<AwaitAnswer>),
     /// Not HTTP any more.
     HandedOff,
+}
+
+/// The first bytes of a connection that do not say yet what it is.
+#[derive(Debug)]
+struct Opening {
+    held: Vec<u8>,
+    /// When the first of them was seen.
+    held_at: Timestamp,
+    /// There was contradiction about some of them.
+    conflict: bool,
+}
+
+/// What is behind a request after which the connection may belong to another protocol.
+#[derive(Debug)]
+struct AwaitAnswer {
+    /// Offset at which the request ended.
+    end: u64,
+    reply_to: ReplyTo,
+    held: Vec<u8>,
+    /// When the first of `held` was seen.
+    held_at: Timestamp,
+    has_gap: bool,
+    /// There was contradiction about some of `held`.
+    conflict: bool,
 }
 
 /// What makes a message start believable.
@@ -56,8 +84,8 @@ enum Mode {
 enum Trust {
     /// A segment that begins like a request: nothing else can be known of a connection older than the capture.
     Shape,
-    /// The same with a registered method, where the server had received everything before it and begun to answer. After
-    /// a gap neither a segment in the middle of a body nor one that lost its first bytes must be taken for a request.
+    /// The same, where the server had received everything before it and begun to answer. After a gap a segment in the
+    /// middle of a body must not be taken for a request.
     ShapeWhenQuiet,
 }
 
@@ -85,11 +113,13 @@ pub(crate) trait RequestObserver {
 impl ClientSide {
     pub(crate) fn new(context: &Context, adopted: bool) -> Self {
         Self {
-            mode: if adopted { Mode::Resync(Trust::Shape) } else { Mode::Opening(Vec::new()) },
-            decoder: RequestDecoder::new(&context.limits),
+            mode: if adopted { Mode::Resync(Trust::Shape) } else { Mode::Opening(None) },
+            decoder: match context.purpose {
+                Purpose::Replay(_) => RequestDecoder::new(&context.limits),
+                Purpose::Inspect => RequestDecoder::lenient(&context.limits),
+            },
             current: None,
-            charged: 0,
-            answered_up_to: None,
+            answered_up_to: UNKNOWN,
         }
     }
 
@@ -101,10 +131,11 @@ impl ClientSide {
         run: Run<'_>,
         observer: &mut impl RequestObserver,
     ) -> Interest {
+        let before = self.waiting_bytes();
         let interest = self.take(context, flow, run, observer);
-        let before = self.charged;
-        self.charge(context);
-        if self.charged > before && !context.may_hold(0) {
+        let after = self.waiting_bytes();
+        context.hold(before, after);
+        if after > before && !context.may_hold(0) {
             return self.give_up(context, observer);
         }
         interest
@@ -125,32 +156,35 @@ impl ClientSide {
             }
             Mode::Resync(trust) => {
                 let quiet = match (self.answered_up_to, &context.purpose) {
-                    (Some(offset), _) => offset == run.offset,
+                    (offset, _) if offset != UNKNOWN => offset == run.offset,
                     // A file may hold one direction only, and what is read from it is not sent anywhere.
-                    (None, Purpose::Inspect) => true,
-                    (None, Purpose::Replay(_)) => false,
+                    (_, Purpose::Inspect) => true,
+                    (_, Purpose::Replay(_)) => false,
                 };
+                let is_inspected = matches!(context.purpose, Purpose::Inspect);
                 let is_start = match trust {
                     Trust::Shape => strict_request_start(run.bytes),
                     Trust::ShapeWhenQuiet => quiet && whole_request_start(run.bytes),
                 };
-                if is_start {
+                let is_believed = *trust == Trust::Shape || quiet;
+                if is_start || (is_inspected && is_believed && lenient_pick_up(run.bytes)) {
                     self.mode = Mode::InStep;
                     return self.feed(context, flow, run, observer);
                 }
                 Interest::Continue
             }
-            Mode::Opening(held) => {
-                let held = std::mem::take(held);
-                self.open(context, flow, held, run, observer)
+            Mode::Opening(opening) => {
+                let opening = opening.take();
+                self.open(context, flow, opening, run, observer)
             }
-            Mode::AwaitAnswer { held, held_at, .. } => {
-                if held.is_empty() {
-                    *held_at = run.at;
+            Mode::AwaitAnswer(awaiting) => {
+                if awaiting.held.is_empty() {
+                    awaiting.held_at = run.at;
                 }
-                held.extend_from_slice(run.bytes);
+                awaiting.conflict |= run.conflict;
+                awaiting.held.extend_from_slice(run.bytes);
                 // More than any client sends while it waits: the answer was lost to us, or this is no HTTP.
-                if held.len() > MAX_HELD_BYTES {
+                if awaiting.held.len() > MAX_HELD_BYTES {
                     return self.hand_off(context);
                 }
                 Interest::Continue
@@ -160,10 +194,14 @@ impl ClientSide {
 
     /// Takes bytes that are missing from the client's stream.
     pub(crate) fn gap(&mut self, context: &mut Context, len: u64, observer: &mut impl RequestObserver) {
+        self.accounted(context, |client, context| client.step_over(context, len, observer));
+    }
+
+    fn step_over(&mut self, context: &mut Context, len: u64, observer: &mut impl RequestObserver) {
         match &mut self.mode {
             Mode::HandedOff => return,
-            Mode::AwaitAnswer { has_gap, .. } => {
-                *has_gap = true;
+            Mode::AwaitAnswer(awaiting) => {
+                awaiting.has_gap = true;
                 return;
             }
             Mode::Opening(_) | Mode::Resync(_) => {}
@@ -180,17 +218,15 @@ impl ClientSide {
             },
         }
         self.mode = Mode::Resync(Trust::ShapeWhenQuiet);
-        self.charge(context);
     }
 
     /// Takes the end of the client's stream.
     pub(crate) fn end(&mut self, context: &mut Context, flow: &FlowKey, observer: &mut impl RequestObserver) {
-        match self.decoder.handle_end() {
+        self.accounted(context, |client, context| match client.decoder.handle_end() {
             EndEffect::Clean => {}
-            EndEffect::Complete => self.finish(context, flow, 0, observer),
-            EndEffect::Truncated => self.abandon(context, LostReason::Aborted, observer),
-        }
-        self.charge(context);
+            EndEffect::Complete => client.finish(context, flow, 0, observer),
+            EndEffect::Truncated => client.abandon(context, LostReason::Aborted, observer),
+        });
     }
 
     /// Takes the end of the flow; what is still open is lost for `reason`.
@@ -200,14 +236,15 @@ impl ClientSide {
         reason: LostReason,
         observer: &mut impl RequestObserver,
     ) {
-        self.abandon(context, reason, observer);
-        self.mode = Mode::HandedOff;
-        self.charge(context);
+        self.accounted(context, |client, context| {
+            client.abandon(context, reason, observer);
+            client.mode = Mode::HandedOff;
+        });
     }
 
     /// Takes note that the server began to send, having received `acked` bytes of the client's stream.
     pub(crate) fn server_sent(&mut self, acked: Option<u64>) {
-        if acked.is_some() {
+        if let Some(acked) = acked {
             self.answered_up_to = acked;
         }
     }
@@ -225,22 +262,34 @@ impl ClientSide {
         if is_interim {
             return Interest::Continue;
         }
-        if let Mode::AwaitAnswer { end, reply_to, held, held_at, has_gap } = &mut self.mode {
-            if acked.is_some_and(|acked| acked < *end) {
+        self.accounted(context, |client, context| client.conclude(context, flow, status, acked, observer))
+    }
+
+    /// Takes the status of a final response.
+    fn conclude(
+        &mut self,
+        context: &mut Context,
+        flow: &FlowKey,
+        status: u16,
+        acked: Option<u64>,
+        observer: &mut impl RequestObserver,
+    ) -> Interest {
+        if let Mode::AwaitAnswer(awaiting) = &mut self.mode {
+            if acked.is_some_and(|acked| acked < awaiting.end) {
                 return Interest::Continue; // the answer to an earlier request
             }
-            let accepted = status == 101 || (*reply_to == ReplyTo::Connect && (200..=299).contains(&status));
-            if accepted {
+            let is_connect = awaiting.reply_to == ReplyTo::Connect;
+            if status == 101 || (is_connect && (200..=299).contains(&status)) {
                 return self.hand_off(context);
             }
-            let (held, at, offset) = (std::mem::take(held), *held_at, *end);
-            self.mode = if *has_gap { Mode::Resync(Trust::ShapeWhenQuiet) } else { Mode::InStep };
+            let (held, at, offset) = (std::mem::take(&mut awaiting.held), awaiting.held_at, awaiting.end);
+            let conflict = awaiting.conflict;
+            self.mode = if awaiting.has_gap { Mode::Resync(Trust::ShapeWhenQuiet) } else { Mode::InStep };
             if held.is_empty() || matches!(self.mode, Mode::Resync(_)) {
-                self.charge(context);
                 return Interest::Continue;
             }
-            let run = Run { bytes: &held, offset, at, acked: None, conflict: false };
-            return self.data(context, flow, run, observer);
+            let run = Run { bytes: &held, offset, at, acked: None, conflict };
+            return self.take(context, flow, run, observer);
         }
         if let Some(request) = &mut self.current
             && request.expects_continue
@@ -251,34 +300,53 @@ impl ClientSide {
         Interest::Continue
     }
 
-    /// Tells what a new stream is from its first bytes: `held` and those of `run`.
+    /// Tells what a new stream is from its first bytes: those held and those of `run`.
     fn open(
         &mut self,
         context: &mut Context,
         flow: &FlowKey,
-        mut held: Vec<u8>,
+        mut opening: Option<Box<Opening>>,
         run: Run<'_>,
         observer: &mut impl RequestObserver,
     ) -> Interest {
-        let is_first = held.is_empty();
-        if !is_first {
+        let held_len = opening.as_ref().map_or(0, |opening| opening.held.len());
+        if let Some(Opening { held, conflict, .. }) = opening.as_deref_mut() {
+            *conflict |= run.conflict;
             held.extend_from_slice(run.bytes);
         }
-        let bytes = if is_first { run.bytes } else { held.as_slice() };
-        let reason = match classify(bytes) {
+        let bytes = opening.as_ref().map_or(run.bytes, |opening| opening.held.as_slice());
+        let is_inspected = matches!(context.purpose, Purpose::Inspect);
+        let mut sniff = classify(bytes);
+        if is_inspected && sniff == Sniff::NotHttp {
+            sniff = match lenient_request_start(bytes) {
+                Some(true) => Sniff::Request,
+                None => Sniff::Partial,
+                Some(false) => Sniff::NotHttp,
+            };
+        }
+        let reason = match sniff {
             Sniff::Request => {
                 self.mode = Mode::InStep;
-                // Held bytes ended right before this run.
-                let before = u64::try_from(bytes.len().saturating_sub(run.bytes.len())).unwrap_or(0);
-                let offset = run.offset.saturating_sub(before);
-                return self.feed(context, flow, Run { bytes, offset, ..run }, observer);
+                if let Some(Opening { held, held_at, conflict }) = opening.as_deref() {
+                    // Held bytes ended right before this run; alone they did not say what they are.
+                    let before = u64::try_from(held_len).unwrap_or(0);
+                    let offset = run.offset.saturating_sub(before);
+                    let bytes = held.get(..held_len).unwrap_or_default();
+                    let first = Run { bytes, offset, at: *held_at, conflict: *conflict, ..run };
+                    self.feed(context, flow, first, observer);
+                }
+                return self.feed(context, flow, run, observer);
             }
             Sniff::Proxy { len } => match bytes.get(len..) {
                 // Stepped over; what follows it is the stream.
-                Some([]) => return Interest::Continue,
                 Some(rest) => {
-                    let run = Run { bytes: rest, ..run };
-                    return self.open(context, flow, Vec::new(), run, observer);
+                    let skipped = run.bytes.len().saturating_sub(rest.len());
+                    let offset = run.offset.saturating_add(u64::try_from(skipped).unwrap_or(0));
+                    let bytes = run.bytes.get(skipped..).unwrap_or_default();
+                    if bytes.is_empty() {
+                        return Interest::Continue;
+                    }
+                    return self.open(context, flow, None, Run { bytes, offset, ..run }, observer);
                 }
                 None if bytes.len() < MAX_OPENING_BYTES => None,
                 None => Some(FlowSkipReason::NotHttp),
@@ -289,9 +357,18 @@ impl ClientSide {
             Sniff::Http2 => Some(FlowSkipReason::Http2),
         };
         let Some(reason) = reason else {
-            self.mode = Mode::Opening(if is_first { run.bytes.to_vec() } else { held });
+            let opening = opening.unwrap_or_else(|| {
+                let held = run.bytes.to_vec();
+                Box::new(Opening { held, held_at: run.at, conflict: run.conflict })
+            });
+            self.mode = Mode::Opening(Some(opening));
             return Interest::Continue;
         };
+        if is_inspected && reason == FlowSkipReason::NotHttp {
+            // A request may follow what is none, and what the server says is told anyway.
+            self.mode = Mode::Resync(Trust::ShapeWhenQuiet);
+            return Interest::Continue;
+        }
         context.skip_flow(reason);
         self.mode = Mode::HandedOff;
         Interest::Ignore
@@ -336,14 +413,18 @@ impl ClientSide {
                     }
                 }
                 Event::Framing(bytes) => {
+                    let refusal = self.decoder.body_refusal();
                     if let Some(request) = &mut self.current {
                         request.body(context, bytes, false, at);
+                        if let Some(refusal) = refusal {
+                            request.lose(context, refusal.into());
+                        }
                     }
                 }
                 Event::End => {
                     let end = position(input);
                     self.finish(context, flow, end, observer);
-                    if matches!(self.mode, Mode::AwaitAnswer { .. }) {
+                    if matches!(self.mode, Mode::AwaitAnswer(_)) {
                         return match input {
                             [] => Interest::Continue,
                             rest => {
@@ -387,13 +468,14 @@ impl ClientSide {
     ) {
         let Some(request) = self.current.take() else { return };
         if request.handover {
-            self.mode = Mode::AwaitAnswer {
+            self.mode = Mode::AwaitAnswer(Box::new(AwaitAnswer {
                 end,
                 reply_to: request.reply_to,
                 held: Vec::new(),
                 held_at: Timestamp::ZERO,
                 has_gap: false,
-            };
+                conflict: false,
+            }));
         }
         let id = request.id;
         let report = request.end(context, flow);
@@ -413,29 +495,36 @@ impl ClientSide {
     fn hand_off(&mut self, context: &mut Context) -> Interest {
         context.skip_flow(FlowSkipReason::Upgraded);
         self.mode = Mode::HandedOff;
-        self.charge(context);
         Interest::Ignore
     }
 
     /// Lets go of what is held for bytes that are no request yet: the memory for messages is exhausted.
     fn give_up(&mut self, context: &mut Context, observer: &mut impl RequestObserver) -> Interest {
-        if matches!(self.mode, Mode::AwaitAnswer { .. }) {
-            return self.hand_off(context);
-        }
-        self.abandon(context, LostReason::Memory, observer);
-        self.mode = Mode::Resync(Trust::ShapeWhenQuiet);
-        self.charge(context);
-        Interest::Continue
+        self.accounted(context, |client, context| {
+            if matches!(client.mode, Mode::AwaitAnswer(_)) {
+                return client.hand_off(context);
+            }
+            client.abandon(context, LostReason::Memory, observer);
+            client.mode = Mode::Resync(Trust::ShapeWhenQuiet);
+            Interest::Continue
+        })
     }
 
-    /// Brings the context's account up to date.
-    fn charge(&mut self, context: &mut Context) {
+    /// Acts, and keeps the context's account of [`Self::waiting_bytes`].
+    fn accounted<T>(&mut self, context: &mut Context, act: impl FnOnce(&mut Self, &mut Context) -> T) -> T {
+        let before = self.waiting_bytes();
+        let result = act(self, context);
+        context.hold(before, self.waiting_bytes());
+        result
+    }
+
+    /// Memory of what is no request yet: incomplete heads, openings, bytes that wait for an answer.
+    fn waiting_bytes(&self) -> usize {
         let waiting = match &self.mode {
-            Mode::Opening(held) | Mode::AwaitAnswer { held, .. } => held.capacity(),
-            Mode::HandedOff | Mode::InStep | Mode::Resync(_) => 0,
+            Mode::Opening(Some(opening)) => opening.held.capacity(),
+            Mode::AwaitAnswer(awaiting) => awaiting.held.capacity(),
+            Mode::Opening(None) | Mode::HandedOff | Mode::InStep | Mode::Resync(_) => 0,
         };
-        let held = self.decoder.bytes_held().saturating_add(waiting);
-        context.hold(self.charged, held);
-        self.charged = held;
+        self.decoder.bytes_held().saturating_add(waiting)
     }
 }

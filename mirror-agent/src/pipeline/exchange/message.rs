@@ -67,7 +67,7 @@ impl OpenRequest {
 
     /// Takes the complete head and decides what to keep.
     pub(crate) fn head(&mut self, context: &mut Context, head: &RequestHead<'_>, at: Timestamp) {
-        self.last_byte_at = at;
+        self.last_byte_at = self.last_byte_at.max(at);
         self.reply_to = head.reply_to();
         self.handover = head.facts.upgrade || head.facts.connect;
         self.expects_continue = head.facts.expect_continue;
@@ -78,7 +78,11 @@ impl OpenRequest {
         let policy = match &context.purpose {
             Purpose::Replay(policy) => policy,
             Purpose::Inspect => {
-                self.keep = Keep::Report(Box::new(MessageBuilder::request(head, self.first_byte_at, at)));
+                let mut builder = MessageBuilder::request(head, self.first_byte_at, at);
+                if let Some(refusal) = head.facts.refusal {
+                    builder.refuse(refusal.into());
+                }
+                self.keep = Keep::Report(Box::new(builder));
                 return;
             }
         };
@@ -110,7 +114,7 @@ impl OpenRequest {
     /// Takes bytes of the body: content, or the framing around it.
     pub(crate) fn body(&mut self, context: &mut Context, bytes: &[u8], is_content: bool, at: Timestamp) {
         self.body_begun = true;
-        self.last_byte_at = at;
+        self.last_byte_at = self.last_byte_at.max(at);
         match &mut self.keep {
             Keep::Undecided | Keep::Settled => {}
             Keep::Report(builder) => builder.body(bytes, is_content, at),

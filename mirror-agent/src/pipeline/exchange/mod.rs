@@ -33,6 +33,10 @@ pub(crate) struct Connection {
     server: ServerSide,
 }
 
+/// With its entry in the flow table, 200,000 idle flows take less than 64 MiB.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Connection>() <= 152);
+
 /// How the server's side is followed.
 #[derive(Debug)]
 enum ServerSide {
@@ -67,7 +71,7 @@ impl FlowHandler for Context {
 
     fn span(&mut self, flow: &FlowInfo, connection: &mut Connection, side: Side, span: Span<'_>) -> Interest {
         let Connection { client, server } = connection;
-        match (side, server) {
+        let interest = match (side, server) {
             (Side::Client, ServerSide::Peek(observer)) => {
                 client_span(self, &flow.key, client, observer, span)
             }
@@ -76,7 +80,15 @@ impl FlowHandler for Context {
             }
             (Side::Server, ServerSide::Peek(observer)) => peek(self, &flow.key, client, observer, span),
             (Side::Server, ServerSide::Full(pairing)) => server_span(self, &flow.key, client, pairing, span),
+        };
+        // The flow table keeps the state of a flow that nobody wants until it ends: as little as possible.
+        if interest == Interest::Ignore
+            && let ServerSide::Full(pairing) = &mut connection.server
+        {
+            pairing.close(self);
+            connection.server = ServerSide::Peek(NoPairing);
         }
+        interest
     }
 
     fn close(&mut self, _flow: &FlowInfo, mut connection: Connection, cause: CloseCause, _at: Timestamp) {

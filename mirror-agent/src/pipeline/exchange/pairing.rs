@@ -89,7 +89,7 @@ impl Pairing {
             flow,
             exchanges: VecDeque::new(),
             outstanding_limit: context.limits.outstanding,
-            decoder: ResponseDecoder::new(&context.limits),
+            decoder: ResponseDecoder::lenient(&context.limits),
             in_step: !adopted,
             may_have_missed: false,
             current: None,
@@ -118,7 +118,10 @@ impl Pairing {
                 }
                 Event::Head(head) => {
                     if let Some(current) = &mut self.current {
-                        let builder = MessageBuilder::response(&head, current.first_byte_at, run.at);
+                        let mut builder = MessageBuilder::response(&head, current.first_byte_at, run.at);
+                        if let Some(refusal) = head.facts.refusal {
+                            builder.refuse(refusal.into());
+                        }
                         current.builder = Some(Box::new(builder));
                         current.is_interim = head.facts.interim;
                         if self.exchanges.back().is_some_and(|newest| newest.id == current.id) {

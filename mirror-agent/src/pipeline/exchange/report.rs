@@ -40,7 +40,7 @@ impl ExchangeReport {
 pub struct MessageReport {
     /// The request line or status line.
     pub start_line: StartLine,
-    /// Field names and values in order, names in their own case.
+    /// Field names and values in order, names in their own case, folded values in one line.
     pub headers: Vec<(Vec<u8>, Vec<u8>)>,
     /// Bytes of content that were captured, after the transfer coding is removed.
     pub body_bytes: u64,
@@ -52,7 +52,7 @@ pub struct MessageReport {
     pub refused: Option<LostReason>,
     /// When the segment with its first byte was seen.
     pub first_byte_at: Timestamp,
-    /// When the segment with its last byte seen so far was seen.
+    /// When the last of its segments was seen: it was not complete before.
     pub last_byte_at: Timestamp,
 }
 

@@ -145,10 +145,10 @@ impl<S> Linked for Slots<S> {
 }
 
 impl<S> Entry<S> {
-    pub(super) fn new(info: FlowInfo, state: S) -> Self {
+    pub(super) fn new(info: FlowInfo, state: S, now: Timestamp) -> Self {
         Self {
             info,
-            touched_at: info.opened_at,
+            touched_at: now,
             links: Links::default(),
             phase: Phase::Open(state),
             streams: Streams::default(),
@@ -175,11 +175,11 @@ impl<S> Entry<S> {
 }
 
 impl Streams {
-    /// Applies a segment of a flow whose spans are wanted.
+    /// Applies a segment of a flow whose spans are wanted. What it carries bears its own time; waiting goes by `now`.
     pub(super) fn handle_segment<H: FlowHandler>(
         &mut self,
         segment: &Segment<'_>,
-        at: Timestamp,
+        now: Timestamp,
         bounds: &Bounds,
         stats: &mut FlowStats,
         outlet: &mut Outlet<'_, H>,
@@ -200,7 +200,7 @@ impl Streams {
         let mut acked = None;
         if flags.has(TcpFlags::ACK) {
             // First, because what the peer's bytes brought about comes after them.
-            let fit = peer.handle_ack(segment.ack, at, bounds, stats.side_mut(side.peer()), &mut |span| {
+            let fit = peer.handle_ack(segment.ack, now, bounds, stats.side_mut(side.peer()), &mut |span| {
                 outlet.hand_on(side.peer(), span);
             });
             if fit == Fit::OutOfWindow {
@@ -211,11 +211,11 @@ impl Streams {
         if flags.has(TcpFlags::RST) {
             for side in Side::ALL {
                 let (own, _) = self.of_mut(side);
-                own.reset(at, stats.side_mut(side), &mut |span| outlet.hand_on(side, span));
+                own.reset(segment.at, stats.side_mut(side), &mut |span| outlet.hand_on(side, span));
             }
             return Fit::Plausible;
         }
-        match Arrival::of(segment, at, acked) {
+        match Arrival::of(segment, acked) {
             Some(arrival) => own
                 .handle_data(&arrival, bounds, stats.side_mut(side), &mut |span| outlet.hand_on(side, span)),
             None => Fit::Plausible,
@@ -223,13 +223,7 @@ impl Streams {
     }
 
     /// Follows a flow of which nothing is wanted, far enough to see its end.
-    pub(super) fn skim(
-        &mut self,
-        segment: &Segment<'_>,
-        at: Timestamp,
-        bounds: &Bounds,
-        stats: &mut FlowStats,
-    ) -> Fit {
+    pub(super) fn skim(&mut self, segment: &Segment<'_>, bounds: &Bounds, stats: &mut FlowStats) -> Fit {
         if segment.flags.has(TcpFlags::RST) {
             if !self.believes_reset(segment, bounds) {
                 bump(&mut stats.side_mut(segment.side).out_of_window, 1);
@@ -237,11 +231,11 @@ impl Streams {
             }
             for side in Side::ALL {
                 let (own, _) = self.of_mut(side);
-                own.reset(at, stats.side_mut(side), &mut |_| ());
+                own.reset(segment.at, stats.side_mut(side), &mut |_| ());
             }
             return Fit::Plausible;
         }
-        match Arrival::of(segment, at, None) {
+        match Arrival::of(segment, None) {
             Some(arrival) => self.of_mut(segment.side).0.skim(&arrival, stats.side_mut(segment.side)),
             None => Fit::Plausible,
         }
@@ -344,7 +338,7 @@ impl Streams {
 
 impl<'a> Arrival<'a> {
     /// The data of `segment`; `None` where it has neither data nor FIN.
-    fn of(segment: &Segment<'a>, at: Timestamp, acked: Option<u64>) -> Option<Self> {
+    fn of(segment: &Segment<'a>, acked: Option<u64>) -> Option<Self> {
         // Linux discards a SYN with a FIN: were it believed, the connection that follows would be missed.
         let fin = segment.flags.has(TcpFlags::FIN) && !segment.flags.has(TcpFlags::SYN);
         // The capture source promises this; a length that is too small must not make bytes appear twice.
@@ -353,7 +347,8 @@ impl<'a> Arrival<'a> {
             return None;
         }
         let syn = u32::from(segment.flags.has(TcpFlags::SYN));
-        Some(Self { seq: segment.seq.advance(syn), payload: segment.payload, len, fin, at, acked })
+        let seq = segment.seq.advance(syn);
+        Some(Self { seq, payload: segment.payload, len, fin, at: segment.at, acked })
     }
 }
 

@@ -18,6 +18,7 @@
 //! An ACK within 1 GiB is believed: whoever forges one damages what is mirrored of that flow, nothing else.
 
 mod assembler;
+mod clock;
 mod entry;
 mod list;
 mod reorder;

@@ -13,6 +13,7 @@ use ahash::RandomState;
 
 use super::{
     assembler::{Bounds, Fit},
+    clock::Clock,
     entry::{
         Entry, Hashed, Holding, Outlet, Phase, Recognised, Slots, Streams, affordable_entries, index_bytes,
     },
@@ -98,8 +99,7 @@ pub struct FlowTable<S> {
     held_bytes: usize,
     next_id: u64,
     next_serial: u64,
-    /// The latest time seen.
-    now: Timestamp,
+    clock: Clock,
     /// When the holders were last asked whether their patience has ended.
     asked_at: Timestamp,
     max_entries: usize,
@@ -125,7 +125,7 @@ impl<S> FlowTable<S> {
             held_bytes: 0,
             next_id: 0,
             next_serial: 1,
-            now: Timestamp::ZERO,
+            clock: Clock::default(),
             asked_at: Timestamp::ZERO,
             max_entries: affordable_entries::<S>(limits.flows, quarter),
             max_held_bytes: quarter,
@@ -137,7 +137,7 @@ impl<S> FlowTable<S> {
 
     /// Takes one segment. Spans and closings that it brings about, also of other flows, go to `handler`.
     pub fn handle_segment<H: FlowHandler<State = S>>(&mut self, segment: &Segment<'_>, handler: &mut H) {
-        self.now = self.now.max(segment.at);
+        self.clock.note_segment(segment.at);
         let hash = self.hash(&segment.flow);
         let slot = match self.index.get(&hash).copied() {
             Some(slot) => match self.slots.recognise(slot, segment) {
@@ -163,16 +163,16 @@ impl<S> FlowTable<S> {
 
     /// Takes the time: evicts what has been idle for too long. Cheap when nothing is due.
     pub fn handle_time<H: FlowHandler<State = S>>(&mut self, now: Timestamp, handler: &mut H) {
-        self.now = self.now.max(now);
+        self.clock.set(now);
         self.ask_holders(handler);
         while let Some(slot) = self.live.front() {
-            if self.now.since(self.slots.touched_at(slot)) < self.limits.flow_idle {
+            if self.clock.now().since(self.slots.touched_at(slot)) < self.limits.flow_idle {
                 break;
             }
             self.close(slot, CloseCause::Evicted(EvictReason::Idle), handler);
         }
         while let Some(slot) = self.ended.front() {
-            if self.now.since(self.slots.touched_at(slot)) < self.limits.flow_linger {
+            if self.clock.now().since(self.slots.touched_at(slot)) < self.limits.flow_linger {
                 break;
             }
             self.forget(slot);
@@ -181,7 +181,7 @@ impl<S> FlowTable<S> {
 
     /// Closes all flows, the one without a segment for longest first.
     pub fn finish<H: FlowHandler<State = S>>(&mut self, now: Timestamp, handler: &mut H) {
-        self.now = self.now.max(now);
+        self.clock.set(now);
         while let Some(slot) = self.live.front() {
             self.close(slot, CloseCause::Finished, handler);
         }
@@ -197,10 +197,17 @@ impl<S> FlowTable<S> {
         now: Timestamp,
         handler: &mut H,
     ) -> bool {
-        self.now = self.now.max(now);
+        self.clock.set(now);
         let Some(slot) = self.live.front() else { return false };
         self.close(slot, CloseCause::Evicted(reason), handler);
         true
+    }
+
+    /// The time by which flows become idle and patience ends. It only moves forward: to what [`Self::handle_time`] is
+    /// told, and, by small steps, with the segments, whose own times may be wrong in a capture file.
+    #[must_use]
+    pub const fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Flows that are open.
@@ -248,11 +255,11 @@ impl<S> FlowTable<S> {
         }
         self.make_room(handler);
         let adopted = !segment.flags.has(TcpFlags::SYN);
-        let info = FlowInfo { id: FlowId(self.next_id), key: segment.flow, adopted, opened_at: self.now };
+        let info = FlowInfo { id: FlowId(self.next_id), key: segment.flow, adopted, opened_at: segment.at };
         self.next_id = self.next_id.saturating_add(1);
         self.stats.opened = self.stats.opened.saturating_add(1);
         self.stats.adopted = self.stats.adopted.saturating_add(u64::from(adopted));
-        let entry = Entry::new(info, handler.open(&info));
+        let entry = Entry::new(info, handler.open(&info), self.clock.now());
         let slot = match self.free.front() {
             Some(slot) => {
                 self.free.unlink(&mut self.slots, slot);
@@ -281,12 +288,12 @@ impl<S> FlowTable<S> {
 
     /// Applies a segment to its flow.
     fn apply<H: FlowHandler<State = S>>(&mut self, slot: u32, segment: &Segment<'_>, handler: &mut H) -> Fit {
-        let now = self.now;
+        let now = self.clock.now();
         let assembled = self.with_streams(slot, handler, |streams, bounds, stats, outlet| {
             streams.handle_segment(segment, now, bounds, stats, outlet)
         });
         assembled.unwrap_or_else(|| match self.slots.get_mut(slot) {
-            Some(entry) => entry.streams.skim(segment, now, &self.bounds, &mut self.stats),
+            Some(entry) => entry.streams.skim(segment, &self.bounds, &mut self.stats),
             None => Fit::OutOfWindow,
         })
     }
@@ -340,7 +347,7 @@ impl<S> FlowTable<S> {
     fn release_held<H: FlowHandler<State = S>>(&mut self, handler: &mut H) {
         while self.held_bytes > self.max_held_bytes {
             let Some((_, &(slot, side))) = self.holders.first_key_value() else { return };
-            let now = self.now;
+            let now = self.clock.now();
             self.with_streams(slot, handler, |streams, _, stats, outlet| {
                 streams.give_up_gap(side, now, stats, outlet);
             });
@@ -352,11 +359,11 @@ impl<S> FlowTable<S> {
     /// the cost is bounded however often the time is told.
     fn ask_holders<H: FlowHandler<State = S>>(&mut self, handler: &mut H) {
         let patience = self.bounds.patience;
-        if patience.is_zero() || self.now.since(self.asked_at) < patience {
+        if patience.is_zero() || self.clock.now().since(self.asked_at) < patience {
             return;
         }
-        self.asked_at = self.now;
-        let (now, end) = (self.now, self.next_serial);
+        self.asked_at = self.clock.now();
+        let (now, end) = (self.clock.now(), self.next_serial);
         let mut from = 0;
         while let Some((&serial, &(slot, side))) = self.holders.range(from..end).next() {
             from = serial.saturating_add(1);
@@ -370,7 +377,7 @@ impl<S> FlowTable<S> {
     /// Notes that a flow has just had a segment.
     fn touch(&mut self, slot: u32) {
         if let Some(entry) = self.slots.get_mut(slot) {
-            entry.touched_at = self.now;
+            entry.touched_at = self.clock.now();
             self.live.move_to_back(&mut self.slots, slot);
         }
     }
@@ -402,7 +409,7 @@ impl<S> FlowTable<S> {
     /// Closes a flow: hands on what is held and gives the state back. An entry of a flow that ended stays, so that
     /// late duplicates are known as such.
     fn close<H: FlowHandler<State = S>>(&mut self, slot: u32, cause: CloseCause, handler: &mut H) {
-        let now = self.now;
+        let now = self.clock.now();
         self.with_streams(slot, handler, |streams, _, stats, outlet| streams.flush(now, stats, outlet));
         self.live.unlink(&mut self.slots, slot);
         self.ended.push_back(&mut self.slots, slot);

@@ -31,10 +31,12 @@ pub(super) enum Part<'i> {
 pub(super) struct BodyDecoder {
     state: State,
     /// Bytes of framing since the last content: of a chunk-size line, and of the trailer section behind the last one.
-    line_len: usize,
+    line_len: u32,
     /// Longest run of framing in bytes, inclusive.
-    line_limit: usize,
+    line_limit: u32,
     leniency: Leniency,
+    /// Why a strict reader refuses the framing so far.
+    refusal: Option<Refusal>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -90,13 +92,15 @@ const SIZE_DIGITS: u8 = 16;
 
 impl BodyDecoder {
     /// A decoder at the end of a body.
-    pub(super) const fn new(line_limit: usize, leniency: Leniency) -> Self {
-        Self { state: State::Complete, line_len: 0, line_limit, leniency }
+    pub(super) fn new(line_limit: usize, leniency: Leniency) -> Self {
+        let line_limit = u32::try_from(line_limit).unwrap_or(u32::MAX);
+        Self { state: State::Complete, line_len: 0, line_limit, leniency, refusal: None }
     }
 
     /// Begins the body of a message.
     pub(super) const fn begin(&mut self, framing: Framing) {
         self.line_len = 0;
+        self.refusal = None;
         self.state = match framing {
             Framing::Length(left) => State::Fixed { left },
             Framing::Chunked => State::Line(SIZE_START),
@@ -137,6 +141,11 @@ impl BodyDecoder {
         }
     }
 
+    /// Why a strict reader refuses the framing of this body, as far as it was followed.
+    pub(super) const fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
     pub(super) const fn is_until_close(&self) -> bool {
         matches!(self.state, State::UntilClose)
     }
@@ -167,9 +176,16 @@ impl BodyDecoder {
                 return Part::Refused(Refusal::Malformed);
             }
             rest = after;
-            let next = match line.step(*byte, self.leniency) {
+            let next = match line.step(*byte, Leniency::Strict) {
                 Ok(next) => next,
-                Err(refusal) => return Part::Refused(refusal),
+                Err(refusal) if self.leniency == Leniency::Strict => return Part::Refused(refusal),
+                Err(refusal) => match line.step(*byte, Leniency::Lenient) {
+                    Ok(next) => {
+                        self.refusal = self.refusal.or(Some(refusal));
+                        next
+                    }
+                    Err(refusal) => return Part::Refused(refusal),
+                },
             };
             match next {
                 State::Line(next) => line = next,

@@ -5,6 +5,7 @@ use super::{
     body::{BodyDecoder, Leniency, Part},
     head::{is_hopeless_request, is_hopeless_response},
     head_buffer::{HeadBuffer, Taken},
+    lenient,
 };
 use crate::pipeline::{limits::Limits, message::ReplyTo};
 
@@ -71,10 +72,21 @@ pub struct RequestDecoder {
 impl RequestDecoder {
     /// A decoder between messages.
     #[must_use]
-    pub const fn new(limits: &Limits) -> Self {
+    pub fn new(limits: &Limits) -> Self {
         Self {
             head: HeadBuffer::new(limits.head_bytes),
-            machine: Machine::new(limits.chunk_line_bytes, Leniency::Strict),
+            machine: Machine::new(limits.chunk_line_bytes, Leniency::Strict, Reader::Strict),
+        }
+    }
+
+    /// A decoder between messages that takes whatever a forgiving server could make sense of, and says of each
+    /// message why a strict one refuses it: see [`super::RequestFacts::refusal`] and [`Self::body_refusal`]. It goes
+    /// on behind a request that closes the connection. For looking at requests, never for sending them.
+    #[must_use]
+    pub fn lenient(limits: &Limits) -> Self {
+        Self {
+            head: HeadBuffer::new(limits.head_bytes),
+            machine: Machine::new(limits.chunk_line_bytes, Leniency::Lenient, Reader::Lenient),
         }
     }
 
@@ -85,22 +97,34 @@ impl RequestDecoder {
     /// refused by the next call.
     pub fn poll<'d, 'i: 'd>(&'d mut self, input: &mut &'i [u8]) -> Event<'i, RequestHead<'d>> {
         let Self { head, machine } = self;
+        let reader = machine.reader;
         if machine.phase != Phase::Head {
             head.release();
             return machine.poll(input);
         }
-        match head.take(input, is_hopeless_request) {
+        let is_hopeless = match reader {
+            Reader::Strict => is_hopeless_request,
+            Reader::Lenient => lenient::is_hopeless_request,
+        };
+        match head.take(input, is_hopeless) {
             Taken::NeedMore => Event::NeedMore,
             Taken::Refused(refusal) => machine.refuse(refusal),
-            Taken::Whole(raw) => match RequestHead::parse(raw) {
+            Taken::Whole(raw) => match reader.parse_request(raw) {
                 Ok(head) => {
-                    let after = if head.facts.keep_alive { Phase::Between } else { Phase::Finished };
+                    let stays = head.facts.keep_alive || reader == Reader::Lenient;
+                    let after = if stays { Phase::Between } else { Phase::Finished };
                     machine.begin_body(head.facts.framing, after);
                     Event::Head(head)
                 }
                 Err(refusal) => machine.refuse(refusal),
             },
         }
+    }
+
+    /// Why a strict decoder refuses the body under way, or the one that ended last, as far as it was followed.
+    #[must_use]
+    pub const fn body_refusal(&self) -> Option<Refusal> {
+        self.machine.body.refusal()
     }
 
     /// Steps over `len` bytes that were not seen.
@@ -133,7 +157,7 @@ impl RequestDecoder {
 
     /// Heap memory in bytes. At most the limit of a head, rounded up by the allocator's growth.
     #[must_use]
-    pub const fn bytes_held(&self) -> usize {
+    pub fn bytes_held(&self) -> usize {
         self.head.bytes_held()
     }
 }
@@ -151,10 +175,20 @@ pub struct ResponseDecoder {
 impl ResponseDecoder {
     /// A decoder between messages.
     #[must_use]
-    pub const fn new(limits: &Limits) -> Self {
+    pub fn new(limits: &Limits) -> Self {
         Self {
             head: HeadBuffer::new(limits.head_bytes),
-            machine: Machine::new(limits.chunk_line_bytes, Leniency::Lenient),
+            machine: Machine::new(limits.chunk_line_bytes, Leniency::Lenient, Reader::Strict),
+        }
+    }
+
+    /// A decoder between messages that takes whatever a forgiving client could make sense of, and goes on behind a
+    /// response that closes the connection, see [`RequestDecoder::lenient`].
+    #[must_use]
+    pub fn lenient(limits: &Limits) -> Self {
+        Self {
+            head: HeadBuffer::new(limits.head_bytes),
+            machine: Machine::new(limits.chunk_line_bytes, Leniency::Lenient, Reader::Lenient),
         }
     }
 
@@ -166,6 +200,7 @@ impl ResponseDecoder {
         reply_to: ReplyTo,
     ) -> Event<'i, ResponseHead<'d>> {
         let Self { head, machine } = self;
+        let reader = machine.reader;
         if machine.phase != Phase::Head {
             head.release();
             return machine.poll(input);
@@ -173,11 +208,12 @@ impl ResponseDecoder {
         match head.take(input, is_hopeless_response) {
             Taken::NeedMore => Event::NeedMore,
             Taken::Refused(refusal) => machine.refuse(refusal),
-            Taken::Whole(raw) => match ResponseHead::parse(raw, reply_to) {
+            Taken::Whole(raw) => match reader.parse_response(raw, reply_to) {
                 Ok(head) => {
+                    let stays = head.facts.keep_alive || reader == Reader::Lenient;
                     let after = match head.facts {
                         facts if facts.tunnel => Phase::Tunnel,
-                        facts if facts.interim || facts.keep_alive => Phase::Between,
+                        facts if facts.interim || stays => Phase::Between,
                         _ => Phase::Finished,
                     };
                     machine.begin_body(head.facts.framing, after);
@@ -225,14 +261,40 @@ impl ResponseDecoder {
 
     /// Heap memory in bytes. At most the limit of a head, rounded up by the allocator's growth.
     #[must_use]
-    pub const fn bytes_held(&self) -> usize {
+    pub fn bytes_held(&self) -> usize {
         self.head.bytes_held()
+    }
+}
+
+/// Who reads the heads.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Reader {
+    /// What two readers could understand differently is refused.
+    Strict,
+    /// What one reader could understand is given.
+    Lenient,
+}
+
+impl Reader {
+    fn parse_request(self, raw: &[u8]) -> Result<RequestHead<'_>, Refusal> {
+        match self {
+            Self::Strict => RequestHead::parse(raw),
+            Self::Lenient => lenient::parse_request(raw),
+        }
+    }
+
+    fn parse_response(self, raw: &[u8], reply_to: ReplyTo) -> Result<ResponseHead<'_>, Refusal> {
+        match self {
+            Self::Strict => ResponseHead::parse(raw, reply_to),
+            Self::Lenient => lenient::parse_response(raw, reply_to),
+        }
     }
 }
 
 /// What both decoders do outside of a head.
 #[derive(Debug)]
 struct Machine {
+    reader: Reader,
     phase: Phase,
     /// The phase behind the body under way.
     after: Phase,
@@ -258,8 +320,13 @@ enum Phase {
 }
 
 impl Machine {
-    const fn new(line_limit: usize, leniency: Leniency) -> Self {
-        Self { phase: Phase::Between, after: Phase::Between, body: BodyDecoder::new(line_limit, leniency) }
+    fn new(line_limit: usize, leniency: Leniency, reader: Reader) -> Self {
+        Self {
+            reader,
+            phase: Phase::Between,
+            after: Phase::Between,
+            body: BodyDecoder::new(line_limit, leniency),
+        }
     }
 
     /// The next event outside of a head.

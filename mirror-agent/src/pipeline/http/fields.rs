@@ -105,6 +105,32 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// RFC 9112 section 6.3, read as servers do that repair what they can: a transfer coding overrides a length, equal
+    /// lengths are one, a coding that is not known is none.
+    pub(super) const fn request_framing_leniently(&self) -> Framing {
+        match (self.codings.last_is_chunked, self.length) {
+            (true, _) => Framing::Chunked,
+            (false, Length::Absent) => Framing::None,
+            (false, Length::Once(len) | Length::Repeated(len)) => Framing::Length(len),
+            (false, Length::Invalid) => Framing::Ambiguous,
+        }
+    }
+
+    /// [`Self::response_framing`], repaired likewise.
+    pub(super) const fn response_framing_leniently(
+        &self,
+        version: Version,
+        status: u16,
+        reply_to: ReplyTo,
+    ) -> Framing {
+        match (self.response_framing(version, status, reply_to), self.length) {
+            (Framing::Ambiguous, _) if self.codings.last_is_chunked => Framing::Chunked,
+            (Framing::Ambiguous, Length::Once(len) | Length::Repeated(len)) => Framing::Length(len),
+            (Framing::Ambiguous, Length::Absent) => Framing::UntilClose,
+            (framing, _) => framing,
+        }
+    }
+
     /// RFC 9112 section 6.3.
     pub(super) const fn response_framing(&self, version: Version, status: u16, reply_to: ReplyTo) -> Framing {
         let codings = &self.codings;

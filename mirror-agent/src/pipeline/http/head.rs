@@ -70,6 +70,8 @@ pub struct RequestFacts {
     pub connect: bool,
     /// There is an `x-mirror-id` line: the request is a copy.
     pub has_mirror_id: bool,
+    /// Why a strict decoder refuses the head, which only a lenient one gives all the same.
+    pub refusal: Option<Refusal>,
 }
 
 impl<'a> RequestHead<'a> {
@@ -99,6 +101,7 @@ impl<'a> RequestHead<'a> {
             upgrade: fields.has_upgrade,
             connect: method == b"CONNECT",
             has_mirror_id: fields.has_mirror_id,
+            refusal: None,
         };
         Ok(Self { raw, method, target, version, host: fields.host, facts })
     }
@@ -150,6 +153,22 @@ pub struct ResponseFacts {
     pub interim: bool,
     /// After this response the connection speaks another protocol: 101, or 2xx to CONNECT.
     pub tunnel: bool,
+    /// As [`RequestFacts::refusal`].
+    pub refusal: Option<Refusal>,
+}
+
+impl ResponseFacts {
+    /// What follows from `framing` and the status; `keep_alive` is what the field lines say of the connection.
+    pub(super) fn new(framing: Framing, keep_alive: bool, status: u16, reply_to: ReplyTo) -> Self {
+        let tunnel = status == 101 || (reply_to == ReplyTo::Connect && (200..=299).contains(&status));
+        Self {
+            framing,
+            keep_alive: keep_alive && framing != Framing::UntilClose,
+            interim: (100..=199).contains(&status) && !tunnel,
+            tunnel,
+            refusal: None,
+        }
+    }
 }
 
 impl<'a> ResponseHead<'a> {
@@ -182,13 +201,7 @@ impl<'a> ResponseHead<'a> {
         // `HTTP/1.1 200` is 12 bytes; what follows the space after it is the reason.
         let reason = trim_whitespace(line.strip_suffix(b"\r").unwrap_or(line).get(12..).unwrap_or_default());
         let framing = fields.response_framing(version, status, reply_to);
-        let tunnel = status == 101 || (reply_to == ReplyTo::Connect && (200..=299).contains(&status));
-        let facts = ResponseFacts {
-            framing,
-            keep_alive: fields.keep_alive(version) && framing != Framing::UntilClose,
-            interim: (100..=199).contains(&status) && !tunnel,
-            tunnel,
-        };
+        let facts = ResponseFacts::new(framing, fields.keep_alive(version), status, reply_to);
         Ok(Self { raw, version, status, reason, facts })
     }
 

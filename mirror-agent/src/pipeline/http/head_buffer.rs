@@ -6,21 +6,34 @@ use super::{Refusal, find_line_feed};
 /// once however small the pieces are.
 #[derive(Debug)]
 pub(super) struct HeadBuffer {
-    /// The head so far, where it did not lie whole in one input; else without an allocation.
-    held: Vec<u8>,
-    /// Bytes of the line that is not complete yet, its CR included.
-    line_len: usize,
-    /// The last byte seen; significant where `line_len` is not 0.
-    last: u8,
-    /// Whether the start line was looked at when it was complete.
-    start_line: StartLine,
+    /// `None` but for a head that did not lie whole in one input: every idle flow has one of these.
+    partial: Option<Box<Partial>>,
     /// Longest head in bytes, inclusive.
-    limit: usize,
+    limit: u32,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// A head that goes on in the next input.
+#[derive(Debug, Default)]
+struct Partial {
+    held: Vec<u8>,
+    line: LineState,
+    /// Whether the start line was looked at when it was complete.
+    start_line: StartLine,
+}
+
+/// The line that is not complete yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct LineState {
+    /// Its length in bytes, its CR included.
+    len: usize,
+    /// Its last byte; significant where `len` is not 0.
+    last: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum StartLine {
     /// Nothing was held yet.
+    #[default]
     Unseen,
     /// Its first bytes were held and can become a start line.
     Begun,
@@ -40,8 +53,8 @@ pub(super) enum Taken<'a> {
 }
 
 impl HeadBuffer {
-    pub(super) const fn new(limit: usize) -> Self {
-        Self { held: Vec::new(), line_len: 0, last: 0, start_line: StartLine::Unseen, limit }
+    pub(super) fn new(limit: usize) -> Self {
+        Self { partial: None, limit: u32::try_from(limit).unwrap_or(u32::MAX) }
     }
 
     /// Takes bytes off `input` up to the end of the head. `is_hopeless` looks at the first bytes of a head that is
@@ -52,21 +65,25 @@ impl HeadBuffer {
         is_hopeless: fn(&[u8]) -> bool,
     ) -> Taken<'d> {
         let bytes = *input;
-        let end = self.find_end(bytes);
+        let mut line = self.partial.as_ref().map_or(LineState::default(), |partial| partial.line);
+        let end = line.find_end(bytes);
         let piece_len = end.unwrap_or(bytes.len());
-        if self.held.len().saturating_add(piece_len) > self.limit {
+        let len = self.partial.as_ref().map_or(0, |partial| partial.held.len()).saturating_add(piece_len);
+        if u32::try_from(len).map_or(true, |len| len > self.limit) {
             return Taken::Refused(Refusal::HeadTooLarge);
         }
         let (piece, rest) = bytes.split_at_checked(piece_len).unwrap_or((bytes, &[]));
         *input = rest;
-        if end.is_some() && self.held.is_empty() {
+        if end.is_some() && self.partial.is_none() {
             return Taken::Whole(piece);
         }
-        self.held.extend_from_slice(piece);
+        let partial = self.partial.get_or_insert_default();
+        partial.held.extend_from_slice(piece);
+        partial.line = line;
         if end.is_some() {
-            return Taken::Whole(&self.held);
+            return Taken::Whole(&partial.held);
         }
-        if self.is_hopeless(piece, is_hopeless) {
+        if partial.is_hopeless(piece, is_hopeless) {
             Taken::Refused(Refusal::Malformed)
         } else {
             Taken::NeedMore
@@ -75,18 +92,18 @@ impl HeadBuffer {
 
     /// Forgets the head and frees what it took.
     pub(super) fn release(&mut self) {
-        if self.held.capacity() != 0 {
-            self.held = Vec::new();
+        if self.partial.is_some() {
+            self.partial = None;
         }
-        self.line_len = 0;
-        self.start_line = StartLine::Unseen;
     }
 
-    /// Heap memory in bytes.
-    pub(super) const fn bytes_held(&self) -> usize {
-        self.held.capacity()
+    /// Memory of the bytes held.
+    pub(super) fn bytes_held(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| partial.held.capacity())
     }
+}
 
+impl LineState {
     /// Position behind the empty line that ends the head, if it lies in `bytes`, which continue what was searched
     /// before. A line feed without carriage return counts: whether it is allowed is for the parser to say.
     fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
@@ -94,18 +111,20 @@ impl HeadBuffer {
         while let Some(line_feed) = find_line_feed(rest) {
             let (line, after) = rest.split_at_checked(line_feed)?;
             let last = line.last().copied().unwrap_or(self.last);
-            let line_len = self.line_len.saturating_add(line.len());
-            self.line_len = 0;
+            let line_len = self.len.saturating_add(line.len());
+            self.len = 0;
             rest = after.get(1..)?;
             if line_len == 0 || (line_len == 1 && last == b'\r') {
                 return Some(bytes.len().saturating_sub(rest.len()));
             }
         }
-        self.line_len = self.line_len.saturating_add(rest.len());
+        self.len = self.len.saturating_add(rest.len());
         self.last = rest.last().copied().unwrap_or(self.last);
         None
     }
+}
 
+impl Partial {
     /// Looks at the start line twice at most: at its first piece and when it is complete.
     fn is_hopeless(&mut self, piece: &[u8], is_hopeless: fn(&[u8]) -> bool) -> bool {
         let due = match self.start_line {

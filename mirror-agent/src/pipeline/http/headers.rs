@@ -12,8 +12,9 @@ pub struct Headers<'a> {
 
 /// The field lines of `raw`, a head as a decoder gave it: start line through the empty line.
 ///
-/// The value is without the whitespace around it; where the line was folded (responses only, RFC 9112 section 5.2)
-/// it holds the line breaks as sent, see [`unfold`].
+/// The value is without the whitespace around it; where the line was folded (RFC 9112 section 5.2) it holds the line
+/// breaks as sent, see [`unfold`]. What a lenient decoder let pass is tidied: whitespace around a name, lines without
+/// a colon.
 #[must_use]
 pub fn headers(raw: &[u8]) -> Headers<'_> {
     let rest = find_line_feed(raw)
@@ -27,18 +28,25 @@ impl<'a> Iterator for Headers<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (mut line, mut rest) = split_line(self.rest)?;
-        // A line that begins with whitespace continues the one before it. The slice grows over both.
-        while let [b' ' | b'\t', ..] = rest {
-            let (_, after) = split_line(rest)?;
-            let len = self.rest.len().saturating_sub(after.len());
-            line = self.rest.get(..len)?;
-            rest = after;
+        loop {
+            let (first, mut rest) = split_line(self.rest)?;
+            if matches!(first, b"\n" | b"\r\n") {
+                return None;
+            }
+            let mut line = first;
+            // A line that begins with whitespace continues the one before it. The slice grows over both.
+            while let [b' ' | b'\t', ..] = rest {
+                let (_, after) = split_line(rest)?;
+                let len = self.rest.len().saturating_sub(after.len());
+                line = self.rest.get(..len)?;
+                rest = after;
+            }
+            self.rest = rest;
+            // Without a colon it is no field: only a lenient decoder lets it pass.
+            let Some(colon) = first.iter().position(|byte| *byte == b':') else { continue };
+            let (name, value) = line.split_at_checked(colon)?;
+            return Some((trim_whitespace(name), trim_line(value.get(1..)?)));
         }
-        let colon = line.iter().position(|byte| *byte == b':')?;
-        let (name, value) = line.split_at_checked(colon)?;
-        self.rest = rest;
-        Some((name, trim_line(value.get(1..)?)))
     }
 }
 

@@ -11,6 +11,7 @@ mod fields;
 mod head;
 mod head_buffer;
 mod headers;
+mod lenient;
 mod method;
 pub mod sniff;
 

@@ -1,6 +1,6 @@
 //! Enters: the first bytes of a stream, or of a segment. Leaves: what they are.
 
-use super::{Method, Version, find_line_feed, is_target_byte, is_token_byte};
+use super::{Method, Version, find_line_feed, is_target_byte, is_token_byte, lenient};
 
 /// What the first bytes of a client's byte stream are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -52,9 +52,7 @@ pub fn classify(bytes: &[u8]) -> Sniff {
 #[must_use]
 pub fn strict_request_start(bytes: &[u8]) -> bool {
     let Some((method, rest)) = split_word(bytes) else { return false };
-    let has_known_shape = (3..=20).contains(&method.len())
-        && method.iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'-' | b'_'));
-    if !has_known_shape {
+    if !looks_like_method(method) {
         return false;
     }
     if let Some(line_feed) = find_line_feed(rest) {
@@ -78,6 +76,45 @@ pub fn whole_request_start(bytes: &[u8]) -> bool {
     split_word(bytes).is_some_and(|(method, _)| WHOLE_METHODS.contains(&method))
         && strict_request_start(bytes)
 }
+
+/// Whether a request starts at the first of `bytes` for a lenient [`RequestDecoder`](super::RequestDecoder); `None`
+/// where more bytes are needed to say.
+#[must_use]
+pub fn lenient_request_start(bytes: &[u8]) -> Option<bool> {
+    let mut start = bytes;
+    while let [b'\r' | b'\n', rest @ ..] = start {
+        start = rest;
+    }
+    lenient::request_start(start)
+}
+
+/// [`strict_request_start`] for a lenient decoder: the line must be whole, and the method look like one.
+#[must_use]
+pub fn lenient_pick_up(bytes: &[u8]) -> bool {
+    split_word(bytes).is_some_and(|(method, _)| looks_like_method(method))
+        && lenient::request_start(bytes) == Some(true)
+}
+
+/// The status code, if a response starts at the first of `bytes`.
+#[must_use]
+pub fn response_start(bytes: &[u8]) -> Option<u16> {
+    let [minor, b' ', code @ ..] = bytes.strip_prefix(b"HTTP/1.")? else { return None };
+    let (digits, rest) = code.split_first_chunk::<3>()?;
+    let ends = matches!(rest, [] | [b' ' | b'\r' | b'\n', ..]);
+    if !ends || !minor.is_ascii_digit() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// RFC 9113 section 3.4.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Its first line alone says enough.
+const HTTP2_PREFACE_LINE: usize = b"PRI * HTTP/2.0".len();
+
+/// How targets begin: origin and asterisk form, absolute form.
+const TARGET_STARTS: [&[u8]; 3] = [b"/", b"*", b"http"];
 
 /// The methods registered with IANA (RFC 9110 section 16.1.1) less those that another one ends with: BIND, LINK, LOCK.
 const WHOLE_METHODS: [&[u8]; 36] = [
@@ -118,27 +155,6 @@ const WHOLE_METHODS: [&[u8]; 36] = [
     b"VERSION-CONTROL",
     b"PATCH",
 ];
-
-/// The status code, if a response starts at the first of `bytes`.
-#[must_use]
-pub fn response_start(bytes: &[u8]) -> Option<u16> {
-    let [minor, b' ', code @ ..] = bytes.strip_prefix(b"HTTP/1.")? else { return None };
-    let (digits, rest) = code.split_first_chunk::<3>()?;
-    let ends = matches!(rest, [] | [b' ' | b'\r' | b'\n', ..]);
-    if !ends || !minor.is_ascii_digit() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-/// RFC 9113 section 3.4.
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Its first line alone says enough.
-const HTTP2_PREFACE_LINE: usize = b"PRI * HTTP/2.0".len();
-
-/// How targets begin: origin and asterisk form, absolute form.
-const TARGET_STARTS: [&[u8]; 3] = [b"/", b"*", b"http"];
 
 /// A request line of which this many bytes fit, with a known method, is believed before its end is there: targets of
 /// some kilobytes are common, and waiting for the rest would only hold bytes.
@@ -240,6 +256,20 @@ fn classify_version(version: &[u8]) -> Sniff {
     }
 }
 
+/// Whether a word has the shape that methods in use have, registered or not. The end of a common one, as in
+/// `OST /`, is what is left of a method whose beginning was missed; one with a letter before it, as in `FPUT /`, has
+/// the end of a body before it.
+fn looks_like_method(word: &[u8]) -> bool {
+    let is_miscut = |method: &Method| {
+        let method = method.as_str().as_bytes();
+        let before = word.strip_suffix(method).and_then(<[u8]>::last);
+        (method.len() > word.len() && method.ends_with(word)) || before.is_some_and(u8::is_ascii_uppercase)
+    };
+    (3..=20).contains(&word.len())
+        && word.iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'-' | b'_'))
+        && (Method::from_bytes(word) != Method::Other || !Method::ALL.iter().any(is_miscut))
+}
+
 /// Whether one begins with the other.
 fn shares_prefix(bytes: &[u8], other: &[u8]) -> bool {
     bytes.iter().zip(other).all(|(byte, expected)| byte == expected)
@@ -337,6 +367,10 @@ mod tests {
             (b"GET /caf\xe9 HTTP/1.1\r\n", true),
             (b"get / HTTP/1.1\r\n", false),
             (b"GO / HTTP/1.1\r\n", false),
+            (b"OST / HTTP/1.1\r\n", false),
+            (b"TIONS * HTTP/1.1\r\n", false),
+            (b"FPUT / HTTP/1.1\r\n", false),
+            (b"CCM_POST / HTTP/1.1\r\n", true),
             (b"\r\nGET / HTTP/1.1\r\n", false),
             (b"GET / HTTP/1.1\n", false),
             (b"GET / HTTP/1.2\r\n", false),
@@ -353,6 +387,16 @@ mod tests {
         ];
         for (bytes, is_start) in cases {
             assert_eq!(strict_request_start(bytes), *is_start, "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn lenient_pick_up_takes_whole_lines_with_a_method() {
+        for bytes in [&b"GET / HTTP/1.1\n"[..], b"GET  /a b HTTP/1.1 \r\n", b"CCM_POST / HTTP/1.\n\n"] {
+            assert!(lenient_pick_up(bytes), "{}", bytes.escape_ascii());
+        }
+        for bytes in [&b"T / HTTP/1.1\r\n"[..], b"GET / HTTP/1.1", b"GET /\n", b"get / HTTP/1.1\n", b""] {
+            assert!(!lenient_pick_up(bytes), "{}", bytes.escape_ascii());
         }
     }
 

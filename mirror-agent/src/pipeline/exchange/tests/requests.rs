@@ -280,3 +280,45 @@ fn a_response_without_its_request_stands_alone() {
     assert_eq!(reports.len(), 2);
     assert!(reports[0].request.is_none() && reports[1].request.is_some() && reports[1].response.is_some());
 }
+
+#[test]
+fn two_hundred_thousand_idle_flows_take_less_than_64_mib() {
+    let mut pipeline = Pipeline::new(Purpose::Replay(Policy::default()), Limits::default(), 7);
+    for number in 0..200_000_u32 {
+        let client = SocketAddr::from((
+            std::net::Ipv4Addr::from(0x0a00_0000 | (number >> 8)),
+            1024 + (number & 0xff) as u16,
+        ));
+        pipeline.handle_segment(&Segment {
+            flow: FlowKey {
+                client: client.into(),
+                server: "10.0.0.2:80".parse::<SocketAddr>().unwrap().into(),
+                vlan: 0,
+                vni: 0,
+            },
+            side: Side::Client,
+            at: Timestamp::from_nanos(1),
+            seq: SeqNumber(0),
+            ack: SeqNumber(0),
+            flags: TcpFlags::SYN,
+            payload: b"",
+            payload_len: 0,
+        });
+    }
+    assert_eq!(pipeline.flows(), 200_000);
+    let (flows, messages) = pipeline.bytes_held();
+    assert!(flows < 64 << 20, "{flows}");
+    assert_eq!(messages, 0);
+}
+
+#[test]
+fn contradiction_about_the_first_bytes_of_a_connection_is_not_forgotten() {
+    let mut talk = Conversation::new();
+    talk.client_at(1, b"ET");
+    talk.client_at(1, b"XT");
+    talk.client(b"G");
+    talk.skip(Side::Client, 2);
+    talk.client(b" / HTTP/1.1\r\n\r\n");
+    assert_eq!(talk.requests(), [b""; 0]);
+    assert_eq!(talk.lost(LostReason::Conflict), 1);
+}

@@ -1,6 +1,7 @@
 //! Enters: bytes in pieces. Leaves: messages, as a caller of the decoders sees them.
 
 mod heads;
+mod lenient;
 mod properties;
 mod requests;
 mod responses;
