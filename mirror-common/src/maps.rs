@@ -33,7 +33,8 @@ pub mod map {
     /// the first [`KernelConfig::rings`](super::KernelConfig::rings) must be set before a program is attached.
     pub const RINGS: &str = "RINGS";
     /// The ring buffers that go into [`RINGS`]. Each is defined with the smallest size; the agent gives those that it
-    /// uses theirs before the object is loaded.
+    /// uses theirs before the object is loaded. A map must stay open until the programs are loaded, which name it
+    /// by its descriptor.
     pub const RING: [&str; super::MAX_RINGS as usize] =
         ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"];
 }

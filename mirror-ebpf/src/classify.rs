@@ -181,12 +181,15 @@ fn try_parse_any(skb: Skb, packet: &mut TcpPacket) -> Option<()> {
             Some(())
         }
         Err(reason) => {
-            match reason {
-                Unparsed::NotIp | Unparsed::NotTcp => {}
-                Unparsed::Fragment => count(Counter::Fragment),
-                Unparsed::Truncated | Unparsed::Malformed => count(Counter::Malformed),
-                Unparsed::TooDeep => count(Counter::TooDeep),
-            }
+            let counter = match reason {
+                Unparsed::NotIp | Unparsed::NotTcp => return None,
+                Unparsed::Fragment => Counter::Fragment,
+                Unparsed::Truncated | Unparsed::Malformed => Counter::Malformed,
+                Unparsed::TooDeep => Counter::TooDeep,
+            };
+            #[cfg(feature = "log")]
+            aya_log_ebpf::debug!(&skb.context(), "Left out a packet, counter {}.", counter as u32);
+            count(counter);
             None
         }
     }

@@ -34,6 +34,13 @@ impl Skb {
         Self { raw }
     }
 
+    /// The context in the form that logging takes.
+    #[cfg(feature = "log")]
+    #[inline(always)]
+    pub(crate) fn context(self) -> aya_ebpf::programs::TcContext {
+        aya_ebpf::programs::TcContext::new(self.raw)
+    }
+
     /// Length of the packet in bytes, in its linear part and beyond.
     #[inline(always)]
     pub(crate) fn len(self) -> u32 {

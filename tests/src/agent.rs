@@ -54,7 +54,7 @@ macro_rules! require_agent {
     };
 }
 
-/// An agent's command line for `run`, on the host's one interface.
+/// An agent's command line for `run`, on the host's one interface unless said otherwise.
 #[derive(Clone, Debug)]
 pub struct Arguments {
     words: Vec<String>,
@@ -71,8 +71,14 @@ impl Arguments {
     /// Mirrors a port to a shadow said as URL.
     #[must_use]
     pub fn to_url(port: u16, shadow: &str) -> Self {
+        Self::on(INTERFACE, port, shadow)
+    }
+
+    /// The same on other interfaces, separated by commas.
+    #[must_use]
+    pub fn on(interfaces: &str, port: u16, shadow: &str) -> Self {
         let port = port.to_string();
-        let words = ["run", "--interface", INTERFACE, "--port", &port, "--shadow", shadow];
+        let words = ["run", "--interface", interfaces, "--port", &port, "--shadow", shadow];
         Self { words: words.map(str::to_owned).to_vec(), metrics_port: METRICS_PORT }
     }
 
@@ -260,7 +266,7 @@ impl Agent {
     ///
     /// It has ended.
     pub fn cpu(&self) -> Result<Duration> {
-        process_cpu(self.pid())
+        cpu_time_of(self.pid())
     }
 
     /// Proportional set size in bytes: memory, with shared pages shared out.
@@ -342,7 +348,7 @@ pub fn output(host: &Host, arguments: &[&str]) -> Result<Output> {
 /// # Errors
 ///
 /// There is no such process.
-pub fn process_cpu(pid: u32) -> Result<Duration> {
+pub fn cpu_time_of(pid: u32) -> Result<Duration> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in brackets may hold anything; fields are counted from behind it. utime and stime are 14 and 15.
     let fields = text.rsplit(')').next().context("no fields")?;

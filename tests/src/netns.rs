@@ -322,8 +322,9 @@ pub struct Topology {
     pub shadow: Host,
     /// A host that has nothing to do with either.
     pub other: Host,
-    /// The bridge.
-    _hub: Namespace,
+    /// The node that the hosts hang on like pods: interface `pN` is the other end of the host with address N, all are
+    /// ports of the bridge `br0`, which has the address 254.
+    pub hub: Host,
 }
 
 impl Topology {
@@ -340,7 +341,9 @@ impl Topology {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = |role: &str| format!("{PREFIX}{}-{number}-{role}", std::process::id());
         let hub = Namespace::new(name("hub"))?;
-        hub.ip("link add br0 type bridge\nlink set br0 up\nlink set lo up\n")?;
+        hub.ip(
+            "link add br0 type bridge\nlink set br0 up\nlink set lo up\naddr add 10.77.0.254/24 dev br0\n",
+        )?;
         let host = |role: &str, number: u8| -> Result<Host> {
             let namespace = Namespace::new(name(role))?;
             let mac = [2, 0x77, 0, 0, 0, number];
@@ -372,10 +375,24 @@ impl Topology {
             live: host("live", 2)?,
             shadow: host("shadow", 3)?,
             other: host("other", 4)?,
-            _hub: hub,
+            hub: Host { namespace: hub, v4: Ipv4Addr::UNSPECIFIED, v6: Ipv6Addr::UNSPECIFIED, mac: [0; 6] },
         };
         topology.introduce()?;
         Ok(topology)
+    }
+
+    /// Adds a packet filter rule to what the bridge forwards: a wire that loses segments without their sender knowing.
+    ///
+    /// # Errors
+    ///
+    /// The kernel cannot filter on a bridge, or the rule is refused.
+    pub fn filter_wire(&self, tool: FilterTool, rule: &str) -> Result<FilterRule> {
+        let switch = match tool {
+            FilterTool::V4 => "/proc/sys/net/bridge/bridge-nf-call-iptables",
+            FilterTool::V6 => "/proc/sys/net/bridge/bridge-nf-call-ip6tables",
+        };
+        self.hub.within(|| fs::write(switch, "1").with_context(|| format!("write {switch}")))?;
+        self.hub.filter(tool, "filter", "FORWARD", rule)
     }
 
     /// Tells every host the hardware address of every other, so that no first packet waits for a look-up.

@@ -15,8 +15,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
 
 use crate::{
     io::{
@@ -30,7 +30,7 @@ use crate::{
         metrics::{self, Gauges, PipelineGauges},
         object::EBPF_OBJECT,
         replay::{self, Captured, OwnSocketRegistry, Queue, Replay, ReplayConfig},
-        worker::{Heartbeat, Worker},
+        worker::{Heartbeat, Orders, Worker},
     },
     pipeline::{Limits, Pipeline, Policy, exchange::Purpose},
 };
@@ -66,10 +66,10 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
         .await
         .with_context(|| format!("listen on {} for metrics", args.metrics_listen))?;
     // Caught from here on: a signal during the start must not skip the detaching.
-    let mut stop = StopSignals::new().context("catch SIGTERM and SIGINT")?;
+    let mut signals = Signals::new().context("catch signals")?;
 
     let ledger = Arc::new(Ledger::default());
-    let queue = Arc::new(Queue::new(args.queue_requests, to_usize(args.queue_bytes)));
+    let queue = Arc::new(Queue::new(args.queue_requests, to_usize(args.queue_bytes())));
     let Capture { mut kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
     let own_sockets: Arc<dyn OwnSocketRegistry> = Arc::new(Registry(Mutex::new(own_sockets)));
     let captured = Captured {
@@ -84,12 +84,14 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
         own_sockets,
         Box::new(move |addr| captured.refuse(addr)),
     )
-    .await?;
+    .await
+    .with_context(|| format!("--shadow {}", args.shadow))?;
 
     let pipelines: Vec<_> = rings.iter().map(|_| Arc::new(PipelineGauges::default())).collect();
     let heartbeats: Vec<_> = rings.iter().map(|_| Arc::new(Heartbeat::default())).collect();
     let ring_bytes = args.ring_size.saturating_mul(u64::try_from(rings.len())?);
     let ready = Arc::new(AtomicBool::new(false));
+    let orders = Arc::new(Orders::default());
     let admin = Arc::new(Admin {
         registry: metrics::registry(
             Arc::clone(&ledger),
@@ -100,14 +102,13 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
                 queue: Arc::clone(&queue),
                 replay: replay.gauges(),
             }),
-            Arc::default(),
+            Arc::clone(&orders),
         ),
         ready: Arc::clone(&ready),
         healthy: Arc::new(Heartbeats(heartbeats.clone())),
     });
     let admin = tokio::spawn(admin::serve(listener, admin));
 
-    let capturing = Arc::new(AtomicBool::new(false));
     let mut workers = Vec::new();
     for (number, ((reader, gauges), heartbeat)) in
         rings.into_iter().zip(pipelines).zip(heartbeats).enumerate()
@@ -121,25 +122,28 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
             ledger: Arc::clone(&ledger),
             gauges,
             heartbeat,
-            stop: Arc::clone(&capturing),
+            orders: Arc::clone(&orders),
+            warned: Default::default(),
         };
         let thread = thread::Builder::new().name(format!("capture-{number}"));
         workers.push(thread.spawn(move || worker.run()).context("start a capture thread")?);
     }
     let attached = attach(&mut kernel, &interfaces, &links, args.attach);
     if let Err(error) = attached {
-        capturing.store(true, Ordering::Release);
+        orders.stop.store(true, Ordering::Release);
         return Err(error);
     }
     ready.store(true, Ordering::Release);
     info!(shadow = %args.shadow, metrics = %args.metrics_listen, "Mirroring.");
 
     let shutdown = async {
-        stop.received().await;
+        while let Some(order) = signals.pause_or_stop().await {
+            pause(&mut kernel, &orders, order);
+        }
         info!("Stopping: capture is detached, copies under way are finished.");
         ready.store(false, Ordering::Release);
         detach(&mut kernel);
-        capturing.store(true, Ordering::Release);
+        orders.stop.store(true, Ordering::Release);
         join(workers).await;
     };
     replay.run(shutdown).await;
@@ -188,22 +192,20 @@ fn limits(args: &RunArgs) -> Result<Limits> {
         matches!(threads, 1 | 2 | 4 | 8),
         "--capture-threads {threads}: take 1, 2, 4 or 8, so that flows can be spread by their hash"
     );
+    let (queue_bytes, max_body) = (args.queue_bytes(), args.max_body());
     ensure!(
-        args.max_body <= args.queue_bytes,
-        "--max-body {} is more than --queue-bytes {}: such a request could never be queued",
-        args.max_body,
-        args.queue_bytes
+        max_body <= queue_bytes,
+        "--max-body {max_body} is more than --queue-bytes {queue_bytes}: such a request could never be queued"
     );
-    let needed = args.queue_bytes.saturating_add(threads.saturating_mul(MIN_PIPELINE_BYTES));
+    let needed = queue_bytes.saturating_add(threads.saturating_mul(MIN_PIPELINE_BYTES));
     ensure!(
         args.memory >= needed,
-        "--memory {} is too small: --queue-bytes {} and {MIN_PIPELINE_BYTES} for each of {threads} capture threads \
-         make {needed}",
+        "--memory {} is too small: --queue-bytes {queue_bytes} and {MIN_PIPELINE_BYTES} for each of {threads} \
+         capture threads make {needed}",
         args.memory,
-        args.queue_bytes
     );
-    let memory_bytes = to_usize((args.memory - args.queue_bytes) / threads);
-    Ok(Limits { memory_bytes, body_bytes: to_usize(args.max_body), ..Limits::default() })
+    let memory_bytes = to_usize((args.memory - queue_bytes) / threads);
+    Ok(Limits { memory_bytes, body_bytes: to_usize(max_body), ..Limits::default() })
 }
 
 fn rules(args: &RunArgs) -> Result<KernelRules> {
@@ -228,6 +230,7 @@ fn replay_config(args: &RunArgs) -> Result<ReplayConfig> {
         own_mark: OWN_MARK,
         in_flight: args.max_in_flight,
         connect_timeout: args.connect_timeout,
+        write_timeout: args.response_timeout,
         response_timeout: args.response_timeout,
         queue_age: args.queue_timeout,
         drain_timeout: args.drain_timeout,
@@ -245,22 +248,51 @@ fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// The signals that end a run.
-struct StopSignals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+/// The signals that steer a run: SIGTERM and SIGINT end it, SIGUSR1 pauses and SIGUSR2 resumes capture.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    pause: Signal,
+    resume: Signal,
 }
 
-impl StopSignals {
+/// Whether capture goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Order {
+    Pause,
+    Resume,
+}
+
+impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            pause: signal(SignalKind::user_defined1())?,
+            resume: signal(SignalKind::user_defined2())?,
+        })
     }
 
-    async fn received(&mut self) {
+    /// The next order; `None` to stop.
+    async fn pause_or_stop(&mut self) -> Option<Order> {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => None,
+            _ = self.interrupt.recv() => None,
+            _ = self.pause.recv() => Some(Order::Pause),
+            _ = self.resume.recv() => Some(Order::Resume),
         }
+    }
+}
+
+/// Pauses or resumes capture: one write to the kernel program's configuration.
+fn pause(kernel: &mut Kernel, orders: &Orders, order: Order) {
+    let is_paused = order == Order::Pause;
+    match kernel.set_paused(is_paused) {
+        Ok(()) => {
+            orders.paused.store(is_paused, Ordering::Release);
+            info!(is_paused, "Capture was paused or resumed.");
+        }
+        Err(error) => error!(%error, "The kernel program could not be told to pause or resume."),
     }
 }
 

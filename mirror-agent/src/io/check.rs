@@ -159,7 +159,7 @@ fn interfaces() -> Finding {
         Ok(links) => {
             let roles = links.iter().filter(|link| link.is_up);
             let roles: Vec<_> = roles.map(|link| format!("{}:{}", link.name, Role::detect(link))).collect();
-            Finding::Ok(roles.join(" "))
+            Finding::Ok(if roles.is_empty() { "none is up".to_owned() } else { roles.join(" ") })
         }
     }
 }
@@ -167,6 +167,18 @@ fn interfaces() -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_object_of_this_build_can_be_loaded_with_privileges() {
+        if !rustix::process::geteuid().is_root() {
+            writeln!(io::stderr(), "SKIPPED: loading programs needs root").unwrap();
+            return;
+        }
+        let mut out = Vec::new();
+        let readiness = check(crate::io::object::EBPF_OBJECT, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(readiness, Readiness::Ready, "{text}");
+    }
 
     #[test]
     fn an_object_that_cannot_be_loaded_is_said_to_be_missing() {

@@ -48,7 +48,7 @@ pub struct RunArgs {
           value_parser = clap::value_parser!(u16).range(1..))]
     pub ports: Vec<u16>,
 
-    /// Where the copies go: http://HOST[:PORT], HOST being an IPv4 address, an IPv6 address in brackets, or a name.
+    /// Where the copies go: `http://HOST[:PORT]`, HOST being an IPv4 address, an IPv6 address in brackets, or a name.
     #[arg(long, value_name = "URL")]
     pub shadow: String,
 
@@ -65,9 +65,10 @@ pub struct RunArgs {
     #[arg(long, default_value = "100", value_name = "PERCENT", value_parser = parse_share)]
     pub sample: Share,
 
-    /// Largest request body to mirror; larger ones are counted as lost{too_large}.
-    #[arg(long, default_value = "16MiB", value_name = "SIZE", value_parser = parse_size)]
-    pub max_body: u64,
+    /// Largest request body to mirror; larger ones are counted as lost{too_large}. Default: 16MiB, or half of
+    /// --queue-bytes where that is less.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_body: Option<u64>,
 
     /// Memory for flows, reassembly and bodies, waiting copies included. The ring buffers come on top.
     #[arg(long, default_value = "256MiB", value_name = "SIZE", value_parser = parse_size)]
@@ -89,9 +90,10 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 4096, value_name = "N")]
     pub queue_requests: usize,
 
-    /// Bytes of requests that may wait or be in flight; more are dropped{queue_full}.
-    #[arg(long, default_value = "32MiB", value_name = "SIZE", value_parser = parse_size)]
-    pub queue_bytes: u64,
+    /// Bytes of requests that may wait or be in the middle of being written; more are dropped{queue_full}. Default:
+    /// 32MiB, or half of --memory where that is less.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub queue_bytes: Option<u64>,
 
     /// How long a request may wait for a connection; then it is dropped{in_flight}.
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_duration)]
@@ -105,7 +107,7 @@ pub struct RunArgs {
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_duration)]
     pub connect_timeout: Duration,
 
-    /// How long the shadow may take to answer.
+    /// How long the shadow may take to accept a copy, and then to answer it.
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration)]
     pub response_timeout: Duration,
 
@@ -117,6 +119,23 @@ pub struct RunArgs {
     #[arg(long, default_value = "auto", value_enum)]
     pub attach: Attach,
 }
+
+impl RunArgs {
+    /// Bytes of requests that may wait or be in the middle of being written.
+    #[must_use]
+    pub fn queue_bytes(&self) -> u64 {
+        self.queue_bytes.unwrap_or_else(|| DEFAULT_QUEUE_BYTES.min(self.memory / 2))
+    }
+
+    /// Largest request body to mirror, in bytes.
+    #[must_use]
+    pub fn max_body(&self) -> u64 {
+        self.max_body.unwrap_or_else(|| DEFAULT_BODY_BYTES.min(self.queue_bytes() / 2))
+    }
+}
+
+const DEFAULT_QUEUE_BYTES: u64 = 32 * 1024 * 1024;
+const DEFAULT_BODY_BYTES: u64 = 16 * 1024 * 1024;
 
 /// How the programs are attached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

@@ -7,7 +7,7 @@ use std::{
     fmt::{self, Debug},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -23,6 +23,7 @@ use crate::{
     io::{
         capture::CounterValues,
         ledger::{DropReason, HistogramSnapshot, Ledger, ReplayOutcome},
+        worker::Orders,
     },
     pipeline::{
         Side,
@@ -81,7 +82,7 @@ pub struct Metrics {
     ledger: Arc<Ledger>,
     pipelines: Vec<Arc<PipelineGauges>>,
     gauges: Box<dyn Gauges>,
-    paused: Arc<AtomicBool>,
+    orders: Arc<Orders>,
 }
 
 /// The registry that encodes [`Metrics`].
@@ -90,10 +91,10 @@ pub fn registry(
     ledger: Arc<Ledger>,
     pipelines: Vec<Arc<PipelineGauges>>,
     gauges: Box<dyn Gauges>,
-    paused: Arc<AtomicBool>,
+    orders: Arc<Orders>,
 ) -> Registry {
     let mut registry = Registry::with_prefix("mirror");
-    registry.register_collector(Box::new(Metrics { ledger, pipelines, gauges, paused }));
+    registry.register_collector(Box::new(Metrics { ledger, pipelines, gauges, orders }));
     registry
 }
 
@@ -216,7 +217,7 @@ impl Metrics {
         out.gauge(
             "capture_paused",
             "1 while capture is paused, else 0",
-            f64::from(u8::from(self.paused.load(Ordering::Relaxed))),
+            f64::from(u8::from(self.orders.paused.load(Ordering::Relaxed))),
         )?;
         let (_, replay_bytes) = self.gauges.replay_queue();
         let pools = [

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::{
     io::{
@@ -19,7 +19,7 @@ use crate::{
         metrics::PipelineGauges,
         replay::{Job, Queue, clock},
     },
-    pipeline::{Pipeline, Timestamp},
+    pipeline::{Pipeline, Stats, Timestamp, reason::FlowSkipReason},
 };
 
 /// Records taken from the ring before their requests are handed on: large enough to share the cost of the hand-over,
@@ -45,17 +45,31 @@ pub struct Worker {
     pub gauges: Arc<PipelineGauges>,
     /// The sign that it is alive.
     pub heartbeat: Arc<Heartbeat>,
-    /// Set when nothing more is captured: the worker empties its ring and returns.
-    pub stop: Arc<AtomicBool>,
+    /// What it is to do.
+    pub orders: Arc<Orders>,
+    /// The kinds of flows that are not parsed of which a warning was given.
+    pub warned: [bool; FlowSkipReason::ALL.len()],
+}
+
+/// What all workers are to do.
+#[derive(Debug, Default)]
+pub struct Orders {
+    /// Nothing more is captured: each worker empties its ring and returns.
+    pub stop: AtomicBool,
+    /// Nothing is captured for the time being: each worker empties its ring and forgets its flows, since what it would
+    /// see of them later does not follow what it has seen.
+    pub paused: AtomicBool,
 }
 
 impl Worker {
     /// Goes round until told to stop and the ring is empty.
     pub fn run(mut self) {
         let mut idle_rounds: u32 = 0;
+        let mut was_paused = false;
         loop {
-            // Asked before the ring is read: what was captured before the stop is read after it.
-            let is_stopping = self.stop.load(Ordering::Acquire);
+            // Asked before the ring is read: what was captured before the order is read after it.
+            let is_stopping = self.orders.stop.load(Ordering::Acquire);
+            let is_paused = self.orders.paused.load(Ordering::Acquire);
             let taken = self.round();
             if taken == ROUND_RECORDS {
                 idle_rounds = 0;
@@ -64,6 +78,11 @@ impl Worker {
             if is_stopping {
                 break;
             }
+            if is_paused && !was_paused {
+                self.pipeline.finish(clock::now());
+                self.publish();
+            }
+            was_paused = is_paused;
             idle_rounds = if taken == 0 { idle_rounds.saturating_add(1) } else { 0 };
             if let Err(error) = self.reader.wait(idle_rounds) {
                 error!(%error, worker = self.number, "Waiting for the ring buffer failed; this worker stops.");
@@ -88,8 +107,10 @@ impl Worker {
 
     /// Counts first, then hands on: a request is seen before it can be settled.
     fn publish(&mut self) {
-        let Self { number, pipeline, queue, ledger, gauges, reader, .. } = self;
-        ledger.publish(&pipeline.take_stats());
+        let Self { number, pipeline, queue, ledger, gauges, reader, warned, .. } = self;
+        let stats = pipeline.take_stats();
+        ledger.publish(&stats);
+        warn_of_skipped_flows(warned, &stats);
         let queued_at = clock::now();
         queue.push_batch(std::iter::from_fn(|| pipeline.poll_request()).map(|request| Job {
             request,
@@ -99,6 +120,26 @@ impl Worker {
         }));
         let (flow_bytes, message_bytes) = pipeline.bytes_held();
         gauges.publish(pipeline.flows(), flow_bytes, message_bytes, reader.malformed());
+    }
+}
+
+/// Says once for each kind that a matched port carries something that cannot be mirrored.
+fn warn_of_skipped_flows(warned: &mut [bool; FlowSkipReason::ALL.len()], stats: &Stats) {
+    for (reason, (count, warned)) in FlowSkipReason::ALL.iter().zip(stats.flows_skipped.iter().zip(warned)) {
+        if *count == 0 || *warned {
+            continue;
+        }
+        *warned = true;
+        match reason {
+            FlowSkipReason::Http2 | FlowSkipReason::NotHttp | FlowSkipReason::Tls => {
+                let kind = reason.as_str();
+                warn!(
+                    kind,
+                    "A matched port carries flows that are not HTTP/1.x; they are counted, not mirrored."
+                );
+            }
+            FlowSkipReason::Own | FlowSkipReason::Sampled | FlowSkipReason::Upgraded => {}
+        }
     }
 }
 

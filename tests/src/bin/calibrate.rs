@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Parser;
 use mirror_tests::{
-    agent::process_cpu,
+    agent::cpu_time_of,
     load::{Pace, Plan, Reuse, Running},
     netns::{Topology, obstacle},
     nginx::Nginx,
@@ -101,7 +101,7 @@ fn wrk(net: &Topology, url: &str, connections: usize, duration: Duration) -> Res
     // The CPU time is read shortly before its end and scaled: a process that has ended has none any more.
     let share = 0.9;
     std::thread::sleep(duration.mul_f64(share));
-    let cpu = process_cpu(child.id())?.div_f64(share);
+    let cpu = cpu_time_of(child.id())?.div_f64(share);
     let output = child.wait_with_output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().find(|line| line.contains("requests in")).context("wrk printed no count")?;

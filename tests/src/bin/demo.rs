@@ -91,7 +91,7 @@ fn run(options: &Options) -> Result<bool> {
     };
     // A copy too many would arrive late: it gets a moment to do so.
     thread::sleep(Duration::from_millis(200));
-    let agent_cpu = agent.cpu()?;
+    let agent_cpu = agent.cpu()?.saturating_sub(mirrored.cpu_at_start);
     let ended = agent.stop()?;
     let expected = if options.all_methods {
         [mirrored.safe.digests(), mirrored.unsafe_ones.digests()].concat()
@@ -125,6 +125,8 @@ struct Phase {
     at_live: u64,
     safe: Sent,
     unsafe_ones: Sent,
+    /// CPU time of the agent before the load.
+    cpu_at_start: Duration,
 }
 
 /// The parts of the mix: name, kind, requests a second, connections, use of connections, pipelining.
@@ -162,8 +164,9 @@ impl Stage<'_> {
         };
         let answered =
             || running.iter().map(|(_, load)| load.progress.answered.load(Ordering::Relaxed)).sum::<u64>();
-        let (mut latency_then, mut cpu_then, mut then) =
-            (Snapshot::default(), Duration::ZERO, Instant::now());
+        // Not counted: the kernel's check of the programs at the agent's start.
+        let cpu_at_start = agent.map_or(Ok(Duration::ZERO), Agent::cpu)?;
+        let (mut latency_then, mut cpu_then, mut then) = (Snapshot::default(), cpu_at_start, Instant::now());
         while running.iter().any(|(_, load)| !load.is_finished()) {
             while then.elapsed() < Duration::from_secs(1)
                 && running.iter().any(|(_, load)| !load.is_finished())
@@ -193,7 +196,7 @@ impl Stage<'_> {
         let reports =
             running.into_iter().map(|(name, load)| Ok((name, load.finish()?))).collect::<Result<_>>()?;
         let at_live = self.nginx.requests(&self.net.live)? - live_before;
-        Ok(Phase { reports, latency, at_live, safe, unsafe_ones })
+        Ok(Phase { reports, latency, at_live, safe, unsafe_ones, cpu_at_start })
     }
 }
 
@@ -284,7 +287,10 @@ fn conclude(end: &Conclusion<'_>) -> Result<bool> {
         ("pending", u64::try_from(ledger.pending)?, None),
     ] {
         let reasons = reasons.into_iter().flatten().map(|(reason, count)| format!("{reason} {count}"));
-        println!("  {name:<8} {total:>9}  {}", reasons.collect::<Vec<_>>().join(", "));
+        println!(
+            "{}",
+            format!("  {name:<8} {total:>9}  {}", reasons.collect::<Vec<_>>().join(", ")).trim_end()
+        );
     }
     let (before, after) = (&end.alone.latency, &end.mirrored.latency);
     println!("\nThe live service, as its clients felt it");

@@ -4,18 +4,18 @@ use aya::programs::TestRunOptions;
 use mirror_common::Counter;
 use mirror_common::maps::{KernelConfig, program};
 
-use crate::kernel::Kernel;
+use crate::kernel::{ALL, Kernel};
 use crate::packet::{ACK, PSH_ACK, Packet, request};
 
 #[test]
 fn programs_take_the_verifier_a_fraction_of_its_limit() {
-    let Some(kernel) = Kernel::load(KernelConfig::default()) else { return };
-    for (name, program) in kernel.ebpf.programs() {
+    let Some(mut kernel) = Kernel::load(KernelConfig::default()) else { return };
+    for name in ALL {
         // Kernels before 5.16 do not say.
-        let Some(count) = program.info().unwrap().verified_instruction_count() else { continue };
+        let Some(count) = kernel.program(name).info().unwrap().verified_instruction_count() else { continue };
         println!("{name:<32} {count:>6} instructions verified");
-        // Of 1,000,000. Older verifiers prune less, by a factor of four at most where it was measured.
-        assert!(count < 200_000, "{name}: {count}");
+        // Of 1,000,000. Linux 6.1 prunes less and takes more than twice as many as 6.18.
+        assert!(count < 500_000, "{name}: {count}");
     }
 }
 

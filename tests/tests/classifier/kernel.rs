@@ -1,6 +1,8 @@
 //! Enters: the object that the build made. Leaves: its programs, run on packets by the kernel.
 
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuArray, RingBuf};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult};
@@ -42,22 +44,28 @@ impl Kernel {
             loader.map_max_entries(name, ring_bytes);
         }
         let mut ebpf = loader.load(object).unwrap();
-        let mut outer =
-            ArrayOfMaps::<_, RingBuf<MapData>>::try_from(ebpf.take_map(map::RINGS).unwrap()).unwrap();
-        let mut rings = Vec::new();
-        for (index, name) in (0..).zip(&map::RING[..used]) {
-            let ring = RingBuf::try_from(ebpf.take_map(name).unwrap()).unwrap();
-            outer.set(index, &ring, 0).unwrap();
-            rings.push(ring);
-        }
-        for name in ALL {
-            let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
-            program.load().unwrap_or_else(|error| panic!("{name}: {error:#?}"));
+        let rings: Vec<_> = map::RING[..used]
+            .iter()
+            .map(|name| RingBuf::try_from(ebpf.take_map(name).unwrap()).unwrap())
+            .collect();
+        let outer = ebpf.map_mut(map::RINGS).unwrap();
+        let mut outer = ArrayOfMaps::<_, RingBuf<MapData>>::try_from(outer).unwrap();
+        for (index, ring) in (0..).zip(&rings) {
+            outer.set(index, ring, 0).unwrap();
         }
         let mut kernel = Self { ebpf, rings };
         kernel.set_config(config);
         kernel.set_port(map::PORTS, SERVER_PORT);
         kernel
+    }
+
+    /// A program, loaded when it is first asked for: the verifier takes its time.
+    pub(crate) fn program(&mut self, name: &str) -> &mut SchedClassifier {
+        let program: &mut SchedClassifier = self.ebpf.program_mut(name).unwrap().try_into().unwrap();
+        if program.fd().is_err() {
+            program.load().unwrap_or_else(|error| panic!("{name}: {error:#?}"));
+        }
+        program
     }
 
     pub(crate) fn set_config(&mut self, config: KernelConfig) {
@@ -95,8 +103,7 @@ impl Kernel {
     }
 
     pub(crate) fn test_run(&mut self, name: &str, options: TestRunOptions<'_>) -> TestRunResult {
-        let program: &mut SchedClassifier = self.ebpf.program_mut(name).unwrap().try_into().unwrap();
-        program.test_run(options).unwrap()
+        self.program(name).test_run(options).unwrap()
     }
 
     pub(crate) fn record_of(&mut self, ring: usize) -> Option<(RecordHeader, Vec<u8>)> {
@@ -108,6 +115,18 @@ impl Kernel {
 
     pub(crate) fn record(&mut self) -> (RecordHeader, Vec<u8>) {
         self.record_of(0).expect("no record")
+    }
+
+    /// The next record, which may still be on its way.
+    pub(crate) fn record_within(&mut self, limit: Duration) -> (RecordHeader, Vec<u8>) {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(record) = self.record_of(0) {
+                return record;
+            }
+            assert!(Instant::now() < deadline, "no record within {limit:?}; counted {:?}", self.counters());
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub(crate) fn assert_no_record(&mut self) {

@@ -10,6 +10,10 @@ mod cost;
 #[cfg(test)]
 mod kernel;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod packet;
 #[cfg(test)]
 mod records;
+#[cfg(test)]
+mod sys;

@@ -24,6 +24,7 @@ pub(crate) struct Packet {
     pub(crate) flags: u8,
     pub(crate) payload: Vec<u8>,
     pub(crate) ports: (u16, u16),
+    pub(crate) client4: [u8; 4],
 }
 
 pub(crate) fn request(flags: u8, payload: &[u8]) -> Packet {
@@ -37,6 +38,7 @@ pub(crate) fn request(flags: u8, payload: &[u8]) -> Packet {
         flags,
         payload: payload.to_vec(),
         ports: (CLIENT_PORT, SERVER_PORT),
+        client4: CLIENT4,
     }
 }
 
@@ -60,7 +62,7 @@ impl Packet {
         bytes
     }
 
-    fn ip(&self) -> Vec<u8> {
+    pub(crate) fn ip(&self) -> Vec<u8> {
         let tcp = self.tcp();
         let mut bytes = Vec::new();
         if self.v6 {
@@ -80,7 +82,7 @@ impl Packet {
             bytes.extend([0x40 | u8::try_from(header_len / 4).unwrap(), 0]);
             bytes.extend(u16::try_from(header_len + tcp.len()).unwrap_or(0).to_be_bytes());
             bytes.extend([0, 1, 0x40, 0, 64, 6, 0, 0]);
-            let (src, dst) = if self.from_client { (CLIENT4, SERVER4) } else { (SERVER4, CLIENT4) };
+            let (src, dst) = if self.from_client { (self.client4, SERVER4) } else { (SERVER4, self.client4) };
             bytes.extend(src);
             bytes.extend(dst);
             bytes.extend(&self.ip_options);

@@ -10,13 +10,13 @@ use aya::{
     },
     sys::SyscallError,
 };
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::io::capture::{
     filters::{self, Qdisc},
     links::Link,
-    lock::{Instance, NamespaceLock},
     netlink::NetlinkError,
+    presence::Presence,
     role::{Hook, InterfaceSpec, Role},
 };
 
@@ -185,27 +185,6 @@ pub enum AttachError {
     Lock(#[from] io::Error),
 }
 
-/// This agent's presence in its network namespace: who may clean up, and whose filters are whose.
-#[derive(Debug)]
-pub(super) struct Presence {
-    instance: Instance,
-    _lock: Option<NamespaceLock>,
-}
-
-impl Presence {
-    /// Makes the agent known; where it is the first, removes what killed agents left.
-    pub(super) fn establish(links: &[Link]) -> Result<Self, AttachError> {
-        let lock = NamespaceLock::acquire()?;
-        let instance = Instance::register()?;
-        if lock.is_none() {
-            info!("Another agent runs in this network namespace; it does the cleaning.");
-        } else if let Err(error) = remove_stale(links) {
-            warn!(error = &error as &dyn std::error::Error, "Could not look for filters of a killed agent.");
-        }
-        Ok(Self { instance, _lock: lock })
-    }
-}
-
 /// Attaches the programs of one interface's role.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
@@ -285,7 +264,7 @@ fn attach_program(
     others.retain(|filter| !filter.is_mirror());
     let options = NlOptions {
         priority: filters::priority_before(&others),
-        handle: TcHandle::from(presence.instance.number()),
+        handle: TcHandle::from(presence.number()),
         classid: None,
     };
     if others.first().is_some_and(|first| first.priority < options.priority) {
@@ -294,47 +273,7 @@ fn attach_program(
     try_attach(AttachMethod::Clsact, TcAttachOptions::Netlink(options)).map_err(failed)
 }
 
-/// Removes the clsact filters of agents that are no more, from all interfaces.
-fn remove_stale(links: &[Link]) -> Result<(), NetlinkError> {
-    let qdiscs = filters::qdiscs()?;
-    for link in links.iter().filter(|link| qdiscs.contains_key(&link.index)) {
-        for hook in Hook::ALL {
-            for filter in filters::filters(link.index, hook)?.into_iter().filter(filters::Filter::is_mirror) {
-                match Instance::is_alive(filter.handle) {
-                    Ok(false) => {}
-                    Ok(true) => continue,
-                    Err(error) => {
-                        warn!(%error, "Could not tell whether a filter's agent is alive.");
-                        continue;
-                    }
-                }
-                let handle = TcHandle::from(filter.handle);
-                let removed = SchedClassifierLink::attached(
-                    &link.name,
-                    attach_type(hook),
-                    filter.priority,
-                    handle,
-                    None,
-                )
-                .map_err(|error| ProgramError::from(TcError::from(error)))
-                .and_then(aya::programs::Link::detach);
-                let program = filter.name.as_deref().unwrap_or_default();
-                match removed {
-                    Ok(()) => {
-                        info!(interface = %link.name, hook = hook.as_str(), program, "Removed a killed agent's filter.");
-                    }
-                    Err(error) if is_gone(&error) => debug!(interface = %link.name, program, "Already gone."),
-                    Err(error) => {
-                        warn!(interface = %link.name, %error, "Could not remove a killed agent's filter.");
-                    }
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-const fn attach_type(hook: Hook) -> TcAttachType {
+pub(super) const fn attach_type(hook: Hook) -> TcAttachType {
     match hook {
         Hook::Ingress => TcAttachType::Ingress,
         Hook::Egress => TcAttachType::Egress,
@@ -346,8 +285,9 @@ fn is_unknown_to_kernel(error: &ProgramError) -> bool {
     matches!(errno(error), Some(libc::EINVAL | libc::EOPNOTSUPP))
 }
 
-/// Whether detaching failed because there is nothing left to detach from.
-fn is_gone(error: &ProgramError) -> bool {
+/// Whether detaching failed because there is nothing left to detach from: the interface is gone, or the filter, or, as
+/// `EINVAL`, the qdisc that held it.
+pub(super) fn is_gone(error: &ProgramError) -> bool {
     matches!(errno(error), Some(libc::ENODEV | libc::ENOENT | libc::EINVAL))
 }
 

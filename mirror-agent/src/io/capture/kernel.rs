@@ -142,10 +142,14 @@ pub fn has_ring_buffers() -> io::Result<bool> {
 pub fn has_tcx() -> io::Result<bool> {
     match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
         Ok(_) => Ok(true),
-        Err(ProgramError::SyscallError(SyscallError { io_error, .. })) => match io_error.raw_os_error() {
-            Some(libc::EINVAL | libc::EOPNOTSUPP) => Ok(false),
-            _ => Err(io_error),
-        },
+        Err(ProgramError::SyscallError(SyscallError { call: "bpf_prog_query", io_error })) => {
+            match io_error.raw_os_error() {
+                Some(libc::EINVAL | libc::EOPNOTSUPP) => Ok(false),
+                _ => Err(io_error),
+            }
+        }
+        // The list was given; looking at the programs on it takes CAP_SYS_ADMIN, and is not needed.
+        Err(ProgramError::SyscallError(_)) => Ok(true),
         Err(error) => Err(io::Error::other(error)),
     }
 }

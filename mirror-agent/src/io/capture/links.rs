@@ -49,7 +49,7 @@ impl LocalAddresses {
 ///
 /// # Errors
 ///
-/// Those of [`dump`].
+/// [`NetlinkError`], where rtnetlink cannot be read.
 pub fn links() -> Result<Vec<Link>, NetlinkError> {
     let addresses = addresses()?;
     let mut links: Vec<_> =
@@ -66,7 +66,7 @@ pub fn links() -> Result<Vec<Link>, NetlinkError> {
 ///
 /// # Errors
 ///
-/// Those of [`dump`].
+/// [`NetlinkError`], where rtnetlink cannot be read.
 pub fn local_addresses() -> Result<LocalAddresses, NetlinkError> {
     Ok(LocalAddresses(addresses()?.into_iter().map(|address| address.ip).collect()))
 }

@@ -9,13 +9,15 @@ use aya::{
     },
     programs::{ProgramError, SchedClassifier},
 };
+use aya_log::EbpfLogger;
 use mirror_common::maps::{KernelConfig, MAX_RINGS, map, program};
 
 use crate::io::capture::{
-    attach::{self, AttachError, AttachMode, Attachment, Interface, Presence},
+    attach::{self, AttachError, AttachMode, Attachment, Interface},
     counters::KernelCounters,
     links::Link,
     own::OwnSockets,
+    presence::Presence,
     ring::RingReader,
     rules::{CONFIG_WORDS, KernelRules, PortSet, RulesError, config_words, trie_key},
     sys::page_bytes,
@@ -41,6 +43,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     config_map: Array<MapData, [u32; CONFIG_WORDS]>,
     config: KernelConfig,
+    flush_log: Option<Box<dyn FnMut() + Send>>,
 }
 
 /// Why the kernel side could not be loaded.
@@ -134,7 +137,8 @@ impl Capture {
         let sockets: HashMap<_, _, _> = take(&mut ebpf, map::OWN_SOCKETS)?;
         let own_sockets = OwnSockets::new(sockets, take(&mut ebpf, map::OWN_PORTS)?);
         let counters = KernelCounters::new(take::<PerCpuArray<_, _>>(&mut ebpf, map::COUNTERS)?);
-        let kernel = Kernel { attachments: Vec::new(), presence: None, ebpf, config_map, config };
+        let flush_log = flush_log(&mut ebpf);
+        let kernel = Kernel { attachments: Vec::new(), presence: None, ebpf, config_map, config, flush_log };
         Ok(Self { kernel, own_sockets, counters, rings })
     }
 }
@@ -188,6 +192,13 @@ impl Kernel {
         Ok(())
     }
 
+    /// Hands on what the programs logged since the last call. They log only where they were built to.
+    pub fn flush_log(&mut self) {
+        if let Some(flush_log) = &mut self.flush_log {
+            flush_log();
+        }
+    }
+
     /// Whether the kernel program is paused.
     #[must_use]
     pub const fn is_paused(&self) -> bool {
@@ -217,6 +228,12 @@ fn fill_addresses(mut map: LpmTrie<MapData, [u8; 16], u8>, rules: &KernelRules) 
         map.insert(&Key::new(prefix_len, octets), 1, 0).map_err(fill(map::ADDRESSES))?;
     }
     Ok(())
+}
+
+/// What hands on the programs' log; `None` where they were built without one.
+fn flush_log(ebpf: &mut Ebpf) -> Option<Box<dyn FnMut() + Send>> {
+    let mut logger = EbpfLogger::init(ebpf).ok()?;
+    Some(Box::new(move || logger.flush()))
 }
 
 /// Takes a map out of the object, as the type that it must have.

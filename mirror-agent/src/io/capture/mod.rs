@@ -9,6 +9,7 @@ mod loader;
 mod lock;
 mod netlink;
 mod own;
+mod presence;
 mod ring;
 pub mod role;
 mod rules;

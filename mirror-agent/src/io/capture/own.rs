@@ -91,10 +91,9 @@ impl OwnSockets {
             }
             _ => self.ends.remove(&local.port()).is_some(),
         };
-        if is_last {
-            self.set_port(local.port(), false)?;
-        }
-        self.sockets.remove(&key).map_err(OwnSocketsError::Sockets)
+        let removed = self.sockets.remove(&key).map_err(OwnSocketsError::Sockets);
+        let cleared = if is_last { self.set_port(local.port(), false) } else { Ok(()) };
+        removed.and(cleared)
     }
 
     /// How many local ends are entered.

@@ -156,8 +156,12 @@ impl Connection {
         let mut task = Task { connection: self, pool, reader, response: Response::new() };
         let mut alarm = pin!(sleep_until(Instant::now()));
         let unwritten = poll_fn(|cx| task.poll(cx, alarm.as_mut())).await;
+        drop(task);
         pool.forget(self);
-        self.lock().writer = None;
+        // The reader has gone, so that this closes the socket; shutting it down first would be one more call.
+        if let Some(writer) = self.lock().writer.take() {
+            writer.forget();
+        }
         unwritten
     }
 

@@ -14,7 +14,7 @@ mod copy;
 mod health;
 mod pool;
 mod queue;
-pub mod refusal;
+mod refusal;
 mod response;
 mod socket;
 mod target;

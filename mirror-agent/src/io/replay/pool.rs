@@ -74,6 +74,13 @@ struct Inner {
     is_stopped: bool,
 }
 
+impl Inner {
+    /// What jobs have waited for that are too old.
+    const fn waiting_for(&self) -> DropReason {
+        if self.established == 0 { DropReason::Connect } else { DropReason::InFlight }
+    }
+}
+
 /// What is left after [`Pool::pump`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Left {
@@ -129,7 +136,7 @@ impl Pool {
             let now = clock::now();
             let mut inner = self.lock();
             let Some(way) = self.find_way(&mut inner, now) else { return Left::Waiting };
-            let Some(held) = self.pop_fresh(now) else {
+            let Some(held) = self.pop_fresh(now, inner.waiting_for()) else {
                 match way {
                     Way::Reuse(connection) => self.keep(&mut inner, connection),
                     Way::Open => inner.health.abandoned(),
@@ -159,8 +166,9 @@ impl Pool {
         let now = clock::now();
         let max_age = self.config.queue_age;
         let cutoff = Timestamp::ZERO.after(now.since(Timestamp::ZERO).saturating_sub(max_age));
+        let reason = self.lock().waiting_for();
         while let Some(held) = self.queue.pop_older(cutoff) {
-            held.ticket.dropped(DropReason::InFlight);
+            held.ticket.dropped(reason);
         }
     }
 
@@ -245,13 +253,13 @@ impl Pool {
     }
 
     /// The oldest job that has not waited for too long; those that have are dropped.
-    fn pop_fresh(&self, now: Timestamp) -> Option<Held> {
+    fn pop_fresh(&self, now: Timestamp, reason: DropReason) -> Option<Held> {
         loop {
             let held = self.queue.pop()?;
             if now.since(held.queued_at) <= self.config.queue_age {
                 return Some(held);
             }
-            held.ticket.dropped(DropReason::InFlight);
+            held.ticket.dropped(reason);
         }
     }
 
@@ -268,7 +276,7 @@ impl Pool {
                 error!(%error, "A replay connection failed.");
             }
         }
-        inner.tasks.spawn(serve(Arc::clone(self), held));
+        inner.tasks.spawn(serve(Slot(Arc::clone(self)), held));
     }
 
     /// Opens a connection, trying a few of the target's addresses.
@@ -300,8 +308,8 @@ impl Pool {
 }
 
 /// The life of one connection: opened for a job, which is written at most once, then used for others.
-async fn serve(pool: Arc<Pool>, held: Held) {
-    let slot = Slot(&pool);
+async fn serve(slot: Slot, held: Held) {
+    let pool = Arc::clone(&slot.0);
     carry(&pool, held).await;
     drop(slot);
     // There is room for another connection, and perhaps the news that the target is dead.
@@ -319,22 +327,22 @@ async fn carry(pool: &Arc<Pool>, mut held: Held) {
         let _established = Established::new(pool);
         let (reader, writer) = stream.into_split();
         let connection = Arc::new(Connection::new(addr, writer, &pool.ledger));
-        let mut buffer = mem::take(&mut pool.lock().write_buffer);
-        let sent = connection.send(held, pool, clock::now(), &mut buffer);
-        pool.lock().write_buffer = buffer;
-        if sent.is_ok() {
-            pool.pump(PUMP_JOBS);
+        if let Err(unsent) = connection.send(held, pool, clock::now(), &mut pool.lock().write_buffer) {
+            held = *unsent;
+            continue;
         }
+        // Others may have waited for the proof that the target is there.
+        pool.pump(PUMP_JOBS);
         let Some(unwritten) = connection.drive(reader, pool).await else { return };
         held = unwritten;
     }
     held.ticket.dropped(DropReason::Write);
 }
 
-/// A place among the connections.
-struct Slot<'a>(&'a Arc<Pool>);
+/// A place among the connections. It is taken before the task runs, which may be stopped before it starts.
+struct Slot(Arc<Pool>);
 
-impl Drop for Slot<'_> {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut inner = self.0.lock();
         inner.open -= 1;

@@ -36,21 +36,14 @@ pub enum Refusal {
         /// The target's address.
         target: SocketAddr,
     },
-    /// Its address is in a network that capture was narrowed to, so its requests count as live ones.
-    #[error("shadow {target} is a captured live endpoint: {} is in the captured network {network} and port {} is captured", target.ip(), target.port())]
-    Network {
-        /// The target's address.
-        target: SocketAddr,
-        /// The network.
-        network: IpNet,
-    },
 }
 
 impl Captured {
     /// Why `target` must not receive copies; `None` where it may.
     ///
     /// Where capture is narrowed to networks, another address of this host may be a shadow. A loopback address may
-    /// not: the live service usually listens on all addresses, that one included.
+    /// not: the live service usually listens on all addresses, that one included. Another host may be, whatever its
+    /// address: what is sent there does not arrive here.
     #[must_use]
     pub fn refuse(&self, target: SocketAddr) -> Option<Refusal> {
         if !self.ports.contains(&target.port()) {
@@ -63,16 +56,10 @@ impl Captured {
         if ip.is_loopback() {
             return Some(Refusal::Loopback { target });
         }
-        let contains = |network: &&IpNet| network.contains(&ip) || network.contains(&mapped(ip));
-        match self.networks.iter().find(contains) {
-            // A network of all addresses narrows nothing, so it does not name the target either.
-            Some(network) if network.prefix_len() > 0 => Some(Refusal::Network { target, network: *network }),
-            None if !self.networks.is_empty() => None,
-            _ => {
-                let is_local = self.local.iter().any(|local| local.to_canonical() == ip);
-                is_local.then_some(Refusal::Local { target })
-            }
-        }
+        let is_local = self.local.iter().any(|local| local.to_canonical() == ip);
+        let contains = |network: &IpNet| network.contains(&ip) || network.contains(&mapped(ip));
+        let is_captured = self.networks.is_empty() || self.networks.iter().any(contains);
+        (is_local && is_captured).then_some(Refusal::Local { target })
     }
 }
 
@@ -130,12 +117,12 @@ mod tests {
     fn networks_narrow_what_is_captured() {
         let narrow = captured(&["10.0.0.7/32", "10.1.0.0/16"]);
         let refuse = |target: &str| narrow.refuse(target.parse().unwrap());
-        assert!(matches!(refuse("10.0.0.7:80"), Some(Refusal::Network { .. })));
-        assert!(matches!(refuse("[::ffff:10.1.2.3]:80"), Some(Refusal::Network { .. })));
+        assert!(matches!(refuse("10.0.0.7:80"), Some(Refusal::Local { .. })));
+        assert!(matches!(refuse("[::ffff:10.0.0.7]:80"), Some(Refusal::Local { .. })));
         assert!(matches!(refuse("127.0.0.1:80"), Some(Refusal::Loopback { .. })));
         assert_eq!(refuse("10.0.0.8:80"), None, "another address of this host, not captured");
-        assert_eq!(refuse("10.2.0.1:80"), None);
-        let mapped = captured(&["::ffff:10.1.0.0/112"]);
-        assert!(matches!(mapped.refuse("10.1.0.1:80".parse().unwrap()), Some(Refusal::Network { .. })));
+        assert_eq!(refuse("10.1.2.3:80"), None, "another host, whose requests do not arrive here");
+        let mapped = captured(&["::ffff:10.0.0.0/112"]);
+        assert!(matches!(mapped.refuse("10.0.0.7:80".parse().unwrap()), Some(Refusal::Local { .. })));
     }
 }

@@ -64,3 +64,29 @@ impl Drop for Registration {
         self.registry.closed(self.local);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::{super::tests::Sockets, *};
+
+    #[tokio::test]
+    async fn connections_of_both_families_are_marked_registered_and_without_delay() {
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(host).await.unwrap();
+            let sockets = Arc::<Sockets>::default();
+            let connector = Connector::new(Arc::<Sockets>::clone(&sockets), 0x4d52);
+            let (stream, registration) = connector.open(listener.local_addr().unwrap()).await.unwrap();
+            assert!(stream.nodelay().unwrap());
+            assert!(sockets.contains(stream.local_addr().unwrap()));
+            if connector.has_warned.load(Ordering::Relaxed) {
+                println!("mark not checked: CAP_NET_ADMIN is missing");
+            } else {
+                assert_eq!(SockRef::from(&stream).mark().unwrap(), 0x4d52);
+            }
+            drop((stream, registration));
+            assert_eq!(sockets.open(), 0);
+        }
+    }
+}

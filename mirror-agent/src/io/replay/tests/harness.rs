@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
@@ -80,10 +80,12 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts a replay to `addr` with short timeouts, and with what `adjust` changes.
+    /// Starts a replay to `addr` with patient limits, and with what `adjust` changes.
     pub(super) async fn start(addr: SocketAddr, adjust: impl FnOnce(&mut ReplayConfig)) -> Self {
         let mut config = ReplayConfig::new(format!("http://{addr}").parse().unwrap(), 1);
-        config.response_timeout = Duration::from_secs(5);
+        // On a busy machine everything takes long; tests about these limits set them.
+        config.queue_age = Duration::from_secs(60);
+        config.drain_timeout = Duration::from_secs(8);
         adjust(&mut config);
         let books = Books::default();
         let queue = Arc::new(Queue::default());
@@ -137,16 +139,18 @@ impl Running {
 
 /// The local ends that the replay has registered.
 #[derive(Default)]
-pub(super) struct Sockets {
+pub(in super::super) struct Sockets {
     open: Mutex<BTreeSet<SocketAddr>>,
+    /// The first connection is announced and nothing is sent on it until there is something to receive.
+    pub(super) stall: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
 }
 
 impl Sockets {
-    pub(super) fn open(&self) -> usize {
+    pub(in super::super) fn open(&self) -> usize {
         self.open.lock().unwrap().len()
     }
 
-    pub(super) fn contains(&self, addr: SocketAddr) -> bool {
+    pub(in super::super) fn contains(&self, addr: SocketAddr) -> bool {
         self.open.lock().unwrap().contains(&addr)
     }
 }
@@ -154,6 +158,10 @@ impl Sockets {
 impl OwnSocketRegistry for Sockets {
     fn opened(&self, local: SocketAddr) {
         assert!(self.open.lock().unwrap().insert(local), "{local} was registered twice");
+        if let Some((opened, go)) = self.stall.lock().unwrap().take() {
+            opened.send(()).unwrap();
+            go.recv().unwrap();
+        }
     }
 
     fn closed(&self, local: SocketAddr) {

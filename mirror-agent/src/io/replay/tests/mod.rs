@@ -6,4 +6,4 @@ mod limits;
 mod server;
 mod transfer;
 
-pub(super) use harness::{Books, request};
+pub(super) use harness::{Books, Sockets, request};

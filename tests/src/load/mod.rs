@@ -3,6 +3,8 @@
 //! Open loop: request k is due at start + k / rate whatever became of the earlier ones, and its latency counts from
 //! then, so a stalled server cannot hide behind a generator that waits for it. One thread, one epoll.
 
+mod connection;
+
 use std::{
     collections::VecDeque,
     io::{self, Read, Write},
@@ -19,12 +21,8 @@ use anyhow::{Result, anyhow};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use socket2::{Domain, Socket, Type};
 
-use crate::{
-    histogram::Histogram,
-    http::{self, BodyScan},
-    netns::Host,
-    sys,
-};
+use self::connection::{Answer, Connection, Done, State};
+use crate::{histogram::Histogram, netns::Host, sys};
 
 /// Where requests come from.
 pub trait Source: Send {
@@ -210,35 +208,6 @@ struct Generator<'a> {
     finished: u64,
 }
 
-/// One connection and the requests on it.
-struct Connection {
-    stream: Option<TcpStream>,
-    state: State,
-    interest: EpollFlags,
-    output: Vec<u8>,
-    written: usize,
-    /// Requests without an answer: due time, and whether it was a HEAD.
-    open: VecDeque<(Instant, bool)>,
-    answer: Answer,
-    /// Bytes of an answer's head that came in pieces.
-    partial: Vec<u8>,
-    /// The answer being read asks for the connection's end.
-    closing: bool,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum State {
-    Closed,
-    Connecting,
-    Open,
-}
-
-/// How far an answer has been read.
-enum Answer {
-    Head,
-    Body(BodyScan),
-}
-
 impl<'a> Generator<'a> {
     fn new(plan: &'a Plan, source: &'a mut dyn Source, progress: &'a Progress) -> Result<Self> {
         let connections = (0..plan.connections.max(1)).map(|_| Connection::new()).collect::<Vec<_>>();
@@ -286,6 +255,8 @@ impl<'a> Generator<'a> {
         };
         self.start = Instant::now() + Duration::from_millis(1);
         let end = self.start + self.plan.duration;
+        // What was due in time is sent even if it is late: an open loop does not let requests off.
+        let last_start = if period > 0.0 { end + GRACE / 2 } else { end };
         let mut sent_batches = 0;
         let mut events = vec![EpollEvent::empty(); 256];
         loop {
@@ -294,7 +265,7 @@ impl<'a> Generator<'a> {
             let mut next_due = due(sent_batches);
             let mut burst = 0;
             // Answers are read between bursts, so that a generator that is behind does not starve them.
-            while now < end && sent_batches < batches && next_due <= now && burst < 64 {
+            while now < last_start && sent_batches < batches && next_due <= now && burst < 64 {
                 let Some(slot) = self.idle.pop_front() else { break };
                 let since = if period > 0.0 { next_due } else { now };
                 self.begin(slot, since, batch);
@@ -302,7 +273,7 @@ impl<'a> Generator<'a> {
                 burst += 1;
                 next_due = self.start + Duration::from_secs_f64(period * sent_batches as f64);
             }
-            let over = now >= end || sent_batches >= batches;
+            let over = now >= last_start || sent_batches >= batches;
             if over && (self.finished >= self.issued || now >= end + GRACE) {
                 break;
             }
@@ -508,12 +479,6 @@ impl<'a> Generator<'a> {
     }
 }
 
-/// A complete answer.
-struct Done {
-    due: Instant,
-    ok: bool,
-}
-
 fn note_answer(progress: &Progress, count_from: Instant, done: &Done) {
     progress.answered.fetch_add(1, Ordering::Relaxed);
     if !done.ok {
@@ -521,80 +486,5 @@ fn note_answer(progress: &Progress, count_from: Instant, done: &Done) {
     }
     if done.due >= count_from {
         progress.latency.observe(done.due.elapsed());
-    }
-}
-
-impl Connection {
-    fn new() -> Self {
-        Self {
-            stream: None,
-            state: State::Closed,
-            interest: EpollFlags::empty(),
-            output: Vec::new(),
-            written: 0,
-            open: VecDeque::new(),
-            answer: Answer::Head,
-            partial: Vec::new(),
-            closing: false,
-        }
-    }
-
-    fn close(&mut self) {
-        *self = Self {
-            output: std::mem::take(&mut self.output),
-            open: std::mem::take(&mut self.open),
-            ..Self::new()
-        };
-        self.output.clear();
-    }
-
-    /// Takes bytes of the answer to the oldest request; what it returned ends where `rest` then starts.
-    fn take_answer(&mut self, rest: &mut &[u8]) -> Option<Done> {
-        let &(due, head_only) = self.open.front()?;
-        if let Answer::Head = self.answer {
-            let head = if self.partial.is_empty()
-                && let Some(length) = http::head_len(rest)
-            {
-                let (head, after) = rest.split_at(length);
-                *rest = after;
-                head.to_owned()
-            } else {
-                let before = self.partial.len();
-                self.partial.extend_from_slice(rest);
-                let Some(length) = http::head_len(&self.partial) else {
-                    *rest = &[];
-                    return None;
-                };
-                *rest = &rest[length - before..];
-                self.partial.truncate(length);
-                std::mem::take(&mut self.partial)
-            };
-            let code = http::second_word(&head);
-            if code == b"100" {
-                return self.take_answer(rest);
-            }
-            let ok = matches!(code, b"200" | b"101" | b"204");
-            self.closing |= http::header_has(&head, "connection", "close");
-            let scan = BodyScan::new(http::response_framing(&head, head_only));
-            if scan.is_done() {
-                self.open.pop_front();
-                return Some(Done { due, ok });
-            }
-            self.answer = Answer::Body(scan);
-            if !ok {
-                self.closing = true;
-            }
-        }
-        if let Answer::Body(scan) = &mut self.answer {
-            let used = scan.advance(rest);
-            *rest = &rest[used..];
-            if !scan.is_done() {
-                return None;
-            }
-            self.answer = Answer::Head;
-            self.open.pop_front();
-            return Some(Done { due, ok: true });
-        }
-        None
     }
 }
