@@ -18,6 +18,7 @@ use clap::{Parser, ValueEnum};
 use mirror_tests::{agent, netns::obstacle, nginx::Nginx, sys::catch_interrupts};
 
 use crate::{
+    probe::Processors,
     report::{Mark, Report, Table},
     trial::Stage,
     workloads::Effort,
@@ -88,12 +89,11 @@ fn run(options: &Options) -> Result<()> {
     catch_interrupts()?;
     let mut report = Report { machine: trial::machine(), ..Report::default() };
     println!("{}", report.machine);
-    let before = trial::foreign_load();
-    println!("Others keep the processors {before:.0} % busy.");
+    let before = Processors::read()?;
     let measured = measure(options, &mut report);
     let others = format!(
-        "Others kept the processors {before:.0} % busy before, {:.0} % after.",
-        trial::foreign_load()
+        "Others kept the processors {:.0} % busy meanwhile; the busier, the less the figures say.",
+        Processors::read()?.foreign_since(before)
     );
     println!("\n{others}");
     report.machine = format!("{}. {others}", report.machine);

@@ -95,6 +95,63 @@ impl ProgramCost {
     }
 }
 
+/// The time of all processors so far, in ticks of the kernel's accounting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Processors {
+    all: u64,
+    busy: u64,
+    /// What this process and those below it have used.
+    own: u64,
+}
+
+impl Processors {
+    pub(crate) fn read() -> Result<Self> {
+        let text = fs::read_to_string("/proc/stat")?;
+        let line = text.lines().next().context("/proc/stat is empty")?;
+        // Guests are in user time already: the first eight fields are all there is.
+        let fields =
+            line.split_ascii_whitespace().skip(1).take(8).map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+        let all = fields.iter().sum::<u64>();
+        let idle = fields.iter().skip(3).take(2).sum::<u64>();
+
+        let processes = fs::read_dir("/proc")?.flatten().filter_map(|entry| {
+            let pid = entry.file_name().to_string_lossy().parse::<u32>().ok()?;
+            let text = fs::read_to_string(entry.path().join("stat")).ok()?;
+            // The name in brackets may hold anything. Behind it: state, parent, and from the twelfth field on user and
+            // system time, own and of children that were waited for.
+            let fields = text.rsplit(')').next()?.split_ascii_whitespace().collect::<Vec<_>>();
+            let parent = fields.get(1)?.parse::<u32>().ok()?;
+            let ticks = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+            Some((pid, (parent, ticks)))
+        });
+        let processes = processes.collect::<BTreeMap<_, _>>();
+        let own_id = std::process::id();
+        let is_own = |pid: u32| {
+            let mut pid = pid;
+            // A chain of parents is short; the limit ends one that changes while it is followed.
+            for _ in 0..16 {
+                if pid == own_id {
+                    return true;
+                }
+                match processes.get(&pid) {
+                    Some((parent, _)) => pid = *parent,
+                    None => return false,
+                }
+            }
+            false
+        };
+        let own = processes.iter().filter(|(pid, _)| is_own(**pid)).map(|(_, (_, ticks))| ticks).sum();
+        Ok(Self { all, busy: all.saturating_sub(idle), own })
+    }
+
+    /// The share of the processors that others have used since `earlier`, in percent.
+    pub(crate) fn foreign_since(self, earlier: Self) -> f64 {
+        let since = |figure: fn(&Self) -> u64| figure(&self).saturating_sub(figure(&earlier));
+        let foreign = since(|one| one.busy).saturating_sub(since(|one| one.own));
+        100.0 * foreign as f64 / since(|one| one.all).max(1) as f64
+    }
+}
+
 /// Allows all threads of a process, and those that they start, one processor.
 pub(crate) fn pin(pid: u32, processor: usize) -> Result<()> {
     let mut set = CpuSet::new();

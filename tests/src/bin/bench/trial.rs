@@ -19,7 +19,7 @@ use mirror_tests::{
 };
 
 use crate::{
-    probe::{CallCount, MemoryWatch, ProgramCost, Usage, pin, quantile},
+    probe::{CallCount, MemoryWatch, Processors, ProgramCost, Usage, pin, quantile},
     sys::enable_program_stats,
 };
 
@@ -86,6 +86,8 @@ pub(crate) struct Trial {
     pub(crate) rate: f64,
     /// Latencies at live in microseconds: median, 99 %, 99.9 %.
     pub(crate) latency: [f64; 3],
+    /// How busy strangers kept the processors meanwhile, in percent.
+    pub(crate) foreign: f64,
     /// What the load generator says of it.
     pub(crate) report: Report,
     /// Of the bare sender.
@@ -183,11 +185,13 @@ impl Stage {
         if sys::interrupted() {
             bail!("interrupted");
         }
-        match beside {
-            Beside::Nothing => Ok(Trial::of(self.load(work, duration)?)),
-            Beside::BareSender(rate) => self.run_beside_bare_sender(work, rate, duration),
-            Beside::Mirror(watch) => self.run_beside_mirror(work, watch, duration),
-        }
+        let before = Processors::read()?;
+        let trial = match beside {
+            Beside::Nothing => Trial::of(self.load(work, duration)?),
+            Beside::BareSender(rate) => self.run_beside_bare_sender(work, rate, duration)?,
+            Beside::Mirror(watch) => self.run_beside_mirror(work, watch, duration)?,
+        };
+        Ok(Trial { foreign: Processors::read()?.foreign_since(before), ..trial })
     }
 
     fn plan(work: &Work, duration: Duration) -> Plan {
@@ -270,7 +274,7 @@ fn settle(agent: &Agent, at_live: u64) -> Result<Ledger> {
 impl Trial {
     fn of((report, latency): (Report, [f64; 3])) -> Self {
         let rate = report.answered as f64 / report.elapsed.as_secs_f64();
-        Self { rate, latency, report, bare: None, mirror: None }
+        Self { rate, latency, foreign: 0.0, report, bare: None, mirror: None }
     }
 
     /// Requests that live did not answer as it should have.
@@ -293,20 +297,4 @@ pub(crate) fn machine() -> String {
         read("/proc/sys/net/ipv4/tcp_congestion_control"),
         if filtered { "on" } else { "off" }
     )
-}
-
-/// How busy the processors are while this process does nothing, in percent.
-pub(crate) fn foreign_load() -> f64 {
-    let ticks = || -> Option<(f64, f64)> {
-        let text = fs::read_to_string("/proc/stat").ok()?;
-        let fields = text.lines().next()?.split_ascii_whitespace().skip(1).map(str::parse::<f64>);
-        // Guests are part of user time already: the first eight fields are all there is.
-        let fields = fields.take(8).collect::<Result<Vec<_>, _>>().ok()?;
-        Some((fields.iter().sum(), fields.get(3)? + fields.get(4)?))
-    };
-    let before = ticks();
-    thread::sleep(Duration::from_millis(500));
-    before.zip(ticks()).map_or(f64::NAN, |((all, idle), (all_after, idle_after))| {
-        100.0 * (1.0 - (idle_after - idle) / (all_after - all).max(1.0))
-    })
 }

@@ -87,6 +87,7 @@ pub(crate) fn one_core(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec
     table.note(
         "All threads of the agent are pinned to processor 0; everything else runs where the kernel puts it.",
     );
+    table.note(others(bare.iter().chain(&mirror)));
     let seen = || mirror.iter().filter_map(|trial| trial.mirror.as_ref());
     let worst = seen().map(Mirrored::share_mirrored).fold(100.0, f64::min);
     let exact = seen().filter(|one| one.verdict() == "exact").count();
@@ -194,7 +195,16 @@ fn tables(names: [&'static str; 2], title: &str, all: &[Runs]) -> Vec<Table> {
         "Kernel program (all hooks, the agent's own packets too; the share at egress is in the CPU of who sends) and system \
          calls: from one more run with statistics on, which they slow down. Lag: linear within the histogram's buckets.",
     );
+    let trials = all.iter().flat_map(|runs| [&runs.nothing, &runs.bare, &runs.mirror]).flatten();
+    live.note(others(trials));
     vec![live, mirror]
+}
+
+/// How much these runs were disturbed.
+fn others<'a>(trials: impl IntoIterator<Item = &'a Trial>) -> String {
+    let foreign = Figure::of(trials.into_iter().map(|trial| trial.foreign.round()));
+    let foreign = foreign.map_or_else(|| "?".to_owned(), |foreign| foreign.to_string());
+    format!("Others kept the processors {foreign} % busy during these runs, kernel threads included.")
 }
 
 const MIRROR_COLUMNS: [&str; 14] = [
@@ -266,6 +276,7 @@ pub(crate) fn onset(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Ma
             "agent's core %",
             "lag p99 ms",
             "PSS MiB",
+            "others %",
             "books",
         ],
     );
@@ -284,6 +295,7 @@ pub(crate) fn onset(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Ma
             busy.into(),
             mirror.lag[1].map(|lag| lag * 1e3).into(),
             (mirror.memory as f64 / MIB).into(),
+            trial.foreign.round().into(),
             mirror.verdict().into(),
         ]);
         if mirror.share_mirrored() < 99.9 {
