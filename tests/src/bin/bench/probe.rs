@@ -253,3 +253,25 @@ pub(crate) fn quantile(metrics: &str, name: &str, share: f64) -> Option<f64> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_linear_within_their_bucket() {
+        let metrics =
+            "lag_bucket{le=\"0.001\"} 50\nlag_bucket{le=\"0.003\"} 100\nlag_bucket{le=\"+Inf\"} 100\n";
+        assert_eq!(quantile(metrics, "lag", 0.5), Some(0.001));
+        assert_eq!(quantile(metrics, "lag", 0.75), Some(0.002));
+        assert_eq!(quantile("lag_bucket{le=\"+Inf\"} 0\n", "lag", 0.5), None);
+        assert_eq!(quantile(metrics, "other", 0.5), None);
+    }
+
+    #[test]
+    fn own_work_is_not_foreign() {
+        let before = Processors { all: 1_000, busy: 500, own: 100 };
+        let after = Processors { all: 2_000, busy: 900, own: 300 };
+        assert_eq!(after.foreign_since(before), 20.0);
+    }
+}

@@ -243,3 +243,27 @@ impl Report {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn median_of_an_even_number_of_rounds_lies_between_the_middle_two() {
+        let figure = Figure::of([4.0, f64::NAN, 1.0, 2.0, 100.0]).unwrap();
+        assert_eq!((figure.median, figure.least, figure.most), (3.0, 1.0, 100.0));
+        assert!(Figure::of([]).is_none());
+    }
+
+    #[test]
+    fn tables_say_the_same_in_every_form() {
+        let mut table = Table::new("name", "Title", &["what", "ms"]);
+        table.rows.push(vec!["a|b".into(), Figure::of([1.0, 2.5]).into()]);
+        table.rows.push(vec!["none".into(), Cell::None]);
+        let text = table.text();
+        assert!(text.contains("  a|b   1.75 (1–2.50)\n  none  –\n"), "{text}");
+        assert!(table.markdown().contains("| a\\|b | 1.75 (1–2.50) |\n| none | – |\n"));
+        assert_eq!(table.json()["rows"][0]["ms"]["median"], 1.75);
+        assert!(table.json()["rows"][1]["ms"].is_null());
+    }
+}
