@@ -1,0 +1,200 @@
+//! Enters: segments made by hand. Leaves: what each stage of the pipeline costs, in time and allocations.
+
+use std::{
+    hint::black_box,
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use mirror_agent::pipeline::{
+    Endpoint, FlowKey, Limits, Pipeline, Policy, Segment, SeqNumber, Side, Span, TcpFlags, Timestamp,
+    exchange::Purpose,
+    flow::{CloseCause, FlowHandler, FlowInfo, FlowTable, Interest},
+    http::{Event, RequestDecoder, RequestHead},
+    policy::{Methods, Share},
+};
+use mirror_tests::{sys::interrupted, traffic::Same};
+
+use crate::{
+    report::{Figure, Table},
+    sys::allocations,
+};
+
+/// Flows that take turns.
+const FLOWS: u16 = 64;
+/// Requests between two readings of the clock.
+const BATCH: u64 = 10_000;
+/// Between two requests, in nanoseconds: 20,000 a second.
+const INTERVAL_NANOS: u64 = 50_000;
+/// Length of the answer that is not copied, in bytes.
+const ANSWER_BYTES: u32 = 1_200;
+
+/// Measures each stage for about so long.
+pub(crate) fn measure(duration: Duration) -> Result<Table> {
+    let mut table = Table::new(
+        "micro",
+        "Stages of the pipeline, in this process: for one small GET and its answer's record",
+        &["stage", "ns", "allocations"],
+    );
+    let raw = Same::get().0;
+    let mut add = |name: &str, batch: &mut dyn FnMut()| -> Result<()> {
+        let (nanos, allocated) = repeat(duration, batch)?;
+        table.rows.push(vec![name.into(), nanos.into(), allocated.into()]);
+        Ok(())
+    };
+
+    add("head parse", &mut || {
+        for _ in 0..BATCH {
+            black_box(RequestHead::parse(black_box(&raw))).ok();
+        }
+    })?;
+
+    let mut decoder = RequestDecoder::new(&Limits::default());
+    add("decode: head and end", &mut || {
+        for _ in 0..BATCH {
+            let mut input = black_box(&raw[..]);
+            while !matches!(black_box(decoder.poll(&mut input)), Event::NeedMore) {}
+        }
+    })?;
+
+    let mut traffic = Traffic::new(&raw);
+    let mut flows = FlowTable::new(&Limits::default(), 1);
+    traffic.open(&mut |segment| flows.handle_segment(segment, &mut SpanCounter::default()));
+    let mut spans = SpanCounter::default();
+    add("segment → span, both sides", &mut || {
+        for _ in 0..BATCH {
+            traffic.exchange(&mut |segment| flows.handle_segment(segment, &mut spans));
+        }
+    })?;
+    if spans.bytes == 0 {
+        bail!("no span was handed on");
+    }
+
+    let policy = Policy { methods: Methods::default(), sample: Share::ALL, seed: 1 };
+    let mut pipeline = Pipeline::new(Purpose::Replay(policy), Limits::default(), 1);
+    let mut traffic = Traffic::new(&raw);
+    traffic.open(&mut |segment| pipeline.handle_segment(segment));
+    let (mut sent, mut taken) = (0, 0);
+    add("the whole pipeline", &mut || {
+        for _ in 0..BATCH {
+            traffic.exchange(&mut |segment| pipeline.handle_segment(segment));
+            sent += 1;
+            while let Some(request) = pipeline.poll_request() {
+                taken += 1;
+                drop(black_box(request));
+            }
+        }
+        black_box(pipeline.take_stats());
+    })?;
+    if taken != sent {
+        bail!("of {sent} requests {taken} came out of the pipeline");
+    }
+    table.note(format!(
+        "Median of batches of {BATCH} (least–most); {FLOWS} keep-alive flows in turn, {} bytes a request. All {sent} requests of \
+         the last row came out whole.",
+        raw.len()
+    ));
+    Ok(table)
+}
+
+/// Nanoseconds and allocations of one item of a batch.
+fn repeat(duration: Duration, batch: &mut dyn FnMut()) -> Result<(Option<Figure>, Option<Figure>)> {
+    batch();
+    let (mut nanos, mut allocated) = (Vec::new(), Vec::new());
+    let start = Instant::now();
+    while start.elapsed() < duration {
+        if interrupted() {
+            bail!("interrupted");
+        }
+        let (before, began) = (allocations(), Instant::now());
+        batch();
+        nanos.push(began.elapsed().as_nanos() as f64 / BATCH as f64);
+        allocated.push((allocations() - before) as f64 / BATCH as f64);
+    }
+    Ok((Figure::of(nanos), Figure::of(allocated)))
+}
+
+/// What the kernel program would record of clients that take turns.
+struct Traffic<'a> {
+    raw: &'a [u8],
+    /// Sequence numbers of client and server by flow.
+    positions: Vec<(u32, u32)>,
+    next: u16,
+    now: u64,
+}
+
+impl<'a> Traffic<'a> {
+    fn new(raw: &'a [u8]) -> Self {
+        Self { raw, positions: vec![(1, 1); usize::from(FLOWS)], next: 0, now: 1 }
+    }
+
+    /// The SYNs of both sides of every flow.
+    fn open(&self, take: &mut dyn FnMut(&Segment<'_>)) {
+        for flow in 0..FLOWS {
+            for side in Side::ALL {
+                let flags =
+                    if side == Side::Client { TcpFlags::SYN.0 } else { TcpFlags::SYN.0 | TcpFlags::ACK.0 };
+                take(&Segment {
+                    seq: SeqNumber(0),
+                    flags: TcpFlags(flags),
+                    ..self.segment(flow, side, &[], 0)
+                });
+            }
+        }
+    }
+
+    /// A request and the record of its answer on the next flow.
+    fn exchange(&mut self, take: &mut dyn FnMut(&Segment<'_>)) {
+        let flow = self.next;
+        self.next = (self.next + 1) % FLOWS;
+        self.now += INTERVAL_NANOS;
+        let request_bytes = u32::try_from(self.raw.len()).unwrap_or(0);
+        take(&self.segment(flow, Side::Client, self.raw, request_bytes));
+        if let Some((client, _)) = self.positions.get_mut(usize::from(flow)) {
+            *client = client.wrapping_add(request_bytes);
+        }
+        take(&self.segment(flow, Side::Server, b"HTTP/1.1 200", ANSWER_BYTES));
+        if let Some((_, server)) = self.positions.get_mut(usize::from(flow)) {
+            *server = server.wrapping_add(ANSWER_BYTES);
+        }
+    }
+
+    fn segment<'s>(&self, flow: u16, side: Side, payload: &'s [u8], payload_len: u32) -> Segment<'s> {
+        let end =
+            |host: u8, port: u16| Endpoint::from(SocketAddr::from((Ipv4Addr::new(192, 0, 2, host), port)));
+        let (client, server) = self.positions.get(usize::from(flow)).copied().unwrap_or_default();
+        let (seq, ack) = if side == Side::Client { (client, server) } else { (server, client) };
+        Segment {
+            flow: FlowKey { client: end(1, 40_000 + flow), server: end(2, 8_080), vlan: 0, vni: 0 },
+            side,
+            at: Timestamp::from_nanos(self.now),
+            seq: SeqNumber(seq),
+            ack: SeqNumber(ack),
+            flags: TcpFlags::ACK,
+            payload,
+            payload_len,
+        }
+    }
+}
+
+/// The least that a stage behind the flow table can do.
+#[derive(Default)]
+struct SpanCounter {
+    bytes: u64,
+}
+
+impl FlowHandler for SpanCounter {
+    type State = ();
+
+    fn open(&mut self, _flow: &FlowInfo) {}
+
+    fn span(&mut self, _flow: &FlowInfo, _state: &mut (), _side: Side, span: Span<'_>) -> Interest {
+        if let Span::Data { bytes, .. } = span {
+            self.bytes += bytes.len() as u64;
+        }
+        Interest::Continue
+    }
+
+    fn close(&mut self, _flow: &FlowInfo, _state: (), _cause: CloseCause, _at: Timestamp) {}
+}

@@ -1,0 +1,300 @@
+//! Enters: a work and what stands in the mirror's place. Leaves: how one run of it went.
+
+use std::{
+    fs,
+    sync::atomic::Ordering,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use mirror_tests::{
+    agent::{Agent, Arguments},
+    load::{Pace, Plan, Report, Reuse, Running},
+    metrics::Ledger,
+    netns::Topology,
+    nginx::Nginx,
+    sys,
+    traffic::Same,
+};
+
+use crate::{
+    probe::{CallCount, MemoryWatch, Processors, ProgramCost, Usage, pin, quantile},
+    sys::enable_program_stats,
+};
+
+/// The port of the live service and of the shadow.
+pub(crate) const PORT: u16 = 8080;
+/// Connections of the load, and of the bare sender.
+pub(crate) const CONNECTIONS: usize = 64;
+/// Requests due so shortly after the start are not counted in the latencies.
+const WARM_UP: Duration = Duration::from_millis(300);
+/// How long the agent gets to settle its books after the load.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// The hosts and the servers on them; every way out of the bench drops them.
+pub(crate) struct Stage {
+    live: Nginx,
+    shadow: Nginx,
+    pub(crate) net: Topology,
+}
+
+/// What is sent, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Work {
+    pub(crate) name: String,
+    pub(crate) request: Same,
+    pub(crate) pace: Pace,
+    pub(crate) reuse: Reuse,
+    /// Options of the agent for this work.
+    pub(crate) options: &'static [&'static str],
+}
+
+impl Work {
+    /// Small GETs on keep-alive connections.
+    pub(crate) fn gets(name: impl Into<String>, pace: Pace) -> Self {
+        Self { name: name.into(), request: Same::get(), pace, reuse: Reuse::KeepAlive, options: &[] }
+    }
+}
+
+/// What stands beside the live service.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Beside {
+    /// Nothing.
+    Nothing,
+    /// The load generator, sending the same requests to the shadow at this rate in requests per second.
+    BareSender(u32),
+    /// The agent.
+    Mirror(Watch),
+}
+
+/// How closely the agent is watched.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Watch {
+    /// From outside: nothing is slowed down.
+    Outside,
+    /// The same, with the agent on this processor only.
+    Pinned(usize),
+    /// With the kernel's run-time statistics and a count of system calls, both of which cost something.
+    Closely,
+}
+
+/// How a run went.
+#[derive(Clone, Debug)]
+pub(crate) struct Trial {
+    /// Answers per second at live.
+    pub(crate) rate: f64,
+    /// Latencies at live in microseconds: median, 99 %, 99.9 %.
+    pub(crate) latency: [f64; 3],
+    /// How busy strangers kept the processors meanwhile, in percent.
+    pub(crate) foreign: f64,
+    /// What the load generator says of it.
+    pub(crate) report: Report,
+    /// Of the bare sender.
+    pub(crate) bare: Option<Report>,
+    /// Of the mirror.
+    pub(crate) mirror: Option<Mirrored>,
+}
+
+/// What a run says of the mirror.
+#[derive(Clone, Debug)]
+pub(crate) struct Mirrored {
+    /// The books when they were settled.
+    pub(crate) books: Ledger,
+    /// Requests that live has counted.
+    pub(crate) at_live: u64,
+    /// Requests that the shadow had counted when the load ended.
+    pub(crate) at_shadow: u64,
+    /// Requests that the shadow had counted when the books were settled.
+    pub(crate) at_shadow_finally: u64,
+    /// What the agent used.
+    pub(crate) usage: Usage,
+    /// Replay lag in seconds: median, 99 %.
+    pub(crate) lag: [Option<f64>; 2],
+    /// Peak of the proportional set size in bytes.
+    pub(crate) memory: u64,
+    /// Cost of the kernel programs, if it was watched.
+    pub(crate) programs: Option<ProgramCost>,
+    /// System calls a second, if they were counted.
+    pub(crate) calls: Option<f64>,
+}
+
+impl Mirrored {
+    /// CPU milliseconds for 1,000 mirrored requests.
+    pub(crate) fn cpu_per_thousand(&self) -> f64 {
+        self.per_request(self.usage.cpu.as_secs_f64()) * 1e6
+    }
+
+    /// A total, by mirrored requests.
+    pub(crate) fn per_request(&self, total: f64) -> f64 {
+        total / (self.books.mirrored.max(1) as f64)
+    }
+
+    /// The share of live's requests at the shadow when the load ended, in percent.
+    pub(crate) fn share_at_end(&self) -> f64 {
+        100.0 * self.at_shadow as f64 / self.at_live.max(1) as f64
+    }
+
+    /// The share of live's requests that were mirrored in the end, in percent.
+    pub(crate) fn share_mirrored(&self) -> f64 {
+        100.0 * self.books.mirrored as f64 / self.at_live.max(1) as f64
+    }
+
+    /// Whether the books say what the servers say: `exact`, or where they differ.
+    pub(crate) fn verdict(&self) -> String {
+        let books = &self.books;
+        let mut faults = Vec::new();
+        if !books.is_balanced() {
+            faults.push("not balanced".to_owned());
+        }
+        if books.seen != self.at_live {
+            faults.push(format!("seen {} of {}", books.seen, self.at_live));
+        }
+        if books.mirrored != self.at_shadow_finally {
+            faults.push(format!("mirrored {}, at shadow {}", books.mirrored, self.at_shadow_finally));
+        }
+        let reasons =
+            [("frames dropped", &books.frames_dropped), ("dropped", &books.dropped), ("lost", &books.lost)];
+        for (kind, by_reason) in reasons {
+            let by_reason =
+                by_reason.iter().map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>();
+            if !by_reason.is_empty() {
+                faults.push(format!("{kind}: {}", by_reason.join(", ")));
+            }
+        }
+        if faults.is_empty() { "exact".to_owned() } else { faults.join("; ") }
+    }
+}
+
+impl Stage {
+    /// Makes the hosts, with one nginx worker each at live and shadow.
+    pub(crate) fn set() -> Result<Self> {
+        let net = Topology::new()?;
+        let live = Nginx::start(&net.live, PORT, 1)?;
+        let shadow = Nginx::start(&net.shadow, PORT, 1)?;
+        Ok(Self { live, shadow, net })
+    }
+
+    /// Starts an agent beside live.
+    pub(crate) fn agent(&self, options: &[&str]) -> Result<Agent> {
+        Agent::start(&self.net.live, &Arguments::new(PORT, self.net.shadow.at_v4(PORT)).with(options))
+    }
+
+    /// Runs the work once.
+    pub(crate) fn run(&self, work: &Work, beside: Beside, duration: Duration) -> Result<Trial> {
+        if sys::interrupted() {
+            bail!("interrupted");
+        }
+        let before = Processors::read()?;
+        let trial = match beside {
+            Beside::Nothing => Trial::of(self.load(work, duration)?),
+            Beside::BareSender(rate) => self.run_beside_bare_sender(work, rate, duration)?,
+            Beside::Mirror(watch) => self.run_beside_mirror(work, watch, duration)?,
+        };
+        Ok(Trial { foreign: Processors::read()?.foreign_since(before), ..trial })
+    }
+
+    fn plan(work: &Work, duration: Duration) -> Plan {
+        Plan {
+            warm_up: WARM_UP.min(duration / 4),
+            reuse: work.reuse,
+            ..Plan::new(([0, 0, 0, 0], 0).into(), work.pace, duration, CONNECTIONS)
+        }
+    }
+
+    fn load(&self, work: &Work, duration: Duration) -> Result<(Report, [f64; 3])> {
+        let plan = Plan { target: self.net.live.at_v4(PORT), ..Self::plan(work, duration) };
+        let running = Running::start(&self.net.client, plan, work.request.clone())?;
+        let progress = std::sync::Arc::clone(&running.progress);
+        let report = running.finish()?;
+        if progress.answered.load(Ordering::Relaxed) == 0 {
+            bail!("live answered nothing: {report:?}");
+        }
+        let latency = progress.latency.snapshot();
+        Ok((report, [50.0, 99.0, 99.9].map(|percent| latency.percentile(percent).as_secs_f64() * 1e6)))
+    }
+
+    fn run_beside_bare_sender(&self, work: &Work, rate: u32, duration: Duration) -> Result<Trial> {
+        let plan = Plan {
+            target: self.net.shadow.at_v4(PORT),
+            pace: Pace::PerSecond(f64::from(rate)),
+            ..Self::plan(work, duration)
+        };
+        let sender = Running::start(&self.net.live, plan, work.request.clone())?;
+        let loaded = self.load(work, duration)?;
+        Ok(Trial { bare: Some(sender.finish()?), ..Trial::of(loaded) })
+    }
+
+    fn run_beside_mirror(&self, work: &Work, watch: Watch, duration: Duration) -> Result<Trial> {
+        let statistics = if watch == Watch::Closely { Some(enable_program_stats()?) } else { None };
+        let agent = self.agent(work.options)?;
+        if let Watch::Pinned(processor) = watch {
+            pin(agent.pid(), processor)?;
+        }
+        let pid = agent.pid();
+        let counted = duration.mul_f64(0.8);
+        let count = statistics.as_ref().and_then(|_on| CallCount::start(pid, counted));
+        let memory = MemoryWatch::start(pid);
+        let (live, shadow) = (self.live.requests(&self.net.live)?, self.shadow.requests(&self.net.shadow)?);
+        let (usage, programs) = (Usage::of(pid)?, ProgramCost::of(pid)?);
+
+        let loaded = self.load(work, duration)?;
+
+        let at_shadow = self.shadow.requests(&self.net.shadow)? - shadow;
+        let at_live = self.live.requests(&self.net.live)? - live;
+        let programs = ProgramCost::of(pid)?.since(programs);
+        let calls = count.and_then(CallCount::finish).map(|calls| calls as f64 / counted.as_secs_f64());
+        let books = settle(&agent, at_live)?;
+        let usage = Usage::of(pid)?.since(usage);
+        let text = agent.get("/metrics")?.1;
+        let lag = [0.5, 0.99].map(|share| quantile(&text, "mirror_replay_lag_seconds", share));
+        let memory = memory.peak(pid);
+        let at_shadow_finally = self.shadow.requests(&self.net.shadow)? - shadow;
+        agent.stop()?;
+        let programs = statistics.map(|_on| programs);
+        let mirror =
+            Mirrored { books, at_live, at_shadow, at_shadow_finally, usage, lag, memory, programs, calls };
+        Ok(Trial { mirror: Some(mirror), ..Trial::of(loaded) })
+    }
+}
+
+/// Waits until nothing is pending and, unless something was lost on the way, everything was seen.
+fn settle(agent: &Agent, at_live: u64) -> Result<Ledger> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let books = agent.metrics()?.ledger();
+        let is_whole = books.seen >= at_live || books.all_frames_dropped() > 0;
+        if (books.pending == 0 && is_whole) || Instant::now() > deadline {
+            return Ok(books);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+impl Trial {
+    fn of((report, latency): (Report, [f64; 3])) -> Self {
+        let rate = report.answered as f64 / report.elapsed.as_secs_f64();
+        Self { rate, latency, foreign: 0.0, report, bare: None, mirror: None }
+    }
+
+    /// Requests that live did not answer as it should have.
+    pub(crate) fn failed(&self) -> u64 {
+        self.report.failed + self.report.refused + self.report.unfinished
+    }
+}
+
+/// What the figures hold for: processors, kernel, and settings that everybody pays for.
+pub(crate) fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let info = read("/proc/cpuinfo");
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let filtered = read("/proc/sys/net/bridge/bridge-nf-call-iptables") == "1";
+    format!(
+        "{} processors ({}), Linux {}, TCP {}, packet filter on bridges {}",
+        thread::available_parallelism().map_or(0, usize::from),
+        model.map_or("unknown model", |(_, name)| name),
+        read("/proc/sys/kernel/osrelease"),
+        read("/proc/sys/net/ipv4/tcp_congestion_control"),
+        if filtered { "on" } else { "off" }
+    )
+}
