@@ -27,16 +27,29 @@ pub(crate) enum Profile {
     Release,
 }
 
+/// Whether the kernel program says which packets it leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KernelLog {
+    /// It only counts.
+    Off,
+    /// It logs, at a cost.
+    On,
+}
+
 /// The chore: builds the object and the agent, and says where the agent is.
-pub(crate) fn run(debug: bool) -> Result<()> {
-    let agent = agent(if debug { Profile::Debug } else { Profile::Release })?;
+pub(crate) fn run(profile: Profile, log: KernelLog) -> Result<()> {
+    let agent = agent_with(profile, log)?;
     println!("Built {}", agent.display());
     Ok(())
 }
 
 /// Builds the object and the agent; the path of the agent's executable.
 pub(crate) fn agent(profile: Profile) -> Result<PathBuf> {
-    object()?;
+    agent_with(profile, KernelLog::Off)
+}
+
+fn agent_with(profile: Profile, log: KernelLog) -> Result<PathBuf> {
+    object(log)?;
     let mut cargo = workspace::cargo(&["build", "--locked", "--package", "mirror-agent"])?;
     if profile == Profile::Release {
         cargo.arg("--release");
@@ -50,12 +63,12 @@ pub(crate) fn agent(profile: Profile) -> Result<PathBuf> {
 }
 
 /// Builds the eBPF object, making the toolchain usable first.
-pub(crate) fn object() -> Result<()> {
+pub(crate) fn object(log: KernelLog) -> Result<()> {
     let toolchain = setup::toolchain(Mode::Act)?.context("make the eBPF toolchain usable")?;
     let started = SystemTime::now();
     let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
     let build_dir = workspace::target_dir()?.join("bpf-build");
-    child::run(&mut compile(&toolchain, target, &build_dir)?)?;
+    child::run(&mut compile(&toolchain, target, &build_dir, log)?)?;
 
     let linked = build_dir.join(target).join("release/mirror-ebpf");
     let stripped = build_dir.join("mirror-ebpf.stripped");
@@ -89,12 +102,15 @@ fn publish(stripped: &Path, started: SystemTime) -> Result<()> {
     fs::rename(stripped, &place).with_context(|| format!("move the object to {}", place.display()))
 }
 
-fn compile(toolchain: &Toolchain, target: &str, build_dir: &Path) -> Result<Command> {
+fn compile(toolchain: &Toolchain, target: &str, build_dir: &Path, log: KernelLog) -> Result<Command> {
     let mut cargo = workspace::cargo(&["build", "--release", "--locked", "--package", "mirror-ebpf"])?;
     if let Some(own) = toolchain.compiler.cargo() {
         cargo = copy_with_program(&cargo, &own);
     }
     cargo.args(["-Z", "build-std=core", "--target", target]);
+    if log == KernelLog::On {
+        cargo.args(["--features", "log"]);
+    }
     cargo.env("CARGO_TARGET_DIR", build_dir).env("RUSTC", toolchain.compiler.rustc());
     // For this call only: build scripts of the agent's crates look for it.
     cargo.env("RUSTC_BOOTSTRAP", "1");

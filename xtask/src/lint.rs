@@ -7,7 +7,7 @@ use crate::{build, child, manifests, tidy, workspace};
 /// The chore: runs every check, also after one has failed, and ends with a count.
 pub(crate) fn run() -> Result<()> {
     // The agent embeds the object, so that even its lints need one.
-    build::object()?;
+    build::object(build::KernelLog::Off)?;
 
     let mut report = Report::default();
     report.check("formatting", || cargo(&["fmt", "--all", "--check"], None));

@@ -24,6 +24,8 @@ use std::{ffi::OsString, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use build::{KernelLog, Profile};
+
 /// The project's chores.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -48,6 +50,9 @@ enum Chore {
         /// Builds the agent without optimisation: target/debug/mirror-agent
         #[arg(long)]
         debug: bool,
+        /// Lets the kernel program log what it leaves out; for diagnosis, with the agent's --log-level debug
+        #[arg(long)]
+        kernel_log: bool,
     },
     /// Runs the unit, property, pcap and kernel tests; arguments go to `cargo test`
     Test {
@@ -71,7 +76,10 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Setup { dry_run, all } => setup::run(dry_run, all),
-        Chore::Build { debug } => build::run(debug),
+        Chore::Build { debug, kernel_log } => build::run(
+            if debug { Profile::Debug } else { Profile::Release },
+            if kernel_log { KernelLog::On } else { KernelLog::Off },
+        ),
         Chore::Test { args } => test::run(&args),
         Chore::Lint => lint::run(),
         Chore::Demo { args } => demo::run(&args),

@@ -44,6 +44,9 @@ const OWN_MARK: u32 = 0x6d69_7272;
 /// a small packet; a longer pause only adds to the lag.
 const WAKE_INTERVAL: Duration = Duration::from_millis(1);
 
+/// How often the kernel program's log is handed on, where it was built with one.
+const KERNEL_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The least memory that a pipeline is worth starting with, in bytes.
 const MIN_PIPELINE_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -140,12 +143,20 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
     info!(shadow = %args.shadow, metrics = %args.metrics_listen, "Mirroring.");
 
     let shutdown = async {
-        while let Some(order) = signals.pause_or_stop().await {
-            pause(&mut kernel, &orders, order);
+        let mut log_due = tokio::time::interval(KERNEL_LOG_INTERVAL);
+        loop {
+            tokio::select! {
+                order = signals.pause_or_stop() => match order {
+                    Some(order) => pause(&mut kernel, &orders, order),
+                    None => break,
+                },
+                _ = log_due.tick(), if kernel.has_log() => kernel.flush_log(),
+            }
         }
         info!("Stopping: capture is detached, copies under way are finished.");
         ready.store(false, Ordering::Release);
         detach(&mut kernel);
+        kernel.flush_log();
         orders.stop.store(true, Ordering::Release);
         join(workers).await;
     };

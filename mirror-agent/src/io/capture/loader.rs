@@ -192,6 +192,12 @@ impl Kernel {
         Ok(())
     }
 
+    /// Whether the programs were built to log.
+    #[must_use]
+    pub const fn has_log(&self) -> bool {
+        self.flush_log.is_some()
+    }
+
     /// Hands on what the programs logged since the last call. They log only where they were built to.
     pub fn flush_log(&mut self) {
         if let Some(flush_log) = &mut self.flush_log {
