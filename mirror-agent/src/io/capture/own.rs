@@ -11,8 +11,8 @@ type Key = [u8; SOCKET_KEY_LEN];
 /// The agent's own replay connections, as the kernel program knows them. It owns its handles of the maps: the replay
 /// thread keeps it and needs nothing else of the capture.
 ///
-/// Entered before `connect`, so that no packet of the connection passes unrecognised; taken out after the socket was
-/// closed. Both count, since connections to different shadows may share a local end.
+/// Entered before anything is sent on the connection, so that no request on it passes unrecognised; taken out after
+/// the socket was closed. Both count, since connections to different shadows may share a local end.
 pub struct OwnSockets {
     sockets: HashMap<MapData, Key, u8>,
     ports: Array<MapData, u64>,

@@ -75,6 +75,8 @@ struct AwaitAnswer {
     /// When the first of `held` was seen.
     held_at: Timestamp,
     has_gap: bool,
+    /// The client sends no more.
+    has_end: bool,
     /// There was contradiction about some of `held`.
     conflict: bool,
 }
@@ -151,7 +153,7 @@ impl ClientSide {
         match &mut self.mode {
             Mode::HandedOff => Interest::Ignore,
             Mode::InStep => {
-                self.leave_unsent_body(context, run.bytes, observer);
+                self.leave_unsent_body(context, &run, observer);
                 self.feed(context, flow, run, observer)
             }
             Mode::Resync(trust) => {
@@ -222,11 +224,20 @@ impl ClientSide {
 
     /// Takes the end of the client's stream.
     pub(crate) fn end(&mut self, context: &mut Context, flow: &FlowKey, observer: &mut impl RequestObserver) {
-        self.accounted(context, |client, context| match client.decoder.handle_end() {
+        self.accounted(context, |client, context| client.finish_stream(context, flow, observer));
+    }
+
+    fn finish_stream(&mut self, context: &mut Context, flow: &FlowKey, observer: &mut impl RequestObserver) {
+        if let Mode::AwaitAnswer(awaiting) = &mut self.mode {
+            // What is held has not been decoded.
+            awaiting.has_end = true;
+            return;
+        }
+        match self.decoder.handle_end() {
             EndEffect::Clean => {}
-            EndEffect::Complete => client.finish(context, flow, 0, observer),
-            EndEffect::Truncated => client.abandon(context, LostReason::Aborted, observer),
-        });
+            EndEffect::Complete => self.finish(context, flow, 0, observer),
+            EndEffect::Truncated => self.abandon(context, LostReason::Aborted, observer),
+        }
     }
 
     /// Takes the end of the flow; what is still open is lost for `reason`.
@@ -242,10 +253,20 @@ impl ClientSide {
         });
     }
 
-    /// Takes note that the server began to send, having received `acked` bytes of the client's stream.
-    pub(crate) fn server_sent(&mut self, acked: Option<u64>) {
-        if let Some(acked) = acked {
-            self.answered_up_to = acked;
+    /// Takes note that the server began to send, having received `acked` bytes of the client's stream; `status` where
+    /// what it sends begins like a response.
+    pub(crate) fn server_sent(&mut self, status: Option<u16>, acked: Option<u64>) {
+        match (status, acked) {
+            // The go-ahead: what comes next is a body, whatever it looks like.
+            (Some(100), _) => {
+                self.answered_up_to = UNKNOWN;
+                if let Some(request) = &mut self.current {
+                    request.answered_early = false;
+                }
+            }
+            // Other interim responses say nothing of what the client does.
+            (Some(102..=199), _) | (_, None) => {}
+            (_, Some(acked)) => self.answered_up_to = acked,
         }
     }
 
@@ -261,6 +282,13 @@ impl ClientSide {
         let is_interim = (100..=199).contains(&status) && status != 101;
         if is_interim {
             return Interest::Continue;
+        }
+        if status == 101 {
+            // Whatever it answers: this is the end of HTTP here.
+            return self.accounted(context, |client, context| {
+                client.abandon(context, LostReason::Aborted, observer);
+                client.hand_off(context)
+            });
         }
         self.accounted(context, |client, context| client.conclude(context, flow, status, acked, observer))
     }
@@ -278,18 +306,21 @@ impl ClientSide {
             if acked.is_some_and(|acked| acked < awaiting.end) {
                 return Interest::Continue; // the answer to an earlier request
             }
-            let is_connect = awaiting.reply_to == ReplyTo::Connect;
-            if status == 101 || (is_connect && (200..=299).contains(&status)) {
+            if awaiting.reply_to == ReplyTo::Connect && (200..=299).contains(&status) {
                 return self.hand_off(context);
             }
             let (held, at, offset) = (std::mem::take(&mut awaiting.held), awaiting.held_at, awaiting.end);
-            let conflict = awaiting.conflict;
+            let (conflict, has_end) = (awaiting.conflict, awaiting.has_end);
             self.mode = if awaiting.has_gap { Mode::Resync(Trust::ShapeWhenQuiet) } else { Mode::InStep };
-            if held.is_empty() || matches!(self.mode, Mode::Resync(_)) {
-                return Interest::Continue;
+            let mut interest = Interest::Continue;
+            if !held.is_empty() && matches!(self.mode, Mode::InStep) {
+                let run = Run { bytes: &held, offset, at, acked: None, conflict };
+                interest = self.take(context, flow, run, observer);
             }
-            let run = Run { bytes: &held, offset, at, acked: None, conflict };
-            return self.take(context, flow, run, observer);
+            if has_end {
+                self.finish_stream(context, flow, observer);
+            }
+            return interest;
         }
         if let Some(request) = &mut self.current
             && request.expects_continue
@@ -346,6 +377,10 @@ impl ClientSide {
                     if bytes.is_empty() {
                         return Interest::Continue;
                     }
+                    if matches!(classify(bytes), Sniff::Proxy { .. }) {
+                        // One is stepped over; a row of them is nothing that a proxy sends.
+                        return self.skip(context, FlowSkipReason::NotHttp);
+                    }
                     return self.open(context, flow, None, Run { bytes, offset, ..run }, observer);
                 }
                 None if bytes.len() < MAX_OPENING_BYTES => None,
@@ -369,9 +404,7 @@ impl ClientSide {
             self.mode = Mode::Resync(Trust::ShapeWhenQuiet);
             return Interest::Continue;
         }
-        context.skip_flow(reason);
-        self.mode = Mode::HandedOff;
-        Interest::Ignore
+        self.skip(context, reason)
     }
 
     /// Decodes bytes of a stream that is in step.
@@ -448,12 +481,12 @@ impl ClientSide {
     fn leave_unsent_body(
         &mut self,
         context: &mut Context,
-        bytes: &[u8],
+        run: &Run<'_>,
         observer: &mut impl RequestObserver,
     ) {
         let unsent =
             self.current.as_ref().is_some_and(|request| request.answered_early && !request.body_begun);
-        if unsent && strict_request_start(bytes) {
+        if unsent && self.answered_up_to == run.offset && whole_request_start(run.bytes) {
             self.abandon(context, LostReason::Aborted, observer);
         }
     }
@@ -474,6 +507,7 @@ impl ClientSide {
                 held: Vec::new(),
                 held_at: Timestamp::ZERO,
                 has_gap: false,
+                has_end: false,
                 conflict: false,
             }));
         }
@@ -493,7 +527,12 @@ impl ClientSide {
 
     /// The connection speaks another protocol from here on.
     fn hand_off(&mut self, context: &mut Context) -> Interest {
-        context.skip_flow(FlowSkipReason::Upgraded);
+        self.skip(context, FlowSkipReason::Upgraded)
+    }
+
+    /// The flow is not parsed any further.
+    fn skip(&mut self, context: &mut Context, reason: FlowSkipReason) -> Interest {
+        context.skip_flow(reason);
         self.mode = Mode::HandedOff;
         Interest::Ignore
     }

@@ -164,8 +164,12 @@ impl OpenRequest {
                 context.tell();
                 Some(builder.finish(true))
             }
-            Keep::Whole { raw, head_len } => {
+            Keep::Whole { mut raw, head_len } => {
                 context.hold(raw.capacity(), 0);
+                // From here on it is charged by its length: a buffer that grew by doubling must not hold more.
+                if raw.capacity().saturating_sub(raw.len()) > raw.len() / 8 {
+                    raw.shrink_to_fit();
+                }
                 context.hand_out(Request {
                     id: self.id,
                     flow: *flow,

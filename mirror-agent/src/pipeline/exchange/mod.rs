@@ -133,8 +133,9 @@ fn peek(
     span: Span<'_>,
 ) -> Interest {
     if let Span::Data { bytes, acked, .. } = span {
-        client.server_sent(acked);
-        if let Some(status) = response_start(bytes) {
+        let status = response_start(bytes);
+        client.server_sent(status, acked);
+        if let Some(status) = status {
             return client.answered(context, flow, status, acked, observer);
         }
     }
@@ -150,7 +151,7 @@ fn server_span(
 ) -> Interest {
     match span {
         Span::Data { bytes, offset, at, acked, conflict } => {
-            client.server_sent(acked);
+            client.server_sent(response_start(bytes), acked);
             let run = Run { bytes, offset, at, acked, conflict };
             if let Some((status, acked)) = pairing.data(context, run) {
                 return client.answered(context, flow, status, acked, pairing);

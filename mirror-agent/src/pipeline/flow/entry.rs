@@ -159,6 +159,10 @@ impl<S> Entry<S> {
         matches!(self.phase, Phase::Open(_) | Phase::Ignored(_))
     }
 
+    pub(super) const fn is_ignored(&self) -> bool {
+        matches!(self.phase, Phase::Ignored(_))
+    }
+
     pub(super) const fn is_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended)
     }

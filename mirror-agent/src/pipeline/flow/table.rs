@@ -169,6 +169,11 @@ impl<S> FlowTable<S> {
             if self.clock.now().since(self.slots.touched_at(slot)) < self.limits.flow_idle {
                 break;
             }
+            if self.slots.get_mut(slot).is_some_and(|entry| entry.is_ignored()) {
+                // Forgotten, it would be taken for new at its next segment. It is small, and the limit still holds.
+                self.touch(slot);
+                continue;
+            }
             self.close(slot, CloseCause::Evicted(EvictReason::Idle), handler);
         }
         while let Some(slot) = self.ended.front() {

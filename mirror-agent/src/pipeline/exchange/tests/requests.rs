@@ -91,6 +91,60 @@ fn a_client_that_awaits_a_go_ahead_is_followed_either_way() {
 }
 
 #[test]
+fn a_body_after_its_go_ahead_is_a_body_whatever_it_looks_like() {
+    let mut talk = Conversation::new();
+    let body = get("/not-a-request");
+    let head = format!("POST /b HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n", body.len());
+    talk.client(&[get("/a"), head.clone().into_bytes()].concat());
+    talk.server(OK);
+    talk.server(b"HTTP/1.1 100 Continue\r\n\r\n");
+    talk.client(&body);
+    assert_eq!(talk.requests(), [get("/a"), [head.into_bytes(), body].concat()]);
+}
+
+#[test]
+fn a_go_ahead_is_no_quiet_moment() {
+    let mut talk = Conversation::new();
+    talk.skip(Side::Client, 100);
+    talk.server(b"HTTP/1.1 100 Continue\r\n\r\n");
+    talk.client(&get("/in-the-body"));
+    talk.server(OK);
+    talk.client(&get("/next"));
+    assert_eq!(talk.requests(), [get("/next")]);
+}
+
+#[test]
+fn switching_protocols_ends_http_whatever_was_answered_before() {
+    let mut talk = Conversation::new();
+    let upgrade = b"GET /ws HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n";
+    talk.client(&[get("/a"), upgrade.to_vec()].concat());
+    talk.server(OK);
+    talk.server(b"HTTP/1.1 101 Switching Protocols\r\n\r\n");
+    talk.client(&get("/tunnelled"));
+    assert_eq!(talk.requests(), [get("/a")]);
+    assert_eq!(talk.flows_skipped(FlowSkipReason::Upgraded), 1);
+}
+
+#[test]
+fn requests_behind_a_declined_upgrade_are_seen_though_the_client_has_ended() {
+    let mut talk = Conversation::new();
+    talk.client(b"GET /ws HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n");
+    talk.client(&get("/behind"));
+    talk.fin(Side::Client);
+    talk.server(OK);
+    assert_eq!(talk.requests(), [get("/behind")]);
+    assert_eq!(talk.seen(), 2);
+}
+
+#[test]
+fn a_row_of_proxy_prefixes_is_nothing_to_step_over() {
+    let mut talk = Conversation::new();
+    talk.client(&b"PROXY UNKNOWN\r\n".repeat(5_000));
+    talk.client(&get("/"));
+    assert_eq!((talk.seen(), talk.flows_skipped(FlowSkipReason::NotHttp)), (0, 1));
+}
+
+#[test]
 fn a_gap_in_a_body_of_known_length_costs_that_request_only() {
     let mut talk = Conversation::new();
     talk.client(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n01");
