@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use mirror_agent::io::{
     agent,
@@ -14,7 +14,7 @@ use mirror_agent::io::{
     inspect::{self, FilePipeline},
     object::EBPF_OBJECT,
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -29,8 +29,7 @@ fn main() -> ExitCode {
 }
 
 fn perform(cli: &Cli) -> Result<ExitCode> {
-    let filter =
-        EnvFilter::try_new(&cli.log_level).with_context(|| format!("--log-level {}", cli.log_level))?;
+    let filter = log_filter(&cli.log_level)?;
     let is_terminal = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal).init();
     match &cli.command {
@@ -41,7 +40,8 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Inspect(args) => {
             let (out, mut warnings) = (io::stdout().lock(), io::stderr().lock());
-            inspect::run(&args.file, args.ports.clone(), &mut FilePipeline::new(), out, &mut warnings)?;
+            inspect::run(&args.file, args.ports.clone(), &mut FilePipeline::new(), out, &mut warnings)
+                .with_context(|| format!("inspect {}", args.file.display()))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check => match check(EBPF_OBJECT, &mut io::stdout()).context("print the findings")? {
@@ -49,4 +49,15 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
             Readiness::NotReady => Ok(ExitCode::FAILURE),
         },
     }
+}
+
+/// The filter of `--log-level`. One word alone has to be a level: as a target it would silence everything else.
+fn log_filter(text: &str) -> Result<EnvFilter> {
+    let is_word = text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_word && text.parse::<LevelFilter>().is_err() {
+        bail!(
+            "--log-level {text}: expected off, error, warn, info, debug, trace, or a filter such as info,mirror_agent::io=debug"
+        );
+    }
+    EnvFilter::try_new(text).with_context(|| format!("--log-level {text}"))
 }

@@ -253,6 +253,7 @@ fn rules(args: &RunArgs) -> Result<KernelRules> {
 
 fn replay_config(args: &RunArgs) -> Result<ReplayConfig> {
     ensure!(args.max_in_flight > 0, "--max-in-flight 0: nothing could be replayed");
+    ensure!(args.queue_requests > 0, "--queue-requests 0: nothing could be replayed");
     let target = args.shadow.parse().with_context(|| format!("--shadow {}", args.shadow))?;
     Ok(ReplayConfig {
         own_mark: OWN_MARK,

@@ -65,7 +65,8 @@ pub struct RunArgs {
     #[arg(long, default_value = "100", value_name = "PERCENT", value_parser = parse_share)]
     pub sample: Share,
 
-    /// Largest request body to mirror; larger ones are counted as lost{too_large}. Default: 16MiB, or half of
+    /// Largest request body to mirror, as sent (chunk framing included); larger ones are counted as lost{too_large}.
+    /// Default: 16MiB, or half of
     /// --queue-bytes where that is less.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_body: Option<u64>,
@@ -111,7 +112,7 @@ pub struct RunArgs {
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration)]
     pub response_timeout: Duration,
 
-    /// How long copies may still take after SIGTERM before they are dropped{shutdown}.
+    /// How long copies may still take after SIGTERM; those not written by then are dropped{shutdown}.
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = parse_duration)]
     pub drain_timeout: Duration,
 

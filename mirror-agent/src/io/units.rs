@@ -10,6 +10,17 @@ pub enum UnitError {
     /// It does not start with a number.
     #[error("`{0}` does not start with a number")]
     NoNumber(String),
+    /// There is no unit.
+    #[error("`{text}` has no unit; add one of {allowed}")]
+    NoUnit {
+        /// The quantity as written.
+        text: String,
+        /// The units that are known.
+        allowed: &'static str,
+    },
+    /// It is nothing.
+    #[error("`{0}` is no time at all: nothing could be mirrored")]
+    Zero(String),
     /// The unit is unknown.
     #[error("`{unit}` is not a unit here; use one of {allowed}")]
     UnknownUnit {
@@ -45,7 +56,7 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     number.checked_mul(factor).ok_or_else(|| UnitError::TooLarge(text.into()))
 }
 
-/// Parses a duration: `500ms`, `10s`, `2m`, `1h`. A unit is required.
+/// Parses a duration: `500ms`, `10s`, `2m`, `1h`. A unit is required, and more than nothing.
 ///
 /// # Errors
 ///
@@ -57,8 +68,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "" => return Err(UnitError::NoUnit { text: text.into(), allowed: "ms, s, m, h" }),
         _ => return Err(UnitError::UnknownUnit { unit: unit.into(), allowed: "ms, s, m, h" }),
     };
+    if number == 0 {
+        return Err(UnitError::Zero(text.into()));
+    }
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| UnitError::TooLarge(text.into()))
 }
 
@@ -100,5 +115,6 @@ mod tests {
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
         assert!(parse_duration("10").is_err());
         assert!(parse_duration("10 years").is_err());
+        assert!(parse_duration("0s").is_err());
     }
 }

@@ -205,6 +205,17 @@ fn idle_flow_is_evicted_and_taken_up_again() {
 }
 
 #[test]
+fn ignored_flow_is_not_forgotten_for_being_idle() {
+    let mut wire = Wire::connected(&Limits::default());
+    wire.recorder.ignore_after = Some(0);
+    wire.client(0, 0, b"abc", ACK);
+    wire.wait(Duration::from_secs(1_000));
+    wire.client(3, 0, b"def", ACK);
+    assert_eq!(wire.closings(), [None]);
+    assert_eq!(wire.table.stats().adopted, 0);
+}
+
+#[test]
 fn flow_without_a_segment_for_longest_makes_room() {
     let mut wire = Wire::silent(&Limits { flows: 3, ..Limits::default() });
     for port in [1, 2, 3, 1, 4] {
