@@ -32,7 +32,7 @@ use crate::{
         metrics::{self, Gauges, PipelineGauges},
         object::EBPF_OBJECT,
         replay::{self, Captured, OwnSocketRegistry, Queue, Replay, ReplayConfig},
-        worker::{Heartbeat, Orders, Worker},
+        worker::{Heartbeat, Orders, Warned, Worker},
     },
     pipeline::{Limits, Pipeline, Policy, exchange::Purpose},
 };
@@ -115,6 +115,7 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
     });
     let admin = tokio::spawn(admin::serve(listener, admin));
 
+    let warned = Arc::new(Warned::default());
     let mut workers = Vec::new();
     for (number, ((reader, gauges), heartbeat)) in
         rings.into_iter().zip(pipelines).zip(heartbeats).enumerate()
@@ -129,7 +130,7 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
             gauges,
             heartbeat,
             orders: Arc::clone(&orders),
-            warned: Default::default(),
+            warned: Arc::clone(&warned),
         };
         let thread = thread::Builder::new().name(format!("capture-{number}"));
         workers.push(thread.spawn(move || worker.run()).context("start a capture thread")?);

@@ -47,8 +47,8 @@ pub struct Worker {
     pub heartbeat: Arc<Heartbeat>,
     /// What it is to do.
     pub orders: Arc<Orders>,
-    /// The kinds of flows that are not parsed of which a warning was given.
-    pub warned: [bool; FlowSkipReason::ALL.len()],
+    /// The warnings given, by whichever worker.
+    pub warned: Arc<Warned>,
 }
 
 /// What all workers are to do.
@@ -137,7 +137,7 @@ impl Worker {
         let Self { number, pipeline, queue, ledger, gauges, reader, warned, .. } = self;
         let stats = pipeline.take_stats();
         ledger.publish(&stats);
-        warn_of_skipped_flows(warned, &stats);
+        warned.warn(&stats);
         let queued_at = clock::now();
         queue.push_batch(std::iter::from_fn(|| pipeline.poll_request()).map(|request| Job {
             request,
@@ -150,22 +150,29 @@ impl Worker {
     }
 }
 
-/// Says once for each kind that a matched port carries something that cannot be mirrored.
-fn warn_of_skipped_flows(warned: &mut [bool; FlowSkipReason::ALL.len()], stats: &Stats) {
-    for (reason, (count, warned)) in FlowSkipReason::ALL.iter().zip(stats.flows_skipped.iter().zip(warned)) {
-        if *count == 0 || *warned {
-            continue;
-        }
-        *warned = true;
-        match reason {
-            FlowSkipReason::Http2 | FlowSkipReason::NotHttp | FlowSkipReason::Tls => {
-                let kind = reason.as_str();
-                warn!(
-                    kind,
-                    "A matched port carries flows that are not HTTP/1.x; they are counted, not mirrored."
-                );
+/// The kinds of flows that are not parsed of which a warning was given.
+#[derive(Debug, Default)]
+pub struct Warned([AtomicBool; FlowSkipReason::ALL.len()]);
+
+impl Warned {
+    /// Says once for each kind that a matched port carries something that cannot be mirrored.
+    fn warn(&self, stats: &Stats) {
+        for (reason, (count, warned)) in
+            FlowSkipReason::ALL.iter().zip(stats.flows_skipped.iter().zip(&self.0))
+        {
+            if *count == 0 || warned.swap(true, Ordering::Relaxed) {
+                continue;
             }
-            FlowSkipReason::Own | FlowSkipReason::Sampled | FlowSkipReason::Upgraded => {}
+            match reason {
+                FlowSkipReason::Http2 | FlowSkipReason::NotHttp | FlowSkipReason::Tls => {
+                    let kind = reason.as_str();
+                    warn!(
+                        kind,
+                        "A matched port carries flows that are not HTTP/1.x; they are counted, not mirrored."
+                    );
+                }
+                FlowSkipReason::Own | FlowSkipReason::Sampled | FlowSkipReason::Upgraded => {}
+            }
         }
     }
 }

@@ -93,8 +93,6 @@ reasons! {
 reasons! {
     /// Why a flow left the table before it ended.
     EvictReason {
-        /// The memory budget was exhausted.
-        Budget => "budget",
         /// No segment for longer than the limit.
         Idle => "idle",
         /// More flows than the limit: this one was idle for longest.

@@ -195,19 +195,6 @@ impl<S> FlowTable<S> {
         }
     }
 
-    /// Evicts the flow without a segment for longest. False where there is none.
-    pub fn evict_oldest<H: FlowHandler<State = S>>(
-        &mut self,
-        reason: EvictReason,
-        now: Timestamp,
-        handler: &mut H,
-    ) -> bool {
-        self.clock.set(now);
-        let Some(slot) = self.live.front() else { return false };
-        self.close(slot, CloseCause::Evicted(reason), handler);
-        true
-    }
-
     /// The time by which flows become idle and patience ends. It only moves forward: to what [`Self::handle_time`] is
     /// told, and, by small steps, with the segments, whose own times may be wrong in a capture file.
     #[must_use]

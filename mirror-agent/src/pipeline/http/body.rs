@@ -132,15 +132,6 @@ impl BodyDecoder {
         }
     }
 
-    /// Bytes of content still to come, where that is known: the length was given in the head.
-    pub(super) const fn left(&self) -> Option<u64> {
-        match self.state {
-            State::Fixed { left } => Some(left),
-            State::Complete => Some(0),
-            State::UntilClose | State::Data { .. } | State::Line(_) => None,
-        }
-    }
-
     /// Why a strict reader refuses the framing of this body, as far as it was followed.
     pub(super) const fn refusal(&self) -> Option<Refusal> {
         self.refusal

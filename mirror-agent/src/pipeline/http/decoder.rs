@@ -143,12 +143,6 @@ impl RequestDecoder {
         self.machine.is_between_messages()
     }
 
-    /// Bytes of content still to come, where the head gave the length; `None` in a head and for chunked bodies.
-    #[must_use]
-    pub const fn body_left(&self) -> Option<u64> {
-        self.machine.body_left()
-    }
-
     /// Forgets the message under way, if any: the next byte starts one.
     pub fn reset(&mut self) {
         self.head.release();
@@ -244,13 +238,6 @@ impl ResponseDecoder {
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
         self.machine.phase == Phase::Tunnel
-    }
-
-    /// Bytes of content still to come, where the head gave the length; `None` in a head, for chunked bodies and for
-    /// those that end with the connection.
-    #[must_use]
-    pub const fn body_left(&self) -> Option<u64> {
-        self.machine.body_left()
     }
 
     /// Forgets the message under way, if any: the next byte starts one.
@@ -401,17 +388,5 @@ impl Machine {
 
     const fn is_between_messages(&self) -> bool {
         matches!(self.phase, Phase::Between | Phase::Finished)
-    }
-
-    const fn body_left(&self) -> Option<u64> {
-        match self.phase {
-            Phase::Body => self.body.left(),
-            Phase::Between
-            | Phase::Head
-            | Phase::Ambiguous
-            | Phase::Lost
-            | Phase::Finished
-            | Phase::Tunnel => None,
-        }
     }
 }

@@ -1,7 +1,5 @@
 //! Enters: the bytes of one head. Leaves: its parts and what they mean, or why it is refused.
 
-use std::ops::Range;
-
 use httparse::{EMPTY_HEADER, Header, ParserConfig, Status};
 
 use super::{
@@ -116,14 +114,6 @@ impl<'a> RequestHead<'a> {
     #[must_use]
     pub const fn reply_to(&self) -> ReplyTo {
         Method::from_bytes(self.method).reply_to()
-    }
-
-    /// Where `part`, which was borrowed from this head, lies in [`Self::raw`]; `None` for any other slice.
-    #[must_use]
-    pub fn position_of(&self, part: &[u8]) -> Option<Range<usize>> {
-        let start = part.as_ptr().addr().checked_sub(self.raw.as_ptr().addr())?;
-        let end = start.checked_add(part.len())?;
-        (end <= self.raw.len()).then_some(start..end)
     }
 }
 

@@ -12,7 +12,6 @@ use super::{
     model::Receiver,
     *,
 };
-use crate::pipeline::reason::EvictReason;
 
 /// Room for everything that a property sends.
 fn roomy() -> Limits {
@@ -211,9 +210,6 @@ proptest! {
                     wire.table.handle_segment(&segment, &mut wire.recorder);
                 }
                 Operation::Wait(nanos) => wire.wait(Duration::from_nanos(nanos)),
-                Operation::Evict => {
-                    wire.table.evict_oldest(EvictReason::Budget, wire.now, &mut wire.recorder);
-                }
             }
             let open = wire.closings().iter().filter(|closed| closed.is_none()).count();
             prop_assert_eq!(wire.table.flows(), open);
@@ -234,7 +230,6 @@ proptest! {
 enum Operation {
     Segment { flow: usize, side: Side, ahead: i32, ack_ahead: i32, flags: u8, len: u32, copied: u32 },
     Wait(u64),
-    Evict,
 }
 
 /// A distance from the next expected byte: mostly near.
@@ -263,7 +258,7 @@ fn operation() -> impl Strategy<Value = Operation> {
             copied,
         },
     );
-    prop_oneof![20 => segment, 3 => (0_u64..400).prop_map(Operation::Wait), 1 => Just(Operation::Evict)]
+    prop_oneof![20 => segment, 3 => (0_u64..400).prop_map(Operation::Wait)]
 }
 
 /// Puts `items` into an order that `seed` decides.

@@ -293,20 +293,6 @@ fn ignored_flow_is_followed_to_its_end() {
 }
 
 #[test]
-fn budget_evicts_the_oldest_and_says_when_there_is_none() {
-    let mut wire = Wire::connected(&Limits::default());
-    wire.key = key(2);
-    wire.handshake();
-    for expected in [true, true, false] {
-        let now = wire.now;
-        assert_eq!(wire.table.evict_oldest(EvictReason::Budget, now, &mut wire.recorder), expected);
-    }
-    assert_eq!(wire.closings(), [evicted(EvictReason::Budget); 2]);
-    assert_eq!(wire.table.take_stats().evicted(EvictReason::Budget), 2);
-    assert_eq!(wire.table.stats().evicted(EvictReason::Budget), 0);
-}
-
-#[test]
 fn time_only_moves_forward() {
     let mut wire = Wire::connected(&Limits::default());
     wire.wait(Duration::from_secs(200));

@@ -201,7 +201,6 @@ fn gap_inside_content_of_known_length_stays_in_step() {
     let mut decoder = decoder();
     let mut messages = Vec::new();
     feed_request(&mut decoder, b"PUT / HTTP/1.1\r\nContent-Length: 10\r\n\r\nab", &mut messages);
-    assert_eq!(decoder.body_left(), Some(8));
     assert_eq!(decoder.handle_gap(3), GapEffect::InBody);
     feed_request(&mut decoder, b"cdefgGET /2 HTTP/1.1\r\n\r\n", &mut messages);
     assert_eq!(messages[0].content, b"abcdefg");
