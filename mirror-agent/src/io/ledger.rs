@@ -67,6 +67,7 @@ pub struct Ledger {
     replays: [AtomicU64; ReplayOutcome::ALL.len()],
     flows_skipped: [AtomicU64; FlowSkipReason::ALL.len()],
     flows_evicted: [AtomicU64; EvictReason::ALL.len()],
+    flows_observed_twice: AtomicU64,
     gap_bytes: [AtomicU64; Side::ALL.len()],
     conflicts: AtomicU64,
     out_of_window: AtomicU64,
@@ -90,6 +91,7 @@ impl Ledger {
                 counter.fetch_add(*count, Ordering::Release);
             }
         }
+        self.flows_observed_twice.fetch_add(stats.flows_observed_twice, Ordering::Relaxed);
         self.conflicts.fetch_add(stats.conflicts, Ordering::Relaxed);
         self.out_of_window.fetch_add(stats.out_of_window, Ordering::Relaxed);
     }
@@ -114,6 +116,7 @@ impl Ledger {
             replays: load(&self.replays),
             flows_skipped: load(&self.flows_skipped),
             flows_evicted: load(&self.flows_evicted),
+            flows_observed_twice: self.flows_observed_twice.load(Ordering::Relaxed),
             gap_bytes: load(&self.gap_bytes),
             conflicts: self.conflicts.load(Ordering::Relaxed),
             out_of_window: self.out_of_window.load(Ordering::Relaxed),
@@ -181,6 +184,8 @@ pub struct Snapshot {
     pub flows_skipped: [u64; FlowSkipReason::ALL.len()],
     /// Flows evicted, by [`EvictReason`].
     pub flows_evicted: [u64; EvictReason::ALL.len()],
+    /// Flows recognised at another interface under another key.
+    pub flows_observed_twice: u64,
     /// Bytes missing from streams, by [`Side`].
     pub gap_bytes: [u64; Side::ALL.len()],
     /// Overlapping segments whose bytes differ.

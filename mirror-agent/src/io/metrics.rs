@@ -166,6 +166,11 @@ impl Metrics {
             &EvictReason::LABELS,
             &books.flows_evicted,
         )?;
+        out.counter(
+            "flows_observed_twice",
+            "Flows that were recognised at a second interface though addresses, tags or networks differ there",
+            books.flows_observed_twice,
+        )?;
         out.family(
             "stream_gap_bytes",
             "Bytes of streams that the capture never saw, though the receiver did",
@@ -380,6 +385,7 @@ mod tests {
             "mirror_frames_dropped_total{reason=\"ring_full\"} 3",
             "mirror_replay_lag_seconds_bucket{le=\"+Inf\"} 0",
             "mirror_memory_bytes{pool=\"rings\"} 4096.0",
+            "mirror_flows_observed_twice_total 0",
             "mirror_capture_paused 0.0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

@@ -65,6 +65,7 @@ impl Pipeline {
         let mut stats = self.context.stats.take();
         let flows = self.flows.take_stats();
         stats.flows_evicted = EvictReason::ALL.map(|reason| flows.evicted(reason));
+        stats.flows_observed_twice = flows.observed_twice;
         stats.gap_bytes = Side::ALL.map(|side| flows.side(side).gap_bytes);
         for side in Side::ALL.map(|side| flows.side(side)) {
             stats.conflicts = stats.conflicts.saturating_add(side.conflicts);

@@ -19,6 +19,12 @@ pub struct Limits {
     /// How long a gap that the peer acknowledged is kept open. Zero where capture order is causal (the kernel's
     /// hooks); more where it may not be (capture files of several queues).
     pub gap_patience: Duration,
+    /// How long a gap is kept open that nobody has acknowledged, where the peer of its sender has never been seen: no
+    /// acknowledgement can come. The peer's retransmission may: TCP repeats a segment after 0.2 s at the earliest, and
+    /// after twice the time each time that is lost as well, so four losses in a row are made good within 3 s.
+    pub gap_age_one_sided: Duration,
+    /// The same where the peer has been seen. An acknowledgement is to be expected, unless its way has changed.
+    pub gap_age: Duration,
     /// Bytes of all kinds that the pipeline may hold: flow table, reordering, messages being assembled.
     pub memory_bytes: usize,
     /// Length of a message head (start line and header section) in bytes.
@@ -40,6 +46,8 @@ impl Default for Limits {
             reorder_bytes: 4 * 1024 * 1024,
             reorder_pieces: 4096,
             gap_patience: Duration::ZERO,
+            gap_age_one_sided: Duration::from_secs(5),
+            gap_age: Duration::from_secs(60),
             memory_bytes: 256 * 1024 * 1024,
             head_bytes: 64 * 1024,
             chunk_line_bytes: 16 * 1024,

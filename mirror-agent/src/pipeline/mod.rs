@@ -38,6 +38,6 @@ pub use message::{ExchangeId, ReplyTo, Request};
 pub use policy::Policy;
 pub use segment::{Endpoint, FlowKey, Segment, Side, TcpFlags};
 pub use seq::SeqNumber;
-pub use span::{GapCause, Span};
+pub use span::{Acked, GapCause, Span};
 pub use stats::Stats;
 pub use time::Timestamp;

@@ -123,6 +123,8 @@ impl fmt::Debug for TcpFlags {
 pub struct Segment<'a> {
     /// The flow it belongs to.
     pub flow: FlowKey,
+    /// Index of the interface at which it was seen; 0 for a capture file.
+    pub interface: u32,
     /// The side that sent it.
     pub side: Side,
     /// When it was seen.

@@ -1,6 +1,6 @@
 //! Enters: nothing. Leaves: the runs of a byte stream that the flow stage hands on.
 
-use crate::pipeline::time::Timestamp;
+use crate::pipeline::{seq::SeqNumber, time::Timestamp};
 
 /// Why bytes of a stream are missing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -9,6 +9,38 @@ pub enum GapCause {
     Lost,
     /// The capture saw the segment but left its payload out on purpose.
     NotCopied,
+}
+
+/// How far the sender of a segment had received its peer's stream.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Acked {
+    /// It does not say, or what it says cannot be.
+    #[default]
+    Unknown,
+    /// Up to this offset into that stream, exclusive.
+    Offset(u64),
+    /// Up to this number, exclusive. Nothing was seen of that stream, so the number has no offset.
+    Unseen(SeqNumber),
+}
+
+impl Acked {
+    /// The offset, where there is one.
+    #[must_use]
+    pub const fn offset(self) -> Option<u64> {
+        match self {
+            Self::Offset(offset) => Some(offset),
+            Self::Unknown | Self::Unseen(_) => None,
+        }
+    }
+
+    /// The number, where the stream was not seen.
+    #[must_use]
+    pub const fn unseen(self) -> Option<SeqNumber> {
+        match self {
+            Self::Unseen(number) => Some(number),
+            Self::Unknown | Self::Offset(_) => None,
+        }
+    }
 }
 
 /// A run of one side's byte stream. Spans of a side are contiguous: each starts where the one before it ended.
@@ -22,9 +54,8 @@ pub enum Span<'a> {
         offset: u64,
         /// When the segment that carried them was seen.
         at: Timestamp,
-        /// How far the sender had acknowledged its peer's stream (an offset into that stream, exclusive), as of the
-        /// segment that carried these bytes. `None` where the peer's stream has not been seen or ACK is not set.
-        acked: Option<u64>,
+        /// How far the sender had acknowledged its peer's stream, as of the segment that carried these bytes.
+        acked: Acked,
         /// Another segment claimed other bytes for a part of this run: what the receiver got is not certain.
         conflict: bool,
     },

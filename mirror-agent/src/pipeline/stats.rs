@@ -20,6 +20,8 @@ pub struct Stats {
     pub flows_skipped: [u64; FlowSkipReason::ALL.len()],
     /// Flows that left the table before they ended, by [`EvictReason`].
     pub flows_evicted: [u64; EvictReason::ALL.len()],
+    /// Flows that were recognised at another interface under another key.
+    pub flows_observed_twice: u64,
     /// Bytes that the capture never saw though the receiver did, by [`Side`].
     pub gap_bytes: [u64; Side::ALL.len()],
     /// Overlapping segments whose bytes differ.

@@ -96,6 +96,7 @@ fn segment(record: &[u8]) -> Option<Segment<'_>> {
             vlan: header.vlan,
             vni: header.vni,
         },
+        interface: header.ifindex,
         side: if header.side == RecordSide::Client as u8 { Side::Client } else { Side::Server },
         at: Timestamp::from_nanos(header.timestamp_ns),
         seq: SeqNumber(header.seq),

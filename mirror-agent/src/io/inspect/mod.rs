@@ -50,7 +50,13 @@ impl FilePipeline {
     /// An empty pipeline.
     #[must_use]
     pub fn new() -> Self {
-        let limits = Limits { gap_patience: GAP_PATIENCE, ..Limits::default() };
+        // In a file nobody waits for what a gap holds up.
+        let limits = Limits {
+            gap_patience: GAP_PATIENCE,
+            gap_age: Duration::MAX,
+            gap_age_one_sided: Duration::MAX,
+            ..Limits::default()
+        };
         // One file at a time, chosen by the user: nobody gains from making its flows collide.
         Self { pipeline: Pipeline::new(Purpose::Inspect, limits, 0) }
     }

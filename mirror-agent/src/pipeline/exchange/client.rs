@@ -1,19 +1,17 @@
 //! Enters: the client's byte stream, and what the server's says about hand-overs. Leaves: requests.
 
 use crate::pipeline::{
-    FlowKey, Timestamp,
+    Acked, FlowKey, SeqNumber, Timestamp,
     exchange::{
         context::{Context, Purpose},
         message::OpenRequest,
         report::MessageReport,
+        trust::{Moment, Trust},
     },
     flow::Interest,
     http::{
         EndEffect, Event, GapEffect, RequestDecoder,
-        sniff::{
-            Sniff, classify, lenient_pick_up, lenient_request_start, strict_request_start,
-            whole_request_start,
-        },
+        sniff::{Sniff, classify, lenient_pick_up, lenient_request_start, whole_request_start},
     },
     message::{ExchangeId, ReplyTo},
     reason::{FlowSkipReason, LostReason},
@@ -46,13 +44,24 @@ enum Mode {
     /// The first bytes of the connection; held until they can be told apart.
     Opening(Option<Box<Opening>>),
     /// Out of step: bytes are passed over until a message starts.
-    Resync(Trust),
+    Resync {
+        trust: Trust,
+        /// Where the server is never seen, how far the client had received its stream when it sent the bytes right
+        /// before those that come next. `None` where a gap is between.
+        heard_up_to: Option<SeqNumber>,
+    },
     /// The decoder knows what each byte is.
     InStep,
     /// A request for an upgrade, or CONNECT, has ended; what follows is held until it is answered.
     AwaitAnswer(Box<AwaitAnswer>),
     /// Not HTTP any more.
     HandedOff,
+}
+
+impl Mode {
+    const fn resync(trust: Trust) -> Self {
+        Self::Resync { trust, heard_up_to: None }
+    }
 }
 
 /// The first bytes of a connection that do not say yet what it is.
@@ -81,24 +90,14 @@ struct AwaitAnswer {
     conflict: bool,
 }
 
-/// What makes a message start believable.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Trust {
-    /// A segment that begins like a request: nothing else can be known of a connection older than the capture.
-    Shape,
-    /// The same, where the server had received everything before it and begun to answer. After a gap a segment in the
-    /// middle of a body must not be taken for a request.
-    ShapeWhenQuiet,
-}
-
 /// A run of the client's stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) offset: u64,
     pub(crate) at: Timestamp,
-    /// How far the client had received of the server's stream.
-    pub(crate) acked: Option<u64>,
+    /// How far the sender had received of its peer's stream.
+    pub(crate) acked: Acked,
     pub(crate) conflict: bool,
 }
 
@@ -115,7 +114,7 @@ pub(crate) trait RequestObserver {
 impl ClientSide {
     pub(crate) fn new(context: &Context, adopted: bool) -> Self {
         Self {
-            mode: if adopted { Mode::Resync(Trust::Shape) } else { Mode::Opening(None) },
+            mode: if adopted { Mode::resync(Trust::Shape) } else { Mode::Opening(None) },
             decoder: match context.purpose {
                 Purpose::Replay(_) => RequestDecoder::new(&context.limits),
                 Purpose::Inspect => RequestDecoder::lenient(&context.limits),
@@ -154,22 +153,27 @@ impl ClientSide {
             Mode::HandedOff => Interest::Ignore,
             Mode::InStep => {
                 self.leave_unsent_body(context, &run, observer);
+                if matches!(self.mode, Mode::Resync { .. }) {
+                    return Interest::Continue;
+                }
                 self.feed(context, flow, run, observer)
             }
-            Mode::Resync(trust) => {
-                let quiet = match (self.answered_up_to, &context.purpose) {
-                    (offset, _) if offset != UNKNOWN => offset == run.offset,
-                    // A file may hold one direction only, and what is read from it is not sent anywhere.
-                    (_, Purpose::Inspect) => true,
-                    (_, Purpose::Replay(_)) => false,
-                };
+            Mode::Resync { trust, heard_up_to } => {
+                let heard_up_to = std::mem::replace(heard_up_to, run.acked.unseen());
+                let answered_up_to = Some(self.answered_up_to).filter(|offset| *offset != UNKNOWN);
                 let is_inspected = matches!(context.purpose, Purpose::Inspect);
-                let is_start = match trust {
-                    Trust::Shape => strict_request_start(run.bytes),
-                    Trust::ShapeWhenQuiet => quiet && whole_request_start(run.bytes),
+                let moment = match (*trust, Moment::of(&run, answered_up_to, heard_up_to)) {
+                    // A file may hold one direction only, and what is read from it is not sent anywhere.
+                    (Trust::ShapeWhenQuiet, Moment::Untold) | (Trust::Shape, Moment::Busy)
+                        if is_inspected =>
+                    {
+                        Moment::Quiet
+                    }
+                    (_, moment) => moment,
                 };
-                let is_believed = *trust == Trust::Shape || quiet;
-                if is_start || (is_inspected && is_believed && lenient_pick_up(run.bytes)) {
+                let is_believed = *trust == Trust::Shape || moment == Moment::Quiet;
+                if trust.believes(&run, moment) || (is_inspected && is_believed && lenient_pick_up(run.bytes))
+                {
                     self.mode = Mode::InStep;
                     return self.feed(context, flow, run, observer);
                 }
@@ -206,7 +210,7 @@ impl ClientSide {
                 awaiting.has_gap = true;
                 return;
             }
-            Mode::Opening(_) | Mode::Resync(_) => {}
+            Mode::Opening(_) | Mode::Resync { .. } => {}
             Mode::InStep => match self.decoder.handle_gap(len) {
                 GapEffect::InBody => {
                     if let Some(request) = &mut self.current {
@@ -219,7 +223,7 @@ impl ClientSide {
                 GapEffect::Lost | GapEffect::Between => self.abandon(context, LostReason::Gap, observer),
             },
         }
-        self.mode = Mode::Resync(Trust::ShapeWhenQuiet);
+        self.mode = Mode::resync(Trust::ShapeWhenQuiet);
     }
 
     /// Takes the end of the client's stream.
@@ -311,10 +315,10 @@ impl ClientSide {
             }
             let (held, at, offset) = (std::mem::take(&mut awaiting.held), awaiting.held_at, awaiting.end);
             let (conflict, has_end) = (awaiting.conflict, awaiting.has_end);
-            self.mode = if awaiting.has_gap { Mode::Resync(Trust::ShapeWhenQuiet) } else { Mode::InStep };
+            self.mode = if awaiting.has_gap { Mode::resync(Trust::ShapeWhenQuiet) } else { Mode::InStep };
             let mut interest = Interest::Continue;
             if !held.is_empty() && matches!(self.mode, Mode::InStep) {
-                let run = Run { bytes: &held, offset, at, acked: None, conflict };
+                let run = Run { bytes: &held, offset, at, acked: Acked::Unknown, conflict };
                 interest = self.take(context, flow, run, observer);
             }
             if has_end {
@@ -401,7 +405,7 @@ impl ClientSide {
         };
         if is_inspected && reason == FlowSkipReason::NotHttp {
             // A request may follow what is none, and what the server says is told anyway.
-            self.mode = Mode::Resync(Trust::ShapeWhenQuiet);
+            self.mode = Mode::resync(Trust::ShapeWhenQuiet);
             return Interest::Continue;
         }
         self.skip(context, reason)
@@ -469,7 +473,7 @@ impl ClientSide {
                 }
                 Event::Refused(refusal) => {
                     self.abandon(context, refusal.into(), observer);
-                    self.mode = Mode::Resync(Trust::ShapeWhenQuiet);
+                    self.mode = Mode::Resync { trust: Trust::ShapeWhenQuiet, heard_up_to: acked.unseen() };
                     return Interest::Continue;
                 }
             }
@@ -477,17 +481,26 @@ impl ClientSide {
     }
 
     /// A client that waited for a go-ahead and got a final answer need not send the body (RFC 9110 section 10.1.1):
-    /// if what it sends then begins like a request, it is one.
+    /// if what it sends then begins like a request, it is one. Where the server is never seen, nobody can tell whether
+    /// that is the body: neither is believed.
     fn leave_unsent_body(
         &mut self,
         context: &mut Context,
         run: &Run<'_>,
         observer: &mut impl RequestObserver,
     ) {
-        let unsent =
-            self.current.as_ref().is_some_and(|request| request.answered_early && !request.body_begun);
-        if unsent && self.answered_up_to == run.offset && whole_request_start(run.bytes) {
+        let Some(request) = self.current.as_ref().filter(|request| !request.body_begun) else { return };
+        if request.answered_early {
+            if self.answered_up_to == run.offset && whole_request_start(run.bytes) {
+                self.abandon(context, LostReason::Aborted, observer);
+            }
+        } else if request.expects_continue
+            && matches!(context.purpose, Purpose::Replay(_))
+            && let Acked::Unseen(number) = run.acked
+            && whole_request_start(run.bytes)
+        {
             self.abandon(context, LostReason::Aborted, observer);
+            self.mode = Mode::Resync { trust: Trust::ShapeWhenQuiet, heard_up_to: Some(number) };
         }
     }
 
@@ -544,7 +557,7 @@ impl ClientSide {
                 return client.hand_off(context);
             }
             client.abandon(context, LostReason::Memory, observer);
-            client.mode = Mode::Resync(Trust::ShapeWhenQuiet);
+            client.mode = Mode::resync(Trust::ShapeWhenQuiet);
             Interest::Continue
         })
     }
@@ -562,7 +575,7 @@ impl ClientSide {
         let waiting = match &self.mode {
             Mode::Opening(Some(opening)) => opening.held.capacity(),
             Mode::AwaitAnswer(awaiting) => awaiting.held.capacity(),
-            Mode::Opening(None) | Mode::HandedOff | Mode::InStep | Mode::Resync(_) => 0,
+            Mode::Opening(None) | Mode::HandedOff | Mode::InStep | Mode::Resync { .. } => 0,
         };
         self.decoder.bytes_held().saturating_add(waiting)
     }

@@ -6,6 +6,7 @@ mod context;
 mod message;
 mod pairing;
 pub mod report;
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -133,7 +134,7 @@ fn peek(
     span: Span<'_>,
 ) -> Interest {
     if let Span::Data { bytes, acked, .. } = span {
-        let status = response_start(bytes);
+        let (status, acked) = (response_start(bytes), acked.offset());
         client.server_sent(status, acked);
         if let Some(status) = status {
             return client.answered(context, flow, status, acked, observer);
@@ -151,7 +152,7 @@ fn server_span(
 ) -> Interest {
     match span {
         Span::Data { bytes, offset, at, acked, conflict } => {
-            client.server_sent(response_start(bytes), acked);
+            client.server_sent(response_start(bytes), acked.offset());
             let run = Run { bytes, offset, at, acked, conflict };
             if let Some((status, acked)) = pairing.data(context, run) {
                 return client.answered(context, flow, status, acked, pairing);

@@ -65,7 +65,7 @@ impl RequestObserver for Pairing {
         {
             oldest.response_over = true;
         }
-        self.exchanges.push_back(OpenExchange::new(id, run.at, Some(offset), run.acked));
+        self.exchanges.push_back(OpenExchange::new(id, run.at, Some(offset), run.acked.offset()));
     }
 
     fn head(&mut self, id: ExchangeId, reply_to: ReplyTo) {
@@ -125,7 +125,7 @@ impl Pairing {
                         current.builder = Some(Box::new(builder));
                         current.is_interim = head.facts.interim;
                         if self.exchanges.back().is_some_and(|newest| newest.id == current.id) {
-                            answer = Some((head.status, run.acked));
+                            answer = Some((head.status, run.acked.offset()));
                         }
                     }
                 }
@@ -187,7 +187,7 @@ impl Pairing {
             self.give_up_answered_unseen(offset);
         }
         let waiting = self.exchanges.iter().find(|exchange| {
-            let received = match (exchange.start, run.acked) {
+            let received = match (exchange.start, run.acked.offset()) {
                 (Some(start), Some(acked)) => acked > start,
                 (Some(_), None) => true,
                 (None, _) => false,

@@ -16,7 +16,7 @@ use super::{
 use crate::pipeline::{
     limits::Limits,
     seq::SeqNumber,
-    span::{GapCause, Span},
+    span::{Acked, GapCause, Span},
     time::Timestamp,
 };
 
@@ -51,7 +51,7 @@ pub(super) struct Arrival<'a> {
     /// When it was seen.
     pub(super) at: Timestamp,
     /// As in [`Span::Data`].
-    pub(super) acked: Option<u64>,
+    pub(super) acked: Acked,
 }
 
 /// What one side may hold, and for how long.
@@ -63,11 +63,21 @@ pub(super) struct Bounds {
     pub(super) pieces: usize,
     /// How long an acknowledged gap is kept open.
     pub(super) patience: Duration,
+    /// How long a gap is kept open that is not acknowledged, where its sender's peer was never seen.
+    pub(super) age_one_sided: Duration,
+    /// The same where it was.
+    pub(super) age: Duration,
 }
 
 impl From<&Limits> for Bounds {
     fn from(limits: &Limits) -> Self {
-        Self { bytes: limits.reorder_bytes, pieces: limits.reorder_pieces, patience: limits.gap_patience }
+        Self {
+            bytes: limits.reorder_bytes,
+            pieces: limits.reorder_pieces,
+            patience: limits.gap_patience,
+            age_one_sided: limits.gap_age_one_sided,
+            age: limits.gap_age,
+        }
     }
 }
 
@@ -125,16 +135,18 @@ impl Assembler {
         }
     }
 
-    /// The offset of `seq` in this stream, 0 where it lies before the first byte that was seen. `None` where the
-    /// stream has not been seen, or `seq` cannot belong to it.
-    pub(super) fn offset_of(&self, seq: SeqNumber) -> Option<u64> {
-        let distance = seq.distance(self.next);
-        if !self.started || distance.unsigned_abs() > WINDOW_BYTES {
-            return None;
+    /// What an acknowledgement of this stream up to `ack` says. Offset 0 where that lies before the first byte seen.
+    pub(super) fn acked(&self, ack: SeqNumber) -> Acked {
+        if !self.started {
+            return Acked::Unseen(ack);
+        }
+        let distance = ack.distance(self.next);
+        if distance.unsigned_abs() > WINDOW_BYTES {
+            return Acked::Unknown;
         }
         // An acknowledgement of the FIN counts one more than there are bytes.
         let ahead = if self.ended { distance.min(0) } else { distance };
-        Some(self.offset.saturating_add_signed(i64::from(ahead)))
+        Acked::Offset(self.offset.saturating_add_signed(i64::from(ahead)))
     }
 
     /// Takes the data of a segment.
@@ -278,6 +290,19 @@ impl Assembler {
             });
         }
         self.drain(stats, deliver);
+    }
+
+    /// Declares the gaps that were shown longer ago than `age`.
+    pub(super) fn give_up_old_gaps(
+        &mut self,
+        now: Timestamp,
+        age: Duration,
+        stats: &mut SideStats,
+        deliver: &mut impl FnMut(Span<'_>),
+    ) {
+        while self.held().and_then(Reorder::missed_since).is_some_and(|since| now.since(since) >= age) {
+            self.give_up_gap(now, stats, deliver);
+        }
     }
 
     /// Declares the first gap and hands on what follows it, or lets go of what cannot follow. Each call leaves less

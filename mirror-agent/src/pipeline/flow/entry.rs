@@ -13,9 +13,9 @@ use super::{
     table::{FlowHandler, FlowInfo, Interest},
 };
 use crate::pipeline::{
-    segment::{Segment, Side, TcpFlags},
+    segment::{Endpoint, Segment, Side, TcpFlags},
     seq::SeqNumber,
-    span::Span,
+    span::{Acked, Span},
     time::Timestamp,
 };
 
@@ -37,6 +37,11 @@ pub(super) struct Entry<S> {
 /// With its share of the index, an idle flow takes about 200 bytes and the handler's state.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Entry<()>>() <= 136);
+
+/// How near a number must be that alone is to prove what connection a segment is of. Two interfaces on one machine see
+/// the same bytes with no more than a few super-packets between them; that a stranger's number is as near has a
+/// probability of 1 in 8,192, and it would have to be of the same client's port at the same time.
+const LONE_NUMBER_BYTES: usize = 256 * 1024;
 
 /// What is being done with an entry.
 #[derive(Debug)]
@@ -115,14 +120,33 @@ impl<S> Slots<S> {
     /// Whether `segment` belongs to the flow in `slot`.
     pub(super) fn recognise(&self, slot: u32, segment: &Segment<'_>) -> Recognised {
         let idx = usize::try_from(slot).unwrap_or(usize::MAX);
-        let Some(entry) = self.0.get(idx).filter(|entry| entry.info.key == segment.flow) else {
-            return Recognised::Other;
-        };
-        let known = if entry.is_ended() { Recognised::Late } else { Recognised::Known };
+        match self.0.get(idx).filter(|entry| entry.info.key == segment.flow) {
+            Some(entry) => entry.recognise(segment),
+            None => Recognised::Other,
+        }
+    }
+
+    /// Whether `segment`, whose key is an alias of the flow in `slot`, belongs to it.
+    pub(super) fn recognise_alias(&self, slot: u32, segment: &Segment<'_>) -> Recognised {
+        let idx = usize::try_from(slot).unwrap_or(usize::MAX);
+        self.0.get(idx).map_or(Recognised::Other, |entry| entry.recognise(segment))
+    }
+
+    /// Whether `segment`, whose key says nothing, is of the same connection as the flow in `slot`.
+    pub(super) fn is_same(&self, slot: u32, segment: &Segment<'_>, bounds: &Bounds) -> bool {
+        let idx = usize::try_from(slot).unwrap_or(usize::MAX);
+        self.0.get(idx).is_some_and(|entry| entry.streams.proves(segment, bounds))
+    }
+}
+
+impl<S> Entry<S> {
+    /// Whether `segment`, which has the addresses of this flow, belongs to it.
+    fn recognise(&self, segment: &Segment<'_>) -> Recognised {
+        let known = if self.is_ended() { Recognised::Late } else { Recognised::Known };
         if !segment.flags.has(TcpFlags::SYN) || segment.flags.has(TcpFlags::RST) {
             return known;
         }
-        let (own, peer) = entry.streams.of(segment.side);
+        let (own, peer) = self.streams.of(segment.side);
         // A SYN-ACK acknowledges the SYN and what came with it (RFC 7413), nothing else.
         let fits = !segment.flags.has(TcpFlags::ACK)
             || !peer.is_started()
@@ -131,7 +155,7 @@ impl<S> Slots<S> {
         match (own.is_started(), starts_here, fits) {
             (true, true, true) => known,
             (true, false, _) => Recognised::Other,
-            (false, _, true) if entry.is_live() => Recognised::Known,
+            (false, _, true) if self.is_live() => Recognised::Known,
             (false, _, true) => Recognised::Other,
             (_, _, false) => Recognised::Late,
         }
@@ -152,6 +176,14 @@ impl<S> Entry<S> {
             links: Links::default(),
             phase: Phase::Open(state),
             streams: Streams::default(),
+        }
+    }
+
+    /// The client of a flow that is open or lingers.
+    pub(super) const fn client(&self) -> Option<Endpoint> {
+        match self.phase {
+            Phase::Open(_) | Phase::Ignored(_) | Phase::Ended => Some(self.info.key.client),
+            Phase::Free => None,
         }
     }
 
@@ -201,7 +233,7 @@ impl Streams {
                 peer.start(segment.ack);
             }
         }
-        let mut acked = None;
+        let mut acked = Acked::Unknown;
         if flags.has(TcpFlags::ACK) {
             // First, because what the peer's bytes brought about comes after them.
             let fit = peer.handle_ack(segment.ack, now, bounds, stats.side_mut(side.peer()), &mut |span| {
@@ -210,7 +242,7 @@ impl Streams {
             if fit == Fit::OutOfWindow {
                 bump(&mut stats.side_mut(side).out_of_window, 1);
             }
-            acked = peer.offset_of(segment.ack);
+            acked = peer.acked(segment.ack);
         }
         if flags.has(TcpFlags::RST) {
             for side in Side::ALL {
@@ -239,7 +271,7 @@ impl Streams {
             }
             return Fit::Plausible;
         }
-        match Arrival::of(segment, None) {
+        match Arrival::of(segment, Acked::Unknown) {
             Some(arrival) => self.of_mut(segment.side).0.skim(&arrival, stats.side_mut(segment.side)),
             None => Fit::Plausible,
         }
@@ -257,7 +289,7 @@ impl Streams {
         own.give_up_gap(at, stats.side_mut(side), &mut |span| outlet.hand_on(side, span));
     }
 
-    /// Declares the gaps of `side` for which patience has ended.
+    /// Declares the gaps of `side` for which patience has ended, or which are too old.
     pub(super) fn handle_time<H: FlowHandler>(
         &mut self,
         side: Side,
@@ -266,8 +298,11 @@ impl Streams {
         stats: &mut FlowStats,
         outlet: &mut Outlet<'_, H>,
     ) {
-        let (own, _) = self.of_mut(side);
-        own.handle_time(now, bounds, stats.side_mut(side), &mut |span| outlet.hand_on(side, span));
+        let (own, peer) = self.of_mut(side);
+        let age = if peer.is_started() { bounds.age } else { bounds.age_one_sided };
+        let deliver = &mut |span: Span<'_>| outlet.hand_on(side, span);
+        own.handle_time(now, bounds, stats.side_mut(side), deliver);
+        own.give_up_old_gaps(now, age, stats.side_mut(side), deliver);
     }
 
     /// Hands on all that is held.
@@ -324,6 +359,35 @@ impl Streams {
         }
     }
 
+    /// Whether the numbers of `segment` prove that it is of this connection, though it may have other addresses: the
+    /// initial numbers exactly, or those of a segment within what may be in flight on both sides. Of a connection of
+    /// which one side is not seen there is one number only, of which more is asked.
+    fn proves(&self, segment: &Segment<'_>, bounds: &Bounds) -> bool {
+        let (own, peer) = self.of(segment.side);
+        let acks = segment.flags.has(TcpFlags::ACK) && peer.is_started();
+        if segment.flags.has(TcpFlags::SYN) {
+            // What a SYN brought along (RFC 7413) is acknowledged with it, or not.
+            let answers = segment.ack == peer.start_seq() || segment.ack == peer.next_seq();
+            return match own.is_started() {
+                true => own.start_seq() == segment.seq.advance(1) && (!acks || answers),
+                false => acks && answers,
+            };
+        }
+        let near = |number: SeqNumber, next: SeqNumber, bytes: usize| {
+            usize::try_from(number.distance(next).unsigned_abs()).is_ok_and(|distance| distance <= bytes)
+        };
+        let lone = bounds.bytes.min(LONE_NUMBER_BYTES);
+        match (own.is_started(), acks) {
+            (true, true) => {
+                near(segment.seq, own.next_seq(), bounds.bytes)
+                    && near(segment.ack, peer.next_seq(), bounds.bytes)
+            }
+            (true, false) => near(segment.seq, own.next_seq(), lone),
+            (false, true) => near(segment.ack, peer.next_seq(), lone),
+            (false, false) => false,
+        }
+    }
+
     /// The stream of `side` and that of its peer.
     const fn of(&self, side: Side) -> (&Assembler, &Assembler) {
         match side {
@@ -342,7 +406,7 @@ impl Streams {
 
 impl<'a> Arrival<'a> {
     /// The data of `segment`; `None` where it has neither data nor FIN.
-    fn of(segment: &Segment<'a>, acked: Option<u64>) -> Option<Self> {
+    fn of(segment: &Segment<'a>, acked: Acked) -> Option<Self> {
         // Linux discards a SYN with a FIN: were it believed, the connection that follows would be missed.
         let fin = segment.flags.has(TcpFlags::FIN) && !segment.flags.has(TcpFlags::SYN);
         // The capture source promises this; a length that is too small must not make bytes appear twice.

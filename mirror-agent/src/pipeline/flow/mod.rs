@@ -13,6 +13,10 @@
 //! carried it. So is what is held out of order when a flow is evicted or the capture ends, its gaps declared; at a
 //! reset only what was acknowledged.
 //!
+//! **Interfaces.** A connection that passes two of them is one flow, also where it has another server address, tag or
+//! network at the second: its client's address and port and its sequence numbers tell. What one of them missed, the
+//! other makes up for. Two keys with the same client at one interface are always two flows.
+//!
 //! **Trust.** A number more than 1 GiB away from the next expected one moves nothing, and does not keep its flow from
 //! being evicted as idle; an RST must lie within [`Limits::reorder_bytes`](crate::pipeline::Limits::reorder_bytes).
 //! An ACK within 1 GiB is believed: whoever forges one damages what is mirrored of that flow, nothing else.
@@ -22,6 +26,7 @@ mod clock;
 mod entry;
 mod list;
 mod reorder;
+mod sightings;
 mod stats;
 mod table;
 

@@ -7,7 +7,7 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use crate::pipeline::time::Timestamp;
+use crate::pipeline::{span::Acked, time::Timestamp};
 
 /// A segment held until its place comes up.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Piece {
     /// When the segment was seen.
     pub(super) at: Timestamp,
     /// As in [`Span::Data`](crate::pipeline::Span).
-    pub(super) acked: Option<u64>,
+    pub(super) acked: Acked,
     /// Another segment claimed other bytes for a part of it.
     pub(super) conflict: bool,
 }
@@ -40,7 +40,7 @@ pub(super) struct Claim<'a> {
     pub(super) len: u64,
     pub(super) bytes: &'a [u8],
     pub(super) at: Timestamp,
-    pub(super) acked: Option<u64>,
+    pub(super) acked: Acked,
 }
 
 impl Claim<'_> {
@@ -127,9 +127,17 @@ impl Reorder {
 
     /// The nearest offset at which something is known: a piece or the end.
     pub(super) fn resume_at(&self) -> Option<u64> {
-        let piece = self.pieces.front().map(|piece| piece.start);
-        let fin = self.fin.map(|(offset, _)| offset);
-        piece.into_iter().chain(fin).min()
+        self.resume().map(|(offset, _)| offset)
+    }
+
+    /// Since when what is missing before the nearest known offset is missed: that of the segment that showed it.
+    pub(super) fn missed_since(&self) -> Option<Timestamp> {
+        self.resume().map(|(_, at)| at)
+    }
+
+    fn resume(&self) -> Option<(u64, Timestamp)> {
+        let piece = self.pieces.front().map(|piece| (piece.start, piece.at));
+        piece.into_iter().chain(self.fin).min_by_key(|(offset, _)| *offset)
     }
 
     /// Notes a FIN; of several the earliest counts, because the stream reaches it first.

@@ -9,6 +9,8 @@ pub struct FlowStats {
     pub opened: u64,
     /// Flows opened without a SYN: they are older than the capture, or their SYN was lost.
     pub adopted: u64,
+    /// Flows that were recognised under another key at another interface.
+    pub observed_twice: u64,
     /// Counters of the client's side.
     pub client: SideStats,
     /// Counters of the server's side.

@@ -1,6 +1,6 @@
 //! Enters: segments of all flows, and the time. Leaves: flows that open and close, and the spans between.
 //!
-//! One look-up a segment. Flows stand in a list in the order of their last segment, so eviction takes the first;
+//! One look-up a segment; a second one for those that bear another key than the flow was opened with. Flows stand in a list in the order of their last segment, so eviction takes the first;
 //! flows that ended stand in a second one until late duplicates of their segments have died out.
 
 use std::{
@@ -18,12 +18,13 @@ use super::{
         Entry, Hashed, Holding, Outlet, Phase, Recognised, Slots, Streams, affordable_entries, index_bytes,
     },
     list::List,
+    sightings::Sightings,
     stats::FlowStats,
 };
 use crate::pipeline::{
     limits::Limits,
     reason::EvictReason,
-    segment::{FlowKey, Segment, Side, TcpFlags},
+    segment::{Endpoint, FlowKey, Segment, Side, TcpFlags},
     span::Span,
     time::Timestamp,
 };
@@ -93,6 +94,8 @@ pub struct FlowTable<S> {
     ended: List,
     /// Entries in phase `Free`.
     free: List,
+    /// At which interfaces the flows are seen.
+    sightings: Sightings,
     /// Sides that hold something out of order, the one that has done so for longest first.
     holders: BTreeMap<u64, (u32, Side)>,
     /// Bytes held out of order by all flows.
@@ -103,6 +106,7 @@ pub struct FlowTable<S> {
     /// When the holders were last asked whether their patience has ended.
     asked_at: Timestamp,
     max_entries: usize,
+    /// Most bytes that are held out of order, what is known of interfaces included.
     max_held_bytes: usize,
     limits: Limits,
     bounds: Bounds,
@@ -114,6 +118,7 @@ impl<S> FlowTable<S> {
     #[must_use]
     pub fn new(limits: &Limits, seed: u64) -> Self {
         let quarter = limits.memory_bytes / 4;
+        let max_entries = affordable_entries::<S>(limits.flows, quarter);
         Self {
             hasher: RandomState::with_seeds(seed, !seed, seed.rotate_left(32), !seed.rotate_left(32)),
             index: HashMap::default(),
@@ -121,13 +126,14 @@ impl<S> FlowTable<S> {
             live: List::new(),
             ended: List::new(),
             free: List::new(),
+            sightings: Sightings::new(max_entries),
             holders: BTreeMap::new(),
             held_bytes: 0,
             next_id: 0,
             next_serial: 1,
             clock: Clock::default(),
             asked_at: Timestamp::ZERO,
-            max_entries: affordable_entries::<S>(limits.flows, quarter),
+            max_entries,
             max_held_bytes: quarter,
             limits: limits.clone(),
             bounds: Bounds::from(limits),
@@ -138,22 +144,22 @@ impl<S> FlowTable<S> {
     /// Takes one segment. Spans and closings that it brings about, also of other flows, go to `handler`.
     pub fn handle_segment<H: FlowHandler<State = S>>(&mut self, segment: &Segment<'_>, handler: &mut H) {
         self.clock.note_segment(segment.at);
+        if self.sightings.is_news(segment.interface) {
+            self.note_interface(segment.interface);
+        }
         let hash = self.hash(&segment.flow);
-        let slot = match self.index.get(&hash).copied() {
+        let found = match self.index.get(&hash).copied() {
             Some(slot) => match self.slots.recognise(slot, segment) {
-                Recognised::Known => slot,
+                Recognised::Known => Some(slot),
                 Recognised::Late => return,
                 Recognised::Other => {
                     self.vacate(slot, handler);
-                    let Some(slot) = self.open(hash, segment, handler) else { return };
-                    slot
+                    None
                 }
             },
-            None => {
-                let Some(slot) = self.open(hash, segment, handler) else { return };
-                slot
-            }
+            None => None,
         };
+        let Some(slot) = found.or_else(|| self.find_or_open(hash, segment, handler)) else { return };
         if self.apply(slot, segment, handler) == Fit::Plausible {
             self.touch(slot);
         }
@@ -208,12 +214,15 @@ impl<S> FlowTable<S> {
         self.live.len()
     }
 
-    /// Bytes of memory that the table takes: entries (not what the handler's states own on the heap) and all that
-    /// is held out of order.
+    /// Bytes of memory that the table takes: entries (not what the handler's states own on the heap), what is known of
+    /// interfaces, and all that is held out of order.
     #[must_use]
     pub fn bytes_held(&self) -> usize {
         let entries = self.slots.0.capacity().saturating_mul(size_of::<Entry<S>>());
-        entries.saturating_add(index_bytes(self.index.capacity())).saturating_add(self.held_bytes)
+        entries
+            .saturating_add(index_bytes(self.index.capacity()))
+            .saturating_add(self.sightings.bytes())
+            .saturating_add(self.held_bytes)
     }
 
     /// Bytes of memory that segments held out of order take; a part of [`Self::bytes_held`].
@@ -231,6 +240,53 @@ impl<S> FlowTable<S> {
     /// What was counted since this was last called.
     pub fn take_stats(&mut self) -> FlowStats {
         mem::take(&mut self.stats)
+    }
+
+    /// The flow of a segment whose key is not that of one: it may be a flow's second observation, else it may open one.
+    fn find_or_open<H: FlowHandler<State = S>>(
+        &mut self,
+        hash: u64,
+        segment: &Segment<'_>,
+        handler: &mut H,
+    ) -> Option<u32> {
+        if self.sightings.has_several() {
+            match self.find_elsewhere(hash, segment) {
+                Some((slot, Recognised::Known)) => return Some(slot),
+                Some((_, Recognised::Late)) => return None,
+                Some((_, Recognised::Other)) | None => {}
+            }
+        }
+        self.open(hash, segment, handler)
+    }
+
+    /// The flow of which a segment with an unknown key is a second observation.
+    fn find_elsewhere(&mut self, hash: u64, segment: &Segment<'_>) -> Option<(u32, Recognised)> {
+        if let Some(slot) = self.sightings.flow_of(hash) {
+            match self.slots.recognise_alias(slot, segment) {
+                Recognised::Other => self.sightings.part(hash),
+                found @ (Recognised::Known | Recognised::Late) => return Some((slot, found)),
+            }
+        }
+        let client = self.client_hash(&segment.flow.client);
+        let slot = self
+            .sightings
+            .candidates(client, segment.interface)
+            .find(|slot| self.slots.is_same(*slot, segment, &self.bounds))?;
+        if self.sightings.join(slot, hash, segment.interface) {
+            self.stats.observed_twice = self.stats.observed_twice.saturating_add(1);
+        }
+        Some((slot, self.slots.recognise_alias(slot, segment)))
+    }
+
+    /// Takes note of an interface. With the second one begins the list of who is seen where.
+    #[cold]
+    fn note_interface(&mut self, interface: u32) {
+        let Some(first) = self.sightings.note_interface(interface) else { return };
+        for slot in 0..u32::try_from(self.slots.0.len()).unwrap_or(u32::MAX) {
+            if let Some(client) = self.slots.get_mut(slot).and_then(|entry| entry.client()) {
+                self.sightings.list(slot, self.client_hash(&client), first);
+            }
+        }
     }
 
     /// Opens a flow for a segment of an unknown one, if it is one that opens flows: a SYN, or data. A reset is
@@ -262,6 +318,9 @@ impl<S> FlowTable<S> {
         };
         self.live.push_back(&mut self.slots, slot);
         self.index.insert(hash, slot);
+        if self.sightings.has_several() {
+            self.sightings.list(slot, self.client_hash(&segment.flow.client), segment.interface);
+        }
         Some(slot)
     }
 
@@ -337,7 +396,9 @@ impl<S> FlowTable<S> {
     /// Gives up gaps, those of the side that has held for longest first, until all flows together hold no more
     /// than they may.
     fn release_held<H: FlowHandler<State = S>>(&mut self, handler: &mut H) {
-        while self.held_bytes > self.max_held_bytes {
+        while self.held_bytes > 0
+            && self.held_bytes.saturating_add(self.sightings.bytes()) > self.max_held_bytes
+        {
             let Some((_, &(slot, side))) = self.holders.first_key_value() else { return };
             let now = self.clock.now();
             self.with_streams(slot, handler, |streams, _, stats, outlet| {
@@ -347,11 +408,13 @@ impl<S> FlowTable<S> {
         }
     }
 
-    /// Lets each side whose patience with a gap has ended declare it. Each holder is asked once in that time, so
-    /// the cost is bounded however often the time is told.
+    /// Lets each side whose patience with a gap has ended declare it. Each holder is asked once in that time, or a few
+    /// times in that of a gap that nobody acknowledges, so the cost is bounded however often the time is told.
     fn ask_holders<H: FlowHandler<State = S>>(&mut self, handler: &mut H) {
-        let patience = self.bounds.patience;
-        if patience.is_zero() || self.clock.now().since(self.asked_at) < patience {
+        let Bounds { patience, age_one_sided, .. } = self.bounds;
+        let interval =
+            if patience.is_zero() { age_one_sided.checked_div(4).unwrap_or_default() } else { patience };
+        if self.clock.now().since(self.asked_at) < interval {
             return;
         }
         self.asked_at = self.clock.now();
@@ -427,6 +490,9 @@ impl<S> FlowTable<S> {
             entry.phase = Phase::Free;
             let key = entry.info.key;
             self.index.remove(&self.hash(&key));
+            if self.sightings.has_several() {
+                self.sightings.strike(slot, self.client_hash(&key.client));
+            }
         }
     }
 
@@ -439,6 +505,14 @@ impl<S> FlowTable<S> {
         hasher.write_u128(client.addr.to_bits());
         hasher.write_u128(server.addr.to_bits());
         hasher.write_u128((ports << 64) | networks);
+        hasher.finish()
+    }
+
+    /// The hash of a client's address and port.
+    fn client_hash(&self, client: &Endpoint) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u128(client.addr.to_bits());
+        hasher.write_u16(client.port);
         hasher.finish()
     }
 }

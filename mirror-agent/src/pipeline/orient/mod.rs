@@ -227,6 +227,7 @@ fn segment<'a>(at: Timestamp, packet: &TcpPacket<'a>, side: Side) -> Segment<'a>
     };
     Segment {
         flow: FlowKey { client, server, vlan: packet.vlan, vni: packet.vni },
+        interface: 0,
         side,
         at,
         seq: packet.seq,

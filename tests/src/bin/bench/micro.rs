@@ -167,6 +167,7 @@ impl<'a> Traffic<'a> {
         let (seq, ack) = if side == Side::Client { (client, server) } else { (server, client) };
         Segment {
             flow: FlowKey { client: end(1, 40_000 + flow), server: end(2, 8_080), vlan: 0, vni: 0 },
+            interface: 2,
             side,
             at: Timestamp::from_nanos(self.now),
             seq: SeqNumber(seq),

@@ -1,8 +1,10 @@
 //! Enters: conversations written down as segments. Leaves: whether the pipeline made the right requests of them.
 
 mod goreplay;
+mod one_sided;
 mod properties;
 mod requests;
+mod two_interfaces;
 
 use std::net::SocketAddr;
 
@@ -17,6 +19,8 @@ use crate::pipeline::{
 pub(super) struct Conversation {
     pub(super) pipeline: Pipeline,
     flow: FlowKey,
+    /// The interface at which what is sent is seen.
+    interface: u32,
     /// Next sequence number of each side.
     next: [SeqNumber; 2],
     now: u64,
@@ -51,6 +55,7 @@ impl Conversation {
         Self {
             pipeline: Pipeline::new(purpose, limits, 7),
             flow: FlowKey { client: addr("10.0.0.1:40000"), server: addr("10.0.0.2:80"), vlan: 0, vni: 0 },
+            interface: 1,
             next: [SeqNumber(client), SeqNumber(server)],
             now: 0,
             stats: Stats::default(),
@@ -97,6 +102,7 @@ impl Conversation {
         let (own, peer) = (self.next[side as usize], self.next[1 - side as usize]);
         self.pipeline.handle_segment(&Segment {
             flow: self.flow,
+            interface: self.interface,
             side,
             at: Timestamp::from_nanos(self.now),
             seq: own.advance(ahead.cast_unsigned()),
@@ -111,7 +117,11 @@ impl Conversation {
     fn count(&mut self) {
         let stats = self.pipeline.take_stats();
         self.stats.seen += stats.seen;
+        self.stats.conflicts += stats.conflicts;
+        self.stats.out_of_window += stats.out_of_window;
         let tables = [
+            (&mut self.stats.gap_bytes[..], &stats.gap_bytes[..]),
+            (&mut self.stats.flows_evicted[..], &stats.flows_evicted[..]),
             (&mut self.stats.skipped[..], &stats.skipped[..]),
             (&mut self.stats.lost[..], &stats.lost[..]),
             (&mut self.stats.flows_skipped[..], &stats.flows_skipped[..]),

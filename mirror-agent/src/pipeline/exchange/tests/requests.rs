@@ -350,6 +350,7 @@ fn two_hundred_thousand_idle_flows_take_less_than_64_mib() {
                 vlan: 0,
                 vni: 0,
             },
+            interface: 2,
             side: Side::Client,
             at: Timestamp::from_nanos(1),
             seq: SeqNumber(0),

@@ -310,6 +310,7 @@ fn in_order_data_is_lent_and_nothing_is_held() {
     for idx in 0..3 {
         let segment = Segment {
             flow: key(1),
+            interface: 1,
             side: Side::Client,
             at: Timestamp::ZERO,
             seq: number(0, idx * 18),

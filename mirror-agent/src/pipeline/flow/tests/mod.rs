@@ -1,6 +1,7 @@
 //! Enters: what a test sends. Leaves: what the handler was told, written down so that a line shows it.
 
 mod assembler;
+mod interfaces;
 mod model;
 mod properties;
 mod table;
@@ -9,7 +10,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use super::{CloseCause, FlowHandler, FlowId, FlowInfo, FlowTable, Interest};
 use crate::pipeline::{
-    Endpoint, FlowKey, GapCause, Limits, Segment, SeqNumber, Side, Span, TcpFlags, Timestamp,
+    Acked, Endpoint, FlowKey, GapCause, Limits, Segment, SeqNumber, Side, Span, TcpFlags, Timestamp,
 };
 
 const SYN: TcpFlags = TcpFlags::SYN;
@@ -101,7 +102,7 @@ impl SideRecord {
                 let text = String::from_utf8_lossy(bytes);
                 self.text.push_str(&text);
                 self.detail.push_str(&text);
-                if let Some(acked) = acked {
+                if let Some(acked) = acked.offset() {
                     write!(self.detail, "@{acked}").unwrap();
                 }
                 self.data.extend_from_slice(bytes);
@@ -136,6 +137,8 @@ struct Wire {
     recorder: Recorder,
     now: Timestamp,
     key: FlowKey,
+    /// The interface at which what is sent is seen.
+    interface: u32,
     client_isn: u32,
     server_isn: u32,
 }
@@ -148,6 +151,7 @@ impl Wire {
             recorder: Recorder::default(),
             now: Timestamp::from_nanos(1_000_000_000),
             key: key(40_000),
+            interface: 1,
             client_isn: CLIENT_ISN,
             server_isn: SERVER_ISN,
         }
@@ -183,6 +187,7 @@ impl Wire {
         };
         let segment = Segment {
             flow: self.key,
+            interface: self.interface,
             side,
             at: self.now,
             seq: number(own, offset),

@@ -141,7 +141,13 @@ proptest! {
         patient in any::<bool>(),
         steps in vec((step(), 0_u32..80, any::<bool>(), any::<bool>(), 0_u8..8), 1..120),
     ) {
-        let bounds = Bounds { bytes: 200, pieces: 5, patience: Duration::from_nanos(u64::from(patient) * 3) };
+        let bounds = Bounds {
+            bytes: 200,
+            pieces: 5,
+            patience: Duration::from_nanos(u64::from(patient) * 3),
+            age_one_sided: Duration::MAX,
+            age: Duration::MAX,
+        };
         let mut assembler = Assembler::default();
         let mut stats = SideStats::default();
         let mut seen = SideRecord::default();
@@ -153,7 +159,7 @@ proptest! {
             if ack {
                 assembler.handle_ack(seq, at, &bounds, &mut stats, &mut |span| seen.note(span));
             } else {
-                let arrival = Arrival { seq, payload: &bytes, len, fin: fin == 0, at, acked: None };
+                let arrival = Arrival { seq, payload: &bytes, len, fin: fin == 0, at, acked: Acked::Unknown };
                 assembler.handle_data(&arrival, &bounds, &mut stats, &mut |span| seen.note(span));
             }
             if let Some(held) = assembler.held() {
@@ -187,22 +193,26 @@ proptest! {
         let mut wire = Wire::silent(&limits);
         wire.recorder.ignore_after = ignore_after;
         // Where each side of each flow stands, so that many segments are near the mark.
-        let mut next = [[SeqNumber(0), SeqNumber(u32::MAX - 50)]; 5];
+        let mut next = [[SeqNumber(0), SeqNumber(u32::MAX - 50)]; 3];
         for operation in operations {
             match operation {
-                Operation::Segment { flow, side, ahead, ack_ahead, flags, len, copied } => {
+                Operation::Segment { flow, interface, side, ahead, ack_ahead, flags, len, copied } => {
                     let own = usize::from(side == Side::Server);
-                    let seq = next[flow][own].advance(ahead.cast_unsigned());
+                    // Two keys for each of three clients: their connections are the same, or not.
+                    let client = flow % 3;
+                    let vlan = u32::try_from(flow / 3).unwrap();
+                    let seq = next[client][own].advance(ahead.cast_unsigned());
                     if ahead.unsigned_abs() < 500 {
-                        next[flow][own] = seq.advance(len);
+                        next[client][own] = seq.advance(len);
                     }
                     let payload = vec![b'x'; len.min(copied) as usize];
                     let segment = Segment {
-                        flow: key(u16::try_from(flow).unwrap()),
+                        flow: FlowKey { vlan, ..key(u16::try_from(client).unwrap()) },
+                        interface,
                         side,
                         at: wire.now,
                         seq,
-                        ack: next[flow][1 - own].advance(ack_ahead.cast_unsigned()),
+                        ack: next[client][1 - own].advance(ack_ahead.cast_unsigned()),
                         flags: TcpFlags(flags),
                         payload: &payload,
                         payload_len: len,
@@ -228,7 +238,16 @@ proptest! {
 /// What can happen to a table.
 #[derive(Clone, Debug)]
 enum Operation {
-    Segment { flow: usize, side: Side, ahead: i32, ack_ahead: i32, flags: u8, len: u32, copied: u32 },
+    Segment {
+        flow: usize,
+        interface: u32,
+        side: Side,
+        ahead: i32,
+        ack_ahead: i32,
+        flags: u8,
+        len: u32,
+        copied: u32,
+    },
     Wait(u64),
 }
 
@@ -247,9 +266,10 @@ fn operation() -> impl Strategy<Value = Operation> {
     // SYN, FIN and RST are rare, or nothing would last.
     let flags = prop_oneof![12 => Just(ACK.0), 2 => Just(0), 2 => Just(SYN.0), 1 => any::<u8>()];
     let len = prop_oneof![1 => Just(0_u32), 8 => 1_u32..150, 1 => any::<u32>()];
-    let segment = (0_usize..5, side, step(), step(), flags, len, 0_u32..150).prop_map(
-        |(flow, side, ahead, ack_ahead, flags, len, copied)| Operation::Segment {
+    let segment = (0_usize..6, 0_u32..3, side, step(), step(), flags, len, 0_u32..150).prop_map(
+        |(flow, interface, side, ahead, ack_ahead, flags, len, copied)| Operation::Segment {
             flow,
+            interface,
             side,
             ahead,
             ack_ahead,

@@ -1,0 +1,63 @@
+//! Enters: what is known where bytes come out of step. Leaves: whether a request may begin there.
+
+use crate::pipeline::{
+    Acked, SeqNumber,
+    exchange::client::Run,
+    http::sniff::{strict_request_start, whole_request_start},
+};
+
+/// Length of `HTTP/1.1 100 Continue` with its two line ends, the least that a server says without an answer.
+const GO_AHEAD_BYTES: i32 = 25;
+
+/// What makes a message start believable.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Trust {
+    /// A segment that begins like a request: nothing else can be known of a connection older than the capture, until
+    /// its server has answered. From then on as below.
+    Shape,
+    /// The same, where the server had received everything before it and begun to answer. After a gap a segment in the
+    /// middle of a body must not be taken for a request.
+    ShapeWhenQuiet,
+}
+
+/// What the flow says of the moment at which a run was sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Moment {
+    /// The server had received everything before it and begun to answer.
+    Quiet,
+    /// It had not.
+    Busy,
+    /// The server has not been heard yet, nor does the client tell.
+    Untold,
+}
+
+impl Moment {
+    /// The moment of `run`. `answered_up_to` is how far the server had received when it last began to send, `None`
+    /// before it did; `heard_up_to` how far the client had received of a server that is never seen, when it sent the
+    /// bytes right before the run.
+    ///
+    /// Of a server that is never seen, the client tells: where it has received more than a go-ahead since the bytes
+    /// before, those have been answered. That a client goes on with a body when it has an answer is possible, but
+    /// what it goes on with must begin with a request, at the beginning of a segment.
+    pub(super) fn of(run: &Run<'_>, answered_up_to: Option<u64>, heard_up_to: Option<SeqNumber>) -> Self {
+        match (answered_up_to, heard_up_to, run.acked) {
+            (Some(offset), ..) if offset == run.offset => Self::Quiet,
+            (Some(_), ..) => Self::Busy,
+            (None, Some(before), Acked::Unseen(number)) if number.distance(before) > GO_AHEAD_BYTES => {
+                Self::Quiet
+            }
+            (None, ..) => Self::Untold,
+        }
+    }
+}
+
+impl Trust {
+    /// Whether a run that was sent at `moment` begins a request, judged by its first bytes.
+    pub(super) fn believes(self, run: &Run<'_>, moment: Moment) -> bool {
+        match (self, moment) {
+            (Self::Shape, Moment::Quiet | Moment::Untold) => strict_request_start(run.bytes),
+            (Self::ShapeWhenQuiet, Moment::Quiet) => whole_request_start(run.bytes),
+            (_, Moment::Busy) | (Self::ShapeWhenQuiet, Moment::Untold) => false,
+        }
+    }
+}
