@@ -28,6 +28,7 @@ use crate::{
             links,
         },
         cli::{Attach, RunArgs},
+        interfaces::{Interfaces, Tally},
         ledger::{Ledger, Snapshot},
         metrics::{self, Gauges, PipelineGauges},
         object::EBPF_OBJECT,
@@ -98,6 +99,7 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
     let ring_bytes = args.ring_size.saturating_mul(u64::try_from(rings.len())?);
     let ready = Arc::new(AtomicBool::new(false));
     let orders = Arc::new(Orders::default());
+    let interfaces_seen = Arc::new(Interfaces::default());
     let admin = Arc::new(Admin {
         registry: metrics::registry(
             Arc::clone(&ledger),
@@ -109,6 +111,7 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
                 replay: replay.gauges(),
             }),
             Arc::clone(&orders),
+            Arc::clone(&interfaces_seen),
         ),
         ready: Arc::clone(&ready),
         healthy: Arc::new(Heartbeats(heartbeats.clone())),
@@ -131,6 +134,8 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
             heartbeat,
             orders: Arc::clone(&orders),
             warned: Arc::clone(&warned),
+            tally: Tally::default(),
+            interfaces: Arc::clone(&interfaces_seen),
         };
         let thread = thread::Builder::new().name(format!("capture-{number}"));
         workers.push(thread.spawn(move || worker.run()).context("start a capture thread")?);

@@ -22,6 +22,7 @@ use prometheus_client::{
 use crate::{
     io::{
         capture::CounterValues,
+        interfaces::Interfaces,
         ledger::{DropReason, HistogramSnapshot, Ledger, ReplayOutcome},
         worker::Orders,
     },
@@ -83,6 +84,7 @@ pub struct Metrics {
     pipelines: Vec<Arc<PipelineGauges>>,
     gauges: Box<dyn Gauges>,
     orders: Arc<Orders>,
+    interfaces: Arc<Interfaces>,
 }
 
 /// The registry that encodes [`Metrics`].
@@ -92,9 +94,10 @@ pub fn registry(
     pipelines: Vec<Arc<PipelineGauges>>,
     gauges: Box<dyn Gauges>,
     orders: Arc<Orders>,
+    interfaces: Arc<Interfaces>,
 ) -> Registry {
     let mut registry = Registry::with_prefix("mirror");
-    registry.register_collector(Box::new(Metrics { ledger, pipelines, gauges, orders }));
+    registry.register_collector(Box::new(Metrics { ledger, pipelines, gauges, orders, interfaces }));
     registry
 }
 
@@ -218,6 +221,11 @@ impl Metrics {
             "ring_utilization_ratio",
             "Highest fill of a ring buffer since the last scrape, 0 to 1",
             fill.unwrap_or_default() as f64 / 1e6,
+        )?;
+        out.gauge(
+            "interfaces_one_sided",
+            "Interfaces that have shown responses for more than 10 s and meanwhile no request",
+            self.interfaces.one_sided() as f64,
         )?;
         out.gauge(
             "capture_paused",
@@ -365,6 +373,7 @@ mod tests {
             vec![Arc::new(PipelineGauges::default())],
             Box::new(Fixed),
             Arc::default(),
+            Arc::default(),
         );
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
@@ -386,6 +395,7 @@ mod tests {
             "mirror_replay_lag_seconds_bucket{le=\"+Inf\"} 0",
             "mirror_memory_bytes{pool=\"rings\"} 4096.0",
             "mirror_flows_observed_twice_total 0",
+            "mirror_interfaces_one_sided 0.0",
             "mirror_capture_paused 0.0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

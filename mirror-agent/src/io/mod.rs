@@ -6,6 +6,7 @@ pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod inspect;
+pub mod interfaces;
 pub mod ledger;
 pub mod metrics;
 pub mod object;

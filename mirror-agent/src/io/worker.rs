@@ -15,6 +15,7 @@ use tracing::{error, warn};
 use crate::{
     io::{
         capture::RingReader,
+        interfaces::{Interfaces, Tally},
         ledger::Ledger,
         metrics::PipelineGauges,
         replay::{Job, Queue, clock},
@@ -49,6 +50,10 @@ pub struct Worker {
     pub orders: Arc<Orders>,
     /// The warnings given, by whichever worker.
     pub warned: Arc<Warned>,
+    /// What it has seen of each interface of late.
+    pub tally: Tally,
+    /// What all workers have.
+    pub interfaces: Arc<Interfaces>,
 }
 
 /// What all workers are to do.
@@ -122,10 +127,14 @@ impl Worker {
 
     /// Takes what is in the ring, up to a limit, and returns how many records that were.
     fn round(&mut self) -> usize {
-        let Self { reader, pipeline, gauges, .. } = self;
+        let Self { reader, pipeline, gauges, tally, interfaces, .. } = self;
         gauges.note_ring_fill(reader.utilization());
-        let taken = reader.drain(ROUND_RECORDS, |segment| pipeline.handle_segment(&segment));
+        let taken = reader.drain(ROUND_RECORDS, |segment| {
+            tally.note(&segment);
+            pipeline.handle_segment(&segment);
+        });
         let now = clock::now();
+        interfaces.take(tally, now);
         pipeline.handle_time(now);
         self.heartbeat.beat(now);
         self.publish();
