@@ -3,7 +3,7 @@
 
 use mirror_agent::pipeline::{
     Limits,
-    http::{EndEffect, Event, GapEffect, Refusal, RequestDecoder, ResponseDecoder},
+    http::{EndEffect, Event, GapEffect, RequestDecoder, ResponseDecoder},
     message::ReplyTo,
 };
 
@@ -90,11 +90,15 @@ enum Either {
 #[derive(Debug, Eq, PartialEq)]
 enum Told {
     Start,
-    Head { raw: Vec<u8>, facts: String },
+    Head {
+        raw: Vec<u8>,
+        facts: String,
+    },
     Content(Vec<u8>),
     Framing(Vec<u8>),
     End,
-    Refused(Refusal),
+    /// Which of two faults is named may depend on the cut.
+    Refused,
     Gap(GapEffect),
     Reset,
     Ended(EndEffect),
@@ -116,7 +120,7 @@ enum Step<'i> {
     Content(&'i [u8]),
     Framing(&'i [u8]),
     End,
-    Refused(Refusal),
+    Refused,
 }
 
 impl Decoder {
@@ -175,19 +179,18 @@ impl Decoder {
                     assert!(consumed.is_empty());
                     self.told.push(Told::End);
                 }
-                Step::Refused(refusal) => self.refuse(refusal),
+                Step::Refused => self.refuse(),
             }
         }
         assert!(input.is_empty() && bytes.is_empty(), "no end of events from {} bytes", bytes.len());
     }
 
-    fn refuse(&mut self, refusal: Refusal) {
-        // Framing up to the byte that is refused is given or not, depending on the cut; so is why a head that has
-        // two faults is refused.
+    fn refuse(&mut self) {
+        // Framing up to the byte that is refused is given or not, depending on the cut.
         if let Some(Told::Framing(_)) = self.told.last() {
             self.told.pop();
         }
-        self.told.push(Told::Refused(refusal));
+        self.told.push(Told::Refused);
     }
 
     fn gap(&mut self, len: u64) {
@@ -229,7 +232,7 @@ impl Decoder {
                 Told::Head { .. } | Told::Content(_) | Told::Framing(_) => assert!(is_open, "{told:?}"),
                 Told::Gap(GapEffect::InBody) => assert!(is_open, "{told:?}"),
                 Told::End
-                | Told::Refused(_)
+                | Told::Refused
                 | Told::Gap(GapEffect::Lost)
                 | Told::Ended(EndEffect::Complete | EndEffect::Truncated) => {
                     assert!(is_open, "{told:?} of no message");
@@ -275,6 +278,6 @@ fn step<'i, H>(event: Event<'i, H>, describe: impl FnOnce(&H) -> (Vec<u8>, Strin
         Event::Content(bytes) => Step::Content(bytes),
         Event::Framing(bytes) => Step::Framing(bytes),
         Event::End => Step::End,
-        Event::Refused(refusal) => Step::Refused(refusal),
+        Event::Refused(_) => Step::Refused,
     }
 }
