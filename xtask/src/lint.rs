@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::{build, child, manifests, tidy, workspace};
+use crate::{build, child, fuzz, manifests, tidy, workspace};
 
 /// The chore: runs every check, also after one has failed, and ends with a count.
 pub(crate) fn run() -> Result<()> {
@@ -11,6 +11,10 @@ pub(crate) fn run() -> Result<()> {
 
     let mut report = Report::default();
     report.check("formatting", || cargo(&["fmt", "--all", "--check"], None));
+    report.check("formatting of the fuzz targets", || {
+        let manifest = fuzz::manifest()?;
+        cargo(&["fmt", "--check", "--manifest-path", &manifest.to_string_lossy()], None)
+    });
     report.check("house rules", tidy::run);
     report.check("lints", || {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-Dwarnings"], None)

@@ -11,6 +11,7 @@ mod build;
 mod child;
 mod compiler;
 mod demo;
+mod fuzz;
 mod linker;
 mod lint;
 mod manifests;
@@ -66,6 +67,20 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Looks for inputs that break what must always hold
+    Fuzz {
+        /// Seconds of processor time for each target
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Targets at a time
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// Adds inputs that reach something new to those in tests/fuzz/corpus
+        #[arg(long)]
+        minimize: bool,
+        /// All where none is named: capture_file, flow, frame, http, pipeline
+        targets: Vec<String>,
+    },
     /// Measures what the mirror costs
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -83,6 +98,9 @@ fn main() -> ExitCode {
         Chore::Test { args } => test::run(&args),
         Chore::Lint => lint::run(),
         Chore::Demo { args } => demo::run(&args),
+        Chore::Fuzz { seconds, jobs, minimize, targets } => {
+            fuzz::run(&fuzz::Plan { seconds, targets, jobs, minimize })
+        }
         Chore::Bench { args } => bench::run(&args),
     };
     exit_code(&done)

@@ -136,7 +136,7 @@ impl ClientSide {
         let interest = self.take(context, flow, run, observer);
         let after = self.waiting_bytes();
         context.hold(before, after);
-        if after > before && !context.may_hold(0) {
+        if after > before && !context.may_hold(after, 0) {
             return self.give_up(context, observer);
         }
         interest

@@ -105,9 +105,14 @@ impl Context {
         bump(&mut self.stats.flows_skipped, reason.index(), 1);
     }
 
-    /// Whether `bytes` more may be held. Messages may fill half of the memory; the other half is the flow table's.
-    pub(crate) fn may_hold(&self, bytes: usize) -> bool {
-        self.held_bytes.saturating_add(bytes) <= self.limits.memory_bytes / 2
+    /// Whether a message that has `held` bytes may have `more`. Messages may fill half of the memory; the other half is
+    /// the flow table's.
+    ///
+    /// None may have more than is then still free. So messages that never end, however many, leave room for ordinary
+    /// ones: a thousand of them can take all but a thousandth.
+    pub(crate) fn may_hold(&self, held: usize, more: usize) -> bool {
+        let free = (self.limits.memory_bytes / 2).checked_sub(self.held_bytes.saturating_add(more));
+        free.is_some_and(|free| held.saturating_add(more) <= free)
     }
 
     /// Notes that an allocation grew from `before` to `after` bytes, or shrank.

@@ -101,7 +101,7 @@ impl OpenRequest {
             context.skip(reason);
         } else if body_len > context.limits.body_bytes {
             self.lose(context, LostReason::TooLarge);
-        } else if !context.may_hold(advance) {
+        } else if !context.may_hold(0, advance) {
             self.lose(context, LostReason::Memory);
         } else {
             let mut raw = Vec::with_capacity(advance);
@@ -122,13 +122,10 @@ impl OpenRequest {
                 let body_len = raw.len().saturating_sub(*head_len).saturating_add(bytes.len());
                 if body_len > context.limits.body_bytes {
                     self.lose(context, LostReason::TooLarge);
-                } else if !context.may_hold(bytes.len()) {
+                } else if !make_room(context, raw, bytes.len()) {
                     self.lose(context, LostReason::Memory);
                 } else {
-                    let before = raw.capacity();
                     raw.extend_from_slice(bytes);
-                    let after = raw.capacity();
-                    context.hold(before, after);
                 }
             }
         }
@@ -196,4 +193,22 @@ impl OpenRequest {
             Keep::Undecided | Keep::Settled | Keep::Whole { .. } => None,
         }
     }
+}
+
+/// Makes room for `more` bytes in `raw`, twice what is there if possible, so that bytes are seldom moved. False where the
+/// memory does not allow it.
+fn make_room(context: &mut Context, raw: &mut Vec<u8>, more: usize) -> bool {
+    let capacity = raw.capacity();
+    let needed = raw.len().saturating_add(more).saturating_sub(capacity);
+    if needed == 0 {
+        return true;
+    }
+    let Some(growth) =
+        [needed.max(capacity), needed].into_iter().find(|growth| context.may_hold(capacity, *growth))
+    else {
+        return false;
+    };
+    raw.reserve_exact(capacity.saturating_sub(raw.len()).saturating_add(growth));
+    context.hold(capacity, raw.capacity());
+    true
 }

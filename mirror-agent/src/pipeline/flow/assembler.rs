@@ -33,6 +33,8 @@ pub(super) struct Assembler {
     next: SeqNumber,
     started: bool,
     ended: bool,
+    /// Its receiver has shown that it hears it.
+    heard: bool,
     /// Pieces out of order, a FIN out of order, an acknowledgement being waited for; `None` when there is none.
     held: Option<Box<Reorder>>,
 }
@@ -99,6 +101,16 @@ impl Assembler {
     /// Whether the end of the stream was handed on.
     pub(super) const fn is_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Whether the receiver has shown that it hears this side.
+    pub(super) const fn is_heard(&self) -> bool {
+        self.heard
+    }
+
+    /// Notes that it has.
+    pub(super) const fn note_heard(&mut self) {
+        self.heard = true;
     }
 
     /// Sequence number of the stream's first byte.

@@ -199,6 +199,31 @@ impl<S> Entry<S> {
         matches!(self.phase, Phase::Ended)
     }
 
+    /// Whether a side has shown that it hears the other.
+    pub(super) const fn is_proven(&self) -> bool {
+        self.streams.client.is_heard() || self.streams.server.is_heard()
+    }
+
+    /// Notes that the sender of `segment` hears its peer.
+    pub(super) const fn note_proven(&mut self, segment: &Segment<'_>) {
+        self.streams.of_mut(segment.side).1.note_heard();
+    }
+
+    /// Whether the sender of `segment` hears its peer: it acknowledges what the peer was seen to send, and a stranger who
+    /// only knows the addresses would have to guess that number. A SYN-ACK shows nothing: every SYN is answered by one.
+    pub(super) fn is_proven_by(&self, segment: &Segment<'_>) -> bool {
+        let (_, peer) = self.streams.of(segment.side);
+        let flags = segment.flags;
+        let acknowledges = flags.has(TcpFlags::ACK)
+            && !flags.has(TcpFlags::SYN)
+            && !flags.has(TcpFlags::RST)
+            && peer.is_started();
+        // A FIN counts one.
+        acknowledges
+            && !segment.ack.is_before(peer.start_seq())
+            && !peer.next_seq().advance(1).is_before(segment.ack)
+    }
+
     /// Assembles no more.
     pub(super) fn ignore(&mut self) {
         self.streams.client.discard_held();
@@ -490,7 +515,7 @@ pub(super) const fn index_bytes(entries: usize) -> usize {
     if entries == 0 {
         return 0;
     }
-    let buckets = (entries.saturating_mul(8) / 7).saturating_add(1);
+    let buckets = entries.saturating_mul(8).div_ceil(7);
     match buckets.checked_next_power_of_two() {
         Some(buckets) => buckets.saturating_mul(BUCKET_BYTES),
         None => usize::MAX,

@@ -1,7 +1,9 @@
 //! Enters: segments of all flows, and the time. Leaves: flows that open and close, and the spans between.
 //!
-//! One look-up a segment; a second one for those that bear another key than the flow was opened with. Flows stand in a list in the order of their last segment, so eviction takes the first;
-//! flows that ended stand in a second one until late duplicates of their segments have died out.
+//! One look-up a segment; a second one for those that bear another key than the flow was opened with. Flows stand in
+//! lists in the order of their last segment, so eviction takes the first: flows in which one side has shown that it
+//! hears the other, and flows in which none has, of which a stranger can make any number. Flows that ended stand in a
+//! third one until late duplicates of their segments have died out.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -88,8 +90,11 @@ pub struct FlowTable<S> {
     /// Slots by the keyed hash of the flow key, 64 bits wide: the key itself stands in the entry and is compared.
     index: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
     slots: Slots<S>,
-    /// Entries in phase `Open` or `Ignored`, the one without a segment for longest first.
-    live: List,
+    /// Entries in phase `Open` or `Ignored` that are [proven](Entry::is_proven), the one without a segment for longest
+    /// first.
+    proven: List,
+    /// Those that are not, likewise.
+    unproven: List,
     /// Entries in phase `Ended`, in the order in which they ended.
     ended: List,
     /// Entries in phase `Free`.
@@ -123,7 +128,8 @@ impl<S> FlowTable<S> {
             hasher: RandomState::with_seeds(seed, !seed, seed.rotate_left(32), !seed.rotate_left(32)),
             index: HashMap::default(),
             slots: Slots(Vec::new()),
-            live: List::new(),
+            proven: List::new(),
+            unproven: List::new(),
             ended: List::new(),
             free: List::new(),
             sightings: Sightings::new(max_entries),
@@ -160,7 +166,12 @@ impl<S> FlowTable<S> {
             None => None,
         };
         let Some(slot) = found.or_else(|| self.find_or_open(hash, segment, handler)) else { return };
+        let proves =
+            self.slots.get_mut(slot).is_some_and(|entry| !entry.is_proven() && entry.is_proven_by(segment));
         if self.apply(slot, segment, handler) == Fit::Plausible {
+            if proves {
+                self.note_proven(slot, segment);
+            }
             self.touch(slot);
         }
         self.settle(slot, handler);
@@ -171,7 +182,7 @@ impl<S> FlowTable<S> {
     pub fn handle_time<H: FlowHandler<State = S>>(&mut self, now: Timestamp, handler: &mut H) {
         self.clock.set(now);
         self.ask_holders(handler);
-        while let Some(slot) = self.live.front() {
+        while let Some(slot) = self.quietest() {
             if self.clock.now().since(self.slots.touched_at(slot)) < self.limits.flow_idle {
                 break;
             }
@@ -193,7 +204,7 @@ impl<S> FlowTable<S> {
     /// Closes all flows, the one without a segment for longest first.
     pub fn finish<H: FlowHandler<State = S>>(&mut self, now: Timestamp, handler: &mut H) {
         self.clock.set(now);
-        while let Some(slot) = self.live.front() {
+        while let Some(slot) = self.quietest() {
             self.close(slot, CloseCause::Finished, handler);
         }
         while let Some(slot) = self.ended.front() {
@@ -211,7 +222,7 @@ impl<S> FlowTable<S> {
     /// Flows that are open.
     #[must_use]
     pub fn flows(&self) -> usize {
-        self.live.len()
+        self.proven.len().saturating_add(self.unproven.len())
     }
 
     /// Bytes of memory that the table takes: entries (not what the handler's states own on the heap), what is known of
@@ -316,7 +327,7 @@ impl<S> FlowTable<S> {
             }
             None => self.slots.push(entry, self.max_entries)?,
         };
-        self.live.push_back(&mut self.slots, slot);
+        self.unproven.push_back(&mut self.slots, slot);
         self.index.insert(hash, slot);
         if self.sightings.has_several() {
             self.sightings.list(slot, self.client_hash(&segment.flow.client), segment.interface);
@@ -324,12 +335,15 @@ impl<S> FlowTable<S> {
         Some(slot)
     }
 
-    /// Keeps the number of entries within its limit.
+    /// Keeps the number of entries within its limit. Flows that are not proven give way first where they are more than
+    /// a quarter: fewer are what every busy server has, and without a place they could not become proven.
     fn make_room<H: FlowHandler<State = S>>(&mut self, handler: &mut H) {
-        while self.live.len().saturating_add(self.ended.len()) >= self.max_entries {
+        while self.flows().saturating_add(self.ended.len()) >= self.max_entries {
+            let is_flooded = self.unproven.len() > self.max_entries / 4;
+            let first = if is_flooded { self.unproven.front() } else { self.quietest() };
             if let Some(slot) = self.ended.front() {
                 self.forget(slot);
-            } else if let Some(slot) = self.live.front() {
+            } else if let Some(slot) = first {
                 self.close(slot, CloseCause::Evicted(EvictReason::Limit), handler);
             } else {
                 return;
@@ -429,11 +443,27 @@ impl<S> FlowTable<S> {
         }
     }
 
+    /// Of the flows that are open, the one without a segment for longest.
+    fn quietest(&self) -> Option<u32> {
+        let fronts = [self.proven.front(), self.unproven.front()];
+        fronts.into_iter().flatten().min_by_key(|slot| self.slots.touched_at(*slot))
+    }
+
     /// Notes that a flow has just had a segment.
     fn touch(&mut self, slot: u32) {
         if let Some(entry) = self.slots.get_mut(slot) {
             entry.touched_at = self.clock.now();
-            self.live.move_to_back(&mut self.slots, slot);
+            let list = if entry.is_proven() { &mut self.proven } else { &mut self.unproven };
+            list.move_to_back(&mut self.slots, slot);
+        }
+    }
+
+    /// Notes that a side of a flow hears the other.
+    fn note_proven(&mut self, slot: u32, segment: &Segment<'_>) {
+        if let Some(entry) = self.slots.get_mut(slot).filter(|entry| !entry.is_proven()) {
+            entry.note_proven(segment);
+            self.unproven.unlink(&mut self.slots, slot);
+            self.proven.push_back(&mut self.slots, slot);
         }
     }
 
@@ -466,7 +496,9 @@ impl<S> FlowTable<S> {
     fn close<H: FlowHandler<State = S>>(&mut self, slot: u32, cause: CloseCause, handler: &mut H) {
         let now = self.clock.now();
         self.with_streams(slot, handler, |streams, _, stats, outlet| streams.flush(now, stats, outlet));
-        self.live.unlink(&mut self.slots, slot);
+        let is_proven = self.slots.get_mut(slot).is_some_and(|entry| entry.is_proven());
+        let list = if is_proven { &mut self.proven } else { &mut self.unproven };
+        list.unlink(&mut self.slots, slot);
         self.ended.push_back(&mut self.slots, slot);
         if let Some(entry) = self.slots.get_mut(slot) {
             entry.touched_at = now;

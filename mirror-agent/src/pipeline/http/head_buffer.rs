@@ -18,7 +18,7 @@ struct Partial {
     held: Vec<u8>,
     line: LineState,
     /// Whether the start line was looked at when it was complete.
-    start_line: StartLine,
+    has_start_line: bool,
 }
 
 /// The line that is not complete yet.
@@ -30,16 +30,9 @@ struct LineState {
     last: u8,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-enum StartLine {
-    /// Nothing was held yet.
-    #[default]
-    Unseen,
-    /// Its first bytes were held and can become a start line.
-    Begun,
-    /// It is complete and good.
-    Good,
-}
+/// Bytes of a start line that are looked at with each piece, until it is complete. All tokens of the protocol's own
+/// methods fit; more would let a stream of single bytes cost more than it carries.
+const PROBE_BYTES: usize = 64;
 
 /// What became of a piece.
 #[derive(Debug)]
@@ -125,17 +118,17 @@ impl LineState {
 }
 
 impl Partial {
-    /// Looks at the start line twice at most: at its first piece and when it is complete.
+    /// Looks at the first bytes of the start line, and at all of it when it is complete: what is refused, and after
+    /// which byte, does not depend on the pieces.
     fn is_hopeless(&mut self, piece: &[u8], is_hopeless: fn(&[u8]) -> bool) -> bool {
-        let due = match self.start_line {
-            StartLine::Unseen => true,
-            StartLine::Begun => find_line_feed(piece).is_some(),
-            StartLine::Good => false,
-        };
-        if !due {
+        if self.has_start_line {
             return false;
         }
-        self.start_line = if find_line_feed(piece).is_some() { StartLine::Good } else { StartLine::Begun };
-        is_hopeless(&self.held)
+        self.has_start_line = find_line_feed(piece).is_some();
+        if self.has_start_line {
+            return is_hopeless(&self.held);
+        }
+        let before = self.held.len().saturating_sub(piece.len());
+        before < PROBE_BYTES && is_hopeless(self.held.get(..PROBE_BYTES).unwrap_or(&self.held))
     }
 }

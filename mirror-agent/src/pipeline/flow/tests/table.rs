@@ -234,6 +234,46 @@ fn flow_without_a_segment_for_longest_makes_room() {
 }
 
 #[test]
+fn flows_in_which_nobody_is_heard_make_room_first() {
+    let mut wire = Wire::connected(&Limits { flows: 8, ..Limits::default() });
+    wire.client(0, 0, b"abc", ACK);
+    let heard = wire.key;
+    // SYNs that are answered, data without a handshake, and guesses at the server's number.
+    for port in 2..100 {
+        wire.key = key(port);
+        wire.client(-1, 0, b"", SYN);
+        wire.server(-1, 0, b"", SYN_ACK);
+        wire.client(0, 1_000, b"x", ACK);
+        wire.key = key(port + 100);
+        wire.client(0, 0, b"x", ACK);
+    }
+    wire.key = heard;
+    wire.client(3, 0, b"def", ACK);
+    assert_eq!(wire.recorder.flows.first_key_value().unwrap().1.1.client.text, "abcdef");
+    assert_eq!(wire.table.stats().evicted(EvictReason::Limit), 189);
+}
+
+#[test]
+fn new_flow_finds_a_place_among_many_that_are_heard() {
+    let mut wire = Wire::silent(&Limits { flows: 8, ..Limits::default() });
+    for port in 1..20 {
+        wire.key = key(port);
+        wire.handshake();
+        wire.client(0, 0, b"abc", ACK);
+        wire.wait(Duration::from_secs(1));
+    }
+    wire.key = key(50);
+    wire.client(-1, 0, b"", SYN);
+    wire.key = key(51);
+    wire.client(-1, 0, b"", SYN);
+    wire.key = key(50);
+    wire.server(-1, 0, b"", SYN_ACK);
+    wire.client(0, 0, b"def", ACK);
+    assert_eq!(wire.recorder.flows.values().nth(19).unwrap().1.client.text, "def");
+    assert_eq!(wire.table.stats().adopted, 0, "it was not evicted between");
+}
+
+#[test]
 fn flows_that_ended_make_room_first() {
     let mut wire = Wire::silent(&Limits { flows: 2, ..Limits::default() });
     wire.client(-1, 0, b"", SYN);

@@ -187,6 +187,24 @@ fn refused_stream_is_swallowed_until_reset() {
 }
 
 #[test]
+fn byte_that_rules_a_request_out_is_the_same_in_pieces() {
+    let refused_after = |pieces: &[&[u8]]| {
+        let mut decoder = decoder();
+        let mut messages = Vec::new();
+        let feed = |piece: &&[u8]| {
+            feed_request(&mut decoder, piece, &mut messages);
+            messages.last().is_some_and(|message| message.fate != Fate::Open)
+        };
+        pieces.iter().map(feed).collect::<Vec<_>>()
+    };
+    assert_eq!(refused_after(&[b"GE\xf1"]), [true]);
+    assert_eq!(refused_after(&[b"G", b"E", b"\xf1"]), [false, false, true]);
+    assert_eq!(refused_after(&[b"GET /", b" b HTTP/1.1\r", b"\n"]), [false, false, true]);
+    let long = [b'G'; 100];
+    assert_eq!(refused_after(&[&long, b"\xf1", b"\r\n"]), [false, false, true], "not looked at byte by byte");
+}
+
+#[test]
 fn what_is_no_http_is_refused_before_the_limit() {
     let messages = in_pieces(&[b"*1\r\n$4\r\nPING\r\n"]);
     assert_eq!(only(messages).fate, Fate::Refused(Refusal::Malformed));

@@ -1,0 +1,42 @@
+//! Enters: any bytes. Leaves: nothing, unless something that must always hold does not: then a panic that names it.
+//!
+//! One function a target, `bytes -> ()`. The crate in `libfuzzer` hands them to libFuzzer, and the test `corpora`
+//! replays the inputs that are kept in `corpus`, on any machine.
+
+mod capture_file;
+mod flow;
+mod frame;
+mod http;
+mod input;
+mod whole;
+
+/// Under the name by which the reader of capture files knows it.
+use mirror_agent::pipeline;
+
+/// The agent's reader of capture files, compiled by itself: the feature that it stands behind would link the whole
+/// runtime.
+#[path = "../../../mirror-agent/src/io/inspect/file/mod.rs"]
+pub mod file;
+
+/// A target by its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its name: that of its corpus and of its binary.
+    pub name: &'static str,
+    /// Takes one input.
+    pub run: fn(&[u8]),
+}
+
+/// All targets.
+pub const TARGETS: [Target; 5] = [
+    Target { name: "capture_file", run: capture_file::run },
+    Target { name: "flow", run: flow::run },
+    Target { name: "frame", run: frame::run },
+    Target { name: "http", run: http::run },
+    Target { name: "pipeline", run: whole::run },
+];
+
+/// Runs the target of this name; unknown names do nothing.
+pub fn run(name: &str, bytes: &[u8]) {
+    TARGETS.iter().filter(|target| target.name == name).for_each(|target| (target.run)(bytes));
+}
