@@ -143,6 +143,11 @@ pub(crate) const CHECK: &str = "check";
 /// Every test program is started with these: a test that cannot run prints why and passes.
 const FLAGS: [&str; 3] = ["--show-output", "--color", "never"];
 
+/// A panic restarts the machine, which ends it. On a busy host an emulated clock can stand still for long: kernels would
+/// take that for broken hardware and panic, or for a processor that hangs.
+const KERNEL_OPTIONS: &str = "console=ttyS0 panic=-1 quiet mitigations=off nokaslr tsc=reliable no_timer_check \
+                              nowatchdog rcupdate.rcu_cpu_stall_suppress=1";
+
 fn boot(kernel: &Kernel, root: &Path) -> Command {
     // Should this program be killed, the kernel kills the machine too.
     let mut command = Command::new("setpriv");
@@ -150,8 +155,7 @@ fn boot(kernel: &Kernel, root: &Path) -> Command {
     command.args(["-M", "q35", "-accel", "tcg", "-cpu", "max", "-smp", PROCESSORS, "-m", MEMORY]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"]);
     command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(root);
-    // A panic restarts the machine, which ends it.
-    command.args(["-append", "console=ttyS0 panic=-1 quiet mitigations=off nokaslr tsc=reliable"]);
+    command.args(["-append", KERNEL_OPTIONS]);
     command.stdin(Stdio::null()).stderr(Stdio::inherit());
     command
 }
