@@ -90,9 +90,6 @@ const APPLETS: [&str; 14] = [
 const MEMORY: &str = "2048M";
 const PROCESSORS: &str = "2";
 
-/// So long one test program may take, in seconds.
-const PROGRAM_SECONDS: u32 = 1200;
-
 /// Boots a kernel, runs the tests inside it and hands on their lines. `scratch` is where the first root is put; it is
 /// gone afterwards, and so is the machine.
 pub(crate) fn run(
@@ -103,7 +100,8 @@ pub(crate) fn run(
     mut line: impl FnMut(&str) -> Result<()>,
 ) -> Result<End> {
     let root = scratch.join(format!("{}.initramfs", kernel.release));
-    fs::write(&root, first_root(kernel, programs)?).with_context(|| format!("write {}", root.display()))?;
+    fs::write(&root, first_root(kernel, programs, patience)?)
+        .with_context(|| format!("write {}", root.display()))?;
     let started = Running::start(boot(kernel, &root).stdout(Stdio::piped()));
     let ended = started.and_then(|machine| machine.follow(patience, &mut line));
     fs::remove_file(&root).with_context(|| format!("remove {}", root.display()))?;
@@ -227,7 +225,7 @@ fn read_lines(from: impl Read + Send + 'static, line_tx: Sender<String>) {
 }
 
 /// The root that a guest starts with: all it will ever have.
-fn first_root(kernel: &Kernel, programs: &Programs) -> Result<Vec<u8>> {
+fn first_root(kernel: &Kernel, programs: &Programs, patience: Duration) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for folder in ["proc", "sys", "dev", "tmp", "run", "var", "root"] {
         archive.folder(folder)?;
@@ -255,7 +253,7 @@ fn first_root(kernel: &Kernel, programs: &Programs) -> Result<Vec<u8>> {
         archive.file(&format!("modules/{name}"), content)?;
     }
     let names: Vec<&str> = modules.in_order.iter().map(|(name, _)| name.as_str()).collect();
-    archive.file("init", init(&names, &programs.tests).as_bytes())?;
+    archive.file("init", init(&names, &programs.tests, patience).as_bytes())?;
     archive.finish()
 }
 
@@ -278,8 +276,10 @@ fn find(program: &str) -> Result<PathBuf> {
     workspace::find_program(program).with_context(|| format!("find the program {program}"))
 }
 
-/// What the guest does first and last.
-fn init(modules: &[&str], tests: &[Test]) -> String {
+/// What the guest does first and last. One test program may take half of the time, so that a last one that hangs does not
+/// hide what the others say.
+fn init(modules: &[&str], tests: &[Test], patience: Duration) -> String {
+    let limit = patience.as_secs().div_ceil(2);
     let mut script = String::from(
         "#!/bin/sh\nexport PATH=/sbin:/bin HOME=/root MIRROR_AGENT_BIN=/tests/mirror-agent\n\
          export MIRROR_EBPF_OBJECT=/tests/mirror-ebpf.o RUST_TEST_THREADS=2\n\
@@ -298,7 +298,7 @@ fn init(modules: &[&str], tests: &[Test]) -> String {
         };
         let name = &test.name;
         script += &format!(
-            "echo '{MARK}begin {name}'\ntimeout -s KILL {PROGRAM_SECONDS} {command} 2>&1\necho \"{MARK}end {name} $?\"\n"
+            "echo '{MARK}begin {name}'\ntimeout -s KILL {limit} {command} 2>&1\necho \"{MARK}end {name} $?\"\n"
         );
     }
     script + &format!("echo '{MARK}done'\nreboot -f\n")
