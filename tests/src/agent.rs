@@ -26,6 +26,9 @@ use crate::{
 /// Where the agent's metrics listener is unless told otherwise.
 const METRICS_PORT: u16 = 9477;
 
+/// How long an agent may take to start. Old verifiers on an emulated machine take half a minute for the programs.
+const START_PATIENCE: Duration = Duration::from_secs(120);
+
 /// Where the agent's program is, if it is there: `MIRROR_AGENT_BIN`, else what the workspace has built.
 #[must_use]
 pub fn program() -> Option<PathBuf> {
@@ -139,10 +142,10 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// It ends, or is not ready within ten seconds; what it logged is in the error.
+    /// It ends, or is not ready within two minutes; what it logged is in the error.
     pub fn start(host: &Host, arguments: &Arguments) -> Result<Self> {
         let mut agent = Self::launch(host, arguments)?;
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + START_PATIENCE;
         loop {
             if let Some(status) = agent.child.try_wait()? {
                 bail!("the agent ended with {status}: {}", agent.printed("stderr"));
@@ -161,10 +164,10 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// It still runs after ten seconds.
+    /// It still runs after two minutes.
     pub fn refuse(host: &Host, arguments: &Arguments) -> Result<Ended> {
         let mut agent = Self::launch(host, arguments)?;
-        agent.wait(Duration::from_secs(10))
+        agent.wait(START_PATIENCE)
     }
 
     fn launch(host: &Host, arguments: &Arguments) -> Result<Self> {

@@ -249,12 +249,17 @@ impl Host {
         })
     }
 
-    /// How many programs hang on the interface's TCX hooks, ingress and egress together.
+    /// How many programs hang on the interface where agents attach by themselves, ingress and egress together: on the
+    /// TCX hooks, or where the kernel has none, the filters of clsact that are the mirror's.
     ///
     /// # Errors
     ///
     /// The kernel cannot tell.
-    pub fn tcx_programs(&self) -> Result<u32> {
+    pub fn attached_programs(&self) -> Result<u32> {
+        if !sys::has_tcx()? {
+            let ours = self.tc_filters()?.lines().filter(|line| line.contains(" mirror_")).count();
+            return Ok(u32::try_from(ours)?);
+        }
         self.within(|| {
             let index = nix::net::if_::if_nametoindex(INTERFACE)?;
             let ingress = sys::tcx_programs(index, sys::TcxHook::Ingress).context("query TCX ingress")?;

@@ -21,8 +21,8 @@ use crate::{
 
 /// The port of the live service, and of the shadow too: its copies must not be taken for requests.
 pub const PORT: u16 = 8080;
-/// How long the agent may take to settle its books after the last request.
-pub const PATIENCE: Duration = Duration::from_secs(8);
+/// How long the agent may take to settle its books after the last request; long, for machines that are emulated.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The right to use the machine. Tests that measure or load it take it alone, others share it.
 #[derive(Debug)]
@@ -120,7 +120,13 @@ impl Stage {
     /// It does not start.
     pub fn with_agent(self, options: &[&str]) -> Result<Scenario> {
         let agent = Agent::start(&self.net.live, &self.arguments().with(options))?;
-        Ok(Scenario { agent, live: self.live, shadow: self.shadow, net: self.net, _turn: self.turn })
+        Ok(self.around(agent))
+    }
+
+    /// Adds an agent that runs already, wherever it does.
+    #[must_use]
+    pub fn around(self, agent: Agent) -> Scenario {
+        Scenario { agent, live: self.live, shadow: self.shadow, net: self.net, _turn: self.turn }
     }
 }
 

@@ -27,8 +27,21 @@ use nix::sys::{
 ///
 /// # Minimum kernel version
 ///
-/// 5.11.
+/// 5.11; on older ones the resolution is a millisecond, and a wait is never shorter than asked for.
 pub fn epoll_wait(epoll: &Epoll, events: &mut [EpollEvent], timeout: Duration) -> io::Result<usize> {
+    match epoll_wait_precisely(epoll, events, timeout) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            let millis = u16::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(u16::MAX);
+            match epoll.wait(events, millis) {
+                Err(nix::errno::Errno::EINTR) => Ok(0),
+                ready => Ok(ready?),
+            }
+        }
+        ready => ready,
+    }
+}
+
+fn epoll_wait_precisely(epoll: &Epoll, events: &mut [EpollEvent], timeout: Duration) -> io::Result<usize> {
     let timeout = libc::timespec {
         tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: libc::c_long::from(i32::try_from(timeout.subsec_nanos()).unwrap_or(0)),
@@ -123,7 +136,7 @@ struct ProgQuery {
 ///
 /// # Errors
 ///
-/// The kernel's error; `EINVAL` where the kernel has no TCX.
+/// The kernel's error; `EINVAL` where the kernel has no TCX ([`has_tcx`]).
 ///
 /// # Minimum kernel version
 ///
@@ -141,6 +154,20 @@ pub fn tcx_programs(interface: u32, hook: TcxHook) -> io::Result<u32> {
     let answer =
         unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<ProgQuery>()) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(query.prog_count) }
+}
+
+/// Whether this kernel has TCX hooks.
+///
+/// # Errors
+///
+/// The kernel's, where it does not say.
+pub fn has_tcx() -> io::Result<bool> {
+    // The loopback device is there in every namespace, as the first.
+    match tcx_programs(1, TcxHook::Ingress) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Set by the first SIGINT, SIGTERM or SIGHUP after [`catch_interrupts`].

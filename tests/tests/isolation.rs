@@ -68,7 +68,7 @@ fn shadow_that_is_a_captured_local_endpoint_is_refused() -> Result<()> {
         ensure!(!ended.status.success(), "{url} was accepted");
         let named = [url.trim_start_matches("http://"), "127.0.0.1:8080", "[::1]:8080"];
         ensure!(named.iter().any(|name| ended.stderr.contains(name)), "{url} is not named: {}", ended.stderr);
-        ensure!(live.tcx_programs()? == 0, "programs stay attached after refusing {url}");
+        ensure!(live.attached_programs()? == 0, "programs stay attached after refusing {url}");
     }
     Ok(())
 }

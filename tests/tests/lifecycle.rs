@@ -13,6 +13,7 @@ use mirror_tests::{
     require_agent,
     scenario::{PATIENCE, PORT, Scenario, Stage, Weight},
     server::{Record, Server},
+    sys::has_tcx,
     traffic::Same,
 };
 
@@ -27,11 +28,11 @@ fn sigterm_drains_detaches_and_prints_the_ledger() -> Result<()> {
     let mut client = scenario.client()?;
     client.ask(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n")?;
     scenario.settle()?;
-    ensure!(scenario.net.live.tcx_programs()? > 0, "nothing is attached");
+    ensure!(scenario.net.live.attached_programs()? > 0, "nothing is attached");
     let Scenario { agent, shadow, net, .. } = scenario;
     let ended = agent.stop()?;
     ensure!(ended.status.code() == Some(0), "{ended:?}");
-    ensure!(net.live.tcx_programs()? == 0, "programs stay attached");
+    ensure!(net.live.attached_programs()? == 0, "programs stay attached");
     for (word, figure) in [("seen", 501), ("mirrored", 500), ("skipped", 1), ("dropped", 0), ("lost", 0)] {
         ensure!(ended.printed_figure(word) == Some(figure), "{word} {figure} is not in {ended:?}");
     }
@@ -117,9 +118,24 @@ fn clsact_filters_of_a_killed_agent_are_cleaned_at_the_next_start() -> Result<()
 }
 
 #[test]
+fn tcx_is_refused_by_name_where_the_kernel_has_none() -> Result<()> {
+    require_agent!();
+    if has_tcx()? {
+        println!("SKIPPED: this kernel has TCX");
+        return Ok(());
+    }
+    let stage = Stage::set(Weight::Light, Record::Count)?;
+    let ended = Agent::refuse(&stage.net.live, &stage.arguments().with(&["--attach", "tcx"]))?;
+    ensure!(ended.status.code() == Some(1), "{ended:?}");
+    ensure!(ended.stderr.contains("the kernel has no TCX"), "{ended:?}");
+    ensure!(stage.net.live.attached_programs()? == 0, "something is attached");
+    Ok(())
+}
+
+#[test]
 fn second_agent_does_not_disturb_the_first() -> Result<()> {
     require_agent!();
-    for attach in ["tcx", "clsact"] {
+    for attach in ["tcx", "clsact"].into_iter().skip(usize::from(!has_tcx()?)) {
         let stage = Stage::set(Weight::Light, Record::Count)?;
         let host = &stage.net.live;
         let second_shadow = Server::start(&stage.net.other, PORT, Record::Count)?;

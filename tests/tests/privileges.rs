@@ -39,7 +39,7 @@ fn three_capabilities_are_enough() -> Result<()> {
     require_setpriv!();
     let stage = Stage::set(Weight::Light, Record::Count)?;
     let mut agent = Running(start(&stage, &NEEDED)?);
-    until(|| Ok(stage.net.live.tcx_programs()? == 2 || agent.0.try_wait()?.is_some()))?;
+    until(|| Ok(stage.net.live.attached_programs()? == 2 || agent.0.try_wait()?.is_some()))?;
     let answer = RawClient::connect(&stage.net.client, stage.net.live.at_v4(PORT))?
         .ask(b"GET /privileged HTTP/1.1\r\nHost: live\r\n\r\n")?;
     ensure!(answer.code() == "200");
@@ -63,7 +63,7 @@ fn each_missing_capability_is_named_before_anything_is_attached() -> Result<()> 
         let said = String::from_utf8_lossy(&ended.stderr);
         ensure!(ended.status.code() == Some(1), "{ended:?}");
         ensure!(said.contains(&format!("missing capabilities: {missing};")), "{said}");
-        ensure!(stage.net.live.tcx_programs()? == 0, "something is attached without {missing}");
+        ensure!(stage.net.live.attached_programs()? == 0, "something is attached without {missing}");
     }
     Ok(())
 }

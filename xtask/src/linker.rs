@@ -142,11 +142,8 @@ fn publish(unfinished: &Path, home: &Path) -> Result<()> {
 }
 
 fn cached(major: u32) -> Option<PathBuf> {
-    let absolute = |dir: &PathBuf| dir.is_absolute();
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(absolute);
-    let cache = cache.or_else(|| Some(workspace::home()?.join(".cache")))?;
     let name = format!("bpf-linker-{VERSION}-llvm-{major}-{}", env::consts::ARCH);
-    Some(cache.join("mirror").join(name).join("bin/bpf-linker"))
+    Some(workspace::cache_dir()?.join(name).join("bin/bpf-linker"))
 }
 
 fn starts(linker: &Path) -> bool {

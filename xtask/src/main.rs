@@ -12,6 +12,7 @@ mod child;
 mod compiler;
 mod demo;
 mod fuzz;
+mod kernels;
 mod linker;
 mod lint;
 mod manifests;
@@ -60,6 +61,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Boots distributions' kernels, emulated, and runs the kernel tests inside each
+    TestKernels(kernels::Options),
     /// Checks formatting, lints, purity, documentation, dependencies, manifests and the house rules
     Lint,
     /// Mirrors real requests between network namespaces and shows the live table
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
             if kernel_log { KernelLog::On } else { KernelLog::Off },
         ),
         Chore::Test { args } => test::run(&args),
+        Chore::TestKernels(options) => kernels::run(&options),
         Chore::Lint => lint::run(),
         Chore::Demo { args } => demo::run(&args),
         Chore::Fuzz { seconds, jobs, minimize, targets } => {

@@ -70,3 +70,10 @@ pub(crate) fn search_path() -> Vec<PathBuf> {
 pub(crate) fn home() -> Option<PathBuf> {
     env::var_os("HOME").filter(|home| home.as_os_str() != OsStr::new("")).map(PathBuf::from)
 }
+
+/// The folder for what is costly to have and belongs to no clone; `None` where the user has no home.
+pub(crate) fn cache_dir() -> Option<PathBuf> {
+    let absolute = |dir: &PathBuf| dir.is_absolute();
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(absolute);
+    Some(cache.or_else(|| Some(home()?.join(".cache")))?.join("mirror"))
+}

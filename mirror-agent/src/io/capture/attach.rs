@@ -137,6 +137,11 @@ pub enum AttachError {
         /// The interface's name.
         interface: String,
     },
+    /// TCX was asked for and the kernel does not have it.
+    #[error(
+        "the kernel has no TCX, which came with Linux 6.6: attach by clsact, or leave the choice to the agent"
+    )]
+    NoTcx,
     /// The clsact qdisc could not be added.
     #[error("add a clsact qdisc to {interface}")]
     Qdisc {
@@ -241,7 +246,11 @@ fn attach_program(
     if mode != AttachMode::Clsact {
         // At the head: behind a filter that accepts packets, nothing would be seen.
         match try_attach(AttachMethod::Tcx, TcAttachOptions::TcxOrder(LinkOrder::first())) {
-            Err((_, error)) if mode == AttachMode::Auto && is_unknown_to_kernel(&error) => {}
+            Err((_, error)) if is_unknown_to_kernel(&error) => {
+                if mode == AttachMode::Tcx {
+                    return Err(AttachError::NoTcx);
+                }
+            }
             attached => return attached.map_err(failed),
         }
     }
