@@ -1,6 +1,6 @@
 //! Enters: nothing. Leaves: the runs of a byte stream that the flow stage hands on.
 
-use crate::pipeline::time::Timestamp;
+use crate::pipeline::{seq::SeqNumber, time::Timestamp};
 
 /// Why bytes of a stream are missing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -20,6 +20,8 @@ pub enum Span<'a> {
         bytes: &'a [u8],
         /// Position of the first byte in this side's stream, 0 for the first byte seen.
         offset: u64,
+        /// Sequence number of the first byte.
+        seq: SeqNumber,
         /// When the segment that carried them was seen.
         at: Timestamp,
         /// How far the sender had acknowledged its peer's stream (an offset into that stream, exclusive), as of the
