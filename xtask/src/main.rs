@@ -14,6 +14,7 @@ mod demo;
 mod linker;
 mod lint;
 mod manifests;
+mod parity;
 mod setup;
 mod test;
 mod tidy;
@@ -71,6 +72,11 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Compares what `inspect` and Wireshark find in a directory of captures
+    Parity {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -84,6 +90,7 @@ fn main() -> ExitCode {
         Chore::Lint => lint::run(),
         Chore::Demo { args } => demo::run(&args),
         Chore::Bench { args } => bench::run(&args),
+        Chore::Parity { args } => parity::run(&args),
     };
     exit_code(&done)
 }
