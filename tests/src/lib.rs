@@ -13,6 +13,7 @@ pub mod load;
 pub mod metrics;
 pub mod netns;
 pub mod nginx;
+pub mod parity;
 pub mod scenario;
 pub mod server;
 pub mod sys;

@@ -16,6 +16,7 @@ mod kernels;
 mod linker;
 mod lint;
 mod manifests;
+mod parity;
 mod setup;
 mod test;
 mod tidy;
@@ -89,6 +90,11 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Compares what `inspect` and Wireshark find in a directory of captures
+    Parity {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -106,6 +112,7 @@ fn main() -> ExitCode {
             fuzz::run(&fuzz::Plan { seconds, targets, jobs, minimize })
         }
         Chore::Bench { args } => bench::run(&args),
+        Chore::Parity { args } => parity::run(&args),
     };
     exit_code(&done)
 }

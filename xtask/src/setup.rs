@@ -11,6 +11,7 @@ use crate::{
     apt::{self, Mode, Need, Presence},
     compiler::{self, Compiler},
     linker::{self, LinkerState},
+    parity,
 };
 
 /// What builds the eBPF object.
@@ -169,12 +170,14 @@ fn scene_needs() -> Vec<Need> {
         why,
         presence: Presence::Program(program),
     };
-    vec![
+    let mut needs = vec![
         need("iproute2", "hosts are network namespaces joined by veth pairs (ip, tc)", "ip"),
         need("iptables", "the kernel tests lose and duplicate packets on purpose", "iptables"),
         need("nginx-light", "the live service and the shadow (Debian also starts it as a service)", "nginx"),
         need("procps", "settings of the namespaces' network stacks (sysctl)", "sysctl"),
-    ]
+    ];
+    needs.extend(parity::needs());
+    needs
 }
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub enum Span<'a> {
         bytes: &'a [u8],
         /// Position of the first byte in this side's stream, 0 for the first byte seen.
         offset: u64,
+        /// Sequence number of the first byte.
+        seq: SeqNumber,
         /// When the segment that carried them was seen.
         at: Timestamp,
         /// How far the sender had acknowledged its peer's stream, as of the segment that carried these bytes.

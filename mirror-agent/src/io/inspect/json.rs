@@ -109,6 +109,10 @@ struct Message<'a> {
     #[serde(serialize_with = "as_hex")]
     body_sha256: Option<[u8; 32]>,
     complete: bool,
+    /// Bytes of the side's stream before the message, from the first one in the capture.
+    offset: u64,
+    /// TCP sequence number of the message's first byte.
+    seq: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<&'static str>,
 }
@@ -137,6 +141,8 @@ impl<'a> From<&'a MessageReport> for Message<'a> {
             body_bytes: report.body_bytes,
             body_sha256: report.body_sha256,
             complete: report.complete,
+            offset: report.start.offset,
+            seq: report.start.seq.0,
             refused: report.refused.map(|reason| reason.as_str()),
         }
     }
@@ -200,7 +206,7 @@ impl fmt::Display for Hex<'_> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::pipeline::{ExchangeId, http::Version, reason::LostReason};
+    use crate::pipeline::{ExchangeId, exchange::report::Place, http::Version, reason::LostReason};
 
     #[test]
     fn exchange_is_one_line_with_its_fields_in_order() {
@@ -213,15 +219,15 @@ pub(super) mod tests {
             concat!(
                 r#"{"flow":{"client":"192.0.2.1:4000","server":"[2001:db8::2]:80","vlan":[10,20]},"#,
                 r#""request":{"method":"GET","target":"/","version":"HTTP/1.1","headers":[["Host","a"]],"#,
-                r#""body_bytes":0,"body_sha256":null,"complete":true},"#,
+                r#""body_bytes":0,"body_sha256":null,"complete":true,"offset":0,"seq":0},"#,
                 r#""response":{"status":204,"reason":"No","version":"HTTP/1.0","headers":[],"#,
                 r#""body_bytes":3,"#,
                 r#""body_sha256":"0101010101010101010101010101010101010101010101010101010101010101","#,
-                r#""complete":false},"#,
+                r#""complete":false,"offset":0,"seq":0},"#,
                 r#""interim":[{"status":100,"reason":"No","version":"HTTP/1.0","headers":[],"#,
                 r#""body_bytes":3,"#,
                 r#""body_sha256":"0101010101010101010101010101010101010101010101010101010101010101","#,
-                r#""complete":false}],"#,
+                r#""complete":false,"offset":0,"seq":0}],"#,
                 r#""times":{"request_first_byte":1700000000000000001,"request_last_byte":1700000000000000001,"#,
                 r#""response_first_byte":5,"response_last_byte":6}}"#,
                 "\n"
@@ -254,7 +260,9 @@ pub(super) mod tests {
     fn refusal_names_its_reason() {
         let mut report = exchange(1, 1);
         report.request.as_mut().unwrap().refused = Some(LostReason::AmbiguousFraming);
-        assert!(line(&report).contains(r#""complete":true,"refused":"ambiguous_framing"}"#));
+        assert!(
+            line(&report).contains(r#""complete":true,"offset":0,"seq":0,"refused":"ambiguous_framing"}"#)
+        );
     }
 
     fn line(report: &ExchangeReport) -> String {
@@ -283,6 +291,7 @@ pub(super) mod tests {
                     target: b"/".to_vec(),
                     version: Version::Http11,
                 },
+                start: Place::default(),
                 headers: vec![(b"Host".to_vec(), b"a".to_vec())],
                 body_bytes: 0,
                 body_sha256: None,
@@ -299,6 +308,7 @@ pub(super) mod tests {
     fn response(status: u16) -> MessageReport {
         MessageReport {
             start_line: StartLine::Status { status, reason: b"No".to_vec(), version: Version::Http10 },
+            start: Place::default(),
             headers: vec![],
             body_bytes: 3,
             body_sha256: Some([1; 32]),

@@ -2,7 +2,7 @@
 
 use crate::pipeline::{
     Timestamp,
-    exchange::report::{BodyDigest, MessageReport, StartLine},
+    exchange::report::{BodyDigest, MessageReport, Place, StartLine},
     http::{Headers, RequestHead, ResponseHead, unfold},
     reason::LostReason,
 };
@@ -11,6 +11,7 @@ use crate::pipeline::{
 #[derive(Debug)]
 pub(crate) struct MessageBuilder {
     start_line: StartLine,
+    start: Place,
     headers: Vec<(Vec<u8>, Vec<u8>)>,
     digest: BodyDigest,
     refused: Option<LostReason>,
@@ -20,25 +21,42 @@ pub(crate) struct MessageBuilder {
 
 impl MessageBuilder {
     /// A report of the request with this head.
-    pub(crate) fn request(head: &RequestHead<'_>, first_byte_at: Timestamp, at: Timestamp) -> Self {
+    pub(crate) fn request(
+        head: &RequestHead<'_>,
+        start: Place,
+        first_byte_at: Timestamp,
+        at: Timestamp,
+    ) -> Self {
         let start_line = StartLine::Request {
             method: head.method.to_vec(),
             target: head.target.to_vec(),
             version: head.version,
         };
-        Self::new(start_line, head.headers(), first_byte_at, at)
+        Self::new(start_line, start, head.headers(), first_byte_at, at)
     }
 
     /// A report of the response with this head.
-    pub(crate) fn response(head: &ResponseHead<'_>, first_byte_at: Timestamp, at: Timestamp) -> Self {
+    pub(crate) fn response(
+        head: &ResponseHead<'_>,
+        start: Place,
+        first_byte_at: Timestamp,
+        at: Timestamp,
+    ) -> Self {
         let start_line =
             StartLine::Status { status: head.status, reason: head.reason.to_vec(), version: head.version };
-        Self::new(start_line, head.headers(), first_byte_at, at)
+        Self::new(start_line, start, head.headers(), first_byte_at, at)
     }
 
-    fn new(start_line: StartLine, headers: Headers<'_>, first_byte_at: Timestamp, at: Timestamp) -> Self {
+    fn new(
+        start_line: StartLine,
+        start: Place,
+        headers: Headers<'_>,
+        first_byte_at: Timestamp,
+        at: Timestamp,
+    ) -> Self {
         Self {
             start_line,
+            start,
             headers: headers.map(|(name, value)| (name.to_vec(), unfold(value).into_owned())).collect(),
             digest: BodyDigest::default(),
             refused: None,
@@ -81,6 +99,7 @@ impl MessageBuilder {
         let (body_bytes, body_sha256) = self.digest.finish();
         MessageReport {
             start_line: self.start_line,
+            start: self.start,
             headers: self.headers,
             body_bytes,
             body_sha256,

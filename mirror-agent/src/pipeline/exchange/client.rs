@@ -5,7 +5,7 @@ use crate::pipeline::{
     exchange::{
         context::{Context, Purpose},
         message::OpenRequest,
-        report::MessageReport,
+        report::{MessageReport, Place},
         trust::{Moment, Trust},
     },
     flow::Interest,
@@ -77,8 +77,8 @@ struct Opening {
 /// What is behind a request after which the connection may belong to another protocol.
 #[derive(Debug)]
 struct AwaitAnswer {
-    /// Offset at which the request ended.
-    end: u64,
+    /// Where the request ended.
+    end: Place,
     reply_to: ReplyTo,
     held: Vec<u8>,
     /// When the first of `held` was seen.
@@ -94,7 +94,7 @@ struct AwaitAnswer {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run<'a> {
     pub(crate) bytes: &'a [u8],
-    pub(crate) offset: u64,
+    pub(crate) start: Place,
     pub(crate) at: Timestamp,
     /// How far the sender had received of its peer's stream.
     pub(crate) acked: Acked,
@@ -103,7 +103,7 @@ pub(crate) struct Run<'a> {
 
 /// What the rest of the flow needs to know of requests, for pairing.
 pub(crate) trait RequestObserver {
-    /// A request begins with `run`, at `offset`.
+    /// A request begins with `run`, at `offset` of the stream.
     fn begun(&mut self, id: ExchangeId, offset: u64, run: &Run<'_>);
     /// Its head is complete.
     fn head(&mut self, id: ExchangeId, reply_to: ReplyTo);
@@ -239,7 +239,7 @@ impl ClientSide {
         }
         match self.decoder.handle_end() {
             EndEffect::Clean => {}
-            EndEffect::Complete => self.finish(context, flow, 0, observer),
+            EndEffect::Complete => self.finish(context, flow, Place::default(), observer),
             EndEffect::Truncated => self.abandon(context, LostReason::Aborted, observer),
         }
     }
@@ -307,18 +307,18 @@ impl ClientSide {
         observer: &mut impl RequestObserver,
     ) -> Interest {
         if let Mode::AwaitAnswer(awaiting) = &mut self.mode {
-            if acked.is_some_and(|acked| acked < awaiting.end) {
+            if acked.is_some_and(|acked| acked < awaiting.end.offset) {
                 return Interest::Continue; // the answer to an earlier request
             }
             if awaiting.reply_to == ReplyTo::Connect && (200..=299).contains(&status) {
                 return self.hand_off(context);
             }
-            let (held, at, offset) = (std::mem::take(&mut awaiting.held), awaiting.held_at, awaiting.end);
+            let (held, at, start) = (std::mem::take(&mut awaiting.held), awaiting.held_at, awaiting.end);
             let (conflict, has_end) = (awaiting.conflict, awaiting.has_end);
             self.mode = if awaiting.has_gap { Mode::resync(Trust::ShapeWhenQuiet) } else { Mode::InStep };
             let mut interest = Interest::Continue;
             if !held.is_empty() && matches!(self.mode, Mode::InStep) {
-                let run = Run { bytes: &held, offset, at, acked: Acked::Unknown, conflict };
+                let run = Run { bytes: &held, start, at, acked: Acked::Unknown, conflict };
                 interest = self.take(context, flow, run, observer);
             }
             if has_end {
@@ -364,10 +364,9 @@ impl ClientSide {
                 self.mode = Mode::InStep;
                 if let Some(Opening { held, held_at, conflict }) = opening.as_deref() {
                     // Held bytes ended right before this run; alone they did not say what they are.
-                    let before = u64::try_from(held_len).unwrap_or(0);
-                    let offset = run.offset.saturating_sub(before);
+                    let start = run.start.back(held_len);
                     let bytes = held.get(..held_len).unwrap_or_default();
-                    let first = Run { bytes, offset, at: *held_at, conflict: *conflict, ..run };
+                    let first = Run { bytes, start, at: *held_at, conflict: *conflict, ..run };
                     self.feed(context, flow, first, observer);
                 }
                 return self.feed(context, flow, run, observer);
@@ -376,7 +375,7 @@ impl ClientSide {
                 // Stepped over; what follows it is the stream.
                 Some(rest) => {
                     let skipped = run.bytes.len().saturating_sub(rest.len());
-                    let offset = run.offset.saturating_add(u64::try_from(skipped).unwrap_or(0));
+                    let start = run.start.advance(skipped);
                     let bytes = run.bytes.get(skipped..).unwrap_or_default();
                     if bytes.is_empty() {
                         return Interest::Continue;
@@ -385,7 +384,7 @@ impl ClientSide {
                         // One is stepped over; a row of them is nothing that a proxy sends.
                         return self.skip(context, FlowSkipReason::NotHttp);
                     }
-                    return self.open(context, flow, None, Run { bytes, offset, ..run }, observer);
+                    return self.open(context, flow, None, Run { bytes, start, ..run }, observer);
                 }
                 None if bytes.len() < MAX_OPENING_BYTES => None,
                 None => Some(FlowSkipReason::NotHttp),
@@ -419,20 +418,19 @@ impl ClientSide {
         run: Run<'_>,
         observer: &mut impl RequestObserver,
     ) -> Interest {
-        let Run { bytes, offset, at, acked, conflict } = run;
+        let Run { bytes, start, at, acked, conflict } = run;
         let mut input = bytes;
         if conflict && let Some(request) = &mut self.current {
             request.lose(context, LostReason::Conflict);
         }
-        let position = |input: &[u8]| {
-            offset.saturating_add(u64::try_from(bytes.len().saturating_sub(input.len())).unwrap_or(0))
-        };
+        let position = |input: &[u8]| start.advance(bytes.len().saturating_sub(input.len()));
         loop {
             match self.decoder.poll(&mut input) {
                 Event::NeedMore => return Interest::Continue,
                 Event::Start => {
-                    let mut request = OpenRequest::begin(context, at);
-                    observer.begun(request.id, position(input), &run);
+                    let start = position(input);
+                    let mut request = OpenRequest::begin(context, start, at);
+                    observer.begun(request.id, start.offset, &run);
                     if conflict {
                         request.lose(context, LostReason::Conflict);
                     }
@@ -465,7 +463,7 @@ impl ClientSide {
                         return match input {
                             [] => Interest::Continue,
                             rest => {
-                                let run = Run { bytes: rest, offset: end, at, acked, conflict };
+                                let run = Run { bytes: rest, start: end, at, acked, conflict };
                                 self.take(context, flow, run, observer)
                             }
                         };
@@ -491,7 +489,7 @@ impl ClientSide {
     ) {
         let Some(request) = self.current.as_ref().filter(|request| !request.body_begun) else { return };
         if request.answered_early {
-            if self.answered_up_to == run.offset && whole_request_start(run.bytes) {
+            if self.answered_up_to == run.start.offset && whole_request_start(run.bytes) {
                 self.abandon(context, LostReason::Aborted, observer);
             }
         } else if request.expects_continue
@@ -504,12 +502,12 @@ impl ClientSide {
         }
     }
 
-    /// The current request is complete; it ended at offset `end`.
+    /// The current request is complete; it ended at `end`.
     fn finish(
         &mut self,
         context: &mut Context,
         flow: &FlowKey,
-        end: u64,
+        end: Place,
         observer: &mut impl RequestObserver,
     ) {
         let Some(request) = self.current.take() else { return };

@@ -7,7 +7,7 @@ use crate::pipeline::{
     exchange::{
         builder::MessageBuilder,
         context::{Context, Purpose},
-        report::MessageReport,
+        report::{MessageReport, Place},
     },
     http::{Framing, RequestHead},
     policy::RequestTraits,
@@ -39,7 +39,11 @@ pub(crate) struct OpenRequest {
 #[derive(Debug)]
 enum Keep {
     /// The head is not complete.
-    Undecided,
+    Undecided {
+        start: Place,
+        /// Why `run` would not replay it. Only for [`Purpose::Inspect`], which tells of the request all the same.
+        refused: Option<LostReason>,
+    },
     /// It is settled; its remaining bytes are stepped over.
     Settled,
     /// All its bytes.
@@ -49,8 +53,8 @@ enum Keep {
 }
 
 impl OpenRequest {
-    /// A request of which the first byte was seen `at`.
-    pub(crate) fn begin(context: &mut Context, at: Timestamp) -> Self {
+    /// A request of which the first byte, at `start`, was seen `at`.
+    pub(crate) fn begin(context: &mut Context, start: Place, at: Timestamp) -> Self {
         Self {
             id: context.see(at),
             reply_to: ReplyTo::Other,
@@ -61,7 +65,7 @@ impl OpenRequest {
             keep_alive: true,
             first_byte_at: at,
             last_byte_at: at,
-            keep: Keep::Undecided,
+            keep: Keep::Undecided { start, refused: None },
         }
     }
 
@@ -72,15 +76,15 @@ impl OpenRequest {
         self.handover = head.facts.upgrade || head.facts.connect;
         self.expects_continue = head.facts.expect_continue;
         self.keep_alive = head.facts.keep_alive;
-        if !matches!(self.keep, Keep::Undecided) {
+        let Keep::Undecided { start, refused } = self.keep else {
             return; // damaged before its head was complete
-        }
+        };
         let policy = match &context.purpose {
             Purpose::Replay(policy) => policy,
             Purpose::Inspect => {
-                let mut builder = MessageBuilder::request(head, self.first_byte_at, at);
-                if let Some(refusal) = head.facts.refusal {
-                    builder.refuse(refusal.into());
+                let mut builder = MessageBuilder::request(head, start, self.first_byte_at, at);
+                if let Some(reason) = refused.or(head.facts.refusal.map(LostReason::from)) {
+                    builder.refuse(reason);
                 }
                 self.keep = Keep::Report(Box::new(builder));
                 return;
@@ -116,7 +120,7 @@ impl OpenRequest {
         self.body_begun = true;
         self.last_byte_at = self.last_byte_at.max(at);
         match &mut self.keep {
-            Keep::Undecided | Keep::Settled => {}
+            Keep::Undecided { .. } | Keep::Settled => {}
             Keep::Report(builder) => builder.body(bytes, is_content, at),
             Keep::Whole { raw, head_len } => {
                 let body_len = raw.len().saturating_sub(*head_len).saturating_add(bytes.len());
@@ -146,7 +150,11 @@ impl OpenRequest {
             Keep::Settled => return,
             // A report goes on: it says what was there. The count is made when it is told.
             Keep::Report(builder) => return builder.refuse(reason),
-            Keep::Undecided => {}
+            Keep::Undecided { refused, .. } if matches!(context.purpose, Purpose::Inspect) => {
+                *refused = refused.or(Some(reason));
+                return;
+            }
+            Keep::Undecided { .. } => {}
             Keep::Whole { raw, .. } => context.hold(raw.capacity(), 0),
         }
         self.keep = Keep::Settled;
@@ -156,7 +164,7 @@ impl OpenRequest {
     /// Takes the end of the message: a whole request is handed out, a report is closed.
     pub(crate) fn end(self, context: &mut Context, flow: &FlowKey) -> Option<MessageReport> {
         match self.keep {
-            Keep::Undecided | Keep::Settled => None,
+            Keep::Undecided { .. } | Keep::Settled => None,
             Keep::Report(builder) => {
                 context.tell();
                 Some(builder.finish(true))
@@ -190,7 +198,11 @@ impl OpenRequest {
                 context.tell();
                 Some(builder.finish(false))
             }
-            Keep::Undecided | Keep::Settled | Keep::Whole { .. } => None,
+            Keep::Undecided { refused, .. } => {
+                context.lose(refused.unwrap_or(reason));
+                None
+            }
+            Keep::Settled | Keep::Whole { .. } => None,
         }
     }
 }

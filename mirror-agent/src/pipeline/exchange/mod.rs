@@ -19,7 +19,7 @@ use crate::pipeline::{
     exchange::{
         client::{ClientSide, RequestObserver, Run},
         pairing::Pairing,
-        report::MessageReport,
+        report::{MessageReport, Place},
     },
     flow::{CloseCause, FlowHandler, FlowInfo, Interest},
     http::sniff::response_start,
@@ -115,8 +115,8 @@ fn client_span(
     span: Span<'_>,
 ) -> Interest {
     match span {
-        Span::Data { bytes, offset, at, acked, conflict } => {
-            let run = Run { bytes, offset, at, acked, conflict };
+        Span::Data { bytes, offset, seq, at, acked, conflict } => {
+            let run = Run { bytes, start: Place { offset, seq }, at, acked, conflict };
             return client.data(context, flow, run, observer);
         }
         Span::Gap { len, .. } => client.gap(context, len, observer),
@@ -151,9 +151,9 @@ fn server_span(
     span: Span<'_>,
 ) -> Interest {
     match span {
-        Span::Data { bytes, offset, at, acked, conflict } => {
+        Span::Data { bytes, offset, seq, at, acked, conflict } => {
             client.server_sent(response_start(bytes), acked.offset());
-            let run = Run { bytes, offset, at, acked, conflict };
+            let run = Run { bytes, start: Place { offset, seq }, at, acked, conflict };
             if let Some((status, acked)) = pairing.data(context, run) {
                 return client.answered(context, flow, status, acked, pairing);
             }

@@ -8,7 +8,7 @@ use crate::pipeline::{
         builder::MessageBuilder,
         client::{RequestObserver, Run},
         context::Context,
-        report::{ExchangeReport, MessageReport},
+        report::{ExchangeReport, MessageReport, Place},
     },
     http::{EndEffect, Event, GapEffect, ResponseDecoder, sniff::response_start},
 };
@@ -32,6 +32,7 @@ pub(crate) struct Pairing {
 struct OpenResponse {
     id: ExchangeId,
     builder: Option<Box<MessageBuilder>>,
+    start: Place,
     first_byte_at: Timestamp,
     is_interim: bool,
 }
@@ -111,14 +112,16 @@ impl Pairing {
                 Event::NeedMore => return answer,
                 Event::Start => {
                     let position = run.bytes.len().saturating_sub(input.len());
-                    let offset = run.offset.saturating_add(u64::try_from(position).unwrap_or(0));
-                    let id = self.assign(context, offset, &run);
+                    let start = run.start.advance(position);
+                    let id = self.assign(context, start.offset, &run);
+                    let first_byte_at = run.at;
                     self.current =
-                        Some(OpenResponse { id, builder: None, first_byte_at: run.at, is_interim: false });
+                        Some(OpenResponse { id, builder: None, start, first_byte_at, is_interim: false });
                 }
                 Event::Head(head) => {
                     if let Some(current) = &mut self.current {
-                        let mut builder = MessageBuilder::response(&head, current.first_byte_at, run.at);
+                        let mut builder =
+                            MessageBuilder::response(&head, current.start, current.first_byte_at, run.at);
                         if let Some(refusal) = head.facts.refusal {
                             builder.refuse(refusal.into());
                         }

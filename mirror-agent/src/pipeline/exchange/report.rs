@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::pipeline::{ExchangeId, FlowKey, Timestamp, http::Version, reason::LostReason};
+use crate::pipeline::{ExchangeId, FlowKey, Timestamp, http::Version, reason::LostReason, seq::SeqNumber};
 
 /// One exchange of a capture, told after it ended. At least one of `request` and `response` is there.
 #[derive(Clone, Debug)]
@@ -35,11 +35,40 @@ impl ExchangeReport {
     }
 }
 
+/// Where in a byte stream something begins.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Place {
+    /// Bytes of the stream before it, from the first one that was seen.
+    pub offset: u64,
+    /// Sequence number of its first byte.
+    pub seq: SeqNumber,
+}
+
+impl Place {
+    /// The place `len` bytes further on.
+    #[must_use]
+    pub fn advance(self, len: usize) -> Self {
+        let len = u64::try_from(len).unwrap_or(u64::MAX);
+        let [_, _, _, _, low @ ..] = len.to_be_bytes();
+        Self { offset: self.offset.saturating_add(len), seq: self.seq.advance(u32::from_be_bytes(low)) }
+    }
+
+    /// The place `len` bytes before.
+    #[must_use]
+    pub fn back(self, len: usize) -> Self {
+        let len = u64::try_from(len).unwrap_or(u64::MAX);
+        let [_, _, _, _, low @ ..] = len.wrapping_neg().to_be_bytes();
+        Self { offset: self.offset.saturating_sub(len), seq: self.seq.advance(u32::from_be_bytes(low)) }
+    }
+}
+
 /// One message as seen on the wire.
 #[derive(Clone, Debug)]
 pub struct MessageReport {
     /// The request line or status line.
     pub start_line: StartLine,
+    /// Where its first byte stands in its side's stream.
+    pub start: Place,
     /// Field names and values in order, names in their own case, folded values in one line.
     pub headers: Vec<(Vec<u8>, Vec<u8>)>,
     /// Bytes of content that were captured, after the transfer coding is removed.

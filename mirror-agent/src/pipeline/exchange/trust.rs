@@ -41,7 +41,7 @@ impl Moment {
     /// what it goes on with must begin with a request, at the beginning of a segment.
     pub(super) fn of(run: &Run<'_>, answered_up_to: Option<u64>, heard_up_to: Option<SeqNumber>) -> Self {
         match (answered_up_to, heard_up_to, run.acked) {
-            (Some(offset), ..) if offset == run.offset => Self::Quiet,
+            (Some(offset), ..) if offset == run.start.offset => Self::Quiet,
             (Some(_), ..) => Self::Busy,
             (None, Some(before), Acked::Unseen(number)) if number.distance(before) > GO_AHEAD_BYTES => {
                 Self::Quiet

@@ -445,10 +445,10 @@ impl Assembler {
         let mut claim = *claim;
         claim.skip(known);
         let Claim { len, bytes, at, acked, .. } = claim;
-        let offset = self.offset;
+        let (offset, seq) = (self.offset, self.next);
         self.advance(len);
         if !bytes.is_empty() {
-            deliver(Span::Data { bytes, offset, at, acked, conflict });
+            deliver(Span::Data { bytes, offset, seq, at, acked, conflict });
         }
         let copied = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let left_out = len.saturating_sub(copied);

@@ -24,11 +24,11 @@ fn exchange_is_one_line_of_json() {
             concat!(
                 r#"{{{flow},"request":{{"method":"POST","target":"/p","version":"HTTP/1.1","#,
                 r#""headers":[["hOst","h{e}\""],["Expect","100-continue"],["Content-Length","3"]],"#,
-                r#""body_bytes":3,"body_sha256":"{abc}","complete":true}},"#,
+                r#""body_bytes":3,"body_sha256":"{abc}","complete":true,"offset":0,"seq":4294967276}},"#,
                 r#""response":{{"status":204,"reason":"No Content","version":"HTTP/1.1","headers":[],"#,
-                r#""body_bytes":0,"body_sha256":"{empty}","complete":true}},"#,
+                r#""body_bytes":0,"body_sha256":"{empty}","complete":true,"offset":25,"seq":5026}},"#,
                 r#""interim":[{{"status":100,"reason":"Continue","version":"HTTP/1.1","headers":[],"#,
-                r#""body_bytes":0,"body_sha256":"{empty}","complete":true}}],"#,
+                r#""body_bytes":0,"body_sha256":"{empty}","complete":true,"offset":0,"seq":5001}}],"#,
                 r#""times":{{"request_first_byte":1700000000004000000,"#,
                 r#""request_last_byte":1700000000006000000,"response_first_byte":1700000000007000000,"#,
                 r#""response_last_byte":1700000000007000000}}}}"#,
@@ -42,7 +42,7 @@ fn exchange_is_one_line_of_json() {
             concat!(
                 r#"{{{flow},"request":{{"method":"GET","target":"/2","version":"HTTP/1.1","#,
                 r#""headers":[["A","b"]],"body_bytes":0,"body_sha256":"{empty}","complete":true,"#,
-                r#""refused":"ambiguous_framing"}},"response":null,"#,
+                r#""offset":75,"seq":55,"refused":"ambiguous_framing"}},"response":null,"#,
                 r#""times":{{"request_first_byte":1700000000008000000,"#,
                 r#""request_last_byte":1700000000008000000,"response_first_byte":null,"#,
                 r#""response_last_byte":null}}}}"#,
@@ -216,6 +216,17 @@ fn request_that_run_would_refuse_keeps_decoding_in_step() {
     capture.client(&mut talk, &[smuggled, GET].concat());
     capture.server(&mut talk, &[OK, OK].concat());
     assert_eq!(capture.summary(), ["POST / (ambiguous_framing) > 200 3", "GET /a > 200 3"]);
+}
+
+#[test]
+fn request_whose_head_is_contested_is_told_with_the_reason() {
+    let mut capture = Capture::ethernet();
+    let mut talk = capture.connect(4000);
+    let (ack, client) = (TcpFlags::ACK, Side::Client);
+    capture.frame(&talk, client, ack, 4, b"/x");
+    capture.client(&mut talk, GET);
+    capture.server(&mut talk, OK);
+    assert_eq!(capture.summary(), ["GET /a (conflict) > 200 3"]);
 }
 
 #[test]

@@ -1,0 +1,262 @@
+//! Enters: what Wireshark and `inspect` say of one file. Leaves: where they disagree, and what was not compared.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::parity::message::{Body, Message, StartLine};
+
+/// What came of comparing one file.
+#[derive(Debug, Default)]
+pub struct Comparison {
+    /// Requests of which both tell.
+    pub requests: u64,
+    /// Responses of which both tell.
+    pub responses: u64,
+    /// Where they differ.
+    pub disagreements: Vec<Disagreement>,
+    /// What was not compared: how often, by reason.
+    pub not_compared: BTreeMap<&'static str, u64>,
+}
+
+/// One thing that the two tell differently.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Disagreement {
+    /// Sender and receiver.
+    pub flow: String,
+    /// Bytes of the sender's stream before the message; as `inspect` counts, unless it does not tell of it.
+    pub offset: u64,
+    /// Sequence number of the message's first byte.
+    pub seq: u32,
+    /// What Wireshark adds about the place.
+    pub place: String,
+    /// What they differ in.
+    pub what: Aspect,
+    /// What Wireshark says; `None` where it does not tell of the message.
+    pub wireshark: Option<String>,
+    /// What `inspect` says; `None` likewise.
+    pub inspect: Option<String>,
+}
+
+/// What two accounts of a message can differ in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Aspect {
+    /// One of them does not tell of it.
+    Existence,
+    /// The method.
+    Method,
+    /// The request target.
+    Target,
+    /// The status.
+    Status,
+    /// A header: its name, its value, its place, or that it is there.
+    Header,
+    /// Length or hash of the content.
+    Body,
+}
+
+impl Aspect {
+    /// The word for it in reports and verdicts.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Existence => "message",
+            Self::Method => "method",
+            Self::Target => "target",
+            Self::Status => "status",
+            Self::Header => "header",
+            Self::Body => "body",
+        }
+    }
+}
+
+/// Compares the messages that both found in one file. `heads` are those that Wireshark shows when it does not wait
+/// for the end of a message; they stand in where it shows nothing of one whose end `inspect` has not seen either.
+#[must_use]
+pub fn compare(wireshark: &[Message], heads: &[Message], inspect: &[Message]) -> Comparison {
+    let mut comparison = Comparison::default();
+    let mut theirs: Vec<Option<&Message>> = wireshark.iter().map(Some).collect();
+    let mut ours: Vec<Option<&Message>> = inspect.iter().map(Some).collect();
+    let mut pairs = Vec::new();
+    // What begins at the same byte is the same message; where several do, those that are equal first.
+    pair_up(&mut theirs, &mut ours, &mut pairs, |a, b| {
+        is_at_same_place(a, b) && a.has_head_of(b) && a.body == b.body
+    });
+    pair_up(&mut theirs, &mut ours, &mut pairs, is_at_same_place);
+    // Where Wireshark lost count: the same head in the same direction.
+    pair_up(&mut theirs, &mut ours, &mut pairs, |a, b| is_same_way(a, b) && a.has_head_of(b));
+    for (theirs, ours) in &pairs {
+        comparison.count(ours);
+        comparison.compare_heads(theirs, ours);
+        comparison.compare_bodies(theirs, ours);
+    }
+    let mut heads: Vec<Option<&Message>> = heads.iter().map(Some).collect();
+    let mut cut: Vec<Option<&Message>> =
+        ours.iter().map(|ours| ours.filter(|message| !message.complete)).collect();
+    let mut head_pairs = Vec::new();
+    pair_up(&mut heads, &mut cut, &mut head_pairs, is_at_same_place);
+    for (theirs, ours) in head_pairs {
+        comparison.count(ours);
+        comparison.compare_heads(theirs, ours);
+        comparison.leave_out("bodies without an end, which Wireshark does not put together");
+    }
+    for (index, ours) in ours.iter().enumerate().filter_map(|(index, ours)| Some((index, (*ours)?))) {
+        let was_cut = !ours.complete;
+        if was_cut && cut[index].is_none() {
+            continue;
+        }
+        let is_copy = |(_, other): &(&Message, &Message)| {
+            is_at_same_place(other, ours) && other.has_head_of(ours) && other.body == ours.body
+        };
+        if pairs.iter().any(is_copy) {
+            comparison
+                .leave_out("copies of a message in another VLAN or overlay, which Wireshark takes for one");
+            continue;
+        }
+        comparison.note(ours, String::new(), Aspect::Existence, None, Some(summary(ours)));
+    }
+    for theirs in theirs.into_iter().flatten() {
+        comparison.note(theirs, theirs.place.clone(), Aspect::Existence, Some(summary(theirs)), None);
+    }
+    comparison
+}
+
+/// Takes those out of both lists that are a pair, in order.
+fn pair_up<'a>(
+    theirs: &mut [Option<&'a Message>],
+    ours: &mut [Option<&'a Message>],
+    pairs: &mut Vec<(&'a Message, &'a Message)>,
+    is_pair: impl Fn(&Message, &Message) -> bool,
+) {
+    for their_slot in theirs.iter_mut() {
+        let Some(their) = *their_slot else { continue };
+        let found = ours.iter_mut().find(|ours| ours.is_some_and(|ours| is_pair(their, ours)));
+        if let Some(our_slot) = found
+            && let Some(our) = our_slot.take()
+        {
+            pairs.push((their, our));
+            *their_slot = None;
+        }
+    }
+}
+
+fn is_same_way(a: &Message, b: &Message) -> bool {
+    a.sender == b.sender && a.receiver == b.receiver
+}
+
+fn is_at_same_place(a: &Message, b: &Message) -> bool {
+    a.seq == b.seq && is_same_way(a, b)
+}
+
+fn summary(message: &Message) -> String {
+    let end = if message.complete { "" } else { ", cut short" };
+    format!("{} with {} headers, body {}{end}", message.start_line, message.headers.len(), message.body)
+}
+
+impl Comparison {
+    fn count(&mut self, message: &Message) {
+        match message.start_line {
+            StartLine::Request { .. } => self.requests += 1,
+            StartLine::Response { .. } => self.responses += 1,
+        }
+    }
+
+    fn leave_out(&mut self, reason: &'static str) {
+        *self.not_compared.entry(reason).or_default() += 1;
+    }
+
+    fn compare_heads(&mut self, theirs: &Message, ours: &Message) {
+        match (&theirs.start_line, &ours.start_line) {
+            (
+                StartLine::Request { method: their_method, target: their_target },
+                StartLine::Request { method, target },
+            ) => {
+                self.compare_bytes(theirs, ours, Aspect::Method, their_method, method);
+                self.compare_bytes(theirs, ours, Aspect::Target, their_target, target);
+            }
+            (their_line, our_line) => {
+                if their_line != our_line {
+                    let (their_line, our_line) = (their_line.to_string(), our_line.to_string());
+                    self.note_pair(theirs, ours, Aspect::Status, their_line, our_line);
+                }
+            }
+        }
+        let longer = theirs.headers.len().max(ours.headers.len());
+        for index in 0..longer {
+            let (their_field, our_field) = (theirs.headers.get(index), ours.headers.get(index));
+            if their_field != our_field {
+                self.note_pair(
+                    theirs,
+                    ours,
+                    Aspect::Header,
+                    field(index, their_field),
+                    field(index, our_field),
+                );
+                // Where the one has a line more, all behind it differ.
+                return;
+            }
+        }
+    }
+
+    fn compare_bytes(&mut self, theirs: &Message, ours: &Message, what: Aspect, a: &[u8], b: &[u8]) {
+        if a != b {
+            self.note_pair(theirs, ours, what, a.escape_ascii().to_string(), b.escape_ascii().to_string());
+        }
+    }
+
+    fn compare_bodies(&mut self, theirs: &Message, ours: &Message) {
+        match (&theirs.body, &ours.body) {
+            (Body::Whole { .. }, Body::Whole { .. }) if theirs.body == ours.body => {}
+            (Body::Whole { .. }, Body::Whole { .. }) => {
+                self.note_pair(theirs, ours, Aspect::Body, theirs.body.to_string(), ours.body.to_string());
+            }
+            (_, Body::Damaged { .. }) => self.leave_out("bodies with bytes missing from the capture"),
+            _ => self.leave_out("bodies that tshark did not print in full"),
+        }
+    }
+
+    fn note_pair(&mut self, theirs: &Message, ours: &Message, what: Aspect, a: String, b: String) {
+        self.note(ours, theirs.place.clone(), what, Some(a), Some(b));
+    }
+
+    fn note(
+        &mut self,
+        message: &Message,
+        place: String,
+        what: Aspect,
+        wireshark: Option<String>,
+        inspect: Option<String>,
+    ) {
+        let place = if place.is_empty() { message.place.clone() } else { place };
+        self.disagreements.push(Disagreement {
+            flow: message.flow(),
+            offset: message.offset,
+            seq: message.seq,
+            place,
+            what,
+            wireshark,
+            inspect,
+        });
+    }
+}
+
+fn field(index: usize, field: Option<&(Vec<u8>, Vec<u8>)>) -> String {
+    match field {
+        Some((name, value)) => format!("{}. {}: {}", index + 1, name.escape_ascii(), value.escape_ascii()),
+        None => format!("only {index} headers"),
+    }
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = |said: &Option<String>| said.clone().unwrap_or_else(|| "no such message".to_owned());
+        write!(f, "{}, byte {} (seq {})", self.flow, self.offset, self.seq)?;
+        if !self.place.is_empty() {
+            write!(f, ", {}", self.place)?;
+        }
+        writeln!(f, ": {}", self.what.as_str())?;
+        writeln!(f, "    wireshark: {}", side(&self.wireshark))?;
+        write!(f, "    inspect:   {}", side(&self.inspect))
+    }
+}
+
+#[cfg(test)]
+mod tests;

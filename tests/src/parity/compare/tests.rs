@@ -1,0 +1,129 @@
+//! Enters: two made-up accounts of a capture. Leaves: nothing; the facts of comparing them.
+
+use super::*;
+
+#[test]
+fn equal_accounts_agree() {
+    let messages = [get("/a", 0), response(200, 0), get("/b", 50)];
+    let comparison = compare(&messages, &[], &messages);
+    assert_eq!((comparison.requests, comparison.responses), (2, 1));
+    assert!(comparison.disagreements.is_empty() && comparison.not_compared.is_empty());
+}
+
+#[test]
+fn each_difference_is_named_with_both_values() {
+    let ours = get("/a", 7);
+    let with_method = |method: &[u8]| StartLine::Request { method: method.to_vec(), target: b"/a".to_vec() };
+    let cases = [
+        (Message { start_line: with_method(b"PUT"), ..ours.clone() }, "method: PUT GET"),
+        (get("/b", 7), "target: /b /a"),
+        (with_header(&ours, b"Host", b"b"), "header: 1. Host: b 1. Host: a"),
+        (with_header(&ours, b"host", b"a"), "header: 1. host: a 1. Host: a"),
+        (Message { headers: vec![], ..ours.clone() }, "header: only 0 headers 1. Host: a"),
+        (with_body(&ours, 3, "ff"), "body: 3 bytes, SHA-256 ff 0 bytes, SHA-256 00"),
+        (with_body(&ours, 0, "ff"), "body: 0 bytes, SHA-256 ff 0 bytes, SHA-256 00"),
+    ];
+    for (theirs, expected) in cases {
+        let comparison = compare(&[theirs], &[], std::slice::from_ref(&ours));
+        assert_eq!(told(&comparison), [expected]);
+        assert_eq!(comparison.disagreements[0].flow, "192.0.2.1:4000 > 192.0.2.2:80");
+        assert_eq!(comparison.disagreements[0].offset, 7);
+    }
+    let comparison = compare(&[response(500, 7)], &[], &[response(200, 7)]);
+    assert_eq!(told(&comparison), ["status: 500 200"]);
+}
+
+#[test]
+fn order_of_headers_counts() {
+    let headers = [(b"A".to_vec(), vec![]), (b"B".to_vec(), vec![])];
+    let one = Message { headers: headers.to_vec(), ..get("/a", 0) };
+    let other = Message { headers: headers.iter().rev().cloned().collect(), ..get("/a", 0) };
+    assert_eq!(told(&compare(&[one], &[], &[other])), ["header: 1. A:  1. B: "]);
+}
+
+#[test]
+fn message_of_one_side_only_is_a_disagreement() {
+    let both = get("/a", 0);
+    let theirs = compare(&[both.clone(), get("/b", 50)], &[], std::slice::from_ref(&both));
+    assert_eq!(told(&theirs), ["message: GET /b with 1 headers, body 0 bytes, SHA-256 00 -"]);
+    let ours = compare(std::slice::from_ref(&both), &[], &[both.clone(), response(204, 0)]);
+    assert_eq!(told(&ours), ["message: - 204 with 0 headers, body 0 bytes, SHA-256 00"]);
+}
+
+#[test]
+fn messages_are_told_apart_by_place_not_by_order() {
+    let comparison = compare(&[get("/a", 100)], &[], &[get("/a", 0), get("/a", 50), get("/a", 100)]);
+    assert_eq!(comparison.requests, 1);
+    let missing: Vec<u64> = comparison.disagreements.iter().map(|one| one.offset).collect();
+    assert_eq!(missing, [0, 50]);
+}
+
+#[test]
+fn head_alone_is_compared_where_nobody_saw_the_end() {
+    let cut = Message { complete: false, ..with_body(&get("/a", 0), 7, "77") };
+    let comparison = compare(&[], &[get("/a", 0)], std::slice::from_ref(&cut));
+    assert!(comparison.disagreements.is_empty());
+    assert_eq!((comparison.requests, comparison.not_compared.values().sum::<u64>()), (1, 1));
+    let comparison = compare(&[], &[get("/b", 0)], std::slice::from_ref(&cut));
+    assert_eq!(told(&comparison), ["target: /b /a"]);
+    // Without its head, or where our side says that it saw the end, nothing is excused.
+    assert_eq!(compare(&[], &[], &[cut]).disagreements.len(), 1);
+    assert_eq!(compare(&[], &[get("/a", 0)], &[get("/a", 0)]).disagreements.len(), 1);
+}
+
+#[test]
+fn body_with_bytes_missing_is_counted_and_not_compared() {
+    let damaged = Message { body: Body::Damaged { len: 3 }, complete: false, ..get("/a", 0) };
+    let comparison = compare(&[get("/a", 0)], &[], &[damaged]);
+    assert!(comparison.disagreements.is_empty());
+    assert_eq!(comparison.not_compared.values().sum::<u64>(), 1);
+}
+
+#[test]
+fn equal_copies_are_counted_and_unequal_ones_are_not_excused() {
+    let message = get("/a", 0);
+    let comparison = compare(std::slice::from_ref(&message), &[], &[message.clone(), message.clone()]);
+    assert!(comparison.disagreements.is_empty());
+    assert_eq!(comparison.not_compared.values().sum::<u64>(), 1);
+    let comparison = compare(std::slice::from_ref(&message), &[], &[message.clone(), get("/b", 0)]);
+    assert_eq!(comparison.disagreements.len(), 1);
+}
+
+/// What differs, and both values.
+fn told(comparison: &Comparison) -> Vec<String> {
+    let side = |said: &Option<String>| said.clone().unwrap_or_else(|| "-".to_owned());
+    let tell = |one: &Disagreement| {
+        format!("{}: {} {}", one.what.as_str(), side(&one.wireshark), side(&one.inspect))
+    };
+    comparison.disagreements.iter().map(tell).collect()
+}
+
+fn get(target: &str, offset: u32) -> Message {
+    let (client, server) = ("192.0.2.1:4000".parse().unwrap(), "192.0.2.2:80".parse().unwrap());
+    let start_line = StartLine::Request { method: b"GET".to_vec(), target: target.into() };
+    Message {
+        sender: client,
+        receiver: server,
+        seq: offset.wrapping_sub(20),
+        offset: offset.into(),
+        place: String::new(),
+        start_line,
+        headers: vec![(b"Host".to_vec(), b"a".to_vec())],
+        body: Body::Whole { len: 0, sha256: "00".to_owned() },
+        complete: true,
+    }
+}
+
+fn response(status: u16, offset: u32) -> Message {
+    let Message { sender, receiver, .. } = get("/", 0);
+    let start_line = StartLine::Response { status };
+    Message { sender: receiver, receiver: sender, start_line, headers: vec![], ..get("/", offset) }
+}
+
+fn with_header(message: &Message, name: &[u8], value: &[u8]) -> Message {
+    Message { headers: vec![(name.to_vec(), value.to_vec())], ..message.clone() }
+}
+
+fn with_body(message: &Message, len: u64, sha256: &str) -> Message {
+    Message { body: Body::Whole { len, sha256: sha256.to_owned() }, ..message.clone() }
+}

@@ -1,0 +1,97 @@
+//! Enters: nothing. Leaves: an HTTP message as either side of the comparison tells of it.
+
+use std::{fmt, net::SocketAddr};
+
+/// One HTTP/1.x message of a capture.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Message {
+    /// Who sent it.
+    pub sender: SocketAddr,
+    /// To whom.
+    pub receiver: SocketAddr,
+    /// Sequence number of its first byte.
+    pub seq: u32,
+    /// Bytes of the sender's stream before it, counted from the first byte that the teller saw.
+    pub offset: u64,
+    /// Where the teller says that it is, beyond the flow: stream and frame, or VLAN.
+    pub place: String,
+    /// Its start line.
+    pub start_line: StartLine,
+    /// Names and values in order.
+    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Its content without transfer coding.
+    pub body: Body,
+    /// Whether the teller saw all of it.
+    pub complete: bool,
+}
+
+/// The first line of a message.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum StartLine {
+    /// Of a request.
+    Request {
+        /// The method.
+        method: Vec<u8>,
+        /// The target.
+        target: Vec<u8>,
+    },
+    /// Of a response.
+    Response {
+        /// The status code.
+        status: u16,
+    },
+}
+
+/// The content of a message.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Body {
+    /// All that was there of it, without a byte missing in between.
+    Whole {
+        /// Bytes.
+        len: u64,
+        /// SHA-256 in hexadecimal.
+        sha256: String,
+    },
+    /// Some of its bytes are missing.
+    Damaged {
+        /// Bytes that are there.
+        len: u64,
+    },
+    /// The teller did not look at it.
+    Unknown,
+}
+
+impl Message {
+    /// The sender and the receiver, for people.
+    #[must_use]
+    pub fn flow(&self) -> String {
+        format!("{} > {}", self.sender, self.receiver)
+    }
+
+    /// Whether start line and headers are the same.
+    #[must_use]
+    pub fn has_head_of(&self, other: &Self) -> bool {
+        self.start_line == other.start_line && self.headers == other.headers
+    }
+}
+
+impl fmt::Display for StartLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request { method, target } => {
+                write!(f, "{} {}", method.escape_ascii(), target.escape_ascii())
+            }
+            Self::Response { status } => write!(f, "{status}"),
+        }
+    }
+}
+
+impl fmt::Display for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole { len, sha256 } => write!(f, "{len} bytes, SHA-256 {sha256}"),
+            Self::Damaged { len } => write!(f, "{len} bytes, others missing"),
+            Self::Unknown => f.write_str("not looked at"),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Enters: a directory of captures. Leaves: where `mirror-agent inspect` and Wireshark disagree about the HTTP in them.
+
+pub mod compare;
+mod dissected;
+pub mod inspect;
+mod markup;
+pub mod message;
+pub mod verdicts;
+pub mod wireshark;
+
+use std::{
+    fs,
+    io::{Read as _, Write},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use compare::Comparison;
+use verdicts::Verdicts;
+use wireshark::Patience;
+
+/// What came of comparing files.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Summary {
+    /// Files compared.
+    pub files: u64,
+    /// Requests of which both tell.
+    pub requests: u64,
+    /// Responses of which both tell.
+    pub responses: u64,
+    /// Disagreements with a verdict.
+    pub explained: u64,
+    /// Disagreements without one.
+    pub unexplained: u64,
+    /// Files that could not be compared, at all or in full.
+    pub unread: u64,
+    /// Verdicts that do not fit any more.
+    pub stale: u64,
+}
+
+impl Summary {
+    /// Whether nothing is left to look into.
+    #[must_use]
+    pub const fn is_clean(&self) -> bool {
+        self.unexplained == 0 && self.unread == 0 && self.stale == 0
+    }
+}
+
+/// Compares all captures in `directory` and below, and tells `out` of each.
+///
+/// # Errors
+///
+/// A directory or file cannot be read, a program cannot be started, `out` cannot be written.
+pub fn run(directory: &Path, agent: &Path, verdicts: &Verdicts, out: &mut impl Write) -> Result<Summary> {
+    let mut summary = Summary::default();
+    let mut seen = Vec::new();
+    for path in captures(directory)? {
+        let name = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
+        let sha256 = hash(&path)?;
+        // As the verdicts know it, also where only a part of their directory is looked at.
+        let full = path.canonicalize()?.display().to_string();
+        let comparison = compare_file(&path, agent, &name, &mut summary, out)?;
+        summary.files += 1;
+        summary.requests += comparison.requests;
+        summary.responses += comparison.responses;
+        tell(&name, &comparison, out)?;
+        for disagreement in &comparison.disagreements {
+            writeln!(out, "  {name}: {disagreement}")?;
+            match verdicts.explain(&full, &sha256, disagreement) {
+                Some(reason) => {
+                    summary.explained += 1;
+                    writeln!(out, "    verdict:   {reason}")?;
+                }
+                None => summary.unexplained += 1,
+            }
+        }
+        seen.push((full, sha256));
+    }
+    for stale in verdicts.stale(&seen) {
+        summary.stale += 1;
+        writeln!(out, "stale verdict: {stale}")?;
+    }
+    let Summary { files, requests, responses, explained, unexplained, unread, stale } = summary;
+    writeln!(
+        out,
+        "{files} files: {requests} requests and {responses} responses compared, {unexplained} disagreements without \
+         a verdict, {explained} with one, {unread} files not read in full, {stale} stale verdicts"
+    )?;
+    Ok(summary)
+}
+
+fn compare_file(
+    path: &Path,
+    agent: &Path,
+    name: &str,
+    summary: &mut Summary,
+    out: &mut impl Write,
+) -> Result<Comparison> {
+    let unpacked = Unpacked::new(path)?;
+    let file = unpacked.path();
+    let inspected = inspect::messages(agent, file)?;
+    let dissected = wireshark::messages(file, Patience::Whole)?;
+    let is_cut = inspected.messages.iter().any(|message| !message.complete);
+    let heads = if is_cut { wireshark::messages(file, Patience::Head)?.messages } else { Vec::new() };
+    for warning in &inspected.warnings {
+        writeln!(out, "  {name}: inspect: {warning}")?;
+    }
+    let mut comparison = compare::compare(&dissected.messages, &heads, &inspected.messages);
+    for (reason, count) in dissected.left_out {
+        *comparison.not_compared.entry(reason).or_default() += count;
+    }
+    match (&inspected.error, &dissected.error) {
+        (None, None) => {}
+        (Some(ours), Some(theirs)) => {
+            writeln!(out, "  {name}: both stop reading: inspect: {ours}; wireshark: {theirs}")?;
+        }
+        (Some(error), None) => {
+            summary.unread += 1;
+            writeln!(out, "  {name}: inspect stops reading and Wireshark does not: {error}")?;
+        }
+        (None, Some(error)) => {
+            writeln!(out, "  {name}: Wireshark stops reading and inspect does not: {error}")?;
+        }
+    }
+    Ok(comparison)
+}
+
+fn tell(name: &str, comparison: &Comparison, out: &mut impl Write) -> Result<()> {
+    let Comparison { requests, responses, disagreements, not_compared } = comparison;
+    let count = disagreements.len();
+    writeln!(out, "{name}: {requests} requests, {responses} responses, {count} disagreements")?;
+    for (reason, count) in not_compared {
+        writeln!(out, "  {name}: not compared: {count} {reason}")?;
+    }
+    Ok(())
+}
+
+/// The capture files in `directory` and below, in order.
+fn captures(directory: &Path) -> Result<Vec<PathBuf>> {
+    if directory.is_file() {
+        return Ok(vec![directory.to_owned()]);
+    }
+    let mut found = Vec::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(directory) = open.pop() {
+        let entries = fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))?;
+        for entry in entries {
+            let path = entry?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.is_file() && is_capture(&path)? {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Whether a file is a capture: names are all over the place in public collections.
+fn is_capture(path: &Path) -> Result<bool> {
+    let mut magic = Vec::new();
+    fs::File::open(path)?.take(4).read_to_end(&mut magic)?;
+    if magic.starts_with(GZIP) {
+        let name = path.to_string_lossy();
+        return Ok([".pcap.gz", ".pcapng.gz", ".cap.gz"].iter().any(|end| name.ends_with(end)));
+    }
+    Ok(MAGICS.iter().any(|known| magic == known))
+}
+
+const GZIP: &[u8] = b"\x1f\x8b";
+
+/// How captures begin: pcap with micro- and nanoseconds and as modified by Kuznetzov, in both byte orders; pcapng.
+const MAGICS: [[u8; 4]; 7] = [
+    [0xa1, 0xb2, 0xc3, 0xd4],
+    [0xd4, 0xc3, 0xb2, 0xa1],
+    [0xa1, 0xb2, 0x3c, 0x4d],
+    [0x4d, 0x3c, 0xb2, 0xa1],
+    [0xa1, 0xb2, 0xcd, 0x34],
+    [0x34, 0xcd, 0xb2, 0xa1],
+    [0x0a, 0x0d, 0x0d, 0x0a],
+];
+
+fn hash(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A capture that is not compressed, or not any more.
+enum Unpacked {
+    AsItWas(PathBuf),
+    Copy { _directory: TempDir, path: PathBuf },
+}
+
+impl Unpacked {
+    fn new(path: &Path) -> Result<Self> {
+        let mut magic = Vec::new();
+        fs::File::open(path)?.take(2).read_to_end(&mut magic)?;
+        if magic != GZIP {
+            return Ok(Self::AsItWas(path.to_owned()));
+        }
+        let directory = TempDir::new()?;
+        let copy = directory.path().join("capture");
+        let mut gzip = Command::new("gzip");
+        gzip.arg("-dc").stdin(fs::File::open(path)?).stdout(fs::File::create(&copy)?);
+        if !gzip.status().context("start gzip")?.success() {
+            bail!("{} cannot be decompressed", path.display());
+        }
+        Ok(Self::Copy { _directory: directory, path: copy })
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::AsItWas(path) | Self::Copy { path, .. } => path,
+        }
+    }
+}

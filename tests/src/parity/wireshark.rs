@@ -1,0 +1,144 @@
+//! Enters: a capture file. Leaves: the HTTP/1.x messages that Wireshark finds in it, and what else it calls HTTP.
+//!
+//! `tshark` is asked for PDML, which holds each field with its bytes and each message by itself. Where a message began
+//! in its stream is worked out from the segments that it was put together from.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    dissected::{Found, Frame},
+    message::Message,
+};
+
+/// What Wireshark finds in a file.
+#[derive(Debug, Default)]
+pub struct Dissected {
+    /// The messages, in the order of the frames that completed them.
+    pub messages: Vec<Message>,
+    /// What Wireshark calls HTTP and is not to be compared: how often, by reason.
+    pub left_out: BTreeMap<&'static str, u64>,
+    /// It found the file unreadable, for this reason, be it from some place on.
+    pub error: Option<String>,
+}
+
+/// What to wait for before a message is shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Patience {
+    /// For its end: a message whose end is not in the file is not shown at all.
+    Whole,
+    /// For the end of its head. What follows may be taken for something else.
+    Head,
+}
+
+/// Whether `tshark` can be started.
+#[must_use]
+pub fn is_there() -> bool {
+    tshark().arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// Lets Wireshark dissect `file`.
+///
+/// # Errors
+///
+/// `tshark` cannot be started, or does not print what is expected.
+pub fn messages(file: &Path, patience: Patience) -> Result<Dissected> {
+    let mut command = tshark();
+    command.arg("-r").arg(file).args(["-Y", "http", "-T", "pdml"]);
+    command.args(["-J", "frame ip ipv6 tcp tcp.segments http"]);
+    for option in OPTIONS {
+        command.args(["-o", option]);
+    }
+    if patience == Patience::Head {
+        command.args(["-o", "http.desegment_body:FALSE"]);
+    }
+    let mut running = command.stdout(Stdio::piped()).spawn().context("start tshark")?;
+    let mut lines = BufReader::new(running.stdout.take().context("tshark's output")?);
+    let mut segments = None;
+    let mut dissected = Dissected::default();
+    let mut packet = Vec::new();
+    while lines.read_until(b'\n', &mut packet).context("read tshark's output")? > 0 {
+        // Nowhere else: Wireshark escapes `<` in values.
+        if !packet.ends_with(b"</packet>\n") {
+            continue;
+        }
+        let frame = Frame::parse(&String::from_utf8_lossy(&packet));
+        packet.clear();
+        if frame.is_reassembled() && segments.is_none() {
+            segments = Some(Segments::of(file)?);
+        }
+        let start_of = |number| segments.as_ref().and_then(|segments| segments.0.get(&number)).copied();
+        for found in frame.messages(start_of) {
+            match found {
+                Found::Message(message) => dissected.messages.push(*message),
+                Found::LeftOut(reason) => *dissected.left_out.entry(reason).or_default() += 1,
+            }
+        }
+    }
+    let output = running.wait_with_output().context("wait for tshark")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("Running as user")).collect();
+        dissected.error = Some(said.join(" "));
+    }
+    Ok(dissected)
+}
+
+/// What is as judges of HTTP need it: everything put together, nothing decompressed.
+const OPTIONS: [&str; 7] = [
+    "tcp.desegment_tcp_streams:TRUE",
+    "tcp.reassemble_out_of_order:TRUE",
+    "http.desegment_headers:TRUE",
+    "http.desegment_body:TRUE",
+    "http.dechunk_body:TRUE",
+    "http.decompress_body:FALSE",
+    "ip.defragment:TRUE",
+];
+
+/// Without looking up names, and without the preferences of whoever runs it.
+fn tshark() -> Command {
+    let mut command = Command::new("tshark");
+    command.arg("-n").env("WIRESHARK_CONFIG_DIR", "/nonexistent");
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// The segments of a file, by the number of their frame.
+struct Segments(HashMap<u64, Segment>);
+
+/// Where the data of a segment lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    /// Sequence number of the first byte of its data.
+    pub(super) seq: u32,
+    /// Bytes of data.
+    pub(super) len: u32,
+}
+
+impl Segments {
+    fn of(file: &Path) -> Result<Self> {
+        let mut command = tshark();
+        command.arg("-r").arg(file).args(["-Y", "tcp", "-T", "fields", "-E", "separator=,"]);
+        // The inner one of several, as in a tunnel.
+        command.args(["-E", "occurrence=l"]);
+        for field in ["frame.number", "tcp.seq_raw", "tcp.len", "tcp.flags.syn"] {
+            command.args(["-e", field]);
+        }
+        let output = command.output().context("start tshark")?;
+        let text = String::from_utf8(output.stdout).context("read tshark's output")?;
+        let segments = text.lines().map(|line| {
+            let words: Vec<&str> = line.split(',').collect();
+            let [frame, seq, len, syn] = words[..] else { bail!("tshark printed {line}") };
+            let (seq, len) = (seq.parse::<u32>()?, len.parse()?);
+            let syn = u32::from(matches!(syn, "1" | "True"));
+            Ok((frame.parse()?, Segment { seq: seq.wrapping_add(syn), len }))
+        });
+        Ok(Self(segments.collect::<Result<_>>()?))
+    }
+}
