@@ -82,13 +82,13 @@ fn try_plain(skb: Skb, side: RecordSide) -> Option<()> {
 /// Copies the segment of a packet if it turns out to be matched.
 #[inline(always)]
 fn try_unclear(skb: Skb, role: Role) -> Option<()> {
-    let scratch = scratch()?;
-    try_parse_any(skb, &mut scratch.packet)?;
-    let side = side(role, scratch.packet.src_port, scratch.packet.dst_port)?;
     let config = config()?;
     if config.paused != 0 {
         return None;
     }
+    let scratch = scratch()?;
+    try_parse_any(skb, &mut scratch.packet)?;
+    let side = side(role, scratch.packet.src_port, scratch.packet.dst_port)?;
     try_record(skb, side, config, scratch)
 }
 
@@ -117,9 +117,9 @@ fn try_record(skb: Skb, side: RecordSide, config: &KernelConfig, scratch: &mut S
 
 /// Tells plain packets from the others by as few loads as it takes.
 ///
-/// On a link without Ethernet the IP header comes first, and nothing in the context says so. A plain Ethernet packet is
-/// taken for one only if it cannot be read as an IP packet as well, that is if its first byte, of the destination's
-/// hardware address, is not that of an IP header.
+/// On a link without Ethernet the IP header comes first, and the context does not say so. Where the bytes of an address
+/// stand for an EtherType there, they are told from one by the EtherType that the stack goes by, and where both are the
+/// same, by where the stack has its network header.
 #[inline(always)]
 fn glance(skb: Skb) -> Glance {
     let linear = skb.linear();
@@ -127,9 +127,13 @@ fn glance(skb: Skb) -> Glance {
     let Some(head) = linear.first::<38>() else {
         return Glance::Unclear;
     };
-    match head.half_be::<12>() {
+    let ether_type = head.half_be::<12>();
+    if ether_type != skb.protocol_be() {
+        return Glance::Unclear;
+    }
+    match ether_type {
         IPV4_BE => {
-            if head.byte::<14>() != 0x45 || head.byte::<0>() == 0x45 {
+            if head.byte::<14>() != 0x45 || is_ip_itself(skb, head.byte::<0>() >> 4 == 4) {
                 return Glance::Unclear;
             }
             if head.byte::<23>() != TCP {
@@ -148,7 +152,7 @@ fn glance(skb: Skb) -> Glance {
             let Some(head) = linear.first::<58>() else {
                 return Glance::Unclear;
             };
-            if head.byte::<0>() >> 4 == 6 {
+            if head.byte::<14>() >> 4 != 6 || is_ip_itself(skb, head.byte::<0>() >> 4 == 6) {
                 return Glance::Unclear;
             }
             match head.byte::<20>() {
@@ -161,9 +165,14 @@ fn glance(skb: Skb) -> Glance {
             }
         }
         VLAN_BE | SERVICE_VLAN_BE => Glance::Unclear,
-        other if other == skb.protocol_be() => Glance::Leave,
-        _ => Glance::Unclear,
+        _ => Glance::Leave,
     }
+}
+
+/// Whether a packet that looks like Ethernet has no such header, which is asked only where it `may` be so.
+#[inline(always)]
+fn is_ip_itself(skb: Skb, may: bool) -> bool {
+    may && skb.starts_with_network_header()
 }
 
 /// Parses any packet, and counts those that may have been ours but cannot be used.
@@ -203,10 +212,7 @@ fn ip_start(skb: Skb) -> Option<u16> {
     match starts_with_ip(protocol, &first) {
         Reading::Ip => Some(protocol),
         Reading::Ethernet => None,
-        // The kernel knows where the network header is, but does not give its offset: compare what is there.
-        Reading::Either => {
-            (u128::from_ne_bytes(skb.network_header()?) == u128::from_ne_bytes(first)).then_some(protocol)
-        }
+        Reading::Either => skb.starts_with_network_header().then_some(protocol),
     }
 }
 
