@@ -15,7 +15,8 @@ use aya::{
 };
 use mirror_common::{
     Counter, RecordHeader,
-    maps::{KernelConfig, SocketKey, map},
+    maps::{KernelConfig, SocketKey, map, tunnel_bits, tunnel_port_place},
+    packet::{UdpTunnel, UsualPorts},
 };
 
 use crate::sys;
@@ -116,6 +117,24 @@ impl Classifier {
         let mut words = Array::<_, u64>::try_from(map)?;
         let word = words.get(&u32::from(port / 64), 0)?;
         Ok(words.set(u32::from(port / 64), word | 1 << (port % 64), 0)?)
+    }
+
+    /// Makes the usual UDP ports of tunnels known.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn add_tunnels(&mut self) -> Result<()> {
+        let vxlan = UsualPorts::VXLAN.map(|port| (port, UdpTunnel::Vxlan));
+        let geneve = UsualPorts::GENEVE.map(|port| (port, UdpTunnel::Geneve));
+        let map = self.ebpf.map_mut(map::TUNNEL_PORTS).context("no ports of tunnels")?;
+        let mut words = Array::<_, u64>::try_from(map)?;
+        for (port, tunnel) in vxlan.into_iter().chain(geneve) {
+            let (index, shift) = tunnel_port_place(port);
+            let word = words.get(&index, 0)?;
+            words.set(index, word | (tunnel_bits(tunnel) << shift), 0)?;
+        }
+        Ok(())
     }
 
     /// Adds a network of server addresses, v4-mapped.

@@ -96,6 +96,7 @@ impl Rules {
             Unparsed::Fragment => Counter::Fragment,
             Unparsed::Truncated | Unparsed::Malformed => Counter::Malformed,
             Unparsed::TooDeep => Counter::TooDeep,
+            Unparsed::Tunnel => Counter::Tunnel,
         };
         match plain_ports(frame) {
             Some((src, dst)) if self.side(name, src, dst).is_none() => Verdict::default(),

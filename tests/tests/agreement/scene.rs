@@ -54,6 +54,7 @@ pub(crate) fn population(max_payload: usize) -> Population {
 pub(crate) fn tell(classifier: &mut Classifier) -> Result<Rules> {
     let own = [v4_mapped(V4[0]), V6[0]].map(|addr| SocketKey { addr, port: OWN_PORT, reserved: 0 });
     let networks = vec![(96 + 24, v4_mapped([192, 0, 2, 0])), (48, V6[0]), (128, V6[2])];
+    classifier.add_tunnels()?;
     for port in MATCHED {
         classifier.add_port(map::PORTS, port)?;
     }

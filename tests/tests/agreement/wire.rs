@@ -329,6 +329,7 @@ fn passings(sending: &Sending) -> Vec<Option<Passing>> {
         Some(TAG_Q | TAG_AD) => (frame.len() >= 20).then(|| Passing {
             bytes: [&frame[..12], &frame[16..]].concat(),
             tag: Some(u16::from_be_bytes([frame[14], frame[15]])),
+            linear: linear - 4,
             ..whole.clone()
         }),
         _ => Some(whole.clone()),
