@@ -18,15 +18,17 @@ pub enum Counter {
     Fragment = 5,
     /// Packets with broken or truncated IP or TCP headers.
     Malformed = 6,
-    /// Packets with more extension headers or tags than the program follows.
+    /// Packets with more extension headers, tags or labels than the program follows.
     TooDeep = 7,
     /// Segments of the agent's own replay connections, left out.
     Own = 8,
+    /// Packets in tunnels that are not looked into.
+    Tunnel = 9,
 }
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 10;
 
     /// All of them, in the order of their indices.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -39,5 +41,6 @@ impl Counter {
         Self::Malformed,
         Self::TooDeep,
         Self::Own,
+        Self::Tunnel,
     ];
 }

@@ -2,6 +2,8 @@
 
 use core::mem::{offset_of, size_of};
 
+use crate::packet::UdpTunnel;
+
 /// Names of the classifier programs. Which one is attached where is the interface's role: `node` takes requests at
 /// ingress and responses at egress, `pod` the reverse, `lo` both at ingress.
 pub mod program {
@@ -17,7 +19,10 @@ pub mod program {
 pub mod map {
     /// Array of [`PORT_WORDS`](super::PORT_WORDS) `u64`: one bit a port, set where the port is matched.
     pub const PORTS: &str = "PORTS";
-    /// The same shape: set where a replay connection of the agent has this local port.
+    /// Array of [`TUNNEL_PORT_WORDS`](super::TUNNEL_PORT_WORDS) `u64`: two bits a UDP port, which say whether packets to
+    /// it are those of a tunnel; see [`tunnel_bits`](super::tunnel_bits).
+    pub const TUNNEL_PORTS: &str = "TUNNEL_PORTS";
+    /// The shape of `PORTS`: set where a replay connection of the agent has this local port.
     pub const OWN_PORTS: &str = "OWN_PORTS";
     /// Hash of [`SocketKey`](super::SocketKey) to `u8`: local ends of the agent's replay connections; asked only
     /// where the bit in `OWN_PORTS` is set.
@@ -41,6 +46,38 @@ pub mod map {
 
 /// Words of the port bitmaps: 65,536 ports, 64 a word. Port `p` is bit `p % 64` of word `p / 64`.
 pub const PORT_WORDS: u32 = 1024;
+
+/// Words of the map of tunnel ports: 65,536 ports, 32 a word. Port `p` is the two bits from `p % 32 * 2` on of word
+/// `p / 32`.
+pub const TUNNEL_PORT_WORDS: u32 = 2048;
+
+/// The word of a port in the map of tunnel ports, and the place of its bits in there.
+#[inline(always)]
+#[must_use]
+pub const fn tunnel_port_place(port: u16) -> (u32, u32) {
+    ((port / 32) as u32, (port % 32 * 2) as u32)
+}
+
+/// The two bits of a port to which packets of this tunnel go; other ports have 0.
+#[inline(always)]
+#[must_use]
+pub const fn tunnel_bits(tunnel: UdpTunnel) -> u64 {
+    match tunnel {
+        UdpTunnel::Vxlan => 1,
+        UdpTunnel::Geneve => 2,
+    }
+}
+
+/// The tunnel of a port with these bits.
+#[inline(always)]
+#[must_use]
+pub const fn tunnel_of_bits(bits: u64) -> Option<UdpTunnel> {
+    match bits & 3 {
+        1 => Some(UdpTunnel::Vxlan),
+        2 => Some(UdpTunnel::Geneve),
+        _ => None,
+    }
+}
 
 /// The most ring buffers, hence capture threads, of one agent.
 pub const MAX_RINGS: u32 = 8;
@@ -139,8 +176,18 @@ pub fn ring_index(client_addr: &[u8; 16], client_port: u16, rings: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::ring_index;
-    use crate::packet::v4_mapped;
+    use super::{ring_index, tunnel_bits, tunnel_of_bits, tunnel_port_place};
+    use crate::packet::{UdpTunnel, v4_mapped};
+
+    #[test]
+    fn tunnel_is_told_by_the_bits_of_its_port() {
+        assert_eq!(tunnel_port_place(0), (0, 0));
+        assert_eq!(tunnel_port_place(65_535), (2047, 62));
+        for tunnel in [UdpTunnel::Vxlan, UdpTunnel::Geneve] {
+            assert_eq!(tunnel_of_bits(tunnel_bits(tunnel)), Some(tunnel));
+            assert_eq!(tunnel_of_bits(tunnel_bits(tunnel) << 2), None, "the neighbour's");
+        }
+    }
 
     #[test]
     fn consecutive_ports_spread_over_the_rings() {

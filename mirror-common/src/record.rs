@@ -43,9 +43,11 @@ pub struct RecordHeader {
     pub client_port: u16,
     /// Port of the flow's server.
     pub server_port: u16,
-    /// VLAN identifiers: the outer in the low 16 bits, the inner in the high 16; 0 where there is no tag.
+    /// VLAN identifiers: the outer in the low 16 bits, the inner in the high 16; 0 where there is no tag. Of a packet in
+    /// a tunnel they are those of its own Ethernet header; where it has none, those of the packet around it.
     pub vlan: u32,
-    /// Virtual network identifier of an overlay; 0 where there is none.
+    /// Virtual network identifier: that of VXLAN or Geneve (24 bits), or the key of GRE (32 bits), of the innermost
+    /// tunnel that has one; 0 where there is none.
     pub vni: u32,
     /// Index of the interface at which the packet was seen.
     pub ifindex: u32,

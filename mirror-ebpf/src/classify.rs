@@ -2,18 +2,18 @@
 //!
 //! Most packets are none of ours, and of those most are plain: TCP or UDP after an Ethernet and an IP header without
 //! options. They are told by a few loads at constant offsets and one look-up. Everything else takes the slow way
-//! through [`mirror_common::packet::parse`]: tags, options, extension headers, links without Ethernet, and
-//! packets whose headers are not in the linear part.
+//! through [`crate::parse`]: tags, options, extension headers, tunnels, links without Ethernet, and packets whose
+//! headers are not in the linear part.
 
 use mirror_common::maps::KernelConfig;
-use mirror_common::packet::{
-    PacketBytes, Start, TcpPacket, Unparsed, ether_type, parse, parse_plain, tcp_flag,
-};
+use mirror_common::packet::{TcpPacket, TunnelPorts, ether_type, parse_plain, protocol, tcp_flag};
 use mirror_common::{Counter, RecordSide};
 
 use crate::config::config;
 use crate::counters::count;
 use crate::emit::emit;
+use crate::parse::try_parse_any;
+use crate::ports::ConfiguredPorts;
 use crate::scratch::{Scratch, scratch};
 use crate::skb::Skb;
 use crate::{address, own, ports};
@@ -31,7 +31,7 @@ pub(crate) enum Role {
 
 /// What the first look at a packet found.
 enum Glance {
-    /// Not TCP over IP.
+    /// No TCP over IP, and no tunnel that could hold it.
     Leave,
     /// TCP, with the ports that the plain layout gives.
     Tcp { src_port: u16, dst_port: u16 },
@@ -41,15 +41,9 @@ enum Glance {
 
 const IPV4_BE: u16 = ether_type::IPV4.to_be();
 const IPV6_BE: u16 = ether_type::IPV6.to_be();
-const VLAN_BE: u16 = ether_type::VLAN.to_be();
-const SERVICE_VLAN_BE: u16 = ether_type::SERVICE_VLAN.to_be();
 
 /// More fragments, or a fragment offset.
 const FRAGMENT_BE: u16 = 0x3fff_u16.to_be();
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
 
 /// Looks at a packet and copies its segment where it is matched.
 ///
@@ -74,7 +68,7 @@ fn try_plain(skb: Skb, side: RecordSide) -> Option<()> {
     let scratch = scratch()?;
     match parse_plain(&skb.linear(), skb.offloaded_tag()) {
         Ok(packet) => scratch.packet = packet,
-        Err(_) => try_parse_any(skb, &mut scratch.packet)?,
+        Err(_) => try_parse_any(skb, scratch)?,
     }
     try_record(skb, side, config, scratch)
 }
@@ -82,13 +76,13 @@ fn try_plain(skb: Skb, side: RecordSide) -> Option<()> {
 /// Copies the segment of a packet if it turns out to be matched.
 #[inline(always)]
 fn try_unclear(skb: Skb, role: Role) -> Option<()> {
-    let scratch = scratch()?;
-    try_parse_any(skb, &mut scratch.packet)?;
-    let side = side(role, scratch.packet.src_port, scratch.packet.dst_port)?;
     let config = config()?;
     if config.paused != 0 {
         return None;
     }
+    let scratch = scratch()?;
+    try_parse_any(skb, scratch)?;
+    let side = side(role, scratch.packet.src_port, scratch.packet.dst_port)?;
     try_record(skb, side, config, scratch)
 }
 
@@ -117,9 +111,9 @@ fn try_record(skb: Skb, side: RecordSide, config: &KernelConfig, scratch: &mut S
 
 /// Tells plain packets from the others by as few loads as it takes.
 ///
-/// On a link without Ethernet the IP header comes first, and nothing in the context says so. A plain Ethernet packet is
-/// taken for one only if it cannot be read as an IP packet as well, that is if its first byte, of the destination's
-/// hardware address, is not that of an IP header.
+/// On a link without Ethernet the IP header comes first, and the context does not say so. Where the bytes of an address
+/// stand for an EtherType there, they are told from one by the EtherType that the stack goes by, and where both are the
+/// same, by where the stack has its network header.
 #[inline(always)]
 fn glance(skb: Skb) -> Glance {
     let linear = skb.linear();
@@ -127,13 +121,20 @@ fn glance(skb: Skb) -> Glance {
     let Some(head) = linear.first::<38>() else {
         return Glance::Unclear;
     };
-    match head.half_be::<12>() {
+    let ether_type = head.half_be::<12>();
+    if ether_type != skb.protocol_be() {
+        return Glance::Unclear;
+    }
+    match ether_type {
         IPV4_BE => {
-            if head.byte::<14>() != 0x45 || head.byte::<0>() == 0x45 {
+            if head.byte::<14>() != 0x45 || is_ip_itself(skb, head.byte::<0>() >> 4 == 4) {
                 return Glance::Unclear;
             }
-            if head.byte::<23>() != TCP {
-                return Glance::Leave;
+            match head.byte::<23>() {
+                protocol::TCP => {}
+                protocol::UDP => return glance_at_udp(head.half_be::<36>()),
+                protocol::IPV4 | protocol::IPV6 | protocol::GRE => return Glance::Unclear,
+                _ => return Glance::Leave,
             }
             if head.half_be::<20>() & FRAGMENT_BE != 0 {
                 return Glance::Unclear;
@@ -148,91 +149,45 @@ fn glance(skb: Skb) -> Glance {
             let Some(head) = linear.first::<58>() else {
                 return Glance::Unclear;
             };
-            if head.byte::<0>() >> 4 == 6 {
+            if head.byte::<14>() >> 4 != 6 || is_ip_itself(skb, head.byte::<0>() >> 4 == 6) {
                 return Glance::Unclear;
             }
             match head.byte::<20>() {
-                TCP => Glance::Tcp {
+                protocol::TCP => Glance::Tcp {
                     src_port: u16::from_be(head.half_be::<54>()),
                     dst_port: u16::from_be(head.half_be::<56>()),
                 },
-                UDP | ICMPV6 => Glance::Leave,
+                protocol::UDP => glance_at_udp(head.half_be::<56>()),
+                protocol::ICMPV6 => Glance::Leave,
                 _ => Glance::Unclear,
             }
         }
-        VLAN_BE | SERVICE_VLAN_BE => Glance::Unclear,
-        other if other == skb.protocol_be() => Glance::Leave,
-        _ => Glance::Unclear,
+        other if may_hold_ip(u16::from_be(other)) => Glance::Unclear,
+        _ => Glance::Leave,
     }
 }
 
-/// Parses any packet, and counts those that may have been ours but cannot be used.
-///
-/// It fills in what the caller owns, since there is no room on the stack to hand it over.
-#[inline(never)]
-fn try_parse_any(skb: Skb, packet: &mut TcpPacket) -> Option<()> {
-    let start = match ip_start(skb) {
-        Some(protocol) => Start::EtherType(protocol),
-        None => Start::Ethernet,
-    };
-    match parse(&skb, 0, start, skb.offloaded_tag()) {
-        Ok(found) => {
-            *packet = found;
-            Some(())
-        }
-        Err(reason) => {
-            let counter = match reason {
-                Unparsed::NotIp | Unparsed::NotTcp => return None,
-                Unparsed::Fragment => Counter::Fragment,
-                Unparsed::Truncated | Unparsed::Malformed => Counter::Malformed,
-                Unparsed::TooDeep => Counter::TooDeep,
-            };
-            #[cfg(feature = "log")]
-            aya_log_ebpf::debug!(&skb.context(), "Left out a packet, counter {}.", counter as u32);
-            count(counter);
-            None
-        }
-    }
-}
-
-/// The EtherType of the packet where it starts with an IP header instead of an Ethernet header.
+/// Whether a packet that looks like Ethernet has no such header, which is asked only where it `may` be so.
 #[inline(always)]
-fn ip_start(skb: Skb) -> Option<u16> {
-    let protocol = u16::from_be(skb.protocol_be());
-    let first: [u8; 16] = skb.load(0)?;
-    match starts_with_ip(protocol, &first) {
-        Reading::Ip => Some(protocol),
-        Reading::Ethernet => None,
-        // The kernel knows where the network header is, but does not give its offset: compare what is there.
-        Reading::Either => {
-            (u128::from_ne_bytes(skb.network_header()?) == u128::from_ne_bytes(first)).then_some(protocol)
-        }
-    }
+fn is_ip_itself(skb: Skb, may: bool) -> bool {
+    may && skb.starts_with_network_header()
 }
 
-/// How the first bytes of a packet can be read.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Reading {
-    Ethernet,
-    Ip,
-    Either,
-}
-
-/// Tells an IP header from an Ethernet header by the EtherType that the stack goes by.
+/// A UDP packet is left alone unless it goes to the port of a tunnel.
 #[inline(always)]
-fn starts_with_ip(protocol: u16, first: &[u8; 16]) -> Reading {
-    let version = match protocol {
-        ether_type::IPV4 => 4,
-        ether_type::IPV6 => 6,
-        _ => return Reading::Ethernet,
-    };
-    let is_ip = first[0] >> 4 == version;
-    let is_ethernet = u16::from_be_bytes([first[12], first[13]]) == protocol;
-    match (is_ip, is_ethernet) {
-        (false, _) => Reading::Ethernet,
-        (true, false) => Reading::Ip,
-        (true, true) => Reading::Either,
+fn glance_at_udp(dst_port_be: u16) -> Glance {
+    match ConfiguredPorts.tunnel(u16::from_be(dst_port_be)) {
+        Some(_) => Glance::Unclear,
+        None => Glance::Leave,
     }
+}
+
+/// Whether an IP packet may come after this, if not at once.
+#[inline(always)]
+fn may_hold_ip(ether_type: u16) -> bool {
+    ether_type::is_tag(ether_type)
+        || ether_type::is_closed_tunnel(ether_type)
+        || matches!(ether_type, ether_type::MPLS | ether_type::MPLS_UPSTREAM)
 }
 
 /// The side that sent a packet with these ports; `None` where they are not matched.
@@ -255,21 +210,9 @@ fn is_pure_ack(packet: &TcpPacket) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use mirror_common::packet::{TcpPacket, ether_type, tcp_flag};
+    use mirror_common::packet::{TcpPacket, tcp_flag};
 
-    use super::{Reading, is_pure_ack, starts_with_ip};
-
-    #[test]
-    fn ip_header_is_told_from_ethernet_header() {
-        let ethernet = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
-        let ip = [0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 192, 0, 2, 1];
-        let both = [0x46, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
-
-        assert_eq!(starts_with_ip(ether_type::IPV4, &ethernet), Reading::Ethernet);
-        assert_eq!(starts_with_ip(ether_type::IPV4, &ip), Reading::Ip);
-        assert_eq!(starts_with_ip(ether_type::IPV4, &both), Reading::Either);
-        assert_eq!(starts_with_ip(ether_type::VLAN, &both), Reading::Ethernet);
-    }
+    use super::is_pure_ack;
 
     #[test]
     fn segment_that_opens_or_ends_a_side_is_no_pure_ack() {

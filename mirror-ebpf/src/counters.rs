@@ -17,7 +17,13 @@ pub(crate) fn count(counter: Counter) {
 /// Raises a counter of this CPU.
 #[inline(always)]
 pub(crate) fn add(counter: Counter, events: u64) {
-    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+    add_at(counter as u32, events);
+}
+
+/// Raises the counter with this index of this CPU.
+#[inline(always)]
+pub(crate) fn add_at(index: u32, events: u64) {
+    if let Some(value) = COUNTERS.get_ptr_mut(index) {
         // SAFETY: a per-CPU slot is written by nobody else while the program runs, which the kernel does not move to
         // another CPU, and the agent only reads.
         unsafe { *value += events }

@@ -15,6 +15,7 @@ mod config;
 mod counters;
 mod emit;
 mod own;
+mod parse;
 mod ports;
 mod ring;
 mod scratch;

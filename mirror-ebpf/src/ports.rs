@@ -1,12 +1,28 @@
-//! Enters: a port. Leaves: whether it is matched.
+//! Enters: a port. Leaves: whether it is matched, or that of a tunnel.
 
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
-use mirror_common::maps::PORT_WORDS;
+use mirror_common::maps::{PORT_WORDS, TUNNEL_PORT_WORDS, tunnel_of_bits, tunnel_port_place};
+use mirror_common::packet::{TunnelPorts, UdpTunnel};
 
 /// [`mirror_common::maps::map::PORTS`]; array look-ups are inlined, which makes this a shift and a load.
 #[btf_map]
 static PORTS: Array<u64, { PORT_WORDS as usize }> = Array::new();
+
+/// [`mirror_common::maps::map::TUNNEL_PORTS`].
+#[btf_map]
+static TUNNEL_PORTS: Array<u64, { TUNNEL_PORT_WORDS as usize }> = Array::new();
+
+/// The UDP ports of tunnels, as the agent gave them.
+pub(crate) struct ConfiguredPorts;
+
+impl TunnelPorts for ConfiguredPorts {
+    #[inline(always)]
+    fn tunnel(&self, port: u16) -> Option<UdpTunnel> {
+        let (index, shift) = tunnel_port_place(port);
+        tunnel_of_bits(TUNNEL_PORTS.get(index)? >> shift)
+    }
+}
 
 /// Whether segments of this port are to be copied.
 #[inline(always)]

@@ -3,7 +3,7 @@
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::macros::btf_map;
 use mirror_common::RecordHeader;
-use mirror_common::packet::TcpPacket;
+use mirror_common::packet::{Layer, Network, TcpPacket};
 
 use crate::skb::Skb;
 
@@ -17,6 +17,10 @@ static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 /// A packet, and a record with a small payload.
 #[repr(C)]
 pub(crate) struct Scratch {
+    // How far parsing is. What stands here the verifier does not know, so it walks each step once, not once for every
+    // way that leads to it.
+    pub(crate) layer: Layer,
+    pub(crate) network: Network,
     pub(crate) packet: TcpPacket,
     pub(crate) progress: Progress,
     // The record: these two are written to the ring as one run of bytes.

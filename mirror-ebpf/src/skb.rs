@@ -88,25 +88,27 @@ impl Skb {
         unsafe { bpf_skb_load_bytes(self.raw.cast(), offset, to.cast(), len) == 0 }
     }
 
-    /// The first bytes of what the stack takes for the network header.
+    /// Whether what the stack takes for the network header is at the packet's first byte.
+    ///
+    /// No context field and no helper gives its offset, but a helper refuses bytes past the linear part: counted from a
+    /// header that comes later, the last byte of the linear part is one of them.
     #[inline(always)]
-    pub(crate) fn network_header(self) -> Option<[u8; 16]> {
-        let mut bytes = MaybeUninit::<Aligned<16>>::uninit();
-        // SAFETY: the context is valid (see `field`) and `bytes` is as long as is said.
+    pub(crate) fn starts_with_network_header(self) -> bool {
+        let linear = self.linear();
+        // Hidden: the compiler would make one of the subtractions a complement, which no pointer may have.
+        let last = hide(linear.end.wrapping_sub(linear.data)).wrapping_sub(1);
+        let mut byte = MaybeUninit::<u8>::uninit();
+        // SAFETY: the context is valid (see `field`) and `byte` is as long as is said.
         let result = unsafe {
             bpf_skb_load_bytes_relative(
                 self.raw.cast::<c_void>(),
-                0,
-                bytes.as_mut_ptr().cast(),
-                16,
+                last as u32,
+                byte.as_mut_ptr().cast(),
+                1,
                 bpf_hdr_start_off::BPF_HDR_START_NET,
             )
         };
-        if result != 0 {
-            return None;
-        }
-        // SAFETY: the helper has written all of it.
-        Some(unsafe { bytes.assume_init() }.0)
+        result == 0
     }
 }
 

@@ -4,8 +4,10 @@
 //! them, and the agent is a child process. Nothing here uses the agent's own code: it is the yardstick.
 
 pub mod agent;
+pub mod classifier;
 pub mod client;
 pub mod digest;
+pub mod frame_gen;
 pub mod frames;
 pub mod histogram;
 pub mod http;
@@ -14,6 +16,7 @@ pub mod metrics;
 pub mod netns;
 pub mod nginx;
 pub mod parity;
+pub mod rng;
 pub mod scenario;
 pub mod server;
 pub mod sys;

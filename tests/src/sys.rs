@@ -1,9 +1,10 @@
 //! Enters: requests to the kernel for which no safe wrapper exists. Leaves: their answers. All unsafe code is here.
 
 use std::{
+    fs::File,
     io,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::process::CommandExt,
     },
     process::Command,
@@ -104,6 +105,85 @@ pub fn packet_socket(interface: u32) -> io::Result<OwnedFd> {
     // SAFETY: `address` is a `sockaddr_ll` of `len` bytes that outlives the call.
     let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
     if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+}
+
+/// Opens a packet socket each of whose frames comes after a `virtio_net_hdr` of ten bytes, by which frames may be larger
+/// than a wire's and have their headers in fragments.
+///
+/// # Errors
+///
+/// As [`packet_socket`].
+pub fn offloading_packet_socket(interface: u32) -> io::Result<OwnedFd> {
+    /// An option of `SOL_PACKET`.
+    const PACKET_VNET_HDR: libc::c_int = 15;
+    let socket = packet_socket(interface)?;
+    let on: libc::c_int = 1;
+    // SAFETY: `on` is an integer of the length given, and outlives the call.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_VNET_HDR,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+}
+
+/// Makes an interface without Ethernet headers in the calling thread's namespace; what is written to the file arrives
+/// there. It goes with the file.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub fn open_tun(interface: &str) -> io::Result<File> {
+    let tun = File::options().read(true).write(true).open("/dev/net/tun")?;
+    // SAFETY: all bytes zero are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let (_, name) = request.ifr_name.split_last_mut().ok_or(io::ErrorKind::InvalidInput)?;
+    for (to, from) in name.iter_mut().zip(interface.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: the request is a valid `ifreq`, which is what this call takes.
+    let result = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(tun) }
+}
+
+/// What `BPF_MAP_LOOKUP_ELEM` takes: the start of the kernel's `union bpf_attr`.
+#[repr(C)]
+struct MapLookup {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// As many processors as a kernel can be built for (`NR_CPUS` of x86-64 with `MAXSMP`).
+pub const MOST_PROCESSORS: usize = 8192;
+
+/// Reads the value at `index` of a per-CPU array of 64-bit numbers: one for each possible processor.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub fn array_lookup(map: BorrowedFd<'_>, index: u32, values: &mut [u64; MOST_PROCESSORS]) -> io::Result<()> {
+    /// The command of the `bpf` system call.
+    const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+    let lookup = MapLookup {
+        map: u32::try_from(map.as_raw_fd()).map_err(io::Error::other)?,
+        padding: 0,
+        key: ptr::from_ref(&index).expose_provenance() as u64,
+        value: values.as_mut_ptr().expose_provenance() as u64,
+        flags: 0,
+    };
+    // SAFETY: the key of an array is a `u32`, and no array of these programs has larger values; both outlive the call.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_ELEM, &raw const lookup, size_of::<MapLookup>())
+    };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Where at an interface a program can be attached by a TCX link.

@@ -102,12 +102,13 @@ pub fn registry(
 }
 
 /// Reasons for which the kernel program could not copy a packet of a matched port, and their counters.
-const FRAME_DROPS: [(&str, Counter); 6] = [
+const FRAME_DROPS: [(&str, Counter); 7] = [
     ("fragment", Counter::Fragment),
     ("malformed", Counter::Malformed),
     ("ring_full", Counter::DroppedRingFull),
     ("too_deep", Counter::TooDeep),
     ("too_long", Counter::DroppedTooLong),
+    ("tunnel", Counter::Tunnel),
     ("unreadable", Counter::DroppedUnreadable),
 ];
 

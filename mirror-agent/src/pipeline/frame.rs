@@ -62,10 +62,12 @@ reasons! {
         NotIp => "not_ip",
         /// IP without TCP.
         NotTcp => "not_tcp",
-        /// More VLAN tags or extension headers than are followed.
+        /// More VLAN tags, MPLS labels or extension headers than are followed.
         TooDeep => "too_deep",
         /// The frame ends, or was cut, within its headers.
         Truncated => "truncated",
+        /// In a tunnel that is not looked into.
+        Tunnel => "tunnel",
     }
 }
 
@@ -78,6 +80,7 @@ impl From<Unparsed> for FrameReason {
             Unparsed::NotTcp => Self::NotTcp,
             Unparsed::TooDeep => Self::TooDeep,
             Unparsed::Truncated => Self::Truncated,
+            Unparsed::Tunnel => Self::Tunnel,
         }
     }
 }

@@ -1,12 +1,23 @@
 //! Enters: a packet's bytes, from its Ethernet or IP header on. Leaves: its TCP segment's place and fields, or why not.
 //!
+//! A packet is parsed in steps: [`find_network`] goes from an Ethernet header or an EtherType to what IP carries,
+//! [`find_segment`] from there to a TCP segment or to the packet inside a tunnel, with which it begins again. The
+//! innermost packet is the one that counts.
+//!
 //! The kernel program and the reader of capture files parse with the same code, so that what is tested over
 //! slices is what runs in the kernel. It is written for the verifier: every loop has a constant bound, bytes are
 //! copied out by constant sizes, and nothing is returned by reference into the packet. Checksums are not
 //! verified: at a TC hook they are often not there yet.
 
+mod network;
+mod numbers;
 #[cfg(test)]
 mod tests;
+mod tunnel;
+
+pub use network::{Address, Network, find_network};
+pub use numbers::{ether_type, protocol, tcp_flag};
+pub use tunnel::{TunnelPorts, UdpTunnel, UsualPorts, find_segment};
 
 /// Where the bytes of a packet come from.
 pub trait PacketBytes {
@@ -84,7 +95,7 @@ pub struct TcpPacket {
     pub payload_len: u32,
     /// VLAN identifiers as in [`RecordHeader::vlan`](crate::RecordHeader::vlan).
     pub vlan: u32,
-    /// Virtual network identifier; 0, as overlays are not looked into.
+    /// Virtual network identifier as in [`RecordHeader::vni`](crate::RecordHeader::vni).
     pub vni: u32,
 }
 
@@ -96,88 +107,152 @@ pub enum Unparsed {
     NotIp = 1,
     /// IP without TCP.
     NotTcp = 2,
-    /// A part of a fragmented IP packet that carries, or may carry, TCP.
+    /// A part of a fragmented IP packet that carries, or may carry, TCP or a tunnel.
     Fragment = 3,
     /// A header goes on past the packet's end, or past the bytes captured of it.
     Truncated = 4,
     /// A header contradicts itself or its surroundings.
     Malformed = 5,
-    /// More VLAN tags or extension headers than are followed.
+    /// More VLAN tags, MPLS labels or extension headers than are followed.
     TooDeep = 6,
-}
-
-/// Bits of the TCP flags field (RFC 9293 section 3.1).
-pub mod tcp_flag {
-    /// The sender has no more data.
-    pub const FIN: u8 = 0x01;
-    /// The sequence number is the initial one.
-    pub const SYN: u8 = 0x02;
-    /// The connection is reset.
-    pub const RST: u8 = 0x04;
-    /// The sender asks for delivery without delay.
-    pub const PSH: u8 = 0x08;
-    /// The acknowledgement number is meaningful.
-    pub const ACK: u8 = 0x10;
-}
-
-/// EtherTypes that are looked at.
-pub mod ether_type {
-    /// IPv4.
-    pub const IPV4: u16 = 0x0800;
-    /// IPv6.
-    pub const IPV6: u16 = 0x86dd;
-    /// IEEE 802.1Q tag.
-    pub const VLAN: u16 = 0x8100;
-    /// IEEE 802.1ad service tag.
-    pub const SERVICE_VLAN: u16 = 0x88a8;
+    /// A packet inside another, of a kind that is not looked into or deeper than [`MAX_TUNNELS`].
+    Tunnel = 7,
 }
 
 /// Length of an Ethernet header in bytes.
 pub const ETHERNET_LEN: u32 = 14;
 
-/// Length of an IPv6 header in bytes.
-const IPV6_LEN: u32 = 40;
-
-/// Length of a TCP header without options in bytes.
-const TCP_LEN: u32 = 20;
+/// Tunnels followed, one inside the other: that of a pod network, and one more around it or in it.
+pub const MAX_TUNNELS: u8 = 2;
 
 /// A record has room for two VLAN identifiers, the offloaded one included.
-const MAX_TAGS: u32 = 2;
+const MAX_TAGS: u8 = 2;
+
+/// MPLS labels followed: transport, service, and two for load balancing (RFC 6790 section 2).
+const MAX_LABELS: u32 = 4;
 
 /// IPv6 extension headers followed. Real packets have one or two (RFC 8200 section 4.1 recommends each at most
 /// once, which makes five before TCP, destination options counted twice).
 const MAX_EXTENSION_HEADERS: u32 = 6;
 
-/// Protocol numbers (RFC 8200 section 4, RFC 4302).
-mod protocol {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const TCP: u8 = 6;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const AUTHENTICATION: u8 = 51;
-    pub(super) const DESTINATION_OPTIONS: u8 = 60;
+/// Length of a TCP header without options in bytes.
+const TCP_LEN: u32 = 20;
+
+/// Where the headers of a packet begin, and what is known of it from outside.
+///
+/// Any bytes are a valid value, which lets the kernel program keep it in a map.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct Layer {
+    /// Offset in bytes of what `ether_type` announces.
+    pub at: u32,
+    /// Where the packet around it ends; `u32::MAX` for the outermost.
+    pub end: u32,
+    /// VLAN identifiers so far.
+    pub vlan: u32,
+    /// Virtual network identifier so far.
+    pub vni: u32,
+    /// What begins at `at`.
+    pub ether_type: u16,
+    /// VLAN tags so far.
+    pub tags: u8,
+    /// Tunnels entered.
+    pub depth: u8,
 }
 
-/// Finds the TCP segment of the packet whose headers begin at `offset`.
+impl Layer {
+    /// A packet as it passes an interface.
+    ///
+    /// `offloaded_tag` is the control information of a VLAN tag that the interface took off the packet; it counts as
+    /// the outermost. A tag with identifier 0 only carries a priority (IEEE 802.1Q section 9.6) and is no part of a
+    /// flow's identity.
+    #[inline(always)]
+    #[must_use]
+    pub fn outermost(at: u32, ether_type: u16, offloaded_tag: Option<u16>) -> Self {
+        let layer = Self { at, end: u32::MAX, vlan: 0, vni: 0, ether_type, tags: 0, depth: 0 };
+        match offloaded_tag {
+            Some(tci) => Self { vlan: with_tag(0, tci), tags: 1, ..layer },
+            None => layer,
+        }
+    }
+
+    /// The packet of a tunnel, which begins at `at` and ends before `end`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unparsed::Tunnel`] where it is too deep.
+    #[inline(always)]
+    fn inside(&self, at: u32, end: u32, ether_type: u16) -> Result<Self, Unparsed> {
+        if self.depth >= MAX_TUNNELS {
+            return Err(Unparsed::Tunnel);
+        }
+        // The tags of an Ethernet header are those of the network that it comes from; without one, the packet is still
+        // in that of the tunnel.
+        let (vlan, tags) = if ether_type == ether_type::BRIDGED { (0, 0) } else { (self.vlan, self.tags) };
+        Ok(Self { at, end, vlan, vni: self.vni, ether_type, tags, depth: self.depth.saturating_add(1) })
+    }
+}
+
+/// Where a step of parsing led.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step<T> {
+    /// To what was looked for.
+    Found(T),
+    /// Into a tunnel.
+    Inside(Layer),
+}
+
+/// Finds the TCP segment of the packet whose headers begin at `offset`. Tunnels over UDP are known by the usual ports.
 ///
-/// `offloaded_tag` is the control information of a VLAN tag that the interface took off the packet; it counts as the
-/// outermost. A tag with identifier 0 only carries a priority (IEEE 802.1Q section 9.6) and is no part of a flow's
-/// identity.
+/// `offloaded_tag` is as in [`Layer::outermost`].
 ///
 /// # Errors
 ///
 /// The reason why the packet has no TCP segment that could be used.
-#[inline(always)]
 pub fn parse<B: PacketBytes>(
     bytes: &B,
     offset: u32,
     start: Start,
     offloaded_tag: Option<u16>,
 ) -> Result<TcpPacket, Unparsed> {
-    parse_bounded::<B, MAX_TAGS, MAX_EXTENSION_HEADERS>(bytes, offset, start, offloaded_tag)
+    parse_with(bytes, offset, start, offloaded_tag, &UsualPorts)
 }
 
-/// Does as [`parse`] for an Ethernet packet without tags in its bytes and without extension headers: the short way
+/// Does as [`parse`] with other ports of tunnels.
+///
+/// # Errors
+///
+/// As [`parse`].
+pub fn parse_with<B: PacketBytes>(
+    bytes: &B,
+    offset: u32,
+    start: Start,
+    offloaded_tag: Option<u16>,
+    ports: &impl TunnelPorts,
+) -> Result<TcpPacket, Unparsed> {
+    let ether_type = match start {
+        Start::Ethernet => ether_type::BRIDGED,
+        Start::EtherType(ether_type) => ether_type,
+        Start::Ip => match load::<1, B>(bytes, offset)?[0] >> 4 {
+            4 => ether_type::IPV4,
+            6 => ether_type::IPV6,
+            _ => return Err(Unparsed::NotIp),
+        },
+    };
+    let mut layer = Layer::outermost(offset, ether_type, offloaded_tag);
+    loop {
+        // A layer inside is one deeper, and the depth is bounded: the loop ends.
+        layer = match find_network(bytes, &layer)? {
+            Step::Found(network) => match find_segment(bytes, &network, ports)? {
+                Step::Found(packet) => return Ok(packet),
+                Step::Inside(layer) => layer,
+            },
+            Step::Inside(layer) => layer,
+        };
+    }
+}
+
+/// Does as [`parse`] for an Ethernet packet without tags in its bytes, extension headers, and tunnels: the short way
 /// for nearly every packet.
 ///
 /// # Errors
@@ -185,56 +260,12 @@ pub fn parse<B: PacketBytes>(
 /// As [`parse`], which may succeed where this does not.
 #[inline(always)]
 pub fn parse_plain<B: PacketBytes>(bytes: &B, offloaded_tag: Option<u16>) -> Result<TcpPacket, Unparsed> {
-    parse_bounded::<B, 0, 0>(bytes, 0, Start::Ethernet, offloaded_tag)
-}
-
-#[inline(always)]
-fn parse_bounded<B: PacketBytes, const TAGS: u32, const EXTENSION_HEADERS: u32>(
-    bytes: &B,
-    offset: u32,
-    start: Start,
-    offloaded_tag: Option<u16>,
-) -> Result<TcpPacket, Unparsed> {
-    let mut vlan = 0;
-    let mut tags = 0;
-    if let Some(id) = offloaded_tag {
-        vlan = with_tag(vlan, id);
-        tags = 1;
+    let layer = Layer::outermost(0, ether_type::BRIDGED, offloaded_tag);
+    match network::find_bounded::<B, 0, 0, 0>(bytes, &layer)? {
+        Step::Found(network) if network.protocol == protocol::TCP => parse_tcp(bytes, &network),
+        Step::Found(_) => Err(Unparsed::NotTcp),
+        Step::Inside(_) => Err(Unparsed::Tunnel),
     }
-    let mut at = offset;
-    let mut ether_type = match start {
-        Start::Ethernet => {
-            let ether_type = load_u16(bytes, at.saturating_add(12))?;
-            at = at.saturating_add(ETHERNET_LEN);
-            ether_type
-        }
-        Start::EtherType(ether_type) => ether_type,
-        Start::Ip => match load::<1, B>(bytes, at)?[0] >> 4 {
-            4 => ether_type::IPV4,
-            6 => ether_type::IPV6,
-            _ => return Err(Unparsed::NotIp),
-        },
-    };
-    // One round more than tags fit: the last one only finds that there is no room.
-    for _ in 0..=TAGS {
-        if ether_type != ether_type::VLAN && ether_type != ether_type::SERVICE_VLAN {
-            break;
-        }
-        if tags >= TAGS {
-            return Err(Unparsed::TooDeep);
-        }
-        let [tci_high, tci_low, type_high, type_low] = load(bytes, at)?;
-        vlan = with_tag(vlan, u16::from_be_bytes([tci_high, tci_low]));
-        ether_type = u16::from_be_bytes([type_high, type_low]);
-        tags += 1;
-        at = at.saturating_add(4);
-    }
-    let ip = match ether_type {
-        ether_type::IPV4 => parse_ipv4(bytes, at)?,
-        ether_type::IPV6 => parse_ipv6::<B, EXTENSION_HEADERS>(bytes, at)?,
-        _ => return Err(Unparsed::NotIp),
-    };
-    parse_tcp(bytes, &ip, vlan)
 }
 
 /// Maps an IPv4 address into IPv6 (RFC 4291 section 2.5.5.2).
@@ -244,12 +275,6 @@ pub const fn v4_mapped(addr: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, addr[0], addr[1], addr[2], addr[3]]
 }
 
-/// [`v4_mapped`], held as an integer.
-#[inline(always)]
-fn v4_mapped_word(addr: [u8; 4]) -> u128 {
-    (0xffff_u128 << 32 | u128::from(u32::from_be_bytes(addr))).to_be()
-}
-
 /// Adds the identifier of the next inner VLAN tag to those found so far.
 #[inline(always)]
 fn with_tag(vlan: u32, tci: u16) -> u32 {
@@ -257,153 +282,33 @@ fn with_tag(vlan: u32, tci: u16) -> u32 {
     if vlan == 0 { id } else { vlan | id << 16 }
 }
 
-/// An IP header, with TCP after it.
-///
-/// The addresses are byte arrays held as integers: arrays the compiler takes apart where branches meet, byte by byte,
-/// for which the kernel program has neither the registers nor the stack.
-struct Ip {
-    src: u128,
-    dst: u128,
-    /// Where the TCP header begins.
-    tcp: u32,
-    /// Where the packet ends by its IP header; `u32::MAX` where that does not say (BIG TCP).
-    end: u32,
-}
-
+/// Reads the TCP header that `network` carries.
 #[inline(always)]
-fn parse_ipv4<B: PacketBytes>(bytes: &B, at: u32) -> Result<Ip, Unparsed> {
-    // RFC 791 section 3.1.
-    let [
-        version_ihl,
-        _,
-        len_high,
-        len_low,
-        _,
-        _,
-        fragment_high,
-        fragment_low,
-        _,
-        proto,
-        _,
-        _,
-        s0,
-        s1,
-        s2,
-        s3,
-        d0,
-        d1,
-        d2,
-        d3,
-    ] = load::<20, B>(bytes, at)?;
-    let header_len = u32::from(version_ihl & 0x0f) * 4;
-    if version_ihl >> 4 != 4 || header_len < 20 {
-        return Err(Unparsed::Malformed);
-    }
-    if proto != protocol::TCP {
-        return Err(Unparsed::NotTcp);
-    }
-    // More fragments, or an offset.
-    if u16::from_be_bytes([fragment_high, fragment_low]) & 0x3fff != 0 {
+fn parse_tcp<B: PacketBytes>(bytes: &B, network: &Network) -> Result<TcpPacket, Unparsed> {
+    if network.is_fragment() {
         return Err(Unparsed::Fragment);
     }
-    // The kernel writes 0 where a GSO packet is too long for the field (BIG TCP).
-    let end = match u32::from(u16::from_be_bytes([len_high, len_low])) {
-        0 => u32::MAX,
-        total if total < header_len => return Err(Unparsed::Malformed),
-        total => at.saturating_add(total),
-    };
-    Ok(Ip {
-        src: v4_mapped_word([s0, s1, s2, s3]),
-        dst: v4_mapped_word([d0, d1, d2, d3]),
-        tcp: at.saturating_add(header_len),
-        end,
-    })
-}
-
-#[inline(always)]
-fn parse_ipv6<B: PacketBytes, const EXTENSION_HEADERS: u32>(bytes: &B, at: u32) -> Result<Ip, Unparsed> {
-    // RFC 8200 section 3.
-    let [version, _, _, _, len_high, len_low, mut next, _] = load::<8, B>(bytes, at)?;
-    if version >> 4 != 6 {
-        return Err(Unparsed::Malformed);
-    }
-    let src = u128::from_ne_bytes(load(bytes, at.saturating_add(8))?);
-    let dst = u128::from_ne_bytes(load(bytes, at.saturating_add(24))?);
-    let after = at.saturating_add(IPV6_LEN);
-    // 0 with a jumbo option (RFC 2675), and without one where the kernel makes BIG TCP packets.
-    let len = u32::from(u16::from_be_bytes([len_high, len_low]));
-    let mut end = if len == 0 { u32::MAX } else { after.saturating_add(len) };
-    let mut header = after;
-    let mut fragmented = false;
-    for _ in 0..EXTENSION_HEADERS {
-        let header_len = match next {
-            protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => {
-                let [following, units, option, option_len, j0, j1, j2, j3] = load(bytes, header)?;
-                // The jumbo option is aligned to 4n+2 (RFC 2675 section 2), so alone it stands first. Where
-                // others come before it, the packet's own length has to do.
-                if next == protocol::HOP_BY_HOP && len == 0 && option == 0xc2 && option_len == 4 {
-                    end = after.saturating_add(u32::from_be_bytes([j0, j1, j2, j3]));
-                }
-                next = following;
-                (u32::from(units) + 1) * 8
-            }
-            // RFC 4302 section 2.2: in units of four bytes, minus two.
-            protocol::AUTHENTICATION => {
-                let [following, units] = load(bytes, header)?;
-                next = following;
-                (u32::from(units) + 2) * 4
-            }
-            protocol::FRAGMENT => {
-                let [following, _, offset_high, offset_low] = load(bytes, header)?;
-                // An atomic fragment has offset 0 and no more to come (RFC 6946): it is the whole packet.
-                fragmented |= u16::from_be_bytes([offset_high, offset_low]) & 0xfff9 != 0;
-                next = following;
-                8
-            }
-            _ => break,
-        };
-        header = header.saturating_add(header_len);
-        if fragmented {
-            break;
-        }
-    }
-    match next {
-        protocol::TCP if fragmented => Err(Unparsed::Fragment),
-        protocol::TCP => Ok(Ip { src, dst, tcp: header, end }),
-        protocol::HOP_BY_HOP
-        | protocol::ROUTING
-        | protocol::FRAGMENT
-        | protocol::AUTHENTICATION
-        | protocol::DESTINATION_OPTIONS => {
-            Err(if fragmented { Unparsed::Fragment } else { Unparsed::TooDeep })
-        }
-        _ => Err(Unparsed::NotTcp),
-    }
-}
-
-#[inline(always)]
-fn parse_tcp<B: PacketBytes>(bytes: &B, ip: &Ip, vlan: u32) -> Result<TcpPacket, Unparsed> {
-    if ip.end < ip.tcp.saturating_add(TCP_LEN) {
+    if !network.holds(TCP_LEN) {
         return Err(Unparsed::Malformed);
     }
     // RFC 9293 section 3.1.
     let [sp0, sp1, dp0, dp1, s0, s1, s2, s3, a0, a1, a2, a3, data_offset, flags, _, _] =
-        load::<16, B>(bytes, ip.tcp)?;
+        load::<16, B>(bytes, network.at)?;
     let header_len = u32::from(data_offset >> 4) * 4;
     if header_len < TCP_LEN {
         return Err(Unparsed::Malformed);
     }
-    let payload_offset = ip.tcp.saturating_add(header_len);
-    if payload_offset > ip.end {
+    let payload_offset = network.at.saturating_add(header_len);
+    if payload_offset > network.end {
         return Err(Unparsed::Malformed);
     }
     // What lies past the end that IP gives is padding of a short Ethernet frame.
-    let Some(payload_len) = bytes.wire_len().min(ip.end).checked_sub(payload_offset) else {
+    let Some(payload_len) = bytes.wire_len().min(network.end).checked_sub(payload_offset) else {
         return Err(Unparsed::Truncated);
     };
     Ok(TcpPacket {
-        src: ip.src.to_ne_bytes(),
-        dst: ip.dst.to_ne_bytes(),
+        src: network.src.to_bytes(),
+        dst: network.dst.to_bytes(),
         src_port: u16::from_be_bytes([sp0, sp1]),
         dst_port: u16::from_be_bytes([dp0, dp1]),
         seq: u32::from_be_bytes([s0, s1, s2, s3]),
@@ -411,8 +316,8 @@ fn parse_tcp<B: PacketBytes>(bytes: &B, ip: &Ip, vlan: u32) -> Result<TcpPacket,
         flags,
         payload_offset,
         payload_len,
-        vlan,
-        vni: 0,
+        vlan: network.layer.vlan,
+        vni: network.layer.vni,
     })
 }
 

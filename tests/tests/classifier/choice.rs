@@ -121,7 +121,7 @@ fn own_traffic_is_left_out_by_mark_and_by_socket() {
     assert_eq!(kernel.record().1, b"hello", "another host's socket with the same port");
 
     let key = SocketKey { addr: v4_mapped(CLIENT4), port: CLIENT_PORT, reserved: 0 };
-    let sockets = kernel.ebpf.map_mut(map::OWN_SOCKETS).unwrap();
+    let sockets = kernel.ebpf().map_mut(map::OWN_SOCKETS).unwrap();
     HashMap::<_, [u8; SocketKey::LEN], u8>::try_from(sockets).unwrap().insert(key.to_bytes(), 1, 0).unwrap();
     kernel.run(program::REQUESTS, &ours);
     kernel.run(program::RESPONSES, &response(PSH_ACK, b"HTTP/1.1 200 OK").ethernet());
@@ -151,12 +151,12 @@ fn only_servers_in_the_trie_are_recorded() {
     assert_eq!(run_all(&mut kernel), [[0; 16]; 0]);
 
     let mut trie =
-        LpmTrie::<_, [u8; 16], u8>::try_from(kernel.ebpf.map_mut(map::ADDRESSES).unwrap()).unwrap();
+        LpmTrie::<_, [u8; 16], u8>::try_from(kernel.ebpf().map_mut(map::ADDRESSES).unwrap()).unwrap();
     trie.insert(&Key::new(96 + 24, v4_mapped([198, 51, 100, 0])), 1, 0).unwrap();
     assert_eq!(run_all(&mut kernel), [v4_mapped(SERVER4); 2]);
 
     let mut trie =
-        LpmTrie::<_, [u8; 16], u8>::try_from(kernel.ebpf.map_mut(map::ADDRESSES).unwrap()).unwrap();
+        LpmTrie::<_, [u8; 16], u8>::try_from(kernel.ebpf().map_mut(map::ADDRESSES).unwrap()).unwrap();
     trie.insert(&Key::new(128, SERVER6), 1, 0).unwrap();
     assert_eq!(run_all(&mut kernel).len(), 4);
 }

@@ -1,23 +1,21 @@
 //! Enters: the object that the build made. Leaves: its programs, run on packets by the kernel.
 
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuArray, RingBuf};
+use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult};
-use aya::{Ebpf, EbpfLoader};
 use mirror_common::maps::{KernelConfig, map, program};
 use mirror_common::{Counter, RecordHeader};
+use mirror_tests::classifier::{Classifier, object};
 
 use crate::packet::SERVER_PORT;
 
 pub(crate) const ALL: [&str; 3] = [program::REQUESTS, program::RESPONSES, program::BOTH];
 
-/// The loaded object, with its maps filled.
+/// The loaded object, with its maps filled; whatever goes wrong ends the test.
 pub(crate) struct Kernel {
-    pub(crate) ebpf: Ebpf,
-    rings: Vec<RingBuf<MapData>>,
+    classifier: Classifier,
 }
 
 impl Kernel {
@@ -28,7 +26,11 @@ impl Kernel {
 
     pub(crate) fn load_with(config: KernelConfig, ring_bytes: u32) -> Option<Self> {
         match object() {
-            Ok(object) => Some(Self::load_object(&object, config, ring_bytes)),
+            Ok(object) => {
+                let mut kernel = Self { classifier: Classifier::load(&object, config, ring_bytes).unwrap() };
+                kernel.set_port(map::PORTS, SERVER_PORT);
+                Some(kernel)
+            }
             Err(reason) => {
                 println!("SKIPPED: {reason}");
                 None
@@ -36,47 +38,20 @@ impl Kernel {
         }
     }
 
-    fn load_object(object: &[u8], config: KernelConfig, ring_bytes: u32) -> Self {
-        let config = KernelConfig { rings: config.rings.max(1), ..config };
-        let mut loader = EbpfLoader::new();
-        let used = usize::try_from(config.rings).unwrap();
-        for name in &map::RING[..used] {
-            loader.map_max_entries(name, ring_bytes);
-        }
-        let mut ebpf = loader.load(object).unwrap();
-        let rings: Vec<_> = map::RING[..used]
-            .iter()
-            .map(|name| RingBuf::try_from(ebpf.take_map(name).unwrap()).unwrap())
-            .collect();
-        let outer = ebpf.map_mut(map::RINGS).unwrap();
-        let mut outer = ArrayOfMaps::<_, RingBuf<MapData>>::try_from(outer).unwrap();
-        for (index, ring) in (0..).zip(&rings) {
-            outer.set(index, ring, 0).unwrap();
-        }
-        let mut kernel = Self { ebpf, rings };
-        kernel.set_config(config);
-        kernel.set_port(map::PORTS, SERVER_PORT);
-        kernel
+    pub(crate) fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.classifier.ebpf
     }
 
-    /// A program, loaded when it is first asked for: the verifier takes its time.
     pub(crate) fn program(&mut self, name: &str) -> &mut SchedClassifier {
-        let program: &mut SchedClassifier = self.ebpf.program_mut(name).unwrap().try_into().unwrap();
-        if program.fd().is_err() {
-            program.load().unwrap_or_else(|error| panic!("{name}: {error:#?}"));
-        }
-        program
+        self.classifier.program(name).unwrap_or_else(|error| panic!("{name}: {error:#?}"))
     }
 
     pub(crate) fn set_config(&mut self, config: KernelConfig) {
-        let map = self.ebpf.map_mut(map::CONFIG).unwrap();
-        Array::<_, [u32; 6]>::try_from(map).unwrap().set(0, config.to_words(), 0).unwrap();
+        self.classifier.set_config(config).unwrap();
     }
 
     pub(crate) fn set_port(&mut self, name: &str, port: u16) {
-        let mut words = Array::<_, u64>::try_from(self.ebpf.map_mut(name).unwrap()).unwrap();
-        let word = words.get(&u32::from(port / 64), 0).unwrap();
-        words.set(u32::from(port / 64), word | 1 << (port % 64), 0).unwrap();
+        self.classifier.add_port(name, port).unwrap();
     }
 
     /// Runs a program on a packet, and sees to it that it lets it be.
@@ -85,21 +60,7 @@ impl Kernel {
     }
 
     pub(crate) fn run_marked(&mut self, name: &str, bytes: &[u8], mark: u32) {
-        let mut out = vec![0; bytes.len()];
-        // Of the context only the mark is set, the third word.
-        let mut context = [0; 192];
-        context[8..12].copy_from_slice(&mark.to_ne_bytes());
-        let result = self.test_run(
-            name,
-            TestRunOptions {
-                data_in: Some(bytes),
-                data_out: Some(&mut out),
-                ctx_in: Some(&context),
-                ..TestRunOptions::default()
-            },
-        );
-        assert_eq!(result.return_value.cast_signed(), -1);
-        assert_eq!(out, bytes, "the packet was changed");
+        assert!(self.classifier.run(name, bytes, mark).unwrap(), "the kernel does not take the packet");
     }
 
     pub(crate) fn test_run(&mut self, name: &str, options: TestRunOptions<'_>) -> TestRunResult {
@@ -107,10 +68,7 @@ impl Kernel {
     }
 
     pub(crate) fn record_of(&mut self, ring: usize) -> Option<(RecordHeader, Vec<u8>)> {
-        self.rings[ring].next().map(|record| {
-            let (header, payload) = RecordHeader::from_bytes(&record).unwrap();
-            (header, payload.to_vec())
-        })
+        self.classifier.record_of(ring).unwrap()
     }
 
     pub(crate) fn record(&mut self) -> (RecordHeader, Vec<u8>) {
@@ -135,24 +93,7 @@ impl Kernel {
 
     /// The counters that are not zero.
     pub(crate) fn counters(&self) -> Vec<(Counter, u64)> {
-        let counters = PerCpuArray::<_, u64>::try_from(self.ebpf.map(map::COUNTERS).unwrap()).unwrap();
-        let sum = |counter: Counter| counters.get(&(counter as u32), 0).unwrap().iter().sum::<u64>();
-        Counter::ALL
-            .into_iter()
-            .map(|counter| (counter, sum(counter)))
-            .filter(|(_, value)| *value != 0)
-            .collect()
+        let counts = self.classifier.counts().unwrap();
+        Counter::ALL.into_iter().zip(counts).filter(|(_, value)| *value != 0).collect()
     }
-}
-
-/// The object, or why it cannot be loaded here.
-fn object() -> Result<Vec<u8>, String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err("loading a program needs root".to_owned());
-    }
-    let path = std::env::var_os("MIRROR_EBPF_OBJECT").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/mirror-ebpf.o")),
-        PathBuf::from,
-    );
-    std::fs::read(&path).map_err(|error| format!("no object at {}: {error}", path.display()))
 }

@@ -12,11 +12,12 @@ use aya::programs::TcAttachType;
 use mirror_common::maps::{KernelConfig, program};
 use mirror_common::packet::{tcp_flag, v4_mapped};
 use mirror_common::{Counter, RecordFlags, RecordHeader};
+use mirror_tests::sys::open_tun;
 use nix::sched::{CloneFlags, setns};
 
 use crate::kernel::Kernel;
 use crate::packet::{CLIENT_PORT, CLIENT6, PSH_ACK, Packet, SERVER_PORT, request};
-use crate::sys::{open_tun, send_frame};
+use crate::sys::send_frame;
 
 const UPLOAD_BYTES: usize = 1 << 20;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n";
@@ -91,7 +92,7 @@ fn packet_without_ethernet_header_is_recorded() {
     let packets = [ambiguous, options, plain.clone(), plain.v6()];
 
     hosts.server.inside(|| {
-        let mut tun = open_tun("tun0");
+        let mut tun = open_tun("tun0").unwrap();
         ip(&["-n", &hosts.server.name, "link", "set", "tun0", "up"]);
         attach(&mut kernel, program::REQUESTS, "tun0", TcAttachType::Ingress);
         for packet in &packets {

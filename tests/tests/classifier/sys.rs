@@ -1,6 +1,5 @@
 //! Enters: bytes. Leaves: a packet on an interface, just as they are.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -34,19 +33,4 @@ pub(crate) fn send_frame(interface: &str, frame: &[u8]) {
         )
     };
     assert_eq!(usize::try_from(sent).ok(), Some(frame.len()), "{}", io::Error::last_os_error());
-}
-
-/// Makes an interface without Ethernet headers; what is written to the file arrives there.
-pub(crate) fn open_tun(interface: &str) -> File {
-    let tun = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
-    // SAFETY: all bytes zero are a valid `ifreq`.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
-        *to = i8::try_from(from).unwrap();
-    }
-    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_TUN | libc::IFF_NO_PI).unwrap();
-    // SAFETY: the request is a valid `ifreq`, which is what this call takes.
-    let result = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-    assert!(result >= 0, "{}", io::Error::last_os_error());
-    tun
 }

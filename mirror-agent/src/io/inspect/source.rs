@@ -66,8 +66,11 @@ impl SegmentSource {
                 FrameReason::Fragment => "are fragments of IP packets, which are not reassembled",
                 FrameReason::LinkType => "are of link types that are not supported",
                 FrameReason::Malformed => "have headers that contradict themselves",
-                FrameReason::TooDeep => "have more VLAN tags or extension headers than are followed",
+                FrameReason::TooDeep => {
+                    "have more VLAN tags, MPLS labels or extension headers than are followed"
+                }
                 FrameReason::Truncated => "were cut within their headers",
+                FrameReason::Tunnel => "are in tunnels that are not looked into",
                 // Nothing of a capture of HTTP is missed there.
                 FrameReason::NotIp | FrameReason::NotTcp => continue,
             };

@@ -1,5 +1,7 @@
 //! Enters: packets put together header by header. Leaves: nothing; the parser's facts.
 
+mod tunnels;
+
 extern crate std;
 
 use std::vec;

@@ -1,0 +1,135 @@
+//! Enters: any packet. Leaves: its TCP segment in the scratch, or a counter raised.
+//!
+//! Each step is a function of its own, which has the stack to itself, and hands on what it found in the scratch: for
+//! the verifier a tunnel is one more call with unknown values, not one more way through everything.
+
+use mirror_common::Counter;
+use mirror_common::packet::{
+    Layer, MAX_TUNNELS, PacketBytes, Step, Unparsed, ether_type, find_network, find_segment,
+};
+
+use crate::counters::add_at;
+use crate::ports::ConfiguredPorts;
+use crate::scratch::Scratch;
+use crate::skb::Skb;
+
+/// What a step came to: what it looked for is in the scratch.
+const FOUND: u32 = 0;
+/// What a step came to: the layer in the scratch is that of a packet inside.
+const INSIDE: u32 = 1;
+/// What a step came to: the packet is none of ours.
+const LEAVE: u32 = 2;
+/// What a step came to: the packet may be ours, but cannot be used; plus the index of its counter.
+const COUNT: u32 = 16;
+
+/// Parses any packet, and counts those that may have been ours but cannot be used.
+#[inline(never)]
+pub(crate) fn try_parse_any(skb: Skb, scratch: &mut Scratch) -> Option<()> {
+    scratch.layer = outermost(skb);
+    let mut outcome = LEAVE;
+    for _ in 0..=MAX_TUNNELS {
+        outcome = step_to_network(skb, scratch);
+        if outcome == FOUND {
+            outcome = step_to_segment(skb, scratch);
+        }
+        if outcome != INSIDE {
+            break;
+        }
+    }
+    if outcome == FOUND {
+        return Some(());
+    }
+    if let Some(index) = outcome.checked_sub(COUNT) {
+        #[cfg(feature = "log")]
+        aya_log_ebpf::debug!(&skb.context(), "Left out a packet, counter {}.", index);
+        add_at(index, 1);
+    }
+    None
+}
+
+#[inline(never)]
+fn step_to_network(skb: Skb, scratch: &mut Scratch) -> u32 {
+    match find_network(&skb, &scratch.layer) {
+        Ok(Step::Found(network)) => {
+            scratch.network = network;
+            FOUND
+        }
+        Ok(Step::Inside(layer)) => {
+            scratch.layer = layer;
+            INSIDE
+        }
+        Err(reason) => outcome(reason),
+    }
+}
+
+#[inline(never)]
+fn step_to_segment(skb: Skb, scratch: &mut Scratch) -> u32 {
+    match find_segment(&skb, &scratch.network, &ConfiguredPorts) {
+        Ok(Step::Found(packet)) => {
+            scratch.packet = packet;
+            FOUND
+        }
+        Ok(Step::Inside(layer)) => {
+            scratch.layer = layer;
+            INSIDE
+        }
+        Err(reason) => outcome(reason),
+    }
+}
+
+/// What a step comes to that found a reason to go no further.
+#[inline(always)]
+fn outcome(reason: Unparsed) -> u32 {
+    let counter = match reason {
+        Unparsed::NotIp | Unparsed::NotTcp => return LEAVE,
+        Unparsed::Fragment => Counter::Fragment,
+        Unparsed::Truncated | Unparsed::Malformed => Counter::Malformed,
+        Unparsed::TooDeep => Counter::TooDeep,
+        Unparsed::Tunnel => Counter::Tunnel,
+    };
+    COUNT + counter as u32
+}
+
+/// Where the packet's headers begin.
+#[inline(always)]
+fn outermost(skb: Skb) -> Layer {
+    let ether_type = ip_start(skb).unwrap_or(ether_type::BRIDGED);
+    Layer::outermost(0, ether_type, skb.offloaded_tag())
+}
+
+/// The EtherType of the packet where it starts with an IP header instead of an Ethernet header.
+#[inline(always)]
+fn ip_start(skb: Skb) -> Option<u16> {
+    let protocol = u16::from_be(skb.protocol_be());
+    let [first] = skb.load(0)?;
+    if !is_ip(protocol, first) {
+        return None;
+    }
+    // Too short for an Ethernet header, it has none.
+    let Some(type_there) = skb.load(12) else { return Some(protocol) };
+    (u16::from_be_bytes(type_there) != protocol || skb.starts_with_network_header()).then_some(protocol)
+}
+
+/// Whether a packet that begins with this byte can begin with the IP header of this EtherType.
+#[inline(always)]
+fn is_ip(ether_type: u16, first: u8) -> bool {
+    match ether_type {
+        ether_type::IPV4 => first >> 4 == 4,
+        ether_type::IPV6 => first >> 4 == 6,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mirror_common::packet::ether_type;
+
+    use super::is_ip;
+
+    #[test]
+    fn version_has_to_be_that_of_the_ether_type() {
+        assert!(is_ip(ether_type::IPV4, 0x46) && is_ip(ether_type::IPV6, 0x6f));
+        assert!(!is_ip(ether_type::IPV4, 0x60) && !is_ip(ether_type::IPV6, 0x45));
+        assert!(!is_ip(ether_type::VLAN, 0x45));
+    }
+}

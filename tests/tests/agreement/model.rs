@@ -1,0 +1,218 @@
+//! Enters: a frame, and what the kernel program was told. Leaves: what it has to do with the frame.
+//!
+//! Where a segment is and what its header says comes from the parser that reads capture files. The rules of matching
+//! and of cutting segments into records are written down here a second time.
+
+use std::collections::HashSet;
+
+use mirror_agent::pipeline::frame::{Frame, LinkType};
+use mirror_common::maps::{KernelConfig, STATUS_PEEK_BYTES, SocketKey, program, ring_index};
+use mirror_common::packet::{CapturedBytes, Start, TcpPacket, Unparsed, parse, tcp_flag};
+use mirror_common::{Counter, RecordFlags, RecordHeader, RecordSide};
+use mirror_tests::classifier::Counts;
+
+/// Payload of the largest record: 16 KiB with the header.
+const LARGEST_PAYLOAD: usize = 16_384 - RecordHeader::LEN;
+
+/// What the program was told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    pub(crate) config: KernelConfig,
+    pub(crate) ports: HashSet<u16>,
+    /// Prefix lengths and addresses, v4-mapped.
+    pub(crate) networks: Vec<(u32, [u8; 16])>,
+    pub(crate) own: HashSet<SocketKey>,
+}
+
+/// A frame as it stands at a hook.
+#[derive(Clone, Debug)]
+pub(crate) struct Passing {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) start: Start,
+    /// Control information of a tag that the kernel took off.
+    pub(crate) tag: Option<u16>,
+    /// The socket mark.
+    pub(crate) mark: u32,
+    /// How many bytes are in the linear part; the program need not look at more before it knows the ports.
+    pub(crate) linear: usize,
+}
+
+impl Passing {
+    /// An Ethernet frame, all of it linear.
+    pub(crate) fn ethernet(bytes: &[u8], mark: u32) -> Self {
+        Self { bytes: bytes.to_vec(), start: Start::Ethernet, tag: None, mark, linear: bytes.len() }
+    }
+}
+
+/// What came of a frame.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Verdict {
+    /// The ring, the header without time and interface, and the payload of each record.
+    pub(crate) records: Vec<(usize, RecordHeader, Vec<u8>)>,
+    /// How far each counter moved.
+    pub(crate) counts: Counts,
+}
+
+impl Verdict {
+    fn counted(counter: Counter) -> Self {
+        let mut verdict = Self::default();
+        verdict.counts[counter as usize] = 1;
+        verdict
+    }
+}
+
+impl Rules {
+    /// What the program of this name has to do.
+    pub(crate) fn verdict(&self, name: &str, frame: &Passing) -> Verdict {
+        if self.config.paused != 0 {
+            return Verdict::default();
+        }
+        let packet = match parse(&CapturedBytes::whole(&frame.bytes), 0, frame.start, frame.tag) {
+            Ok(packet) => packet,
+            Err(reason) => return self.refusal(name, frame, reason),
+        };
+        let Some(side) = self.side(name, packet.src_port, packet.dst_port) else { return Verdict::default() };
+        let opens_or_ends = packet.flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0;
+        if packet.payload_len == 0 && !opens_or_ends {
+            return Verdict::default();
+        }
+        let is_own = |addr, port| self.own.contains(&SocketKey { addr, port, reserved: 0 });
+        let is_marked = self.config.own_mark != 0 && self.config.own_mark == frame.mark;
+        if is_marked || is_own(packet.src, packet.src_port) || is_own(packet.dst, packet.dst_port) {
+            return Verdict::counted(Counter::Own);
+        }
+        let server = if side == RecordSide::Client { packet.dst } else { packet.src };
+        if self.config.match_addresses != 0 && !self.networks.iter().any(|network| holds(*network, server)) {
+            return Verdict::default();
+        }
+        self.copied(frame, &packet, side)
+    }
+
+    /// What comes of a frame without a segment: counted by its reason, unless the ports of the plain layout show that
+    /// it is not ours, or it cannot be.
+    fn refusal(&self, name: &str, frame: &Passing, reason: Unparsed) -> Verdict {
+        let counter = match reason {
+            Unparsed::NotIp | Unparsed::NotTcp => return Verdict::default(),
+            Unparsed::Fragment => Counter::Fragment,
+            Unparsed::Truncated | Unparsed::Malformed => Counter::Malformed,
+            Unparsed::TooDeep => Counter::TooDeep,
+            Unparsed::Tunnel => Counter::Tunnel,
+        };
+        match plain_ports(frame) {
+            Some((src, dst)) if self.side(name, src, dst).is_none() => Verdict::default(),
+            _ => Verdict::counted(counter),
+        }
+    }
+
+    fn side(&self, name: &str, src_port: u16, dst_port: u16) -> Option<RecordSide> {
+        if name != program::RESPONSES && self.ports.contains(&dst_port) {
+            return Some(RecordSide::Client);
+        }
+        (name != program::REQUESTS && self.ports.contains(&src_port)).then_some(RecordSide::Server)
+    }
+
+    fn copied(&self, frame: &Passing, packet: &TcpPacket, side: RecordSide) -> Verdict {
+        let from = usize::try_from(packet.payload_offset).unwrap();
+        let payload = &frame.bytes[from..from + usize::try_from(packet.payload_len).unwrap()];
+        let is_client = side == RecordSide::Client;
+        let whole = RecordHeader {
+            timestamp_ns: 0,
+            client_addr: if is_client { packet.src } else { packet.dst },
+            server_addr: if is_client { packet.dst } else { packet.src },
+            client_port: if is_client { packet.src_port } else { packet.dst_port },
+            server_port: if is_client { packet.dst_port } else { packet.src_port },
+            vlan: packet.vlan,
+            vni: packet.vni,
+            ifindex: 0,
+            seq: packet.seq,
+            ack: packet.ack,
+            payload_len: packet.payload_len,
+            captured_len: packet.payload_len,
+            tcp_flags: packet.flags,
+            side: side as u8,
+            flags: 0,
+            reserved: 0,
+        };
+        let ring = ring_index(&whole.client_addr, whole.client_port, self.config.rings);
+        let ring = usize::try_from(ring).unwrap();
+        let records = if is_client || self.config.copy_responses != 0 {
+            parts(&whole, payload)
+        } else {
+            let peek = payload.len().min(usize::try_from(STATUS_PEEK_BYTES).unwrap());
+            let peek = if payload.starts_with(b"HTTP/") { &payload[..peek] } else { &[] };
+            let captured_len = u32::try_from(peek.len()).unwrap();
+            let flags = if captured_len < whole.payload_len { RecordFlags::NOT_COPIED } else { 0 };
+            vec![(RecordHeader { captured_len, flags, ..whole }, peek.to_vec())]
+        };
+        let counter = if is_client { Counter::CopiedClient } else { Counter::CopiedServer };
+        Verdict {
+            records: records.into_iter().map(|(header, payload)| (ring, header, payload)).collect(),
+            ..Verdict::counted(counter)
+        }
+    }
+}
+
+/// Cuts a segment into records.
+fn parts(whole: &RecordHeader, payload: &[u8]) -> Vec<(RecordHeader, Vec<u8>)> {
+    let ends = tcp_flag::FIN | tcp_flag::RST | tcp_flag::PSH;
+    let count = payload.len().div_ceil(LARGEST_PAYLOAD).max(1);
+    let syn = u32::from(whole.tcp_flags & tcp_flag::SYN != 0);
+    let part = |index: usize| {
+        let offset = index * LARGEST_PAYLOAD;
+        let part = &payload[offset..payload.len().min(offset + LARGEST_PAYLOAD)];
+        let len = u32::try_from(part.len()).unwrap();
+        let mut header = RecordHeader { payload_len: len, captured_len: len, ..*whole };
+        if index > 0 {
+            header.seq = whole.seq.wrapping_add(syn).wrapping_add(u32::try_from(offset).unwrap());
+            header.tcp_flags &= !tcp_flag::SYN;
+        }
+        if index + 1 < count {
+            header.tcp_flags &= !ends;
+        }
+        (header, part.to_vec())
+    };
+    (0..count).map(part).collect()
+}
+
+fn holds((prefix_len, network): (u32, [u8; 16]), addr: [u8; 16]) -> bool {
+    let differing = u128::from_be_bytes(network) ^ u128::from_be_bytes(addr);
+    differing.leading_zeros() >= prefix_len
+}
+
+/// The ports of a packet that is TCP right after an Ethernet and an IP header without options, be it cut short or unsound
+/// after them. These are known before anything else is, so that a packet of other ports is nobody's loss.
+fn plain_ports(frame: &Passing) -> Option<(u16, u16)> {
+    let bytes = frame.bytes.get(..frame.linear)?;
+    if frame.start != Start::Ethernet || bytes.len() < 38 {
+        return None;
+    }
+    let half = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    let at = match half(12) {
+        0x0800 if bytes[14] == 0x45 && bytes[23] == 6 && half(20) & 0x3fff == 0 => 34,
+        0x86dd if bytes.len() >= 58 && bytes[14] >> 4 == 6 && bytes[20] == 6 => 54,
+        _ => return None,
+    };
+    Some((half(at), half(at + 2)))
+}
+
+/// What the two parsers of user space disagree in, if they do: the one of packets, and the one of frames in files.
+pub(crate) fn difference_in_user_space(bytes: &[u8]) -> Option<String> {
+    let wire_len = u32::try_from(bytes.len()).unwrap();
+    let frame = Frame { link_type: LinkType(1), bytes, wire_len }.parse();
+    let packet = parse(&CapturedBytes::whole(bytes), 0, Start::Ethernet, None);
+    let agree = match (&frame, &packet) {
+        (Ok(frame), Ok(packet)) => {
+            let from = usize::try_from(packet.payload_offset).unwrap();
+            let payload = &bytes[from..from + usize::try_from(packet.payload_len).unwrap()];
+            frame.src.addr.octets() == packet.src
+                && frame.dst.addr.octets() == packet.dst
+                && (frame.src.port, frame.dst.port) == (packet.src_port, packet.dst_port)
+                && (frame.vlan, frame.vni) == (packet.vlan, packet.vni)
+                && (frame.seq.0, frame.ack.0, frame.flags.0) == (packet.seq, packet.ack, packet.flags)
+                && (frame.payload, frame.payload_len) == (payload, packet.payload_len)
+        }
+        (Err(frame), Err(packet)) => *frame == (*packet).into(),
+        (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
+    };
+    (!agree).then(|| format!("frame: {frame:?}\npacket: {packet:?}"))
+}

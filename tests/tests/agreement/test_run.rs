@@ -1,0 +1,170 @@
+//! Enters: frames, by `BPF_PROG_TEST_RUN`. Leaves: what came of each, held against the model.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use mirror_common::Counter;
+use mirror_common::maps::{KernelConfig, program};
+use mirror_tests::classifier::{Classifier, Counts, object};
+use mirror_tests::frame_gen::FrameGen;
+
+use crate::model::{Passing, Rules, Verdict, difference_in_user_space};
+use crate::report::{Disagreement, ENOUGH, Tally};
+use crate::{capture, scene};
+
+const PROGRAMS: [&str; 3] = [program::REQUESTS, program::RESPONSES, program::BOTH];
+
+/// What the kernel takes for such a run: a page less what it puts around a frame.
+const LONGEST: usize = 3_600;
+
+/// Frames between two configurations.
+const ROUND: u64 = 500;
+
+/// Tries at making a frame smaller.
+const SHRINKS: usize = 4_000;
+
+#[test]
+fn generated_frames_are_seen_alike() -> Result<()> {
+    let object = match object() {
+        Ok(object) => object,
+        Err(reason) => {
+            println!("SKIPPED: {reason}");
+            return Ok(());
+        }
+    };
+    let frames = scene::frames(60_000)?;
+    let seed = scene::seed()?;
+    println!("seed {seed}, {frames} frames");
+    let captured = capture::frames()?;
+    let mut run = Run::new(&object, seed)?;
+    let started = Instant::now();
+
+    let tally = run.over(frames, &captured)?;
+
+    let rate = f64::from(u32::try_from(tally.frames)?) / started.elapsed().as_secs_f64();
+    println!("{tally}; {rate:.0} frames/s");
+    tally.assert_agreement();
+    // A run that never met a case says nothing about it.
+    ensure!(tally.records > frames / 10, "few frames became records");
+    for counter in [
+        Counter::CopiedClient,
+        Counter::CopiedServer,
+        Counter::Fragment,
+        Counter::Malformed,
+        Counter::TooDeep,
+        Counter::Own,
+    ] {
+        ensure!(tally.count(counter) > frames / 2_000, "{counter:?} hardly occurred");
+    }
+    Ok(())
+}
+
+struct Run {
+    classifier: Classifier,
+    rules: Rules,
+    counts: Counts,
+    frames: FrameGen,
+    seed: u64,
+}
+
+impl Run {
+    fn new(object: &[u8], seed: u64) -> Result<Self> {
+        let config = KernelConfig { rings: 4, ..KernelConfig::default() };
+        let mut classifier = Classifier::load(object, config, 1 << 18)?;
+        let rules = scene::tell(&mut classifier)?;
+        let counts = classifier.counts()?;
+        Ok(Self { classifier, rules, counts, frames: FrameGen::new(seed, scene::population(2_500)), seed })
+    }
+
+    /// Runs all captured frames, and generated ones up to `frames` in all, some of them made of captured ones.
+    fn over(&mut self, frames: u64, captured: &[Vec<u8>]) -> Result<Tally> {
+        let mut tally = Tally::default();
+        let captured_frames = u64::try_from(captured.len())?;
+        for number in 0..frames.max(captured_frames) {
+            if number % ROUND == 0 {
+                self.rules.config = scene::any_config(self.frames.rng());
+                self.classifier.set_config(self.rules.config)?;
+            }
+            let mut bytes = match captured.get(usize::try_from(number)?) {
+                Some(frame) => frame.clone(),
+                None if !captured.is_empty() && self.frames.rng().percent(30) => {
+                    let at = self.frames.rng().below(captured.len());
+                    let mut frame = captured[at].clone();
+                    self.frames.mutate(&mut frame);
+                    frame
+                }
+                None => self.frames.ethernet(),
+            };
+            bytes.truncate(LONGEST);
+            let rng = self.frames.rng();
+            let (name, mark) = (rng.pick(&PROGRAMS), rng.pick(&[0, 0, 0, 0, 7, scene::OWN_MARK]));
+            if let Some(difference) = difference_in_user_space(&bytes) {
+                anyhow::bail!("the parsers of user space differ: {difference}\nframe {bytes:02x?}");
+            }
+            let frame = Passing::ethernet(&bytes, mark);
+            let Some(found) = self.pass(name, &frame)? else {
+                tally.refused += 1;
+                continue;
+            };
+            tally.note(&found);
+            if found != self.rules.verdict(name, &frame) {
+                let frame = self.shrunk(name, frame)?;
+                tally.disagreements.push(Disagreement {
+                    hook: name.to_owned(),
+                    seed: self.seed,
+                    number,
+                    rules: self.rules.clone(),
+                    expected: self.rules.verdict(name, &frame),
+                    found: self.pass(name, &frame)?.unwrap_or_default(),
+                    frame,
+                });
+                if tally.disagreements.len() >= ENOUGH {
+                    break;
+                }
+            }
+        }
+        Ok(tally)
+    }
+
+    /// Sends one frame past the program; `None` where the kernel does not take it.
+    fn pass(&mut self, name: &str, frame: &Passing) -> Result<Option<Verdict>> {
+        if !self.classifier.run(name, &frame.bytes, frame.mark)? {
+            return Ok(None);
+        }
+        let mut found = scene::drain(&mut self.classifier)?;
+        let counts = self.classifier.counts()?;
+        found.counts = scene::moved(&self.counts, &counts);
+        self.counts = counts;
+        Ok(Some(found))
+    }
+
+    fn disagrees(&mut self, name: &str, frame: &Passing) -> Result<bool> {
+        Ok(self.pass(name, frame)?.is_some_and(|found| found != self.rules.verdict(name, frame)))
+    }
+
+    /// Cuts off and zeroes what the disagreement does not need.
+    fn shrunk(&mut self, name: &str, mut frame: Passing) -> Result<Passing> {
+        let mut tries = 0;
+        let mut cut = frame.bytes.len() / 2;
+        while cut > 0 {
+            let shorter =
+                Passing::ethernet(&frame.bytes[..frame.bytes.len().saturating_sub(cut)], frame.mark);
+            if self.disagrees(name, &shorter)? {
+                frame = shorter;
+            } else {
+                cut /= 2;
+            }
+        }
+        for at in 0..frame.bytes.len() {
+            tries += 1;
+            if tries > SHRINKS {
+                break;
+            }
+            let value = std::mem::take(&mut frame.bytes[at]);
+            if value != 0 && !self.disagrees(name, &frame)? {
+                frame.bytes[at] = value;
+            }
+        }
+        Ok(frame)
+    }
+}
