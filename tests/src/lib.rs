@@ -13,6 +13,7 @@ pub mod load;
 pub mod metrics;
 pub mod netns;
 pub mod nginx;
+pub mod overlay;
 pub mod scenario;
 pub mod server;
 pub mod sys;

@@ -122,7 +122,7 @@ fn check(hosts: &Hosts, host: &Host, programs: [(&str, TcAttachType); 2], server
     check_records(&mut kernel, server);
 }
 
-fn attach(kernel: &mut Kernel, name: &str, interface: &str, hook: TcAttachType) {
+pub(crate) fn attach(kernel: &mut Kernel, name: &str, interface: &str, hook: TcAttachType) {
     // Kernels before 6.6 need a place for the filter; the others do not mind.
     drop(aya::programs::tc::qdisc_add_clsact(interface));
     // The link is the program's, and ends with it.
@@ -217,18 +217,18 @@ fn pattern() -> Vec<u8> {
 }
 
 /// Two hosts on one cable; gone with the value, also when a test fails.
-struct Hosts {
-    client: Host,
-    server: Host,
+pub(crate) struct Hosts {
+    pub(crate) client: Host,
+    pub(crate) server: Host,
 }
 
 /// A network namespace.
-struct Host {
+pub(crate) struct Host {
     name: String,
 }
 
 impl Hosts {
-    fn create(tag: &str) -> Option<Self> {
+    pub(crate) fn create(tag: &str) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             println!("SKIPPED: network namespaces need root");
             return None;
@@ -268,7 +268,7 @@ impl Host {
     }
 
     /// Runs `action` on a thread of this host.
-    fn inside<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let inside = || {
                 let namespace = File::open(format!("/run/netns/{}", self.name)).unwrap();
