@@ -58,6 +58,17 @@ fn upload_is_recorded_whole_on_loopback() {
 }
 
 #[test]
+fn upload_through_a_tunnel_is_recorded_whole_beneath_it() {
+    let Some(hosts) = Hosts::create("x") else { return };
+    hosts.connect_by_vxlan();
+    for server in ["10.78.0.2", "fd00:78::2"] {
+        let programs =
+            [(program::REQUESTS, TcAttachType::Ingress), (program::RESPONSES, TcAttachType::Egress)];
+        check(&hosts, &hosts.server, programs, server);
+    }
+}
+
+#[test]
 fn tag_that_the_kernel_took_off_is_recorded() {
     let Some(hosts) = Hosts::create("v") else { return };
     let Some(mut kernel) = Kernel::load(KernelConfig::default()) else { return };
@@ -258,6 +269,19 @@ impl Hosts {
             ip(&["-n", &host.name, "link", "set", "eth0", "up"]);
         }
         Some(hosts)
+    }
+
+    /// Connects the hosts by a tunnel besides, with addresses of its own.
+    fn connect_by_vxlan(&self) {
+        let ends = [(&self.client, "10.77.0.1", "10.77.0.2", 1), (&self.server, "10.77.0.2", "10.77.0.1", 2)];
+        for (host, local, remote, number) in ends {
+            let add = ["-n", &host.name, "link", "add", "tunnel0", "mtu", "1430", "type", "vxlan", "id", "7"];
+            ip(&[&add[..], &["dstport", "4789", "local", local, "remote", remote]].concat());
+            let (v4, v6) = (format!("10.78.0.{number}/24"), format!("fd00:78::{number}/64"));
+            ip(&["-n", &host.name, "addr", "add", &v4, "dev", "tunnel0"]);
+            ip(&["-n", &host.name, "addr", "add", &v6, "dev", "tunnel0", "nodad"]);
+            ip(&["-n", &host.name, "link", "set", "tunnel0", "up"]);
+        }
     }
 }
 
