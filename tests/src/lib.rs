@@ -17,6 +17,7 @@ pub mod netns;
 pub mod nginx;
 pub mod parity;
 pub mod rng;
+pub mod overlay;
 pub mod scenario;
 pub mod server;
 pub mod sys;
