@@ -183,6 +183,8 @@ impl World {
         let segment = Segment {
             flow: key(flow),
             side: Side::ALL[side],
+            // Flows take turns at two interfaces, so that one may be taken for the second observation of another.
+            interface: u32::from(flow % 2 == 1),
             at: self.now,
             seq: SeqNumber(seq),
             ack: SeqNumber(self.next[flow][1 - side]),

@@ -238,6 +238,7 @@ impl Wire {
         let segment = Segment {
             flow: key(flow),
             side,
+            interface: 0,
             at: self.now,
             seq: SeqNumber(near(own.first, seq)),
             ack: SeqNumber(near(peer.first, ack)),
@@ -350,6 +351,7 @@ impl Wire {
         let segment = Segment {
             flow: key(flow),
             side: Side::ALL[side],
+            interface: 0,
             at: self.now,
             seq,
             ack: seq_at(peer, peer.acked),
