@@ -94,6 +94,7 @@ mod tests {
         assert_ne!(number, second.number());
         assert!(Instance::is_alive(number).unwrap());
         drop(first);
+        crate::io::capture::tests::await_children();
         assert!(!Instance::is_alive(number).unwrap());
     }
 }

@@ -8,8 +8,11 @@ use std::{
     mem,
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
-    process::Command,
-    sync::atomic::{AtomicU32, Ordering},
+    process::{Command, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -160,12 +163,14 @@ fn filters_of_a_killed_agent_go_and_those_of_a_running_one_stay() {
         // What kill -9 leaves: the filters, but no socket.
         killed.kernel.attachments.drain(..).for_each(mem::forget);
         drop(killed);
+        await_children();
         assert_eq!(mirror_filters("v0"), 4);
 
         let running = hosts.capture(&rules(), "v0", AttachMode::Clsact);
         assert_eq!(mirror_filters("v0"), 6, "a second agent does not clean");
 
         drop(holder);
+        await_children();
         assert_eq!(mirror_filters("v0"), 4);
         let successor = hosts.capture(&rules(), "lo", AttachMode::Auto);
         assert_eq!(mirror_filters("v0"), 2, "the running agent's are left, though it does not hold the lock");
@@ -287,7 +292,7 @@ impl Hosts {
     /// Sends `bytes` from the client to a server, waits until they were read, and for an answer.
     fn upload(&self, address: &str, bytes: &[u8]) {
         let address = SocketAddr::new(address.parse().unwrap(), PORT);
-        let listener = self.beside_server(|| TcpListener::bind(address).unwrap());
+        let listener = self.beside_server(|| listen(address));
         thread::scope(|scope| {
             scope.spawn(move || serve(&listener));
             self.beside_client(|| send(TcpStream::connect(address).unwrap(), bytes));
@@ -319,7 +324,7 @@ fn within<T: Send>(netns: &str, f: impl FnOnce() -> T + Send) -> T {
 /// before any packet passes.
 fn exchange(address: &str, bytes: &[u8], before_send: impl FnOnce(SocketAddr)) {
     let address = SocketAddr::new(address.parse().unwrap(), PORT);
-    let listener = TcpListener::bind(address).unwrap();
+    let listener = listen(address);
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(address.ip(), 0).into()).unwrap();
@@ -329,6 +334,11 @@ fn exchange(address: &str, bytes: &[u8], before_send: impl FnOnce(SocketAddr)) {
         socket.connect(&address.into()).unwrap();
         send(socket.into(), bytes);
     });
+}
+
+fn listen(address: SocketAddr) -> TcpListener {
+    await_children();
+    TcpListener::bind(address).unwrap()
 }
 
 fn send(mut stream: TcpStream, bytes: &[u8]) {
@@ -402,7 +412,11 @@ impl Seen {
         self.client_fin |= segment.flags.has(TcpFlags::FIN);
         assert_eq!(usize::try_from(segment.payload_len).unwrap(), segment.payload.len());
         if !segment.payload.is_empty() {
-            self.client.insert(segment.seq.0.wrapping_sub(start), segment.payload.to_vec());
+            // Of a segment and its retransmission, which may be shorter or longer, the longer.
+            let held = self.client.entry(segment.seq.0.wrapping_sub(start)).or_default();
+            if held.len() < segment.payload.len() {
+                *held = segment.payload.to_vec();
+            }
         }
     }
 
@@ -416,8 +430,7 @@ impl Seen {
             // Retransmissions overlap what is there.
             let offset = usize::try_from(*offset).unwrap();
             assert!(offset <= bytes.len(), "bytes {} to {offset} are missing", bytes.len());
-            bytes.truncate(offset);
-            bytes.extend_from_slice(payload);
+            bytes.extend_from_slice(payload.get(bytes.len() - offset..).unwrap_or_default());
         }
         bytes
     }
@@ -429,6 +442,7 @@ fn assert_no_trace(interface: &str) {
     if !has_tcx().unwrap() {
         return;
     }
+    await_children();
     for attach_type in [TcAttachType::Ingress, TcAttachType::Egress] {
         let (_, programs) = SchedClassifier::query_tcx(interface, attach_type).unwrap();
         assert_eq!(programs.len(), 0);
@@ -453,7 +467,22 @@ fn run(command: &str, arguments: &str) {
 }
 
 fn run_with(command: &str, arguments: &[&str]) {
-    let output = Command::new(command).args(arguments).output().unwrap();
+    let mut child = Command::new(command);
+    child.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = {
+        let _until_exec = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        child.spawn().unwrap()
+    };
+    let output = child.wait_with_output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command} {arguments:?}: {complaint}");
+}
+
+/// Held while a child is started. From fork to exec it has every file of this process open, also those that another
+/// test closes meanwhile: a TCX link stays attached that long, a port taken, the socket of an agent alive.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Waits until no child holds a file that this thread has closed.
+pub(super) fn await_children() {
+    drop(STARTING.lock().unwrap_or_else(PoisonError::into_inner));
 }
