@@ -120,7 +120,13 @@ impl Stage {
     /// It does not start.
     pub fn with_agent(self, options: &[&str]) -> Result<Scenario> {
         let agent = Agent::start(&self.net.live, &self.arguments().with(options))?;
-        Ok(Scenario { agent, live: self.live, shadow: self.shadow, net: self.net, _turn: self.turn })
+        Ok(self.joined_by(agent))
+    }
+
+    /// Adds an agent that runs already, wherever it is.
+    #[must_use]
+    pub fn joined_by(self, agent: Agent) -> Scenario {
+        Scenario { agent, live: self.live, shadow: self.shadow, net: self.net, _turn: self.turn }
     }
 }
 
