@@ -46,11 +46,14 @@ pub struct FilePipeline {
 /// Captures of several queues are not in causal order: how long a segment may come after its acknowledgement.
 const GAP_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Heads that are too long for `run` are told all the same; servers take 1 MiB at most.
+const MAX_HEAD_BYTES: usize = 1024 * 1024;
+
 impl FilePipeline {
     /// An empty pipeline.
     #[must_use]
     pub fn new() -> Self {
-        let limits = Limits { gap_patience: GAP_PATIENCE, ..Limits::default() };
+        let limits = Limits { gap_patience: GAP_PATIENCE, head_bytes: MAX_HEAD_BYTES, ..Limits::default() };
         // One file at a time, chosen by the user: nobody gains from making its flows collide.
         Self { pipeline: Pipeline::new(Purpose::Inspect, limits, 0) }
     }

@@ -5,6 +5,7 @@ use crate::pipeline::{
     exchange::{
         context::{Context, Purpose},
         message::OpenRequest,
+        quiet::QuietMoments,
         report::{MessageReport, Place},
     },
     flow::Interest,
@@ -110,6 +111,8 @@ pub(crate) trait RequestObserver {
     fn head(&mut self, id: ExchangeId, reply_to: ReplyTo);
     /// It is over, complete or not.
     fn ended(&mut self, context: &mut Context, id: ExchangeId, report: Option<MessageReport>);
+    /// Where requests may begin behind a gap; `None` where only the latest such place counts.
+    fn quiet_moments(&self) -> Option<&QuietMoments>;
 }
 
 impl ClientSide {
@@ -157,19 +160,8 @@ impl ClientSide {
                 self.feed(context, flow, run, observer)
             }
             Mode::Resync(trust) => {
-                let quiet = match (self.answered_up_to, &context.purpose) {
-                    (offset, _) if offset != UNKNOWN => offset == run.start.offset,
-                    // A file may hold one direction only, and what is read from it is not sent anywhere.
-                    (_, Purpose::Inspect) => true,
-                    (_, Purpose::Replay(_)) => false,
-                };
-                let is_inspected = matches!(context.purpose, Purpose::Inspect);
-                let is_start = match trust {
-                    Trust::Shape => strict_request_start(run.bytes),
-                    Trust::ShapeWhenQuiet => quiet && whole_request_start(run.bytes),
-                };
-                let is_believed = *trust == Trust::Shape || quiet;
-                if is_start || (is_inspected && is_believed && lenient_pick_up(run.bytes)) {
+                let trust = *trust;
+                if let Some(run) = self.find_start(trust, run, observer) {
                     self.mode = Mode::InStep;
                     return self.feed(context, flow, run, observer);
                 }
@@ -190,6 +182,26 @@ impl ClientSide {
                     return self.hand_off(context);
                 }
                 Interest::Continue
+            }
+        }
+    }
+
+    /// What of `run`, a run of a stream out of step, begins with a message that is believed.
+    fn find_start<'a>(&self, trust: Trust, run: Run<'a>, observer: &impl RequestObserver) -> Option<Run<'a>> {
+        let is_whole = |run: &Run<'_>| whole_request_start(run.bytes);
+        match (trust, observer.quiet_moments()) {
+            (Trust::Shape, None) => strict_request_start(run.bytes).then_some(run),
+            (Trust::ShapeWhenQuiet, None) => {
+                (self.answered_up_to == run.start.offset && is_whole(&run)).then_some(run)
+            }
+            (Trust::Shape, Some(_)) => {
+                (strict_request_start(run.bytes) || lenient_pick_up(run.bytes)).then_some(run)
+            }
+            (Trust::ShapeWhenQuiet, Some(quiet)) => {
+                let is_start = |run: &Run<'_>| is_whole(run) || lenient_pick_up(run.bytes);
+                // A file may hold one direction only, and what is read from it is not sent anywhere.
+                let is_free = quiet.is_empty() && is_start(&run);
+                is_free.then_some(run).or_else(|| quiet.parts_of(run).find(is_start))
             }
         }
     }
