@@ -2,9 +2,10 @@
 
 use std::net::Ipv6Addr;
 
-use mirror_common::packet::{self, CapturedBytes, Start, Unparsed};
+use mirror_common::packet::{self, CapturedBytes, Unparsed};
 
 use crate::pipeline::{
+    link::network_layer,
     reason::reasons,
     segment::{Endpoint, TcpFlags},
     seq::SeqNumber,
@@ -112,68 +113,6 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Whether frames of this link type can be read at all.
-#[must_use]
-pub const fn is_read(link_type: LinkType) -> bool {
-    !matches!(layout(link_type), Layout::Unknown)
-}
-
-/// Where the headers that [`packet::parse`] understands begin, and with what.
-fn network_layer(link_type: LinkType, bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
-    match layout(link_type) {
-        Layout::Ethernet => Ok((0, Start::Ethernet)),
-        Layout::Ip => Ok((0, Start::Ip)),
-        Layout::EtherTypeAt { type_offset, header_len } => {
-            let ether_type = bytes.get(type_offset..).and_then(<[u8]>::first_chunk);
-            let ether_type = ether_type.ok_or(FrameReason::Truncated)?;
-            Ok((header_len, Start::EtherType(u16::from_be_bytes(*ether_type))))
-        }
-        Layout::AddressFamily => {
-            let family = *bytes.first_chunk().ok_or(FrameReason::Truncated)?;
-            // In the byte order of the machine that captured, which need not be that of the file.
-            if is_ip_family(u32::from_le_bytes(family)) || is_ip_family(u32::from_be_bytes(family)) {
-                Ok((4, Start::Ip))
-            } else {
-                Err(FrameReason::NotIp)
-            }
-        }
-        Layout::Unknown => Err(FrameReason::LinkType),
-    }
-}
-
-enum Layout {
-    Ethernet,
-    Ip,
-    /// A header of `header_len` bytes with the EtherType at `type_offset`.
-    EtherTypeAt {
-        type_offset: usize,
-        header_len: u32,
-    },
-    /// Four bytes with the socket address family.
-    AddressFamily,
-    Unknown,
-}
-
-const fn layout(link_type: LinkType) -> Layout {
-    match link_type.0 {
-        // LINKTYPE_NULL, LINKTYPE_LOOP.
-        0 | 108 => Layout::AddressFamily,
-        1 => Layout::Ethernet,
-        // LINKTYPE_RAW, what OpenBSD and others wrote for it (DLT_RAW), LINKTYPE_IPV4, LINKTYPE_IPV6.
-        101 | 12 | 14 | 228 | 229 => Layout::Ip,
-        // LINKTYPE_LINUX_SLL, LINKTYPE_LINUX_SLL2.
-        113 => Layout::EtherTypeAt { type_offset: 14, header_len: 16 },
-        276 => Layout::EtherTypeAt { type_offset: 0, header_len: 20 },
-        _ => Layout::Unknown,
-    }
-}
-
-/// AF_INET is 2 everywhere; AF_INET6 is 10 on Linux, 23 on Windows, 24 on NetBSD and OpenBSD, 28 on FreeBSD, 30 on
-/// macOS. Which of the two is seen from the IP header.
-const fn is_ip_family(family: u32) -> bool {
-    matches!(family, 2 | 10 | 23 | 24 | 28 | 30)
-}
-
 const fn endpoint(addr: [u8; 16], port: u16) -> Endpoint {
     Endpoint { addr: Ipv6Addr::from_octets(addr), port }
 }
@@ -275,7 +214,7 @@ mod tests {
             (101, &[0x50; 40], FrameReason::NotIp),
             (1, &arp, FrameReason::NotIp),
             (0, &[1, 2, 3, 4, 5], FrameReason::NotIp),
-            (105, &ethernet(), FrameReason::LinkType),
+            (147, &ethernet(), FrameReason::LinkType),
             (113, &[0; 15], FrameReason::Truncated),
             (276, &[8], FrameReason::Truncated),
             (0, &[2, 0, 0], FrameReason::Truncated),

@@ -22,6 +22,7 @@ pub mod flow;
 pub mod frame;
 pub mod http;
 pub mod limits;
+pub mod link;
 pub mod message;
 pub mod orient;
 pub mod policy;

@@ -46,6 +46,9 @@ pub struct FilePipeline {
 /// Captures of several queues are not in causal order: how long a segment may come after its acknowledgement.
 const GAP_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Heads that are too long for `run` are told all the same; servers take 1 MiB at most.
+const MAX_HEAD_BYTES: usize = 1024 * 1024;
+
 impl FilePipeline {
     /// An empty pipeline.
     #[must_use]
@@ -53,6 +56,7 @@ impl FilePipeline {
         // In a file nobody waits for what a gap holds up.
         let limits = Limits {
             gap_patience: GAP_PATIENCE,
+            head_bytes: MAX_HEAD_BYTES,
             gap_age: Duration::MAX,
             gap_age_one_sided: Duration::MAX,
             ..Limits::default()

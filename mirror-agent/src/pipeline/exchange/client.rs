@@ -5,13 +5,17 @@ use crate::pipeline::{
     exchange::{
         context::{Context, Purpose},
         message::OpenRequest,
+        quiet::QuietMoments,
         report::{MessageReport, Place},
         trust::{Moment, Trust},
     },
     flow::Interest,
     http::{
         EndEffect, Event, GapEffect, RequestDecoder,
-        sniff::{Sniff, classify, lenient_pick_up, lenient_request_start, whole_request_start},
+        sniff::{
+            Sniff, classify, lenient_pick_up, lenient_request_start, strict_request_start,
+            whole_request_start,
+        },
     },
     message::{ExchangeId, ReplyTo},
     reason::{FlowSkipReason, LostReason},
@@ -109,6 +113,8 @@ pub(crate) trait RequestObserver {
     fn head(&mut self, id: ExchangeId, reply_to: ReplyTo);
     /// It is over, complete or not.
     fn ended(&mut self, context: &mut Context, id: ExchangeId, report: Option<MessageReport>);
+    /// Where requests may begin behind a gap; `None` where only the latest such place counts.
+    fn quiet_moments(&self) -> Option<&QuietMoments>;
 }
 
 impl ClientSide {
@@ -159,21 +165,9 @@ impl ClientSide {
                 self.feed(context, flow, run, observer)
             }
             Mode::Resync { trust, heard_up_to } => {
+                let trust = *trust;
                 let heard_up_to = std::mem::replace(heard_up_to, run.acked.unseen());
-                let answered_up_to = Some(self.answered_up_to).filter(|offset| *offset != UNKNOWN);
-                let is_inspected = matches!(context.purpose, Purpose::Inspect);
-                let moment = match (*trust, Moment::of(&run, answered_up_to, heard_up_to)) {
-                    // A file may hold one direction only, and what is read from it is not sent anywhere.
-                    (Trust::ShapeWhenQuiet, Moment::Untold) | (Trust::Shape, Moment::Busy)
-                        if is_inspected =>
-                    {
-                        Moment::Quiet
-                    }
-                    (_, moment) => moment,
-                };
-                let is_believed = *trust == Trust::Shape || moment == Moment::Quiet;
-                if trust.believes(&run, moment) || (is_inspected && is_believed && lenient_pick_up(run.bytes))
-                {
+                if let Some(run) = self.find_start(trust, heard_up_to, run, observer) {
                     self.mode = Mode::InStep;
                     return self.feed(context, flow, run, observer);
                 }
@@ -194,6 +188,31 @@ impl ClientSide {
                     return self.hand_off(context);
                 }
                 Interest::Continue
+            }
+        }
+    }
+
+    /// What of `run`, a run of a stream out of step, begins with a message that is believed. For `heard_up_to` see
+    /// [`Moment::of`].
+    fn find_start<'a>(
+        &self,
+        trust: Trust,
+        heard_up_to: Option<SeqNumber>,
+        run: Run<'a>,
+        observer: &impl RequestObserver,
+    ) -> Option<Run<'a>> {
+        let Some(quiet) = observer.quiet_moments() else {
+            let answered_up_to = Some(self.answered_up_to).filter(|offset| *offset != UNKNOWN);
+            let moment = Moment::of(&run, answered_up_to, heard_up_to);
+            return trust.believes(&run, moment).then_some(run);
+        };
+        match trust {
+            Trust::Shape => (strict_request_start(run.bytes) || lenient_pick_up(run.bytes)).then_some(run),
+            Trust::ShapeWhenQuiet => {
+                let is_start = |run: &Run<'_>| whole_request_start(run.bytes) || lenient_pick_up(run.bytes);
+                // A file may hold one direction only, and what is read from it is not sent anywhere.
+                let is_free = quiet.is_empty() && is_start(&run);
+                is_free.then_some(run).or_else(|| quiet.parts_of(run).find(is_start))
             }
         }
     }

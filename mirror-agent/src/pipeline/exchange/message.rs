@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::pipeline::{
-    ExchangeId, FlowKey, ReplyTo, Request, Timestamp,
+    ExchangeId, FlowKey, Limits, ReplyTo, Request, Timestamp,
     exchange::{
         builder::MessageBuilder,
         context::{Context, Purpose},
@@ -83,7 +83,9 @@ impl OpenRequest {
             Purpose::Replay(policy) => policy,
             Purpose::Inspect => {
                 let mut builder = MessageBuilder::request(head, start, self.first_byte_at, at);
-                if let Some(reason) = refused.or(head.facts.refusal.map(LostReason::from)) {
+                let is_too_long = head.raw.len() > Limits::default().head_bytes;
+                let too_long = is_too_long.then_some(LostReason::HeadTooLarge);
+                if let Some(reason) = refused.or(too_long).or(head.facts.refusal.map(LostReason::from)) {
                     builder.refuse(reason);
                 }
                 self.keep = Keep::Report(Box::new(builder));

@@ -5,6 +5,7 @@ mod client;
 mod context;
 mod message;
 mod pairing;
+mod quiet;
 pub mod report;
 mod trust;
 
@@ -19,6 +20,7 @@ use crate::pipeline::{
     exchange::{
         client::{ClientSide, RequestObserver, Run},
         pairing::Pairing,
+        quiet::QuietMoments,
         report::{MessageReport, Place},
     },
     flow::{CloseCause, FlowHandler, FlowInfo, Interest},
@@ -55,6 +57,9 @@ impl RequestObserver for NoPairing {
     fn begun(&mut self, _id: ExchangeId, _offset: u64, _run: &Run<'_>) {}
     fn head(&mut self, _id: ExchangeId, _reply_to: ReplyTo) {}
     fn ended(&mut self, _context: &mut Context, _id: ExchangeId, _report: Option<MessageReport>) {}
+    fn quiet_moments(&self) -> Option<&QuietMoments> {
+        None
+    }
 }
 
 impl FlowHandler for Context {
@@ -152,14 +157,16 @@ fn server_span(
 ) -> Interest {
     match span {
         Span::Data { bytes, offset, seq, at, acked, conflict } => {
-            client.server_sent(response_start(bytes), acked.offset());
+            let status = response_start(bytes);
+            client.server_sent(status, acked.offset());
+            pairing.server_sent(status, acked.offset());
             let run = Run { bytes, start: Place { offset, seq }, at, acked, conflict };
             if let Some((status, acked)) = pairing.data(context, run) {
                 return client.answered(context, flow, status, acked, pairing);
             }
         }
         Span::Gap { len, .. } => pairing.gap(context, len),
-        Span::End { .. } => pairing.end(context),
+        Span::End { reset, .. } => pairing.end(context, !reset),
     }
     Interest::Continue
 }

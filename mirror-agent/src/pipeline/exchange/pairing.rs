@@ -8,6 +8,7 @@ use crate::pipeline::{
         builder::MessageBuilder,
         client::{RequestObserver, Run},
         context::Context,
+        quiet::QuietMoments,
         report::{ExchangeReport, MessageReport, Place},
     },
     http::{EndEffect, Event, GapEffect, ResponseDecoder, sniff::response_start},
@@ -25,6 +26,7 @@ pub(crate) struct Pairing {
     /// Bytes went missing that may have hidden the start of a response.
     may_have_missed: bool,
     current: Option<OpenResponse>,
+    quiet: QuietMoments,
 }
 
 /// A response in progress.
@@ -82,6 +84,10 @@ impl RequestObserver for Pairing {
         }
         self.tell_finished(context);
     }
+
+    fn quiet_moments(&self) -> Option<&QuietMoments> {
+        Some(&self.quiet)
+    }
 }
 
 impl Pairing {
@@ -94,7 +100,13 @@ impl Pairing {
             in_step: !adopted,
             may_have_missed: false,
             current: None,
+            quiet: QuietMoments::default(),
         }
+    }
+
+    /// Takes note of how far the server had received when it began to send, see [`QuietMoments::note`].
+    pub(crate) fn server_sent(&mut self, status: Option<u16>, acked: Option<u64>) {
+        self.quiet.note(status, acked);
     }
 
     /// Takes bytes of the server's stream; `run.acked` is how far it had received of the client's. Gives the status
@@ -164,9 +176,11 @@ impl Pairing {
         }
     }
 
-    /// Takes the end of the server's stream.
-    pub(crate) fn end(&mut self, context: &mut Context) {
-        let complete = self.decoder.handle_end() == EndEffect::Complete;
+    /// Takes the end of the server's stream: an orderly one completes a response that ends with the connection.
+    pub(crate) fn end(&mut self, context: &mut Context, is_orderly: bool) {
+        // RFC 9112 section 8: such a response is complete unless the connection indicated an error.
+        let ends_here = is_orderly || !self.decoder.is_until_close();
+        let complete = self.decoder.handle_end() == EndEffect::Complete && ends_here;
         self.finish(context, complete);
         for exchange in &mut self.exchanges {
             exchange.response_over = true;
@@ -176,7 +190,7 @@ impl Pairing {
 
     /// Takes the end of the flow: whatever is open is told as it is.
     pub(crate) fn close(&mut self, context: &mut Context) {
-        self.end(context);
+        self.end(context, false);
         for exchange in &mut self.exchanges {
             exchange.request_over = true;
         }

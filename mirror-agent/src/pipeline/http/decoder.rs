@@ -234,6 +234,12 @@ impl ResponseDecoder {
         self.machine.is_between_messages()
     }
 
+    /// Whether the response under way ends with the connection.
+    #[must_use]
+    pub fn is_until_close(&self) -> bool {
+        self.machine.phase == Phase::Body && self.machine.body.is_until_close()
+    }
+
     /// Whether the connection speaks another protocol: after 101, or a 2xx to CONNECT.
     #[must_use]
     pub fn is_tunnel(&self) -> bool {

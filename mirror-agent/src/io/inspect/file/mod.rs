@@ -15,7 +15,8 @@ use pcap_parser::{
 
 use crate::pipeline::{
     Timestamp,
-    frame::{self, Frame, LinkType},
+    frame::{Frame, LinkType},
+    link,
 };
 
 /// A frame and when it was captured.
@@ -58,7 +59,7 @@ pub enum FileError {
     },
     /// The link type of the whole file is none that is read.
     #[error(
-        "link type {} is not supported (Ethernet, Linux cooked v1 and v2, raw IP and null/loopback are)",
+        "link type {} is not supported (Ethernet, Linux cooked v1 and v2, raw IP, null/loopback, PPP, Cisco HDLC, NFLOG and 802.11 are)",
         .0.0
     )]
     LinkType(LinkType),
@@ -249,7 +250,7 @@ impl Format {
         match (block, self) {
             (PcapBlockOwned::LegacyHeader(header), format) => {
                 let link_type = link_type(header.network.0);
-                if !frame::is_read(link_type) {
+                if !link::is_read(link_type) {
                     return Err(FileError::LinkType(link_type));
                 }
                 *format = Self::Pcap {

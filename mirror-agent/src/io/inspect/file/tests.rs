@@ -130,8 +130,9 @@ fn what_cannot_be_read_is_told() {
         (b"plain text, not a capture".to_vec(), "neither a pcap nor a pcapng file"),
         (b"\xd4\xc3\xb2\xa1\x02".to_vec(), "neither a pcap nor a pcapng file"),
         (
-            order.pcap(0xa1b2_c3d4, 105),
-            "link type 105 is not supported (Ethernet, Linux cooked v1 and v2, raw IP and null/loopback are)",
+            order.pcap(0xa1b2_c3d4, 147),
+            "link type 147 is not supported (Ethernet, Linux cooked v1 and v2, raw IP, null/loopback, PPP, Cisco HDLC, \
+             NFLOG and 802.11 are)",
         ),
         (unknown_interface, "packet of interface 0, which is not described, at offset 28"),
         (resolution, "unusable time resolution 0x27 at offset 28"),

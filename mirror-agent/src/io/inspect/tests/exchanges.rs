@@ -230,6 +230,48 @@ fn request_whose_head_is_contested_is_told_with_the_reason() {
 }
 
 #[test]
+fn request_behind_a_gap_is_told_though_more_was_answered_since() {
+    let mut capture = Capture::ethernet();
+    let mut talk = capture.connect(4000);
+    capture.client(&mut talk, b"GET /1 HTTP/1.1\r\nHo");
+    talk.skip(Side::Client, 6);
+    capture.client(&mut talk, b"\r\n\r\n");
+    capture.server(&mut talk, OK);
+    // Held back until it is certain that the gap will not be filled.
+    capture.client(&mut talk, GET);
+    capture.server(&mut talk, OK);
+    let told = capture.summary();
+    assert!(told.iter().any(|line| line.starts_with("GET /a")), "{told:?}");
+}
+
+#[test]
+fn response_that_ends_with_the_connection_is_incomplete_without_an_orderly_end() {
+    let response = b"HTTP/1.1 200 OK\r\n\r\nabc";
+    let ends: [(Option<u8>, &str); 3] =
+        [(None, " incomplete"), (Some(0x14), " incomplete"), (Some(0x11), "")];
+    for (flags, expected) in ends {
+        let mut capture = Capture::ethernet();
+        let mut talk = capture.connect(4000);
+        capture.client(&mut talk, GET);
+        capture.server(&mut talk, response);
+        if let Some(flags) = flags {
+            capture.frame(&talk, Side::Server, TcpFlags(flags), 0, b"");
+        }
+        assert_eq!(capture.summary(), [format!("GET /a > 200 3{expected}")]);
+    }
+}
+
+#[test]
+fn head_that_is_too_long_for_run_is_told_with_the_reason() {
+    let mut capture = Capture::ethernet();
+    let mut talk = capture.connect(4000);
+    let request = format!("GET /l HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(70_000));
+    request.as_bytes().chunks(1400).for_each(|piece| capture.client(&mut talk, piece));
+    capture.server(&mut talk, OK);
+    assert_eq!(capture.summary(), ["GET /l (head_too_large) > 200 3"]);
+}
+
+#[test]
 fn responses_to_what_is_no_request_are_told() {
     let mut capture = Capture::ethernet();
     let mut talk = capture.connect(4000);
