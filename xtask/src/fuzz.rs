@@ -247,7 +247,9 @@ impl Bench {
     /// Puts those inputs that reach something to the ones that are kept, short ones first, as many as are kept.
     fn keep(&self, target: &str, kept: &Path, found: &Path) -> Result<()> {
         let merged = self.found.join("merged").join(target);
-        let _ = fs::remove_dir_all(&merged);
+        if merged.exists() {
+            fs::remove_dir_all(&merged).with_context(|| format!("remove {}", merged.display()))?;
+        }
         fs::create_dir_all(&merged).with_context(|| format!("make the folder {}", merged.display()))?;
         let arguments = ["-set_cover_merge=1".into(), merged.clone().into(), kept.into(), found.into()];
         let run = self.libfuzzer(target, &self.found.join("findings").join(target), &arguments)?;
@@ -325,7 +327,7 @@ struct Said {
 }
 
 /// Lines kept of what libFuzzer says.
-const TAIL_LINES: usize = 80;
+const TAIL_LINES: usize = 20;
 
 impl Said {
     fn read(lines: impl std::io::BufRead) -> Result<Self> {
@@ -334,6 +336,9 @@ impl Said {
         for line in lines.split(b'\n') {
             let line = String::from_utf8_lossy(&line.context("read what libFuzzer says")?).into_owned();
             said.note(&line);
+            if is_stack(&line) {
+                continue;
+            }
             if tail.len() == TAIL_LINES {
                 tail.pop_front();
             }
@@ -352,6 +357,14 @@ impl Said {
             self.features = number(" ft: ").unwrap_or(self.features);
         }
     }
+}
+
+/// Whether a line is a part of a stack's trace, which the reproducer shows again.
+fn is_stack(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("at ")
+        || line.split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok())
+        || line.strip_prefix('#').is_some_and(|rest| rest.contains(" in ") || rest.contains("  ("))
 }
 
 fn files(dir: &Path) -> Result<Vec<PathBuf>> {

@@ -4,7 +4,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read},
     path::Path,
 };
 
@@ -119,7 +119,7 @@ impl CaptureFile {
         if COMPRESSED.iter().any(|magic| beginning.starts_with(magic)) {
             return Err(FileError::Compressed);
         }
-        let Ok(reader) = create_reader(BUFFER_BYTES, input) else {
+        let Ok(reader) = create_reader(BUFFER_BYTES, FullReads(input)) else {
             return Err(FileError::NotACapture);
         };
         Ok(Self {
@@ -195,6 +195,27 @@ impl CaptureFile {
             return Err(FileError::Read { offset });
         }
         Ok(())
+    }
+}
+
+/// An input whose reads give as much as they are asked for, unless it ends. The format is found out by what the first
+/// read gives, and a pipe may give a part of the first block.
+struct FullReads<R>(R);
+
+impl<R: Read> Read for FullReads<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut len = 0;
+        while let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) {
+            match self.0.read(rest) {
+                Ok(0) => break,
+                Ok(count) => len = len.saturating_add(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What was read before is not lost: the next read meets the error again.
+                Err(_) if len > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(len)
     }
 }
 

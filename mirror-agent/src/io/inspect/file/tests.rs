@@ -88,6 +88,19 @@ fn other_blocks_are_stepped_over_however_large() {
 }
 
 #[test]
+fn first_block_may_come_in_several_reads() {
+    let mut file = Order::Little.section();
+    file.extend(Order::Little.interface(1, &[]));
+    file.extend(Order::Little.packet(0, 0, b"abc", 3));
+    for read_bytes in [8, 20, 40] {
+        let input = BufReader::with_capacity(read_bytes, Cursor::new(file.clone()));
+        let mut capture = CaptureFile::new(input).unwrap();
+        assert_eq!(capture.next_frame().unwrap().unwrap().frame.bytes, b"abc");
+        assert!(capture.next_frame().unwrap().is_none());
+    }
+}
+
+#[test]
 fn file_cut_anywhere_gives_all_frames_before_the_cut() {
     let order = Order::Big;
     let mut pcap = order.pcap(0xa1b2_c3d4, 1);
