@@ -18,5 +18,6 @@ pub mod nginx;
 pub mod rng;
 pub mod scenario;
 pub mod server;
+pub mod soak;
 pub mod sys;
 pub mod traffic;
