@@ -51,9 +51,18 @@ impl RawClient {
             TcpStream::connect_timeout(&target, Duration::from_secs(2))
                 .with_context(|| format!("connect from {} to {target}", host.name()))
         })?;
+        Self::over(stream, Duration::from_secs(5))
+    }
+
+    /// Takes a connection that is there; no read or write waits for longer than `patience`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn over(stream: TcpStream, patience: Duration) -> Result<Self> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         Ok(Self { stream, input: Vec::new() })
     }
 

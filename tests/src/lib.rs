@@ -20,5 +20,6 @@ pub mod parity;
 pub mod rng;
 pub mod scenario;
 pub mod server;
+pub mod soak;
 pub mod sys;
 pub mod traffic;

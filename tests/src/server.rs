@@ -86,10 +86,17 @@ pub struct Arrived {
     pub raw: Vec<u8>,
 }
 
+/// Sees every request as it arrived, beside what is recorded.
+pub trait Witness: std::fmt::Debug + Send + Sync {
+    /// Takes the bytes of a complete request.
+    fn see(&self, raw: &[u8]);
+}
+
 /// What the server thread and its owner share.
 #[derive(Debug)]
 struct Shared {
     record: Record,
+    witness: Option<Arc<dyn Witness>>,
     behavior: AtomicU64,
     stop: AtomicBool,
     requests: AtomicU64,
@@ -115,9 +122,23 @@ impl Server {
     ///
     /// The port cannot be bound.
     pub fn start(host: &Host, port: u16, record: Record) -> Result<Self> {
+        Self::launch(host, port, record, None)
+    }
+
+    /// The same with a witness, and requests only counted.
+    ///
+    /// # Errors
+    ///
+    /// The port cannot be bound.
+    pub fn watched(host: &Host, port: u16, witness: Arc<dyn Witness>) -> Result<Self> {
+        Self::launch(host, port, Record::Count, Some(witness))
+    }
+
+    fn launch(host: &Host, port: u16, record: Record, witness: Option<Arc<dyn Witness>>) -> Result<Self> {
         let listener = host.within(|| listen(port).with_context(|| format!("listen on port {port}")))?;
         let shared = Arc::new(Shared {
             record,
+            witness,
             behavior: AtomicU64::new(Behavior::Answer.to_bits()),
             stop: AtomicBool::new(false),
             requests: AtomicU64::new(0),
@@ -420,6 +441,9 @@ impl Loop {
                 }
             },
             Record::Raw => lock(&self.shared.arrived).push(Arrived { connection, raw: raw.to_vec() }),
+        }
+        if let Some(witness) = &self.shared.witness {
+            witness.see(raw);
         }
         self.shared.requests.fetch_add(1, Ordering::Release);
     }

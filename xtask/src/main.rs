@@ -5,6 +5,7 @@
     reason = "the chores talk to the person who started them"
 )]
 
+mod agree;
 mod apt;
 mod bench;
 mod build;
@@ -18,11 +19,12 @@ mod lint;
 mod manifests;
 mod parity;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod workspace;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -95,6 +97,22 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Holds the kernel program against the parser of capture files: both must say the same of every frame
+    Agree {
+        /// Frames handed to the loaded program; one in a hundred of them passes real interfaces
+        #[arg(long, default_value_t = 1_000_000)]
+        frames: u64,
+        /// Seed of the frames; without it, another each time
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Capture files, or folders of them, whose frames are taken too
+        captures: Vec<PathBuf>,
+    },
+    /// Mirrors mixed traffic over bad wires for a while, and balances the books
+    Soak {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -113,6 +131,8 @@ fn main() -> ExitCode {
         }
         Chore::Bench { args } => bench::run(&args),
         Chore::Parity { args } => parity::run(&args),
+        Chore::Agree { frames, seed, captures } => agree::run(frames, seed, &captures),
+        Chore::Soak { args } => soak::run(&args),
     };
     exit_code(&done)
 }

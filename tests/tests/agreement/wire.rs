@@ -18,6 +18,7 @@ use mirror_tests::frame_gen::FrameGen;
 use mirror_tests::frames::{TAG_AD, TAG_Q};
 use mirror_tests::netns::{Host, INTERFACE, Topology};
 use mirror_tests::require_hosts;
+use mirror_tests::scenario::{Turn, Weight};
 use mirror_tests::sys::{offloading_packet_socket, open_tun};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -54,6 +55,7 @@ fn frames_on_interfaces_are_seen_alike() -> Result<()> {
     let frames = scene::frames(200_000)? / 100;
     let seed = scene::seed()?;
     println!("seed {seed}, {frames} frames");
+    let _turn = Turn::take(Weight::Light)?;
     // Packets keep their order only if one processor handles all of them.
     let mut one = CpuSet::new();
     one.set(0)?;

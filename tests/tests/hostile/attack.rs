@@ -215,6 +215,7 @@ impl Attack {
         self.pipeline.handle_segment(&Segment {
             flow,
             side,
+            interface: 0,
             at: self.now,
             seq,
             ack,
