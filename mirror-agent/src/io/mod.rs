@@ -1,15 +1,29 @@
 //! Enters and leaves: everything. All that touches the kernel, sockets, files, threads and clocks is below here.
 
+#[cfg(feature = "runtime")]
 pub mod admin;
+#[cfg(feature = "runtime")]
 pub mod agent;
+#[cfg(feature = "runtime")]
 pub mod capture;
+#[cfg(feature = "runtime")]
 pub mod check;
+#[cfg(feature = "runtime")]
 pub mod cli;
+#[cfg(feature = "captures")]
+pub mod file;
+#[cfg(feature = "runtime")]
 pub mod inspect;
 pub mod interfaces;
+#[cfg(feature = "runtime")]
 pub mod ledger;
+#[cfg(feature = "runtime")]
 pub mod metrics;
+#[cfg(feature = "runtime")]
 pub mod object;
+#[cfg(feature = "runtime")]
 pub mod replay;
+#[cfg(feature = "runtime")]
 pub mod units;
+#[cfg(feature = "runtime")]
 pub mod worker;

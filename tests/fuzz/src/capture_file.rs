@@ -2,17 +2,17 @@
 
 use std::io::{BufReader, Cursor};
 
-use mirror_agent::pipeline::{
-    Limits, Pipeline, Segment, Timestamp,
-    exchange::Purpose,
-    frame::LinkType,
-    orient::{OrientLimits, Orienter},
+use mirror_agent::{
+    io::file::{CaptureFile, CapturedFrame, FileError},
+    pipeline::{
+        Limits, Pipeline, Segment, Timestamp,
+        exchange::Purpose,
+        frame::{Frame, LinkType},
+        orient::{OrientLimits, Orienter},
+    },
 };
 
-use crate::{
-    file::{CaptureFile, CapturedFrame, FileError},
-    input::Input,
-};
+use crate::input::Input;
 
 /// The longest file looked at: longer ones cost time and hold nothing else.
 const MAX_FILE_BYTES: usize = 64 * 1024;
@@ -79,8 +79,7 @@ fn tell(frames: &[OwnedFrame], ports: Vec<u16>) {
     let mut pipeline = Pipeline::new(Purpose::Inspect, Limits::default(), 0);
     let mut told = Vec::new();
     for OwnedFrame { at, link_type, wire_len, bytes } in frames {
-        let frame =
-            mirror_agent::pipeline::frame::Frame { link_type: *link_type, bytes, wire_len: *wire_len };
+        let frame = Frame { link_type: *link_type, bytes, wire_len: *wire_len };
         if let Ok(packet) = frame.parse() {
             orienter
                 .handle_packet(*at, &packet, &mut |segment: Segment<'_>| pipeline.handle_segment(&segment));

@@ -10,14 +10,6 @@ mod http;
 mod input;
 mod whole;
 
-/// Under the name by which the reader of capture files knows it.
-use mirror_agent::pipeline;
-
-/// The agent's reader of capture files, compiled by itself: the feature that it stands behind would link the whole
-/// runtime.
-#[path = "../../../mirror-agent/src/io/inspect/file/mod.rs"]
-pub mod file;
-
 /// A target by its name.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {

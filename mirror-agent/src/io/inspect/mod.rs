@@ -1,6 +1,5 @@
 //! Enters: a capture file. Leaves: one line of JSON for each exchange in it.
 
-pub mod file;
 pub mod json;
 pub mod order;
 pub mod source;
@@ -11,11 +10,13 @@ use std::{
     time::Duration,
 };
 
-use crate::pipeline::{
-    Limits, Pipeline, Segment, Timestamp,
-    exchange::{Purpose, report::ExchangeReport},
+use crate::{
+    io::file::{CaptureFile, FileError},
+    pipeline::{
+        Limits, Pipeline, Segment, Timestamp,
+        exchange::{Purpose, report::ExchangeReport},
+    },
 };
-use file::{CaptureFile, FileError};
 use json::JsonLines;
 use order::Orderer;
 use source::SegmentSource;

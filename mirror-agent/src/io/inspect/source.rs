@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::file::{CaptureFile, CapturedFrame, FileError};
-use crate::pipeline::{
-    Segment, Timestamp,
-    frame::{FrameReason, LinkType},
-    orient::{OrientLimits, Orienter},
+use crate::{
+    io::file::{CaptureFile, CapturedFrame, FileError},
+    pipeline::{
+        Segment, Timestamp,
+        frame::{FrameReason, LinkType},
+        orient::{OrientLimits, Orienter},
+    },
 };
 
 /// Gives the segments of a capture file, client and server told apart.
