@@ -20,8 +20,8 @@ pub struct Limits {
     /// hooks); more where it may not be (capture files of several queues).
     pub gap_patience: Duration,
     /// How long a gap is kept open that nobody has acknowledged, where the peer of its sender has never been seen: no
-    /// acknowledgement can come. The peer's retransmission may: TCP repeats a segment after 0.2 s at the earliest, and
-    /// after twice the time each time that is lost as well, so four losses in a row are made good within 3 s.
+    /// acknowledgement can come. A retransmission may: TCP repeats a segment after 0.2 s at the earliest, and after
+    /// twice the time each time that is lost as well, so four losses in a row are made good within 3 s.
     pub gap_age_one_sided: Duration,
     /// The same where the peer has been seen. An acknowledgement is to be expected, unless its way has changed.
     pub gap_age: Duration,

@@ -141,6 +141,7 @@ impl<S> Slots<S> {
 
 impl<S> Entry<S> {
     /// Whether `segment`, which has the addresses of this flow, belongs to it.
+    #[inline]
     fn recognise(&self, segment: &Segment<'_>) -> Recognised {
         let known = if self.is_ended() { Recognised::Late } else { Recognised::Known };
         if !segment.flags.has(TcpFlags::SYN) || segment.flags.has(TcpFlags::RST) {

@@ -13,7 +13,7 @@ use std::{collections::HashMap, hash::BuildHasherDefault, iter, mem};
 
 use super::entry::{Hashed, index_bytes};
 
-/// No slot, no place.
+/// No slot, no place, no interface: the kernel's indices are signed.
 const NIL: u32 = u32::MAX;
 
 /// Flows of one client's address and port that are looked at, the newest first. A client that uses one port for many
@@ -24,8 +24,8 @@ const MAX_CANDIDATES: usize = 8;
 /// Where each flow is seen, and as what.
 #[derive(Debug)]
 pub(super) struct Sightings {
-    /// The interface of the first segment of all; that of all flows, while there is only one.
-    first: Option<u32>,
+    /// The interface of the first segment of all, which is that of all flows while there is only one; [`NIL`] before.
+    first: u32,
     has_several: bool,
     /// By slot.
     nodes: Vec<Node>,
@@ -70,7 +70,7 @@ impl Sightings {
     /// Nothing seen; room for so many aliases.
     pub(super) fn new(max_aliases: usize) -> Self {
         Self {
-            first: None,
+            first: NIL,
             has_several: false,
             nodes: Vec::new(),
             newest: HashMap::default(),
@@ -82,16 +82,18 @@ impl Sightings {
     }
 
     /// Whether `interface` is one that [`Self::note_interface`] wants to know of.
-    pub(super) fn is_news(&self, interface: u32) -> bool {
-        !self.has_several && self.first != Some(interface)
+    pub(super) const fn is_news(&self, interface: u32) -> bool {
+        self.first != interface && !self.has_several
     }
 
     /// Takes note of an interface. Where it is the second one, gives the first: all flows there are were seen at that
     /// one, and are to be listed.
     pub(super) fn note_interface(&mut self, interface: u32) -> Option<u32> {
-        let first = *self.first.get_or_insert(interface);
-        self.has_several |= first != interface;
-        self.has_several.then_some(first)
+        if self.first == NIL {
+            self.first = interface;
+        }
+        self.has_several |= self.first != interface;
+        self.has_several.then_some(self.first)
     }
 
     /// Whether more than one interface was seen.

@@ -154,18 +154,21 @@ impl<S> FlowTable<S> {
             self.note_interface(segment.interface);
         }
         let hash = self.hash(&segment.flow);
-        let found = match self.index.get(&hash).copied() {
+        let slot = match self.index.get(&hash).copied() {
             Some(slot) => match self.slots.recognise(slot, segment) {
-                Recognised::Known => Some(slot),
+                Recognised::Known => slot,
                 Recognised::Late => return,
                 Recognised::Other => {
                     self.vacate(slot, handler);
-                    None
+                    let Some(slot) = self.find_or_open(hash, segment, handler) else { return };
+                    slot
                 }
             },
-            None => None,
+            None => {
+                let Some(slot) = self.find_or_open(hash, segment, handler) else { return };
+                slot
+            }
         };
-        let Some(slot) = found.or_else(|| self.find_or_open(hash, segment, handler)) else { return };
         let proves =
             self.slots.get_mut(slot).is_some_and(|entry| !entry.is_proven() && entry.is_proven_by(segment));
         if self.apply(slot, segment, handler) == Fit::Plausible {
@@ -254,6 +257,7 @@ impl<S> FlowTable<S> {
     }
 
     /// The flow of a segment whose key is not that of one: it may be a flow's second observation, else it may open one.
+    #[inline(never)]
     fn find_or_open<H: FlowHandler<State = S>>(
         &mut self,
         hash: u64,

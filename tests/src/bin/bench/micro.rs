@@ -71,6 +71,24 @@ pub(crate) fn measure(duration: Duration) -> Result<Table> {
         bail!("no span was handed on");
     }
 
+    for (name, interfaces) in
+        [("a connection, both sides", 1), ("the same, seen at two interfaces under two addresses", 2)]
+    {
+        let mut traffic = Traffic::new(&raw);
+        let mut flows = FlowTable::new(&Limits::default(), 1);
+        let (mut spans, mut opened) = (SpanCounter::default(), 0);
+        add(name, &mut || {
+            for _ in 0..BATCH {
+                opened += 1;
+                traffic.connection(interfaces, &mut |segment| flows.handle_segment(segment, &mut spans));
+            }
+            flows.handle_time(Timestamp::from_nanos(traffic.now), &mut spans);
+        })?;
+        if flows.stats().opened != opened {
+            bail!("of {opened} connections {} flows were made", flows.stats().opened);
+        }
+    }
+
     let policy = Policy { methods: Methods::default(), sample: Share::ALL, seed: 1 };
     let mut pipeline = Pipeline::new(Purpose::Replay(policy), Limits::default(), 1);
     let mut traffic = Traffic::new(&raw);
@@ -122,11 +140,13 @@ struct Traffic<'a> {
     positions: Vec<(u32, u32)>,
     next: u16,
     now: u64,
+    /// Connections made.
+    connections: u32,
 }
 
 impl<'a> Traffic<'a> {
     fn new(raw: &'a [u8]) -> Self {
-        Self { raw, positions: vec![(1, 1); usize::from(FLOWS)], next: 0, now: 1 }
+        Self { raw, positions: vec![(1, 1); usize::from(FLOWS)], next: 0, now: 1, connections: 0 }
     }
 
     /// The SYNs of both sides of every flow.
@@ -157,6 +177,42 @@ impl<'a> Traffic<'a> {
         take(&self.segment(flow, Side::Server, b"HTTP/1.1 200", ANSWER_BYTES));
         if let Some((_, server)) = self.positions.get_mut(usize::from(flow)) {
             *server = server.wrapping_add(ANSWER_BYTES);
+        }
+    }
+
+    /// A new connection with a request and the record of its answer, from its SYN to its end, at so many interfaces.
+    fn connection(&mut self, interfaces: u32, take: &mut dyn FnMut(&Segment<'_>)) {
+        self.now += INTERVAL_NANOS;
+        self.connections = self.connections.wrapping_add(1);
+        let request_bytes = u32::try_from(self.raw.len()).unwrap_or(0);
+        let (request_end, answer_end) = (1 + request_bytes, 1 + ANSWER_BYTES);
+        let (syn, ack, fin) = (TcpFlags::SYN.0, TcpFlags::ACK.0, TcpFlags::FIN.0);
+        let (client, server) = (Side::Client, Side::Server);
+        let segments: [(Side, u32, u32, u8, &[u8], u32); 6] = [
+            (client, 0, 0, syn, &[], 0),
+            (server, 0, 1, syn | ack, &[], 0),
+            (client, 1, 1, ack, self.raw, request_bytes),
+            (server, 1, request_end, ack, b"HTTP/1.1 200", ANSWER_BYTES),
+            (client, request_end, answer_end, fin | ack, &[], 0),
+            (server, answer_end, request_end + 1, fin | ack, &[], 0),
+        ];
+        for (side, seq, ack, flags, payload, payload_len) in segments {
+            for interface in 0..interfaces {
+                let mut segment = self.segment(0, side, payload, payload_len);
+                let [_, _, high, low] = self.connections.to_be_bytes();
+                let [_, network, ..] = self.connections.to_be_bytes();
+                let addr = Ipv4Addr::new(198, 18, network, low);
+                segment.flow.client = SocketAddr::from((addr, 10_000 + u16::from(high))).into();
+                segment.flow.server.port += u16::try_from(interface).unwrap_or(0);
+                let isn = self.connections.wrapping_mul(0x9e37_79b1);
+                take(&Segment {
+                    interface,
+                    seq: SeqNumber(seq.wrapping_add(isn)),
+                    ack: SeqNumber(ack.wrapping_add(isn)),
+                    flags: TcpFlags(flags),
+                    ..segment
+                });
+            }
         }
     }
 
