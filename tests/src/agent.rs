@@ -26,8 +26,8 @@ use crate::{
 /// Where the agent's metrics listener is unless told otherwise.
 const METRICS_PORT: u16 = 9477;
 
-/// How long an agent may take to start. Old verifiers on an emulated machine take half a minute for the programs.
-const START_PATIENCE: Duration = Duration::from_secs(120);
+/// How long an agent may take to start. Verifiers of emulated machines on a busy host take minutes for the programs.
+const START_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Where the agent's program is, if it is there: `MIRROR_AGENT_BIN`, else what the workspace has built.
 #[must_use]
@@ -142,7 +142,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// It ends, or is not ready within two minutes; what it logged is in the error.
+    /// It ends, or is not ready within five minutes; what it logged is in the error.
     pub fn start(host: &Host, arguments: &Arguments) -> Result<Self> {
         let mut agent = Self::launch(host, arguments)?;
         let deadline = Instant::now() + START_PATIENCE;
@@ -164,7 +164,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// It still runs after two minutes.
+    /// It still runs after five minutes.
     pub fn refuse(host: &Host, arguments: &Arguments) -> Result<Ended> {
         let mut agent = Self::launch(host, arguments)?;
         agent.wait(START_PATIENCE)

@@ -197,7 +197,7 @@ fn needs() -> Vec<Need> {
         need("qemu-system-x86", "boots the kernels, emulated", "qemu-system-x86_64"),
         need("ethtool", "VLAN tags with and without the device's help", "ethtool"),
         need("wireguard-tools", "requests through WireGuard", "wg"),
-        need("busybox-static", "the shell inside", "busybox"),
+        need("busybox-static", "mounts and loads modules inside", "busybox"),
         need("xz-utils", "kernel modules are packed with it", "xz"),
         need("zstd", "kernel modules may be packed with it", "zstd"),
         need("util-linux", "lets no emulated machine outlive this program (setpriv)", "setpriv"),

@@ -124,8 +124,8 @@ impl Store {
         println!("Fetching the package lists of Debian's releases into {}.", self.dir.display());
         fs::write(&sources, &list).with_context(|| format!("write {}", sources.display()))?;
         // A suite that has left the mirror must not hide the others.
-        if let Err(error) = child::run(self.apt("apt-get").args(["update", "--quiet=2"])) {
-            println!("Not all lists could be fetched: {error:#}");
+        if child::run(self.apt("apt-get").args(["update", "--quiet=2"])).is_err() {
+            println!("Not all lists could be fetched; going on with those that there are.");
         }
         Ok(())
     }
@@ -156,8 +156,9 @@ impl Store {
                     let kernel = self.unpacked(package);
                     return kernel.with_context(|| format!("find a kernel and modules in {}", package.name));
                 }
-                Err(error) => {
-                    println!("{} cannot be had: {error:#}", package.name);
+                Err(_) => {
+                    // apt and dpkg have said why.
+                    println!("{} cannot be had.", package.name);
                     tried.push(package.name.as_str());
                 }
             }

@@ -53,6 +53,8 @@ pub(crate) fn build(only: &[String]) -> Result<Programs> {
         let names: Vec<&str> = tests.iter().map(|test| test.name.as_str()).collect();
         bail!("there is no test program {unknown}; there are {}", names.join(", "));
     }
+    // Cargo names them as they come out of the compiler.
+    tests.sort_by(|one, other| one.name.cmp(&other.name));
     tests.retain(|test| only.is_empty() || only.contains(&test.name));
     let agent = target_dir()?.join(TARGET).join("release/mirror-agent");
     Ok(Programs { agent, object: workspace::ebpf_object()?, tests })
