@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod client;
 pub mod digest;
+pub mod foreign;
 pub mod frames;
 pub mod histogram;
 pub mod http;
