@@ -44,10 +44,13 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
                 .with_context(|| format!("inspect {}", args.file.display()))?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Check => match check(EBPF_OBJECT, &mut io::stdout()).context("print the findings")? {
-            Readiness::Ready => Ok(ExitCode::SUCCESS),
-            Readiness::NotReady => Ok(ExitCode::FAILURE),
-        },
+        Command::Check(args) => {
+            let specs = args.interfaces.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>, _>>()?;
+            match check(EBPF_OBJECT, &specs, &mut io::stdout()).context("print the findings")? {
+                Readiness::Ready => Ok(ExitCode::SUCCESS),
+                Readiness::NotReady => Ok(ExitCode::FAILURE),
+            }
+        }
     }
 }
 

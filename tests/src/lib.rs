@@ -8,6 +8,7 @@ pub mod classifier;
 pub mod client;
 pub mod digest;
 pub mod frame_gen;
+pub mod foreign;
 pub mod frames;
 pub mod histogram;
 pub mod http;

@@ -195,6 +195,16 @@ pub enum TcxHook {
     Egress,
 }
 
+impl TcxHook {
+    /// Its number among the kernel's `enum bpf_attach_type`.
+    pub(crate) const fn attach_type(self) -> u32 {
+        match self {
+            Self::Ingress => 46,
+            Self::Egress => 47,
+        }
+    }
+}
+
 /// What `BPF_PROG_QUERY` takes and gives: the start of the kernel's `union bpf_attr`.
 #[repr(C)]
 #[derive(Default)]
@@ -224,10 +234,7 @@ struct ProgQuery {
 pub fn tcx_programs(interface: u32, hook: TcxHook) -> io::Result<u32> {
     /// The command of the `bpf` system call.
     const BPF_PROG_QUERY: libc::c_int = 16;
-    let attach_type = match hook {
-        TcxHook::Ingress => 46,
-        TcxHook::Egress => 47,
-    };
+    let attach_type = hook.attach_type();
     let mut query = ProgQuery { target_ifindex: interface, attach_type, ..ProgQuery::default() };
     // SAFETY: `query` has the layout and at least the length that the kernel reads and writes, and outlives the call;
     // its pointers are null, which asks for the count alone.
@@ -248,6 +255,124 @@ pub fn has_tcx() -> io::Result<bool> {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Makes a `bpf` system call; gives what it returns.
+///
+/// # Safety
+///
+/// `attribute` must be one that `command` takes, and the addresses in it be valid for what the command does there.
+unsafe fn bpf(command: libc::c_int, attribute: &mut [u8]) -> io::Result<libc::c_long> {
+    // SAFETY: the kernel reads and writes no more than the length given; what addresses inside point to is for the
+    // caller to answer.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, attribute.as_mut_ptr(), attribute.len()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// The start of a `union bpf_attr`; the rest is zero.
+fn attribute(words: &[u32]) -> [u8; 120] {
+    let mut attribute = [0; 120];
+    for (slot, word) in attribute.chunks_exact_mut(4).zip(words) {
+        slot.copy_from_slice(&word.to_ne_bytes());
+    }
+    attribute
+}
+
+/// Takes ownership of a descriptor that the kernel has just given.
+fn owned(raw: libc::c_long) -> io::Result<OwnedFd> {
+    let raw = libc::c_int::try_from(raw).map_err(io::Error::other)?;
+    // SAFETY: `raw` was just opened and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// The number of a descriptor, as attributes and instructions hold it.
+///
+/// # Errors
+///
+/// None: open descriptors are not negative.
+pub(crate) fn number(descriptor: &OwnedFd) -> io::Result<u32> {
+    u32::try_from(descriptor.as_raw_fd()).map_err(io::Error::other)
+}
+
+/// Makes a map that is one count of eight bytes.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub(crate) fn bpf_count() -> io::Result<OwnedFd> {
+    const BPF_MAP_CREATE: libc::c_int = 0;
+    // An array; sizes of key and value; entries.
+    let mut map = attribute(&[2, 4, 8, 1]);
+    // SAFETY: the attribute is that of a map and holds no address.
+    owned(unsafe { bpf(BPF_MAP_CREATE, &mut map) }?)
+}
+
+/// Reads what [`bpf_count`] made.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub(crate) fn bpf_read_count(map: &OwnedFd) -> io::Result<u64> {
+    const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+    let (key, mut count) = (0_u32, 0_u64);
+    let mut lookup = attribute(&[number(map)?]);
+    lookup[8..16].copy_from_slice(&(&raw const key as u64).to_ne_bytes());
+    lookup[16..24].copy_from_slice(&(&raw mut count as u64).to_ne_bytes());
+    // SAFETY: key and value have the sizes with which the map was made, and outlive the call.
+    unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut lookup) }?;
+    Ok(count)
+}
+
+/// Loads a classifier of these instructions.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub(crate) fn bpf_classifier(code: &[[u8; 8]]) -> io::Result<OwnedFd> {
+    const BPF_PROG_LOAD: libc::c_int = 5;
+    let mut program = attribute(&[3, u32::try_from(code.len()).map_err(io::Error::other)?]);
+    program[8..16].copy_from_slice(&(code.as_ptr() as u64).to_ne_bytes());
+    program[16..24].copy_from_slice(&(c"GPL".as_ptr() as u64).to_ne_bytes());
+    program[48..55].copy_from_slice(b"foreign");
+    // SAFETY: the instructions are as many as said, the licence ends with a zero, and both outlive the call.
+    owned(unsafe { bpf(BPF_PROG_LOAD, &mut program) }?)
+}
+
+/// Attaches a classifier by a TCX link; `flags` say where in the chain.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub(crate) fn tcx_link(program: &OwnedFd, interface: u32, hook: TcxHook, flags: u32) -> io::Result<OwnedFd> {
+    const BPF_LINK_CREATE: libc::c_int = 28;
+    let mut link = attribute(&[number(program)?, interface, hook.attach_type(), flags]);
+    // SAFETY: the attribute is that of a link and holds no address.
+    owned(unsafe { bpf(BPF_LINK_CREATE, &mut link) }?)
+}
+
+/// The identifiers of the programs at a hook of the interface with this index of the calling thread's namespace, in
+/// the order in which they run; sixteen at most.
+///
+/// # Errors
+///
+/// The kernel's error; `EINVAL` where the kernel has no TCX.
+///
+/// # Minimum kernel version
+///
+/// 6.6.
+pub fn tcx_program_ids(interface: u32, hook: TcxHook) -> io::Result<Vec<u32>> {
+    const BPF_PROG_QUERY: libc::c_int = 16;
+    let mut ids = [0_u32; 16];
+    let mut query = [0_u8; size_of::<ProgQuery>()];
+    query[0..4].copy_from_slice(&interface.to_ne_bytes());
+    query[4..8].copy_from_slice(&hook.attach_type().to_ne_bytes());
+    query[16..24].copy_from_slice(&(ids.as_mut_ptr() as u64).to_ne_bytes());
+    query[24..28].copy_from_slice(&16_u32.to_ne_bytes());
+    // SAFETY: the attribute is that of a query, and its address that of an array as long as it says.
+    unsafe { bpf(BPF_PROG_QUERY, &mut query) }?;
+    let count =
+        query.get(24..28).and_then(|bytes| bytes.first_chunk()).map_or(0, |&count| u32::from_ne_bytes(count));
+    Ok(ids.into_iter().take(usize::try_from(count).unwrap_or(0)).collect())
 }
 
 /// Set by the first SIGINT, SIGTERM or SIGHUP after [`catch_interrupts`].

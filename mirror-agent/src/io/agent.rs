@@ -22,10 +22,12 @@ use crate::{
     io::{
         admin::{self, Admin, Health},
         capture::{
-            AttachMode, Capture, CounterValues, Interface, Kernel, KernelCounters, KernelRules, OwnSockets,
+            AttachMode, Capture, CounterValues, Kernel, KernelCounters, KernelRules, OwnSockets,
             OwnSocketsError,
+            follow::{AttachedCounts, Follower},
             kernel::{Capabilities, Capability},
             links,
+            role::Role,
         },
         cli::{Attach, RunArgs},
         interfaces::{Interfaces, Tally},
@@ -67,8 +69,7 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
     let rules = rules(args)?;
     require_capabilities()?;
     let specs = args.interfaces.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>, _>>()?;
-    let links = links::links().context("list the interfaces")?;
-    let interfaces = Interface::resolve(&specs, &links)?;
+    let mut follower = Follower::open(specs, attach_mode(args.attach))?;
     let listener = admin::bind(args.metrics_listen)
         .await
         .with_context(|| format!("listen on {} for metrics", args.metrics_listen))?;
@@ -109,6 +110,7 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
                 ring_bytes,
                 queue: Arc::clone(&queue),
                 replay: replay.gauges(),
+                attached: follower.counts(),
             }),
             Arc::clone(&orders),
             Arc::clone(&interfaces_seen),
@@ -140,10 +142,9 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
         let thread = thread::Builder::new().name(format!("capture-{number}"));
         workers.push(thread.spawn(move || worker.run()).context("start a capture thread")?);
     }
-    let attached = attach(&mut kernel, &interfaces, &links, args.attach);
-    if let Err(error) = attached {
+    if let Err(error) = follower.attach_all(&mut kernel) {
         orders.stop.store(true, Ordering::Release);
-        return Err(error);
+        return Err(error.into());
     }
     ready.store(true, Ordering::Release);
     info!(shadow = %args.shadow, metrics = %args.metrics_listen, "Mirroring.");
@@ -157,6 +158,7 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
                     None => break,
                 },
                 _ = log_due.tick(), if kernel.has_log() => kernel.flush_log(),
+                () = follower.next() => follower.work(&mut kernel),
             }
         }
         info!("Stopping: capture is detached, copies under way are finished.");
@@ -199,18 +201,12 @@ async fn join(workers: Vec<thread::JoinHandle<()>>) {
     }
 }
 
-fn attach(
-    kernel: &mut Kernel,
-    interfaces: &[Interface],
-    links: &[links::Link],
-    attach: Attach,
-) -> Result<()> {
-    let mode = match attach {
+const fn attach_mode(attach: Attach) -> AttachMode {
+    match attach {
         Attach::Auto => AttachMode::Auto,
         Attach::Tcx => AttachMode::Tcx,
         Attach::Clsact => AttachMode::Clsact,
-    };
-    Ok(kernel.attach(interfaces, links, mode)?)
+    }
 }
 
 fn detach(kernel: &mut Kernel) {
@@ -368,6 +364,7 @@ struct AgentGauges {
     ring_bytes: u64,
     queue: Arc<Queue>,
     replay: Arc<replay::Gauges>,
+    attached: Arc<AttachedCounts>,
 }
 
 impl Gauges for AgentGauges {
@@ -387,6 +384,10 @@ impl Gauges for AgentGauges {
 
     fn replays_in_flight(&self) -> u64 {
         u64::try_from(self.replay.in_flight()).unwrap_or(u64::MAX)
+    }
+
+    fn interfaces_attached(&self) -> [u64; Role::ALL.len()] {
+        self.attached.read()
     }
 }
 

@@ -1,19 +1,30 @@
-//! Enters: the eBPF object. Leaves: what this machine can do with it, line by line, and whether `run` could work.
+//! Enters: the eBPF object, items of `--interface`. Leaves: what this machine can do with them, line by line, and
+//! whether `run` could work.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+    thread,
+};
 
 use crate::io::capture::{
-    Capture, KernelRules,
+    AttachMode, Capture, Kernel, KernelRules,
+    bypass::Bypass,
+    desired::{Interface, View},
     kernel::{
         Capabilities, Capability, KernelVersion, causes, has_btf, has_ring_buffers, has_tcx, lockdown,
         release,
     },
-    links::links,
-    role::Role,
+    links::{default_routes, links},
+    role::{InterfaceSpec, Pattern, Role},
+    sys::enter_new_network,
 };
 
 /// How many lines of the verifier's log are shown: its last ones say what it did not like.
 const LOG_LINES: usize = 20;
+
+/// How many interfaces are shown of an item that means more.
+const SHOWN_INTERFACES: usize = 20;
 
 /// The outcome of one check.
 #[derive(Debug)]
@@ -35,22 +46,26 @@ pub enum Readiness {
     NotReady,
 }
 
-/// Checks what `run` needs, tries to load the programs of `object`, and writes a line each to `out`.
+/// Checks what `run` needs, tries to load and attach the programs of `object`, and writes a line each to `out`; for
+/// each of `specs` too. Nothing that others could see is changed.
 ///
 /// # Errors
 ///
 /// Those of `out`.
-pub fn check(object: &[u8], out: &mut impl Write) -> io::Result<Readiness> {
-    let findings = [
+pub fn check(object: &[u8], specs: &[InterfaceSpec], out: &mut impl Write) -> io::Result<Readiness> {
+    let (programs, trial) = programs(object);
+    let mut findings = vec![
         ("kernel", kernel()),
         ("BTF", btf()),
         ("lockdown", Finding::Ok(lockdown().unwrap_or_else(|| "none".to_owned()))),
         ("privileges", privileges()),
         ("ring buffer", ring_buffer()),
         ("hook", hook()),
-        ("programs", programs(object)),
-        ("interfaces", interfaces()),
+        ("programs", programs),
+        ("attaching", trial),
     ];
+    findings.extend(memory_limit().map(|finding| ("memory limit", finding)));
+    findings.extend(interfaces(specs).into_iter().map(|finding| ("interfaces", finding)));
     let mut readiness = Readiness::Ready;
     for (subject, finding) in findings {
         let (word, detail) = match &finding {
@@ -113,7 +128,10 @@ fn ring_buffer() -> Finding {
 fn hook() -> Finding {
     match has_tcx() {
         Ok(true) => Finding::Ok("TCX: goes with the agent, however it ends".to_owned()),
-        Ok(false) => Finding::Ok("clsact: the kernel has no TCX, which came with Linux 6.6".to_owned()),
+        Ok(false) => Finding::Absent(
+            "TCX, which came with Linux 6.6; with clsact, filters of a killed agent stay until the next start"
+                .to_owned(),
+        ),
         Err(error) => unknown(&error),
     }
 }
@@ -123,7 +141,26 @@ fn unknown(error: &io::Error) -> Finding {
     Finding::Missing(format!("the kernel does not say: {error}"), "see privileges".to_owned())
 }
 
-fn programs(object: &[u8]) -> Finding {
+/// Before Linux 5.11 the maps count against the limit on locked memory.
+fn memory_limit() -> Option<Finding> {
+    let version = KernelVersion::parse(&release().ok()?)?;
+    if version >= KernelVersion::WITHOUT_MEMLOCK {
+        return None;
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+    let can_raise = Capabilities::effective().is_ok_and(|held| held.has(Capability::SysResource));
+    Some(match limit {
+        None => Finding::Ok("unlimited locked memory".to_owned()),
+        Some(_) if can_raise => Finding::Ok("raised by the agent itself".to_owned()),
+        Some(bytes) => Finding::Missing(
+            format!("maps count against the limit of {bytes} bytes of locked memory"),
+            format!("add the capability {}, or take the limit away", Capability::SysResource.as_str()),
+        ),
+    })
+}
+
+/// Whether the programs load, and whether they can be attached.
+fn programs(object: &[u8]) -> (Finding, Finding) {
     // The rules do not matter to the verifier; the smallest ring asks for the least memory.
     let rules = KernelRules {
         ports: vec![80],
@@ -137,30 +174,115 @@ fn programs(object: &[u8]) -> Finding {
         wake_interval_ns: 0,
     };
     match Capture::load(object, &rules) {
-        Ok(_) => Finding::Ok("loaded, and accepted by the kernel's verifier".to_owned()),
+        Ok(mut capture) => (
+            Finding::Ok("loaded, and accepted by the kernel's verifier".to_owned()),
+            attaching(&mut capture.kernel),
+        ),
         Err(error) => {
             let lines = causes(&error).join("\n");
             let lines: Vec<_> = lines.lines().collect();
             let shown = lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default();
             let first = lines.first().copied().filter(|_| shown.len() < lines.len());
             let detail: Vec<_> = first.into_iter().chain(shown.iter().copied()).collect();
-            Finding::Missing(
+            let finding = Finding::Missing(
                 detail.join("\n"),
                 "if nothing else is missing, report this with the kernel's version".to_owned(),
-            )
+            );
+            (finding, Finding::Absent("not tried: there is nothing to attach".to_owned()))
         }
     }
 }
 
-fn interfaces() -> Finding {
-    match links() {
-        Err(error) => Finding::Missing(causes(&error).join(": "), "allow rtnetlink sockets".to_owned()),
-        Ok(links) => {
-            let roles = links.iter().filter(|link| link.is_up);
-            let roles: Vec<_> = roles.map(|link| format!("{}:{}", link.name, Role::detect(link))).collect();
-            Finding::Ok(if roles.is_empty() { "none is up".to_owned() } else { roles.join(" ") })
+/// Attaches to a loopback device that nobody else can see, in a network namespace made for that, and detaches.
+fn attaching(kernel: &mut Kernel) -> Finding {
+    let trial = || -> Result<Vec<String>, String> {
+        if let Err(error) = enter_new_network() {
+            return Err(format!("not tried: {error} (a network namespace for it takes SYS_ADMIN)"));
         }
+        let view = View { links: links().map_err(|error| causes(&error).join(": "))?, ..View::default() };
+        let mut outcomes = Vec::new();
+        for (name, mode) in [("TCX", AttachMode::Tcx), ("clsact", AttachMode::Clsact)] {
+            for link in view.links.iter().filter(|link| link.is_loopback) {
+                let interface = Interface::loopback(link);
+                outcomes.push(match kernel.attach(&interface, mode) {
+                    Ok(()) => format!("{name} works"),
+                    Err(error) => format!("{name} does not: {}", causes(&error).join(": ")),
+                });
+                kernel.detach();
+            }
+        }
+        Ok(outcomes)
+    };
+    // On a thread of its own, whose namespace goes with it.
+    let tried = thread::scope(|scope| {
+        scope.spawn(trial).join().unwrap_or_else(|_panic| Err("not tried: it panicked".to_owned()))
+    });
+    match tried {
+        Ok(outcomes) if outcomes.iter().any(|outcome| outcome.ends_with("works")) => {
+            Finding::Ok(outcomes.join("; "))
+        }
+        Ok(outcomes) => Finding::Missing(
+            outcomes.join("; "),
+            "if nothing else is missing, report this with the kernel's version".to_owned(),
+        ),
+        Err(reason) => Finding::Absent(reason),
     }
+}
+
+/// What the items mean at the moment; without any, what there is to name.
+fn interfaces(specs: &[InterfaceSpec]) -> Vec<Finding> {
+    let has_auto = specs.iter().any(|spec| spec.pattern == Pattern::Auto);
+    let routes = if has_auto { default_routes() } else { Ok(BTreeSet::new()) };
+    let view = routes.and_then(|default_routes| Ok(View { links: links()?, default_routes }));
+    let view = match view {
+        Ok(view) => view,
+        Err(error) => {
+            return vec![Finding::Missing(causes(&error).join(": "), "allow rtnetlink sockets".to_owned())];
+        }
+    };
+    if specs.is_empty() {
+        let up = view.links.iter().filter(|link| link.is_up);
+        let roles: Vec<_> = up.map(|link| format!("{}:{}", link.name, Role::detect(link))).collect();
+        return vec![Finding::Ok(if roles.is_empty() { "none is up".to_owned() } else { roles.join(" ") })];
+    }
+    specs.iter().map(|spec| meaning(spec, specs, &view)).collect()
+}
+
+/// What one of `specs` means.
+fn meaning(spec: &InterfaceSpec, specs: &[InterfaceSpec], view: &View) -> Finding {
+    let desired = view.desired(specs);
+    let meant: Vec<_> = view
+        .links
+        .iter()
+        .filter(|link| view.is_meant(spec, link))
+        .filter_map(|link| desired.get(&link.index))
+        .collect();
+    if meant.is_empty() {
+        return match spec.name() {
+            Some(name) => Finding::Missing(
+                format!("{spec}: no interface is named {name}"),
+                "name one that exists; patterns wait for theirs".to_owned(),
+            ),
+            None => Finding::Absent(format!("{spec}: nothing matches yet; `run` waits for it")),
+        };
+    }
+    let mut lines = vec![format!("{spec}:")];
+    for interface in meant.iter().take(SHOWN_INTERFACES) {
+        let hooks: Vec<_> = interface
+            .role
+            .programs()
+            .iter()
+            .map(|(program, hook)| format!("{program} at {}", hook.as_str()))
+            .collect();
+        lines.push(format!("{} role {}, {}", interface.name, interface.role, hooks.join(", ")));
+        lines.extend(
+            Bypass::suspected(interface, view.is_ciliums()).map(|bypass| format!("  warning: {bypass}")),
+        );
+    }
+    if let Some(more) = meant.len().checked_sub(SHOWN_INTERFACES).filter(|&more| more > 0) {
+        lines.push(format!("and {more} more"));
+    }
+    Finding::Ok(lines.join("\n"))
 }
 
 #[cfg(test)]
@@ -174,7 +296,7 @@ mod tests {
             return;
         }
         let mut out = Vec::new();
-        let readiness = check(crate::io::object::EBPF_OBJECT, &mut out).unwrap();
+        let readiness = check(crate::io::object::EBPF_OBJECT, &[], &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(readiness, Readiness::Ready, "{text}");
     }
@@ -182,9 +304,17 @@ mod tests {
     #[test]
     fn an_object_that_cannot_be_loaded_is_said_to_be_missing() {
         let mut out = Vec::new();
-        let readiness = check(b"not an object", &mut out).unwrap();
+        let readiness =
+            check(b"not an object", &["nothing*".parse().unwrap(), "nothing0".parse().unwrap()], &mut out)
+                .unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(readiness, Readiness::NotReady);
-        assert!(text.contains("missing  programs     load the eBPF object"), "{text}");
+        for line in [
+            "missing  programs     load the eBPF object",
+            "absent   interfaces   nothing*: nothing matches yet; `run` waits for it",
+            "missing  interfaces   nothing0: no interface is named nothing0",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
     }
 }

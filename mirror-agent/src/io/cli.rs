@@ -31,14 +31,16 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Print the HTTP exchanges of a capture file, one JSON object a line.
     Inspect(InspectArgs),
-    /// Say what this machine can do: kernel, BTF, privileges, TCX or clsact.
-    Check,
+    /// Say what this machine can do: kernel, BTF, privileges, TCX or clsact, and what --interface would mean.
+    Check(CheckArgs),
 }
 
 /// Options of `run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// Interface to attach to, as NAME or NAME:ROLE (repeat, or separate by commas). ROLE is `node` (requests arrive
+    /// Interfaces to attach to (repeat, or separate by commas): a name, a pattern such as `cali*` (`*`, `?`, `[a-f]`),
+    /// or `auto` for those of the default routes; each maybe with :ROLE. What a pattern or `auto` means is followed as
+    /// interfaces come and go. ROLE is `node` (requests arrive
     /// at ingress: an uplink, a pod's own eth0) or `pod` (requests leave at egress: the host side of a pod's veth, a
     /// bridge of pods); without it the role is found from the interface. `lo` needs none.
     #[arg(long = "interface", short = 'i', required = true, value_delimiter = ',', value_name = "IFACE")]
@@ -148,6 +150,14 @@ impl RunArgs {
 const DEFAULT_QUEUE_BYTES: u64 = 32 * 1024 * 1024;
 const DEFAULT_BODY_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Options of `check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Interfaces as for `run`; each is said with its role, its hooks, and whether requests may bypass it.
+    #[arg(long = "interface", short = 'i', value_delimiter = ',', value_name = "IFACE")]
+    pub interfaces: Vec<String>,
+}
+
 /// How the programs are attached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Attach {
@@ -208,7 +218,7 @@ mod tests {
         let line = ["mirror-agent", "run", "--interface=eth0", "--port=80", "--shadow=http://s"];
         match Cli::try_parse_from(line.iter().chain(args))?.command {
             Command::Run(args) => Ok(*args),
-            Command::Inspect(_) | Command::Check => panic!("`run` was parsed as another command"),
+            Command::Inspect(_) | Command::Check(_) => panic!("`run` was parsed as another command"),
         }
     }
 

@@ -21,7 +21,7 @@ use prometheus_client::{
 
 use crate::{
     io::{
-        capture::CounterValues,
+        capture::{CounterValues, role::Role},
         interfaces::Interfaces,
         ledger::{DropReason, HistogramSnapshot, Ledger, ReplayOutcome},
         worker::Orders,
@@ -75,6 +75,8 @@ pub trait Gauges: Debug + Send + Sync + 'static {
     fn replay_queue(&self) -> (u64, u64);
     /// Copies in flight.
     fn replays_in_flight(&self) -> u64;
+    /// Interfaces with programs attached, in the order of [`Role::ALL`].
+    fn interfaces_attached(&self) -> [u64; Role::ALL.len()];
 }
 
 /// Everything that a scrape shows.
@@ -233,6 +235,13 @@ impl Metrics {
             "1 while capture is paused, else 0",
             f64::from(u8::from(self.orders.is_paused())),
         )?;
+        out.gauges(
+            "interfaces_attached",
+            "Interfaces to which programs are attached, by role",
+            "role",
+            &Role::LABELS,
+            &self.gauges.interfaces_attached().map(|count| count as f64),
+        )?;
         let (_, replay_bytes) = self.gauges.replay_queue();
         let pools = [
             ("flows", self.sum(|pipeline| &pipeline.flow_bytes)),
@@ -366,6 +375,9 @@ mod tests {
         fn replays_in_flight(&self) -> u64 {
             2
         }
+        fn interfaces_attached(&self) -> [u64; 3] {
+            [1, 2, 0]
+        }
     }
 
     fn scrape(ledger: &Arc<Ledger>) -> String {
@@ -398,6 +410,7 @@ mod tests {
             "mirror_flows_observed_twice_total 0",
             "mirror_interfaces_one_sided 0.0",
             "mirror_capture_paused 0.0",
+            "mirror_interfaces_attached{role=\"pod\"} 2.0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

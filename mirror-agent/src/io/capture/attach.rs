@@ -1,6 +1,6 @@
 //! Enters: loaded programs and the interfaces to watch. Leaves: programs attached at the hooks of their roles.
 
-use std::{collections::HashSet, fmt, io};
+use std::{fmt, io, os::unix::net::UnixDatagram};
 
 use aya::{
     Ebpf,
@@ -10,14 +10,15 @@ use aya::{
     },
     sys::SyscallError,
 };
-use tracing::{info, warn};
+use rustix::net::netdevice::name_to_index;
+use tracing::warn;
 
 use crate::io::capture::{
+    desired::Interface,
     filters::{self, Qdisc},
-    links::Link,
     netlink::NetlinkError,
     presence::Presence,
-    role::{Hook, InterfaceSpec, Role},
+    role::Hook,
 };
 
 /// How programs are attached.
@@ -52,41 +53,6 @@ impl AttachMethod {
     }
 }
 
-/// An interface that exists, and its role.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Interface {
-    /// Its index.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
-    /// Its role, as said or as found.
-    pub role: Role,
-}
-
-impl Interface {
-    /// Finds the interfaces that `specs` name among `links`, and the roles that were not said.
-    ///
-    /// # Errors
-    ///
-    /// [`AttachError::UnknownInterface`] and [`AttachError::RepeatedInterface`].
-    pub fn resolve(specs: &[InterfaceSpec], links: &[Link]) -> Result<Vec<Self>, AttachError> {
-        let mut seen = HashSet::new();
-        specs
-            .iter()
-            .map(|spec| {
-                let name = spec.name.clone();
-                let Some(link) = links.iter().find(|link| link.name == name) else {
-                    return Err(AttachError::UnknownInterface { name });
-                };
-                if !seen.insert(link.index) {
-                    return Err(AttachError::RepeatedInterface { name });
-                }
-                Ok(Self { index: link.index, name, role: spec.role.unwrap_or_else(|| Role::detect(link)) })
-            })
-            .collect()
-    }
-}
-
 /// A program at a hook. Dropping it detaches the program.
 pub struct Attachment {
     /// The interface's name.
@@ -110,17 +76,20 @@ impl fmt::Debug for Attachment {
 /// Why programs could not be attached.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    /// There is no such interface in this network namespace.
-    #[error("no interface is named {name}")]
-    UnknownInterface {
-        /// The name.
-        name: String,
+    /// The interface is gone, or its name is another's.
+    #[error("interface {interface} is gone or renamed")]
+    Vanished {
+        /// The interface's name.
+        interface: String,
     },
-    /// The interface was named twice.
-    #[error("interface {name} is named twice")]
-    RepeatedInterface {
-        /// The name.
-        name: String,
+    /// The interface's index could not be asked for.
+    #[error("ask for the index of {interface}")]
+    Index {
+        /// The interface's name.
+        interface: String,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
     },
     /// Where filters and qdiscs could not be listed.
     #[error("list the filters of {interface}")]
@@ -190,7 +159,29 @@ pub enum AttachError {
     Lock(#[from] io::Error),
 }
 
-/// Attaches the programs of one interface's role.
+impl AttachError {
+    /// Whether there is nothing wrong but that the interface is not there (any more).
+    #[must_use]
+    pub fn is_for_want_of_interface(&self) -> bool {
+        match self {
+            Self::Vanished { .. } => true,
+            Self::Qdisc { source, .. } => errno_of_tc(source).is_some_and(is_no_device),
+            Self::Attach { source, .. } => errno(source).is_some_and(is_no_device),
+            Self::Index { .. }
+            | Self::Netlink { .. }
+            | Self::NoEgressHook { .. }
+            | Self::MissingProgram { .. }
+            | Self::Detach { .. }
+            | Self::Lock(_) => false,
+        }
+    }
+}
+
+const fn is_no_device(errno: i32) -> bool {
+    matches!(errno, libc::ENODEV | libc::ENXIO)
+}
+
+/// Attaches the programs of one interface's role, all or none.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     interface: &Interface,
@@ -198,15 +189,46 @@ pub(super) fn attach(
     presence: &Presence,
 ) -> Result<Vec<Attachment>, AttachError> {
     let mut attachments = Vec::new();
+    let mut qdisc = None;
     for &(program, hook) in interface.role.programs() {
         let classifier = ebpf.program_mut(program).and_then(|program| program.try_into().ok());
         let Some(classifier) = classifier else { return Err(AttachError::MissingProgram { program }) };
-        let (method, link) = attach_program(classifier, program, interface, hook, mode, presence)?;
-        let name = &interface.name;
-        info!(interface = %name, role = %interface.role, hook = hook.as_str(), method = method.as_str(), program, "Attached.");
-        attachments.push(Attachment { interface: name.clone(), hook, program, method, link });
+        require_name(interface)?;
+        let (method, link) =
+            attach_program(classifier, program, interface, hook, mode, presence, &mut qdisc)?;
+        attachments.push(Attachment { interface: interface.name.clone(), hook, program, method, link });
     }
+    // Attaching goes by the name. Where that was given to another interface meanwhile, the programs may be there.
+    require_name(interface)?;
     Ok(attachments)
+}
+
+/// Makes sure that the interface is there by its name.
+fn require_name(interface: &Interface) -> Result<(), AttachError> {
+    let name = &interface.name;
+    let found = UnixDatagram::unbound().and_then(|socket| Ok(name_to_index(socket, name)?));
+    match found {
+        Ok(index) if index == interface.index => Ok(()),
+        Err(source) if source.raw_os_error() != Some(libc::ENODEV) => {
+            Err(AttachError::Index { interface: name.clone(), source })
+        }
+        Ok(_) | Err(_) => Err(AttachError::Vanished { interface: name.clone() }),
+    }
+}
+
+/// Makes sure that the interface has a qdisc that carries classifiers, and says which.
+fn ensure_qdisc(interface: &Interface) -> Result<Qdisc, AttachError> {
+    let name = &interface.name;
+    // The qdisc is never removed again: between a look whether it is empty and its removal somebody could attach to
+    // it, and would lose the filter. An empty one costs next to nothing.
+    match tc::qdisc_add_clsact(name) {
+        Ok(()) => Ok(Qdisc::Clsact),
+        Err(source) if errno_of_tc(&source) == Some(libc::EEXIST) => {
+            let listed = |source| AttachError::Netlink { interface: name.clone(), source };
+            Ok(filters::qdiscs().map_err(listed)?.remove(&interface.index).unwrap_or(Qdisc::Clsact))
+        }
+        Err(source) => Err(AttachError::Qdisc { interface: name.clone(), source }),
+    }
 }
 
 /// Detaches a program; one whose interface or filter is gone already is no error.
@@ -227,6 +249,7 @@ fn attach_program(
     hook: Hook,
     mode: AttachMode,
     presence: &Presence,
+    qdisc: &mut Option<Qdisc>,
 ) -> Result<(AttachMethod, SchedClassifierLink), AttachError> {
     let name = &interface.name;
     let mut try_attach = |method, options| {
@@ -255,19 +278,12 @@ fn attach_program(
         }
     }
     let listed = |source| AttachError::Netlink { interface: name.clone(), source };
-    match filters::qdiscs().map_err(listed)?.get(&interface.index) {
-        Some(Qdisc::IngressOnly) if hook == Hook::Egress => {
-            return Err(AttachError::NoEgressHook { interface: name.clone() });
-        }
-        Some(_) => {}
-        // The qdisc is never removed again: between a look whether it is empty and its removal somebody could
-        // attach to it, and would lose the filter. An empty one costs next to nothing.
-        None => match tc::qdisc_add_clsact(name) {
-            Err(source) if errno_of_tc(&source) != Some(libc::EEXIST) => {
-                return Err(AttachError::Qdisc { interface: name.clone(), source });
-            }
-            _ => {}
-        },
+    let found = match *qdisc {
+        Some(found) => found,
+        None => *qdisc.insert(ensure_qdisc(interface)?),
+    };
+    if found == Qdisc::IngressOnly && hook == Hook::Egress {
+        return Err(AttachError::NoEgressHook { interface: name.clone() });
     }
     let mut others = filters::filters(interface.index, hook).map_err(listed)?;
     others.retain(|filter| !filter.is_mirror());
@@ -320,43 +336,5 @@ fn errno_of_tc(error: &TcError) -> Option<i32> {
         error.raw_os_error()
     } else {
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn links() -> Vec<Link> {
-        let link = |index, name: &str, kind: &str| Link {
-            index,
-            name: name.to_owned(),
-            kind: kind.to_owned(),
-            master: None,
-            is_up: true,
-            is_loopback: false,
-            has_global_address: false,
-        };
-        vec![link(2, "eth0", ""), link(3, "veth1", "veth")]
-    }
-
-    fn resolve(specs: &[&str]) -> Result<Vec<(u32, Role)>, AttachError> {
-        let specs: Vec<_> = specs.iter().map(|spec| spec.parse().unwrap()).collect();
-        let interfaces = Interface::resolve(&specs, &links())?;
-        Ok(interfaces.into_iter().map(|interface| (interface.index, interface.role)).collect())
-    }
-
-    #[test]
-    fn a_said_role_goes_before_the_found_one() {
-        assert_eq!(resolve(&["veth1", "eth0"]).unwrap(), [(3, Role::Pod), (2, Role::Node)]);
-        assert_eq!(resolve(&["veth1:node", "eth0:pod"]).unwrap(), [(3, Role::Node), (2, Role::Pod)]);
-    }
-
-    #[test]
-    fn unknown_and_repeated_interfaces_are_refused_by_name() {
-        let unknown = resolve(&["eth0", "eth9"]).unwrap_err();
-        assert!(matches!(unknown, AttachError::UnknownInterface { name } if name == "eth9"));
-        let repeated = resolve(&["eth0", "eth0:pod"]).unwrap_err();
-        assert!(matches!(repeated, AttachError::RepeatedInterface { name } if name == "eth0"));
     }
 }

@@ -58,29 +58,23 @@ pub(super) enum Qdisc {
 
 /// Lists the filters at a hook, in the order in which they run.
 pub(super) fn filters(ifindex: u32, hook: Hook) -> Result<Vec<Filter>, NetlinkError> {
-    let mut filters: Vec<_> = dump(libc::RTM_GETTFILTER, &tcmsg(ifindex, parent(hook)))?
-        .iter()
-        .filter(|body| read_u32(body, 4) == Some(ifindex))
-        .filter_map(|body| parse_filter(body))
-        .collect();
+    let parse = |body: &[u8]| (read_u32(body, 4) == Some(ifindex)).then(|| parse_filter(body)).flatten();
+    let mut filters = dump(libc::RTM_GETTFILTER, &tcmsg(ifindex, parent(hook)), parse)?;
     filters.sort_by_key(|filter| filter.priority);
     Ok(filters)
 }
 
 /// Finds the qdiscs that carry classifiers, by interface index.
 pub(super) fn qdiscs() -> Result<HashMap<u32, Qdisc>, NetlinkError> {
-    let mut qdiscs = HashMap::new();
-    for body in dump(libc::RTM_GETQDISC, &tcmsg(0, 0))? {
-        let kind = match kind(&body) {
+    let qdiscs = dump(libc::RTM_GETQDISC, &tcmsg(0, 0), |body| {
+        let kind = match kind(body) {
             Some("clsact") => Qdisc::Clsact,
             Some("ingress") => Qdisc::IngressOnly,
-            _ => continue,
+            _ => return None,
         };
-        if let Some(ifindex) = read_u32(&body, 4) {
-            qdiscs.insert(ifindex, kind);
-        }
-    }
-    Ok(qdiscs)
+        Some((read_u32(body, 4)?, kind))
+    })?;
+    Ok(qdiscs.into_iter().collect())
 }
 
 /// The priority at which a `bpf` filter runs before as many of `others` as can be.

@@ -17,6 +17,8 @@ pub struct KernelVersion {
 }
 
 impl KernelVersion {
+    /// The first kernel whose maps do not count against the limit on locked memory.
+    pub const WITHOUT_MEMLOCK: Self = Self { major: 5, minor: 11 };
     /// The oldest kernel on which the programs run: ring buffers came with 5.8, the object was tried from 5.10 on.
     pub const OLDEST: Self = Self { major: 5, minor: 10 };
 
@@ -37,6 +39,8 @@ pub enum Capability {
     NetAdmin,
     /// CAP_PERFMON: have the verifier allow what the programs do.
     Perfmon,
+    /// CAP_SYS_RESOURCE: raise the limit on locked memory, on old kernels.
+    SysResource,
     /// CAP_SYS_ADMIN: stands in for CAP_BPF and CAP_PERFMON.
     SysAdmin,
 }
@@ -56,6 +60,7 @@ impl Capability {
         match self {
             Self::NetAdmin => 12,
             Self::SysAdmin => 21,
+            Self::SysResource => 24,
             Self::Perfmon => 38,
             Self::Bpf => 39,
         }
@@ -69,6 +74,7 @@ impl Capability {
             Self::NetAdmin => "NET_ADMIN",
             Self::Perfmon => "PERFMON",
             Self::SysAdmin => "SYS_ADMIN",
+            Self::SysResource => "SYS_RESOURCE",
         }
     }
 }

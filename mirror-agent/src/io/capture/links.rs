@@ -1,11 +1,18 @@
 //! Enters: the interfaces and addresses of this network namespace, from rtnetlink. Leaves: what of them the agent needs.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use crate::io::capture::netlink::{NetlinkError, attributes, dump, read_u32, text};
+use crate::io::capture::netlink::{NetlinkError, attributes, dump, read_u16, read_u32, text};
 
 const IFINFO_LEN: usize = 16;
 const IFADDR_LEN: usize = 8;
+const RTMSG_LEN: usize = 12;
+
+/// `RTEXT_FILTER_SKIP_STATS`: without the counters of each interface, of which nothing here is used.
+const SKIP_STATS: u32 = 1 << 3;
 
 /// A network interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -51,12 +58,16 @@ impl LocalAddresses {
 ///
 /// [`NetlinkError`], where rtnetlink cannot be read.
 pub fn links() -> Result<Vec<Link>, NetlinkError> {
-    let addresses = addresses()?;
-    let mut links: Vec<_> =
-        dump(libc::RTM_GETLINK, &[0; IFINFO_LEN])?.iter().filter_map(|body| parse_link(body)).collect();
+    let globals: HashSet<u32> =
+        addresses()?.into_iter().filter(|address| address.is_global).map(|address| address.index).collect();
+    // A `struct ifinfomsg` and one attribute of four bytes.
+    let mut request = [0; IFINFO_LEN + 8];
+    request[IFINFO_LEN..IFINFO_LEN + 2].copy_from_slice(&8_u16.to_ne_bytes());
+    request[IFINFO_LEN + 2..IFINFO_LEN + 4].copy_from_slice(&libc::IFLA_EXT_MASK.to_ne_bytes());
+    request[IFINFO_LEN + 4..].copy_from_slice(&SKIP_STATS.to_ne_bytes());
+    let mut links = dump(libc::RTM_GETLINK, &request, parse_link)?;
     for link in &mut links {
-        link.has_global_address =
-            addresses.iter().any(|address| address.index == link.index && address.is_global);
+        link.has_global_address = globals.contains(&link.index);
     }
     links.sort_by_key(|link| link.index);
     Ok(links)
@@ -78,7 +89,54 @@ struct Address {
 }
 
 fn addresses() -> Result<Vec<Address>, NetlinkError> {
-    Ok(dump(libc::RTM_GETADDR, &[0; IFADDR_LEN])?.iter().filter_map(|body| parse_address(body)).collect())
+    dump(libc::RTM_GETADDR, &[0; IFADDR_LEN], parse_address)
+}
+
+/// Finds the interfaces by which the default routes of the main tables leave, IPv4 and IPv6; all of them where a route
+/// has several hops.
+///
+/// # Errors
+///
+/// [`NetlinkError`], where rtnetlink cannot be read.
+pub fn default_routes() -> Result<BTreeSet<u32>, NetlinkError> {
+    let mut interfaces = BTreeSet::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let mut request = [0; RTMSG_LEN];
+        request[0] = u8::try_from(family).unwrap_or_default();
+        interfaces.extend(dump(libc::RTM_GETROUTE, &request, parse_default_route)?.into_iter().flatten());
+    }
+    Ok(interfaces)
+}
+
+/// Whether a message about a route is about one that takes everything.
+pub(super) fn is_default_route(body: &[u8]) -> bool {
+    let family = body.first().copied().map(i32::from);
+    matches!(family, Some(libc::AF_INET | libc::AF_INET6)) && body.get(1) == Some(&0)
+}
+
+/// The interfaces of a route, where it is a default route of the main table.
+fn parse_default_route(body: &[u8]) -> Option<Vec<u32>> {
+    let (&table, &kind) = (body.get(4)?, body.get(7)?);
+    if !is_default_route(body) || table != libc::RT_TABLE_MAIN || kind != libc::RTN_UNICAST {
+        return None;
+    }
+    let mut interfaces = Vec::new();
+    for (attribute, value) in attributes(body, RTMSG_LEN) {
+        match attribute {
+            libc::RTA_OIF => interfaces.extend(read_u32(value, 0)),
+            // A sequence of `struct rtnexthop`: length, flags, hops, interface, attributes.
+            libc::RTA_MULTIPATH => {
+                let mut hops = value;
+                while let (Some(len), Some(index)) = (read_u16(hops, 0), read_u32(hops, 4)) {
+                    interfaces.push(index);
+                    let len = usize::from(len).max(8).next_multiple_of(4);
+                    hops = hops.get(len..).unwrap_or_default();
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(interfaces)
 }
 
 fn parse_link(body: &[u8]) -> Option<Link> {
@@ -130,6 +188,23 @@ mod tests {
         let links = links().unwrap();
         let lo = links.iter().find(|link| link.name == "lo").unwrap();
         assert!(lo.is_loopback && !lo.has_global_address && lo.kind.is_empty() && lo.master.is_none());
+    }
+
+    #[test]
+    fn default_routes_name_all_their_interfaces() {
+        let route = |dst_len: u8, table: u8, attributes: &[u8]| {
+            let mut body = vec![2, dst_len, 0, 0, table, 0, 0, libc::RTN_UNICAST, 0, 0, 0, 0];
+            body.extend_from_slice(attributes);
+            parse_default_route(&body)
+        };
+        let through_7 = [8, 0, 4, 0, 7, 0, 0, 0];
+        let through_8_and_9 =
+            [28, 0, 9, 0, 16, 0, 0, 0, 8, 0, 0, 0, 8, 0, 5, 0, 10, 0, 0, 1, 8, 0, 0, 0, 9, 0, 0, 0];
+        assert_eq!(route(0, libc::RT_TABLE_MAIN, &through_7), Some(vec![7]));
+        assert_eq!(route(0, libc::RT_TABLE_MAIN, &through_8_and_9), Some(vec![8, 9]));
+        assert_eq!(route(0, libc::RT_TABLE_LOCAL, &through_7), None);
+        assert_eq!(route(8, libc::RT_TABLE_MAIN, &through_7), None);
+        assert_eq!(parse_default_route(&[2, 0]), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Enters: the eBPF object and the rules. Leaves: loaded programs, filled maps, and the reading ends of the rings.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -13,8 +13,9 @@ use aya_log::EbpfLogger;
 use mirror_common::maps::{KernelConfig, MAX_RINGS, map, program};
 
 use crate::io::capture::{
-    attach::{self, AttachError, AttachMode, Attachment, Interface},
+    attach::{self, AttachError, AttachMode, Attachment},
     counters::KernelCounters,
+    desired::Interface,
     links::Link,
     own::OwnSockets,
     presence::Presence,
@@ -38,7 +39,8 @@ pub struct Capture {
 /// The loaded programs. Dropping the value detaches them; what was captured before stays readable in the rings.
 pub struct Kernel {
     // Dropped in this order: the filters go before the proof that their agent is alive.
-    pub(super) attachments: Vec<Attachment>,
+    pub(super) attachments: BTreeMap<u32, Vec<Attachment>>,
+    interfaces: BTreeMap<u32, Interface>,
     presence: Option<Presence>,
     ebpf: Ebpf,
     config_map: Array<MapData, [u32; CONFIG_WORDS]>,
@@ -139,46 +141,89 @@ impl Capture {
         let own_sockets = OwnSockets::new(sockets, take(&mut ebpf, map::OWN_PORTS)?);
         let counters = KernelCounters::new(take::<PerCpuArray<_, _>>(&mut ebpf, map::COUNTERS)?);
         let flush_log = flush_log(&mut ebpf);
-        let kernel = Kernel { attachments: Vec::new(), presence: None, ebpf, config_map, config, flush_log };
+        let kernel = Kernel {
+            attachments: BTreeMap::new(),
+            interfaces: BTreeMap::new(),
+            presence: None,
+            ebpf,
+            config_map,
+            config,
+            flush_log,
+        };
         Ok(Self { kernel, own_sockets, counters, rings })
     }
 }
 
 impl Kernel {
-    /// Attaches the programs to `interfaces`, to all or to none. `links` are those of this network namespace, where
-    /// the first agent to come removes the filters of agents that were killed.
+    /// Makes this agent known in its network namespace, of which `links` are the interfaces. The first agent to come
+    /// removes the filters of agents that were killed.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError::Lock`].
+    pub fn establish(&mut self, links: &[Link]) -> Result<(), AttachError> {
+        if self.presence.is_none() {
+            self.presence = Some(Presence::establish(links)?);
+        }
+        Ok(())
+    }
+
+    /// Attaches the programs of the role of `interface`, all or none; what is attached to it goes first.
     ///
     /// # Errors
     ///
     /// Any of [`AttachError`].
-    pub fn attach(
-        &mut self,
-        interfaces: &[Interface],
-        links: &[Link],
-        mode: AttachMode,
-    ) -> Result<(), AttachError> {
-        let presence = match self.presence.take() {
-            Some(presence) => presence,
-            None => Presence::establish(links)?,
+    pub fn attach(&mut self, interface: &Interface, mode: AttachMode) -> Result<(), AttachError> {
+        self.establish(&[])?;
+        let Some(presence) = &self.presence else {
+            return Err(AttachError::Lock(io::ErrorKind::NotConnected.into()));
         };
-        let presence = self.presence.insert(presence);
-        let mut attachments = Vec::new();
-        for interface in interfaces {
-            attachments.extend(attach::attach(&mut self.ebpf, interface, mode, presence)?);
+        self.interfaces.remove(&interface.index);
+        for attachment in self.attachments.remove(&interface.index).into_iter().flatten() {
+            attach::detach(attachment)?;
         }
-        self.attachments.append(&mut attachments);
+        let attachments = attach::attach(&mut self.ebpf, interface, mode, presence)?;
+        self.attachments.insert(interface.index, attachments);
+        self.interfaces.insert(interface.index, interface.clone());
         Ok(())
+    }
+
+    /// Notes another name of an interface that stays attached.
+    pub fn rename(&mut self, interface: Interface) {
+        for attachment in self.attachments.get_mut(&interface.index).into_iter().flatten() {
+            attachment.interface.clone_from(&interface.name);
+        }
+        self.interfaces.insert(interface.index, interface);
+    }
+
+    /// Detaches what is attached to the interface with this index, and returns what went wrong.
+    pub fn detach_from(&mut self, index: u32) -> Vec<AttachError> {
+        self.interfaces.remove(&index);
+        let attachments = self.attachments.remove(&index).into_iter().flatten();
+        attachments.filter_map(|attachment| attach::detach(attachment).err()).collect()
     }
 
     /// Detaches all programs, and returns what went wrong.
     pub fn detach(&mut self) -> Vec<AttachError> {
-        self.attachments.drain(..).filter_map(|attachment| attach::detach(attachment).err()).collect()
+        self.interfaces.clear();
+        let attachments = std::mem::take(&mut self.attachments).into_values().flatten();
+        attachments.filter_map(|attachment| attach::detach(attachment).err()).collect()
     }
 
     /// The programs that are attached.
+    pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        self.attachments.values().flatten()
+    }
+
+    /// The programs that are attached to the interface with this index.
+    pub fn attachments_of(&self, index: u32) -> impl Iterator<Item = &Attachment> {
+        self.attachments.get(&index).into_iter().flatten()
+    }
+
+    /// The interfaces to which programs are attached, by index.
     #[must_use]
-    pub fn attachments(&self) -> &[Attachment] {
-        &self.attachments
+    pub const fn interfaces(&self) -> &BTreeMap<u32, Interface> {
+        &self.interfaces
     }
 
     /// Pauses or resumes: while paused, matched packets are left alone as if unmatched.

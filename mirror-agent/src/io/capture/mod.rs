@@ -1,8 +1,12 @@
 //! Enters: packets of the named interfaces, through the kernel program. Leaves: segments for the pipeline.
 
 mod attach;
+pub mod bypass;
 mod counters;
+pub mod desired;
 mod filters;
+pub mod follow;
+mod glob;
 pub mod kernel;
 pub mod links;
 mod loader;
@@ -13,10 +17,12 @@ mod presence;
 mod ring;
 pub mod role;
 mod rules;
-mod sys;
+pub(super) mod sys;
+mod watch;
 
-pub use attach::{AttachError, AttachMethod, AttachMode, Attachment, Interface};
+pub use attach::{AttachError, AttachMethod, AttachMode, Attachment};
 pub use counters::{CounterValues, KernelCounters};
+pub use glob::Glob;
 pub use loader::{Capture, Kernel, LoadError};
 pub use netlink::NetlinkError;
 pub use own::{OwnSockets, OwnSocketsError};

@@ -1,4 +1,4 @@
-//! Enters: a dump request of rtnetlink. Leaves: the bodies of the messages that answer it, and their attributes.
+//! Enters: a dump request of rtnetlink. Leaves: what is wanted of the messages that answer it, and their attributes.
 //!
 //! Only dumps, and only the few attributes that this agent reads: a message of a newer kernel with attributes that
 //! nobody here knows is no error.
@@ -8,7 +8,7 @@ use std::{io, mem::size_of};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 /// Room for one datagram. The kernel makes those of a dump at most 32 KiB.
-const RECEIVE_BYTES: usize = 64 * 1024;
+pub(super) const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// How often a dump is begun anew when the kernel says that the tables changed while it was read.
 const DUMP_ATTEMPTS: usize = 5;
@@ -48,24 +48,49 @@ pub enum NetlinkError {
     },
 }
 
-/// Asks for a dump and returns the bodies of the answer's messages: all that follows their netlink headers.
+/// Asks for a dump and returns what `parse` makes of the bodies of the answer's messages: all that follows their
+/// netlink headers. What it does not want is not kept: a router may have a million routes.
 ///
 /// # Errors
 ///
 /// [`NetlinkError::Socket`] where the socket fails, `Refused` where the kernel answers with an error, `Malformed` and
 /// `Unstable` where the answer cannot be used.
-pub(super) fn dump(request: u16, body: &[u8]) -> Result<Vec<Vec<u8>>, NetlinkError> {
+pub(super) fn dump<T>(
+    request: u16,
+    body: &[u8],
+    parse: impl Fn(&[u8]) -> Option<T>,
+) -> Result<Vec<T>, NetlinkError> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     for seq in 1..=DUMP_ATTEMPTS {
         let seq = u32::try_from(seq).unwrap_or(u32::MAX);
         socket.send(&dump_request(request, seq, body), 0)?;
-        if let Some(messages) = receive_dump(&socket, request, seq)? {
+        if let Some(messages) = receive_dump(&socket, request, seq, &parse)? {
             return Ok(messages);
         }
     }
     Err(NetlinkError::Unstable { request })
+}
+
+/// A message of rtnetlink.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Message<'a> {
+    /// Its type, an `RTM_*` or `NLMSG_*`.
+    pub(super) kind: u16,
+    flags: u16,
+    seq: u32,
+    /// All that follows its header.
+    pub(super) body: &'a [u8],
+}
+
+/// Takes the first message off `rest`; `None` where that does not begin with one.
+pub(super) fn next_message<'a>(rest: &mut &'a [u8]) -> Option<Message<'a>> {
+    let len = usize::try_from(read_u32(rest, 0)?).ok()?;
+    let (kind, flags, seq) = (read_u16(rest, 4)?, read_u16(rest, 6)?, read_u32(rest, 8)?);
+    let body = rest.get(HEADER_LEN..len)?;
+    *rest = rest.get(len.next_multiple_of(size_of::<u32>())..).unwrap_or_default();
+    Some(Message { kind, flags, seq, body })
 }
 
 /// The attributes of `body` after its first `fixed_len` bytes: type and value. Ends at the first malformed one.
@@ -91,7 +116,8 @@ pub(super) fn read_u32(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
-fn read_u16(bytes: &[u8], offset: usize) -> Option<u16> {
+/// The 16-bit integer in the machine's byte order at `offset`.
+pub(super) fn read_u16(bytes: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
@@ -109,7 +135,12 @@ fn dump_request(request: u16, seq: u32, body: &[u8]) -> Vec<u8> {
 }
 
 /// Reads one dump to its end; `None` where it was interrupted by a change and must be asked for again.
-fn receive_dump(socket: &Socket, request: u16, seq: u32) -> Result<Option<Vec<Vec<u8>>>, NetlinkError> {
+fn receive_dump<T>(
+    socket: &Socket,
+    request: u16,
+    seq: u32,
+    parse: impl Fn(&[u8]) -> Option<T>,
+) -> Result<Option<Vec<T>>, NetlinkError> {
     let malformed = || NetlinkError::Malformed { request };
     let interrupted_bit = u16::try_from(libc::NLM_F_DUMP_INTR).unwrap_or_default();
     let mut messages = Vec::new();
@@ -123,13 +154,9 @@ fn receive_dump(socket: &Socket, request: u16, seq: u32) -> Result<Option<Vec<Ve
         }
         let mut rest = datagram.as_slice();
         while !rest.is_empty() {
-            let len = read_u32(rest, 0).and_then(|len| usize::try_from(len).ok()).ok_or_else(malformed)?;
-            let kind = read_u16(rest, 4).ok_or_else(malformed)?;
-            let flags = read_u16(rest, 6).ok_or_else(malformed)?;
-            let is_ours = read_u32(rest, 8) == Some(seq);
-            let body = rest.get(HEADER_LEN..len).ok_or_else(malformed)?;
-            rest = rest.get(len.next_multiple_of(size_of::<u32>())..).unwrap_or_default();
-            if !is_ours {
+            let Message { kind, flags, seq: answered, body } =
+                next_message(&mut rest).ok_or_else(malformed)?;
+            if answered != seq {
                 continue;
             }
             is_interrupted |= flags & interrupted_bit != 0;
@@ -141,7 +168,7 @@ fn receive_dump(socket: &Socket, request: u16, seq: u32) -> Result<Option<Vec<Ve
                     return Err(NetlinkError::Refused { request, source });
                 }
                 libc::NLMSG_NOOP => {}
-                _ => messages.push(body.to_vec()),
+                _ => messages.extend(parse(body)),
             }
         }
     }
@@ -167,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_refused_request_says_why() {
-        let error = dump(0xfff0, &[]).unwrap_err();
+        let error = dump(0xfff0, &[], |_| Some(())).unwrap_err();
         assert!(matches!(error, NetlinkError::Refused { request: 0xfff0, .. }), "{error:?}");
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use mirror_common::maps::program;
 
-use crate::io::capture::links::Link;
+use crate::io::capture::{glob::Glob, links::Link};
 
 /// The longest interface name in bytes: `IFNAMSIZ` of the kernel less the closing zero.
 const NAME_MAX_BYTES: usize = 15;
@@ -44,6 +44,12 @@ impl Hook {
 }
 
 impl Role {
+    /// All roles.
+    pub const ALL: [Self; 3] = [Self::Node, Self::Pod, Self::Loopback];
+
+    /// The words of all roles, in the order of [`Self::ALL`].
+    pub const LABELS: [&str; 3] = [Self::ALL[0].as_str(), Self::ALL[1].as_str(), Self::ALL[2].as_str()];
+
     /// The role of `link`, where the user did not say it.
     #[must_use]
     pub fn detect(link: &Link) -> Self {
@@ -54,7 +60,8 @@ impl Role {
             "bridge" => true,
             // A veth with an address of its own is an end point: a pod's eth0 seen from within, or a routed link
             // between namespaces.
-            "veth" => link.master.is_some() || !link.has_global_address,
+            // The same goes for netkit, which is a veth for containers.
+            "veth" | "netkit" => link.master.is_some() || !link.has_global_address,
             _ => false,
         };
         if is_pod_side { Self::Pod } else { Self::Node }
@@ -87,14 +94,50 @@ impl fmt::Display for Role {
     }
 }
 
-/// One item of `--interface`: `IFACE[:ROLE]`.
+/// What an item of `--interface` says of the interfaces that it means.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Pattern {
+    /// The one of this name.
+    Name(String),
+    /// All but loopback whose names match.
+    Glob(Glob),
+    /// Those by which the default routes leave, IPv4 and IPv6.
+    Auto,
+}
+
+/// One item of `--interface`: a name, a pattern or `auto`, and maybe `:ROLE`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct InterfaceSpec {
-    /// The interface's name.
-    pub name: String,
-    /// Its role; `None` where it is to be found.
+    /// Which interfaces.
+    pub pattern: Pattern,
+    /// Their role; `None` where it is to be found.
     pub role: Option<Role>,
 }
+
+impl InterfaceSpec {
+    /// The name, where the item is one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match &self.pattern {
+            Pattern::Name(name) => Some(name),
+            Pattern::Glob(_) | Pattern::Auto => None,
+        }
+    }
+}
+
+impl fmt::Display for InterfaceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.pattern {
+            Pattern::Name(name) => f.write_str(name),
+            Pattern::Glob(glob) => glob.fmt(f),
+            Pattern::Auto => f.write_str(AUTO),
+        }?;
+        self.role.map_or(Ok(()), |role| write!(f, ":{role}"))
+    }
+}
+
+/// The word for the interfaces of the default routes. An interface of this name can be had by `[a]uto`.
+const AUTO: &str = "auto";
 
 /// Why an item of `--interface` cannot be used.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -104,6 +147,12 @@ pub enum InterfaceSpecError {
     Name {
         /// What was given.
         name: String,
+    },
+    /// The pattern is not one.
+    #[error("{pattern:?} is not a pattern: a set in brackets does not end, or holds nothing")]
+    Pattern {
+        /// What was given.
+        pattern: String,
     },
     /// The word after the colon is not a role.
     #[error("{role:?} is not a role: node, pod or lo")]
@@ -124,6 +173,14 @@ impl FromStr for InterfaceSpec {
             Some((_, role)) => return Err(InterfaceSpecError::Role { role: role.to_owned() }),
             None => (spec, None),
         };
+        if name == AUTO {
+            return Ok(Self { pattern: Pattern::Auto, role });
+        }
+        if Glob::is_pattern(name) {
+            let glob = Glob::parse(name);
+            let glob = glob.ok_or_else(|| InterfaceSpecError::Pattern { pattern: name.to_owned() })?;
+            return Ok(Self { pattern: Pattern::Glob(glob), role });
+        }
         // The kernel's own rule, dev_valid_name() in net/core/dev.c.
         let is_valid = (1..=NAME_MAX_BYTES).contains(&name.len())
             && !matches!(name, "." | "..")
@@ -131,7 +188,7 @@ impl FromStr for InterfaceSpec {
         if !is_valid {
             return Err(InterfaceSpecError::Name { name: name.to_owned() });
         }
-        Ok(Self { name: name.to_owned(), role })
+        Ok(Self { pattern: Pattern::Name(name.to_owned()), role })
     }
 }
 
@@ -165,6 +222,8 @@ mod tests {
             ("veth", Some(3), false, Role::Pod),
             ("veth", Some(3), true, Role::Pod),
             ("veth", None, true, Role::Node),
+            ("netkit", None, false, Role::Pod),
+            ("netkit", None, true, Role::Node),
         ];
         for (kind, master, has_global_address, role) in cases {
             assert_eq!(Role::detect(&link(kind, master, has_global_address)), role, "{kind} {master:?}");
@@ -174,7 +233,12 @@ mod tests {
 
     #[test]
     fn interface_specs_parse() {
-        let spec = |name: &str, role| Ok(InterfaceSpec { name: name.to_owned(), role });
+        let spec = |name: &str, role| Ok(InterfaceSpec { pattern: Pattern::Name(name.to_owned()), role });
+        let glob = |pattern: &str, role| {
+            Ok(InterfaceSpec { pattern: Pattern::Glob(Glob::parse(pattern).unwrap()), role })
+        };
+        let auto = |role| Ok(InterfaceSpec { pattern: Pattern::Auto, role });
+        let bad_pattern = |pattern: &str| Err(InterfaceSpecError::Pattern { pattern: pattern.to_owned() });
         let bad_name = |name: &str| Err(InterfaceSpecError::Name { name: name.to_owned() });
         let bad_role = |role: &str| Err(InterfaceSpecError::Role { role: role.to_owned() });
         let cases = [
@@ -191,9 +255,18 @@ mod tests {
             ("eth0:", bad_role("")),
             ("eth0:Pod", bad_role("Pod")),
             ("eth0:1:pod", bad_role("1:pod")),
+            ("lxc*", glob("lxc*", None)),
+            ("cali[0-9a-f]?*:pod", glob("cali[0-9a-f]?*", Some(Role::Pod))),
+            ("[a]uto", glob("[a]uto", None)),
+            ("veth[", bad_pattern("veth[")),
+            ("auto", auto(None)),
+            ("auto:node", auto(Some(Role::Node))),
         ];
         for (text, expected) in cases {
             assert_eq!(text.parse(), expected, "{text}");
+            if let Ok(spec) = expected {
+                assert_eq!(spec.to_string(), text);
+            }
         }
     }
 }

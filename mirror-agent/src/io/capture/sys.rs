@@ -1,4 +1,5 @@
-//! Enters: a ring buffer's file descriptor. Leaves: how full the ring is. The only unsafe code of the capture.
+//! Enters: a ring buffer's file descriptor, a socket, a thread. Leaves: how full the ring is, the socket watched, the
+//! thread in a network of its own. The only unsafe code of the capture.
 
 use std::{
     io,
@@ -6,6 +7,26 @@ use std::{
     ptr::{self, NonNull},
     sync::atomic::{AtomicUsize, Ordering},
 };
+
+use netlink_sys::Socket;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// Has the runtime say when `socket` is readable. Must be called within a tokio runtime.
+pub(super) fn readable(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: the value owns its one descriptor, gives out no other, and closes it only when it is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+}
+
+/// Moves the calling thread into a network namespace of its own, which goes with it.
+///
+/// # Errors
+///
+/// The kernel's; `EPERM` without CAP_SYS_ADMIN.
+pub(in crate::io) fn enter_new_network() -> io::Result<()> {
+    // SAFETY: the table of descriptors, the one thing that must not be unshared carelessly, stays shared.
+    Ok(unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?)
+}
 
 /// A read-only view of a ring's two positions: the kernel maps the consumer's page at offset 0, the producer's at
 /// offset one page, and both begin with the position as an `unsigned long`.

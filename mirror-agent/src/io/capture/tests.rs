@@ -22,7 +22,8 @@ use mirror_common::Counter;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{
-    AttachMethod, AttachMode, Capture, CounterValues, Interface, KernelRules, RingReader,
+    AttachMethod, AttachMode, Capture, CounterValues, KernelRules, RingReader,
+    desired::View,
     filters::{Filter, filters, qdiscs},
     kernel::has_tcx,
     links::links,
@@ -54,8 +55,7 @@ fn both_methods_hand_over_what_was_sent_and_leave_nothing() {
         for address in [AGENT_V4, AGENT_V6] {
             hosts.beside_server(|| {
                 let mut capture = hosts.capture(&rules(), "v0", mode);
-                let methods: Vec<_> =
-                    capture.kernel.attachments().iter().map(|attached| attached.method).collect();
+                let methods: Vec<_> = capture.kernel.attachments().map(|attached| attached.method).collect();
                 assert_eq!(methods, [method; 2]);
 
                 let sent = pattern(300_000);
@@ -109,7 +109,7 @@ fn paused_own_and_unmatched_traffic_is_not_seen() {
     hosts.beside_server(|| {
         let rules = KernelRules { addresses: vec!["127.0.0.0/8".parse().unwrap()], ..rules() };
         let mut capture = hosts.capture(&rules, "lo", AttachMode::Auto);
-        assert_eq!(capture.kernel.attachments().len(), 1);
+        assert_eq!(capture.kernel.attachments().count(), 1);
 
         capture.kernel.set_paused(true).unwrap();
         exchange("127.0.0.1", b"paused", |_| {});
@@ -161,7 +161,7 @@ fn filters_of_a_killed_agent_go_and_those_of_a_running_one_stay() {
         let holder = hosts.capture(&rules(), "v0", AttachMode::Clsact);
         let mut killed = hosts.capture(&rules(), "v0", AttachMode::Clsact);
         // What kill -9 leaves: the filters, but no socket.
-        killed.kernel.attachments.drain(..).for_each(mem::forget);
+        mem::take(&mut killed.kernel.attachments).into_values().flatten().for_each(mem::forget);
         drop(killed);
         await_children();
         assert_eq!(mirror_filters("v0"), 4);
@@ -282,10 +282,12 @@ impl Hosts {
 
     /// Loads and attaches, in the namespace of the calling thread.
     fn capture(&self, rules: &KernelRules, interface: &str, mode: AttachMode) -> Capture {
-        let links = links().unwrap();
-        let interfaces = Interface::resolve(&[interface.parse().unwrap()], &links).unwrap();
+        let view = View { links: links().unwrap(), ..View::default() };
         let mut capture = Capture::load(EBPF_OBJECT, rules).unwrap_or_else(|error| panic!("{error:?}"));
-        capture.kernel.attach(&interfaces, &links, mode).unwrap_or_else(|error| panic!("{error:?}"));
+        capture.kernel.establish(&view.links).unwrap();
+        for interface in view.desired(&[interface.parse().unwrap()]).values() {
+            capture.kernel.attach(interface, mode).unwrap_or_else(|error| panic!("{error:?}"));
+        }
         capture
     }
 

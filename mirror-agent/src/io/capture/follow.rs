@@ -1,0 +1,410 @@
+//! Enters: the items of `--interface`, and that something changed in this network namespace. Leaves: programs attached
+//! where the items say, at every moment.
+
+use std::{
+    collections::{BTreeSet, HashSet, VecDeque},
+    error::Error,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::task::{JoinError, JoinHandle};
+use tracing::{debug, info, warn};
+
+use crate::io::capture::{
+    AttachError, AttachMode, Attachment, Kernel, NetlinkError,
+    bypass::Bypass,
+    desired::{Change, Interface, View, changes},
+    links,
+    role::{InterfaceSpec, Pattern, Role},
+    watch::{LinkWatch, Routes},
+};
+
+/// How long nothing more must change before a look: what makes a pod's interface consists of several changes.
+const QUIET: Duration = Duration::from_millis(50);
+/// How long changes may go on before a look is taken all the same.
+const LONGEST_DELAY: Duration = Duration::from_millis(250);
+/// The most that one look may put off the next. A look takes as many times longer as there are more interfaces; it is
+/// kept to a fifth of the time.
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+/// How often a look is taken though nothing was said to have changed: what failed is tried again then.
+const ROUND: Duration = Duration::from_secs(30);
+/// The same where changes are not told.
+const ROUND_UNTOLD: Duration = Duration::from_millis(500);
+/// The same where the last look failed.
+const ROUND_BLIND: Duration = Duration::from_secs(1);
+/// Changes made before others get their turn; each takes up to a few milliseconds.
+const BATCH: usize = 4;
+/// Failures said one by one of each look; the others are counted.
+const MAX_WARNINGS: usize = 5;
+
+/// How many interfaces are attached, by role in the order of [`Role::ALL`].
+#[derive(Debug, Default)]
+pub struct AttachedCounts([AtomicU64; Role::ALL.len()]);
+
+impl AttachedCounts {
+    /// The counts.
+    #[must_use]
+    pub fn read(&self) -> [u64; Role::ALL.len()] {
+        self.0.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    fn publish(&self, kernel: &Kernel) {
+        for (role, count) in Role::ALL.into_iter().zip(&self.0) {
+            let interfaces = kernel.interfaces().values().filter(|interface| interface.role == role).count();
+            count.store(u64::try_from(interfaces).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Why the interfaces cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// There is no such interface in this network namespace.
+    #[error("no interface is named {name}")]
+    UnknownInterface {
+        /// The name.
+        name: String,
+    },
+    /// The interface was named twice.
+    #[error("interface {name} is named twice")]
+    RepeatedInterface {
+        /// The name.
+        name: String,
+    },
+    /// The interfaces could not be listed.
+    #[error("list the interfaces")]
+    Look(#[from] NetlinkError),
+    /// An interface that was named could not be attached to, or none that was described.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
+/// Keeps programs attached where the items say.
+#[derive(Debug)]
+pub struct Follower {
+    specs: Arc<[InterfaceSpec]>,
+    mode: AttachMode,
+    routes: Routes,
+    /// `None` where the kernel does not tell of changes.
+    watch: Option<LinkWatch>,
+    pace: Pace,
+    vanished: BTreeSet<u32>,
+    /// A look being taken.
+    look: Option<JoinHandle<Result<View, NetlinkError>>>,
+    /// What the last look showed, until it is compared with what is attached.
+    view: Option<View>,
+    work: VecDeque<Change>,
+    /// Interfaces whose failure was said; each is said once until it is attached or gone.
+    failed: HashSet<u32>,
+    warnings: usize,
+    /// Whether the last look failed, which is said once.
+    is_blind: bool,
+    /// Whether Cilium runs here.
+    is_ciliums: bool,
+    counts: Arc<AttachedCounts>,
+}
+
+impl Follower {
+    /// Looks at the interfaces for the first time; attaches nothing. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// `UnknownInterface` and `RepeatedInterface` for items that are names, `Look`.
+    pub fn open(specs: Vec<InterfaceSpec>, mode: AttachMode) -> Result<Self, FollowError> {
+        let mut names = HashSet::new();
+        if let Some(name) = specs.iter().filter_map(InterfaceSpec::name).find(|name| !names.insert(*name)) {
+            return Err(FollowError::RepeatedInterface { name: name.to_owned() });
+        }
+        let is_auto = specs.iter().any(|spec| spec.pattern == Pattern::Auto);
+        let routes = if is_auto { Routes::Watched } else { Routes::Ignored };
+        // Before the look, or what changes in between would be missed.
+        let watch = subscribe(routes);
+        let view = look(routes)?;
+        for spec in view.unmatched(&specs) {
+            if let Some(name) = spec.name() {
+                return Err(FollowError::UnknownInterface { name: name.to_owned() });
+            }
+            warn!(interface = %spec, "No interface matches yet; waiting for one.");
+        }
+        Ok(Self {
+            specs: specs.into(),
+            mode,
+            routes,
+            watch,
+            pace: Pace::new(Instant::now()),
+            vanished: BTreeSet::new(),
+            look: None,
+            view: Some(view),
+            work: VecDeque::new(),
+            failed: HashSet::new(),
+            warnings: 0,
+            is_blind: false,
+            is_ciliums: false,
+            counts: Arc::default(),
+        })
+    }
+
+    /// The counts for the metrics.
+    #[must_use]
+    pub fn counts(&self) -> Arc<AttachedCounts> {
+        Arc::clone(&self.counts)
+    }
+
+    /// Attaches to all interfaces that the first look showed.
+    ///
+    /// # Errors
+    ///
+    /// `Attach`: an interface that was named cannot be attached to, or none of those that were described can.
+    pub fn attach_all(&mut self, kernel: &mut Kernel) -> Result<(), FollowError> {
+        let view = self.view.take().unwrap_or_default();
+        kernel.establish(&view.links)?;
+        self.is_ciliums = view.is_ciliums();
+        let mut first_failure = None;
+        for interface in view.desired(&self.specs).into_values() {
+            match self.attach(kernel, &interface) {
+                Err(error) if interface.is_named => return Err(error.into()),
+                Err(error) if first_failure.is_none() => first_failure = Some(error),
+                Err(error) => self.note_failure(interface.index, &interface.name, &error),
+                Ok(()) => {}
+            }
+        }
+        self.counts.publish(kernel);
+        match first_failure {
+            Some(error) if kernel.interfaces().is_empty() && !error.is_for_want_of_interface() => {
+                Err(error.into())
+            }
+            Some(error) => {
+                warn!(error = &error as &dyn Error, "Attaching to an interface failed.");
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until there is something to do for [`Self::work`]. Nothing is lost where the wait is given up.
+    pub async fn next(&mut self) {
+        if !self.work.is_empty() {
+            // Copies under way go on in between.
+            tokio::task::yield_now().await;
+            return;
+        }
+        while self.view.is_none() {
+            if let Some(look) = &mut self.look {
+                let outcome = look.await;
+                self.look = None;
+                self.take_look(outcome);
+                continue;
+            }
+            let changed = async {
+                match &self.watch {
+                    Some(watch) => watch.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(self.pace.due().into()) => {
+                    if self.watch.is_none() {
+                        self.watch = subscribe(self.routes);
+                    }
+                    self.pace.begin(Instant::now());
+                    let routes = self.routes;
+                    // Thousands of interfaces take long to list, and other changes to them may hold the kernel's lock.
+                    self.look = Some(tokio::task::spawn_blocking(move || look(routes)));
+                }
+                news = changed => match news {
+                    Ok(news) => {
+                        self.vanished.extend(news.vanished);
+                        self.pace.note_change(Instant::now());
+                    }
+                    Err(error) => {
+                        warn!(%error, "Changes of interfaces are not told any more; looking for them instead.");
+                        self.watch = None;
+                        self.pace.note_change(Instant::now());
+                    }
+                },
+            }
+        }
+    }
+
+    /// Makes some of the changes that are due.
+    pub fn work(&mut self, kernel: &mut Kernel) {
+        if let Some(view) = self.view.take() {
+            let vanished = std::mem::take(&mut self.vanished);
+            self.work = changes(kernel.interfaces(), view.desired(&self.specs), &vanished).into();
+            let indices: HashSet<u32> = view.links.iter().map(|link| link.index).collect();
+            self.failed.retain(|index| indices.contains(index));
+            self.warnings = 0;
+            self.is_ciliums = view.is_ciliums();
+        }
+        for _ in 0..BATCH {
+            let Some(change) = self.work.pop_front() else { break };
+            match change {
+                Change::Attach(interface) => {
+                    if let Err(error) = self.attach(kernel, &interface) {
+                        self.note_failure(interface.index, &interface.name, &error);
+                    }
+                }
+                Change::Detach(index) => detach(kernel, index),
+                Change::Rename(interface) => {
+                    info!(interface = %interface.name, "An attached interface has another name.");
+                    kernel.rename(interface);
+                }
+            }
+        }
+        self.counts.publish(kernel);
+    }
+
+    fn attach(&mut self, kernel: &mut Kernel, interface: &Interface) -> Result<(), AttachError> {
+        let bypass = Bypass::suspected(interface, self.is_ciliums);
+        kernel.attach(interface, self.mode)?;
+        self.failed.remove(&interface.index);
+        for Attachment { interface: name, hook, program, method, .. } in
+            kernel.attachments_of(interface.index)
+        {
+            let (hook, method) = (hook.as_str(), method.as_str());
+            info!(interface = %name, role = %interface.role, hook, method, program, "Attached.");
+        }
+        if let Some(bypass) = bypass {
+            warn!(interface = %interface.name, role = %interface.role, "Requests may not be seen here: {bypass}.");
+        }
+        Ok(())
+    }
+
+    fn note_failure(&mut self, index: u32, name: &str, error: &AttachError) {
+        let error_value = error as &dyn Error;
+        if error.is_for_want_of_interface() {
+            debug!(interface = name, error = error_value, "An interface went before it was attached to.");
+        } else if self.failed.insert(index) && self.warnings < MAX_WARNINGS {
+            self.warnings += 1;
+            warn!(
+                interface = name,
+                error = error_value,
+                "Attaching to an interface failed; it is tried again at the next change."
+            );
+        } else {
+            debug!(interface = name, error = error_value, "Attaching to an interface failed again.");
+        }
+    }
+
+    fn take_look(&mut self, outcome: Result<Result<View, NetlinkError>, JoinError>) {
+        let failure: Box<dyn Error + Send + Sync> = match outcome {
+            Ok(Ok(view)) => {
+                let round = if self.watch.is_some() { ROUND } else { ROUND_UNTOLD };
+                self.pace.end(Instant::now(), round);
+                self.is_blind = false;
+                self.view = Some(view);
+                return;
+            }
+            Ok(Err(error)) => error.into(),
+            Err(error) => error.into(),
+        };
+        self.pace.end(Instant::now(), ROUND_BLIND);
+        if !self.is_blind {
+            self.is_blind = true;
+            warn!(
+                error = &*failure as &dyn Error,
+                "The interfaces cannot be listed; what is attached stays."
+            );
+        }
+    }
+}
+
+fn look(routes: Routes) -> Result<View, NetlinkError> {
+    let default_routes = match routes {
+        Routes::Watched => links::default_routes()?,
+        Routes::Ignored => BTreeSet::new(),
+    };
+    Ok(View { links: links::links()?, default_routes })
+}
+
+fn subscribe(routes: Routes) -> Option<LinkWatch> {
+    let unheard = |error: &io::Error| debug!(%error, "Changes of interfaces are not told.");
+    LinkWatch::open(routes).inspect_err(unheard).ok()
+}
+
+fn detach(kernel: &mut Kernel, index: u32) {
+    let name = kernel.interfaces().get(&index).map(|interface| interface.name.clone()).unwrap_or_default();
+    for error in kernel.detach_from(index) {
+        warn!(error = &error as &dyn Error, "Detaching a mirror program failed.");
+    }
+    info!(interface = %name, "Detached.");
+}
+
+/// When the next look is due.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// When a look is due for a change that was told.
+    quiet_at: Option<Instant>,
+    /// When it is due though changes go on.
+    latest_at: Option<Instant>,
+    /// When it is due though nothing was told.
+    round_at: Instant,
+    /// Not before this.
+    pause_until: Instant,
+    begun_at: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { quiet_at: None, latest_at: None, round_at: now + ROUND, pause_until: now, begun_at: now }
+    }
+
+    fn note_change(&mut self, now: Instant) {
+        let latest_at = *self.latest_at.get_or_insert(now + LONGEST_DELAY);
+        self.quiet_at = Some(latest_at.min(now + QUIET));
+    }
+
+    fn due(&self) -> Instant {
+        self.quiet_at.map_or(self.round_at, |quiet_at| quiet_at.min(self.round_at)).max(self.pause_until)
+    }
+
+    fn begin(&mut self, now: Instant) {
+        (self.quiet_at, self.latest_at, self.begun_at) = (None, None, now);
+    }
+
+    fn end(&mut self, now: Instant, round: Duration) {
+        self.pause_until = now + (now.duration_since(self.begun_at) * 4).min(LONGEST_PAUSE);
+        self.round_at = now + round;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_look_waits_for_quiet_but_not_for_ever() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        assert_eq!(pace.due(), start + ROUND);
+        pace.note_change(start);
+        assert_eq!(pace.due(), start + QUIET);
+        for step in 1..100 {
+            pace.note_change(start + step * 10 * MS);
+        }
+        assert_eq!(pace.due(), start + LONGEST_DELAY);
+    }
+
+    #[test]
+    fn looks_that_take_long_are_further_apart() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.note_change(start);
+        pace.begin(start + QUIET);
+        pace.end(start + QUIET + 20 * MS, ROUND);
+        pace.note_change(start + QUIET + 20 * MS);
+        assert_eq!(pace.due(), start + QUIET + 100 * MS);
+
+        pace.begin(start);
+        pace.end(start + 1000 * MS, ROUND);
+        pace.note_change(start + 1000 * MS);
+        assert_eq!(pace.due(), start + 1000 * MS + LONGEST_PAUSE);
+    }
+}
