@@ -65,11 +65,17 @@ fn try_plain(skb: Skb, side: RecordSide) -> Option<()> {
     if config.paused != 0 {
         return None;
     }
-    let scratch = scratch()?;
-    match parse_plain(&skb.linear(), skb.offloaded_tag()) {
-        Ok(packet) => scratch.packet = packet,
-        Err(_) => try_parse_any(skb, scratch)?,
-    }
+    let scratch = match parse_plain(&skb.linear(), skb.offloaded_tag()) {
+        Ok(packet) => {
+            let scratch = scratch()?;
+            scratch.packet = packet;
+            scratch
+        }
+        Err(_) => {
+            try_parse_any(skb)?;
+            scratch()?
+        }
+    };
     try_record(skb, side, config, scratch)
 }
 
@@ -80,8 +86,8 @@ fn try_unclear(skb: Skb, role: Role) -> Option<()> {
     if config.paused != 0 {
         return None;
     }
+    try_parse_any(skb)?;
     let scratch = scratch()?;
-    try_parse_any(skb, scratch)?;
     let side = side(role, scratch.packet.src_port, scratch.packet.dst_port)?;
     try_record(skb, side, config, scratch)
 }

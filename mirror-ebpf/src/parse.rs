@@ -1,8 +1,10 @@
 //! Enters: any packet. Leaves: its TCP segment in the scratch, or a counter raised.
 //!
-//! Each step is a function of its own, which has the stack to itself, and hands on what it found in the scratch: for
-//! the verifier a tunnel is one more call with unknown values, not one more way through everything.
+//! Each step is a global function: it takes nothing but the context, finds what is known so far in the scratch, and
+//! leaves what it found there. Such functions the verifier walks once, whatever calls them; kernels before 6.12 would
+//! else walk each step again for every way that leads to it, and give up.
 
+use aya_ebpf::bindings::__sk_buff;
 use mirror_common::Counter;
 use mirror_common::packet::{
     Layer, MAX_TUNNELS, PacketBytes, Step, Unparsed, ether_type, find_network, find_segment,
@@ -10,7 +12,7 @@ use mirror_common::packet::{
 
 use crate::counters::add_at;
 use crate::ports::ConfiguredPorts;
-use crate::scratch::Scratch;
+use crate::scratch::scratch;
 use crate::skb::Skb;
 
 /// What a step came to: what it looked for is in the scratch.
@@ -23,19 +25,11 @@ const LEAVE: u32 = 2;
 const COUNT: u32 = 16;
 
 /// Parses any packet, and counts those that may have been ours but cannot be used.
-#[inline(never)]
-pub(crate) fn try_parse_any(skb: Skb, scratch: &mut Scratch) -> Option<()> {
-    scratch.layer = outermost(skb);
-    let mut outcome = LEAVE;
-    for _ in 0..=MAX_TUNNELS {
-        outcome = step_to_network(skb, scratch);
-        if outcome == FOUND {
-            outcome = step_to_segment(skb, scratch);
-        }
-        if outcome != INSIDE {
-            break;
-        }
-    }
+///
+/// The scratch must not be referred to across this call.
+#[inline(always)]
+pub(crate) fn try_parse_any(skb: Skb) -> Option<()> {
+    let outcome = mirror_parse(skb.raw());
     if outcome == FOUND {
         return Some(());
     }
@@ -47,9 +41,32 @@ pub(crate) fn try_parse_any(skb: Skb, scratch: &mut Scratch) -> Option<()> {
     None
 }
 
+/// Goes from the packet's beginning to the innermost packet's segment.
 #[inline(never)]
-fn step_to_network(skb: Skb, scratch: &mut Scratch) -> u32 {
-    match find_network(&skb, &scratch.layer) {
+#[unsafe(no_mangle)]
+extern "C" fn mirror_parse(skb: *mut __sk_buff) -> u32 {
+    let layer = outermost(Skb::new(skb));
+    let Some(scratch) = scratch() else { return LEAVE };
+    scratch.layer = layer;
+    let mut outcome = LEAVE;
+    for _ in 0..=MAX_TUNNELS {
+        outcome = mirror_find_network(skb);
+        if outcome == FOUND {
+            outcome = mirror_find_segment(skb);
+        }
+        if outcome != INSIDE {
+            break;
+        }
+    }
+    outcome
+}
+
+/// Goes from the layer in the scratch to what IP carries.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn mirror_find_network(skb: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else { return LEAVE };
+    match find_network(&Skb::new(skb), &scratch.layer) {
         Ok(Step::Found(network)) => {
             scratch.network = network;
             FOUND
@@ -62,9 +79,12 @@ fn step_to_network(skb: Skb, scratch: &mut Scratch) -> u32 {
     }
 }
 
+/// Goes from the network header in the scratch to the segment, or into a tunnel.
 #[inline(never)]
-fn step_to_segment(skb: Skb, scratch: &mut Scratch) -> u32 {
-    match find_segment(&skb, &scratch.network, &ConfiguredPorts) {
+#[unsafe(no_mangle)]
+extern "C" fn mirror_find_segment(skb: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else { return LEAVE };
+    match find_segment(&Skb::new(skb), &scratch.network, &ConfiguredPorts) {
         Ok(Step::Found(packet)) => {
             scratch.packet = packet;
             FOUND

@@ -17,8 +17,7 @@ static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 /// A packet, and a record with a small payload.
 #[repr(C)]
 pub(crate) struct Scratch {
-    // How far parsing is. What stands here the verifier does not know, so it walks each step once, not once for every
-    // way that leads to it.
+    // How far parsing is: the steps hand it on to each other.
     pub(crate) layer: Layer,
     pub(crate) network: Network,
     pub(crate) packet: TcpPacket,
@@ -53,8 +52,8 @@ const _: () = {
 #[inline(always)]
 pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: the slot is this CPU's, classifiers run to their end with bottom halves disabled, and each
-    // calls this once, so nobody else refers to it. Any bytes are a valid value.
+    // SAFETY: the slot is this CPU's, classifiers run to their end with bottom halves disabled, and no function holds
+    // the reference while it calls another that takes one. Any bytes are a valid value.
     Some(unsafe { &mut *scratch })
 }
 

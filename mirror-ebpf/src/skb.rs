@@ -34,6 +34,12 @@ impl Skb {
         Self { raw }
     }
 
+    /// The context as the kernel gave it.
+    #[inline(always)]
+    pub(crate) fn raw(self) -> *mut __sk_buff {
+        self.raw
+    }
+
     /// The context in the form that logging takes.
     #[cfg(feature = "log")]
     #[inline(always)]

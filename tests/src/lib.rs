@@ -15,6 +15,7 @@ pub mod load;
 pub mod metrics;
 pub mod netns;
 pub mod nginx;
+pub mod overlay;
 pub mod rng;
 pub mod scenario;
 pub mod server;

@@ -244,12 +244,19 @@ fn rules(args: &RunArgs) -> Result<KernelRules> {
     Ok(KernelRules {
         ports: args.ports.clone(),
         addresses: args.addresses.clone(),
+        vxlan_ports: without_zero(&args.vxlan_ports),
+        geneve_ports: without_zero(&args.geneve_ports),
         ring_bytes,
         rings: u32::try_from(args.capture_threads)?,
         own_mark: OWN_MARK,
         copies_responses: false,
         wake_interval_ns: u32::try_from(WAKE_INTERVAL.as_nanos())?,
     })
+}
+
+/// Port 0 stands for none.
+fn without_zero(ports: &[u16]) -> Vec<u16> {
+    ports.iter().copied().filter(|port| *port != 0).collect()
 }
 
 fn replay_config(args: &RunArgs) -> Result<ReplayConfig> {

@@ -128,6 +128,8 @@ fn programs(object: &[u8]) -> Finding {
     let rules = KernelRules {
         ports: vec![80],
         addresses: Vec::new(),
+        vxlan_ports: Vec::new(),
+        geneve_ports: Vec::new(),
         ring_bytes: KernelRules::smallest_ring_bytes(),
         rings: 1,
         own_mark: 0,

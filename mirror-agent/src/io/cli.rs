@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use mirror_common::packet::UsualPorts;
 
 use crate::{
     io::units::{parse_duration, parse_size},
@@ -55,6 +56,15 @@ pub struct RunArgs {
     /// Only requests to these server addresses (repeat, or separate by commas). Default: any address.
     #[arg(long = "address", value_delimiter = ',', value_name = "CIDR", value_parser = parse_cidr)]
     pub addresses: Vec<IpNet>,
+
+    /// UDP ports to which VXLAN packets go: the connections in them are looked at (repeat, or separate by commas). 0:
+    /// VXLAN is not looked into.
+    #[arg(long = "vxlan-port", default_values_t = UsualPorts::VXLAN, value_delimiter = ',', value_name = "PORT")]
+    pub vxlan_ports: Vec<u16>,
+
+    /// UDP ports to which Geneve packets go, likewise. 0: Geneve is not looked into.
+    #[arg(long = "geneve-port", default_values_t = UsualPorts::GENEVE, value_delimiter = ',', value_name = "PORT")]
+    pub geneve_ports: Vec<u16>,
 
     /// Methods to mirror, separated by commas, or `all`. A copy of a method other than these defaults is a write
     /// at the shadow: name it only if the shadow can take it.
@@ -214,6 +224,14 @@ mod tests {
         assert_eq!(args.interfaces, ["eth0", "eth1:pod", "lo"]);
         assert_eq!(args.ports, [80, 8080, 8081]);
         assert_eq!(args.addresses.len(), 2);
+    }
+
+    #[test]
+    fn tunnel_ports_replace_the_usual_ones() {
+        let usual = run(&[]).unwrap();
+        assert_eq!((&usual.vxlan_ports[..], &usual.geneve_ports[..]), (&[4789, 8472][..], &[6081][..]));
+        let args = run(&["--vxlan-port", "4790,8472", "--geneve-port", "0"]).unwrap();
+        assert_eq!((&args.vxlan_ports[..], &args.geneve_ports[..]), (&[4790, 8472][..], &[0][..]));
     }
 
     #[test]

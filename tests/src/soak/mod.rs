@@ -256,13 +256,10 @@ impl Outcome {
     #[must_use]
     pub fn checks(&self) -> Vec<(bool, String)> {
         let ledger = &self.ledger;
-        let bad_reasons: Vec<_> = ["conflict", "malformed", "ambiguous_framing", "gap", "memory", "evicted"]
-            .into_iter()
-            .filter(|reason| ledger.lost_for(reason) > 0)
-            .collect();
         let unanswered: u64 =
             ledger.replays.iter().filter(|(outcome, _)| *outcome != "answered").map(|(_, count)| count).sum();
         let not_arrived = ledger.mirrored.saturating_sub(self.at_shadow);
+        let missing = self.served.saturating_sub(self.at_shadow + self.excused);
         let excused = i64::try_from(self.excused).unwrap_or(i64::MAX);
         let failed = i64::try_from(self.failed).unwrap_or(i64::MAX);
         vec![
@@ -291,8 +288,12 @@ impl Outcome {
                 ),
             ),
             (
-                bad_reasons.is_empty() || self.mishaps.pauses > 0,
-                format!("lost for other reasons than a pause: {bad_reasons:?}"),
+                missing <= ledger.all_dropped() + not_arrived,
+                format!(
+                    "{missing} missing though the agent looked: no more than the {} dropped and the {not_arrived} that \
+                     did not arrive, so none was lost",
+                    ledger.all_dropped()
+                ),
             ),
             (ledger.all_frames_dropped() == 0, format!("{} frames dropped", ledger.all_frames_dropped())),
             (

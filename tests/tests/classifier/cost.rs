@@ -3,6 +3,7 @@
 use aya::programs::TestRunOptions;
 use mirror_common::Counter;
 use mirror_common::maps::{KernelConfig, program};
+use mirror_tests::overlay::{ethernet, ipv4, protocol, udp, vxlan};
 
 use crate::kernel::{ALL, Kernel};
 use crate::packet::{ACK, PSH_ACK, Packet, request};
@@ -25,11 +26,16 @@ fn cost_of_a_packet_is_printed() {
     let Some(mut kernel) = Kernel::load_with(config, 1 << 25) else { return };
     let other = Packet { ports: (1, 2), ..request(ACK, &[b'x'; 100]) };
     let arp = [&other.ethernet()[..12], &[8, 6], &[0; 46][..]].concat();
+    let in_vxlan =
+        |inner: &Packet| ethernet(0x0800, &ipv4(protocol::UDP, &udp(4789, &vxlan(1, &inner.ethernet()))));
     let cases = [
         ("ARP: harness and the least work", arp),
         ("unmatched IPv4", other.ethernet()),
         ("unmatched IPv6", other.clone().v6().ethernet()),
-        ("unmatched 802.1Q", Packet { tags: vec![(0x8100, 5)], ..other }.ethernet()),
+        ("unmatched 802.1Q", Packet { tags: vec![(0x8100, 5)], ..other.clone() }.ethernet()),
+        ("UDP", ethernet(0x0800, &ipv4(protocol::UDP, &udp(53, &[0; 100])))),
+        ("VXLAN, unmatched inside", in_vxlan(&other)),
+        ("VXLAN, matched inside, 100 B", in_vxlan(&request(PSH_ACK, &[b'x'; 100]))),
         ("matched, pure ACK", request(ACK, b"").ethernet()),
         ("matched, 100 B", request(PSH_ACK, &[b'x'; 100]).ethernet()),
         ("matched, 1400 B", request(PSH_ACK, &[b'x'; 1400]).ethernet()),

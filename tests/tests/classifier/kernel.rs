@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult};
-use mirror_common::maps::{KernelConfig, map, program};
+use mirror_common::maps::{KernelConfig, SocketKey, map, program};
+use mirror_common::packet::{UdpTunnel, v4_mapped};
 use mirror_common::{Counter, RecordHeader};
 use mirror_tests::classifier::{Classifier, object};
 
@@ -19,7 +20,7 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Loads the object with `SERVER_PORT` matched; `None`, said aloud, where this machine cannot.
+    /// Loads the object with `SERVER_PORT` matched and the usual ports of tunnels; `None`, said aloud, where this machine cannot.
     pub(crate) fn load(config: KernelConfig) -> Option<Self> {
         Self::load_with(config, 1 << 20)
     }
@@ -29,6 +30,7 @@ impl Kernel {
             Ok(object) => {
                 let mut kernel = Self { classifier: Classifier::load(&object, config, ring_bytes).unwrap() };
                 kernel.set_port(map::PORTS, SERVER_PORT);
+                kernel.classifier.add_tunnels().unwrap();
                 Some(kernel)
             }
             Err(reason) => {
@@ -52,6 +54,14 @@ impl Kernel {
 
     pub(crate) fn set_port(&mut self, name: &str, port: u16) {
         self.classifier.add_port(name, port).unwrap();
+    }
+
+    pub(crate) fn set_tunnel_port(&mut self, port: u16, tunnel: Option<UdpTunnel>) {
+        self.classifier.set_tunnel(port, tunnel).unwrap();
+    }
+
+    pub(crate) fn set_own_socket(&mut self, addr: [u8; 4], port: u16) {
+        self.classifier.add_own(SocketKey { addr: v4_mapped(addr), port, reserved: 0 }).unwrap();
     }
 
     /// Runs a program on a packet, and sees to it that it lets it be.

@@ -59,6 +59,17 @@ fn upload_is_recorded_whole_on_loopback() {
 }
 
 #[test]
+fn upload_through_a_tunnel_is_recorded_whole_beneath_it() {
+    let Some(hosts) = Hosts::create("x") else { return };
+    hosts.connect_by_vxlan();
+    for server in ["10.78.0.2", "fd00:78::2"] {
+        let programs =
+            [(program::REQUESTS, TcAttachType::Ingress), (program::RESPONSES, TcAttachType::Egress)];
+        check(&hosts, &hosts.server, programs, server);
+    }
+}
+
+#[test]
 fn tag_that_the_kernel_took_off_is_recorded() {
     let Some(hosts) = Hosts::create("v") else { return };
     let Some(mut kernel) = Kernel::load(KernelConfig::default()) else { return };
@@ -123,7 +134,7 @@ fn check(hosts: &Hosts, host: &Host, programs: [(&str, TcAttachType); 2], server
     check_records(&mut kernel, server);
 }
 
-fn attach(kernel: &mut Kernel, name: &str, interface: &str, hook: TcAttachType) {
+pub(crate) fn attach(kernel: &mut Kernel, name: &str, interface: &str, hook: TcAttachType) {
     // Kernels before 6.6 need a place for the filter; the others do not mind.
     drop(aya::programs::tc::qdisc_add_clsact(interface));
     // The link is the program's, and ends with it.
@@ -218,18 +229,18 @@ fn pattern() -> Vec<u8> {
 }
 
 /// Two hosts on one cable; gone with the value, also when a test fails.
-struct Hosts {
-    client: Host,
-    server: Host,
+pub(crate) struct Hosts {
+    pub(crate) client: Host,
+    pub(crate) server: Host,
 }
 
 /// A network namespace.
-struct Host {
+pub(crate) struct Host {
     name: String,
 }
 
 impl Hosts {
-    fn create(tag: &str) -> Option<Self> {
+    pub(crate) fn create(tag: &str) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             println!("SKIPPED: network namespaces need root");
             return None;
@@ -260,6 +271,19 @@ impl Hosts {
         }
         Some(hosts)
     }
+
+    /// Connects the hosts by a tunnel besides, with addresses of its own.
+    fn connect_by_vxlan(&self) {
+        let ends = [(&self.client, "10.77.0.1", "10.77.0.2", 1), (&self.server, "10.77.0.2", "10.77.0.1", 2)];
+        for (host, local, remote, number) in ends {
+            let add = ["-n", &host.name, "link", "add", "tunnel0", "mtu", "1430", "type", "vxlan", "id", "7"];
+            ip(&[&add[..], &["dstport", "4789", "local", local, "remote", remote]].concat());
+            let (v4, v6) = (format!("10.78.0.{number}/24"), format!("fd00:78::{number}/64"));
+            ip(&["-n", &host.name, "addr", "add", &v4, "dev", "tunnel0"]);
+            ip(&["-n", &host.name, "addr", "add", &v6, "dev", "tunnel0", "nodad"]);
+            ip(&["-n", &host.name, "link", "set", "tunnel0", "up"]);
+        }
+    }
 }
 
 impl Host {
@@ -269,7 +293,7 @@ impl Host {
     }
 
     /// Runs `action` on a thread of this host.
-    fn inside<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let inside = || {
                 let namespace = File::open(format!("/run/netns/{}", self.name)).unwrap();

@@ -17,3 +17,5 @@ mod packet;
 mod records;
 #[cfg(test)]
 mod sys;
+#[cfg(test)]
+mod tunnels;

@@ -19,7 +19,7 @@ use crate::io::capture::{
     own::OwnSockets,
     presence::Presence,
     ring::RingReader,
-    rules::{CONFIG_WORDS, KernelRules, PortSet, RulesError, config_words, trie_key},
+    rules::{CONFIG_WORDS, KernelRules, PortSet, RulesError, config_words, trie_key, tunnel_port_words},
     sys::page_bytes,
 };
 
@@ -122,6 +122,7 @@ impl Capture {
         }
 
         fill_ports(take(&mut ebpf, map::PORTS)?, rules)?;
+        fill_tunnel_ports(take(&mut ebpf, map::TUNNEL_PORTS)?, rules)?;
         fill_addresses(take(&mut ebpf, map::ADDRESSES)?, rules)?;
         let config = rules.config();
         let mut config_map = take(&mut ebpf, map::CONFIG)?;
@@ -224,6 +225,13 @@ fn fill_ports(mut map: Array<MapData, u64>, rules: &KernelRules) -> Result<(), L
     for &port in &rules.ports {
         let (index, word) = ports.set(port, true);
         map.set(index, word, 0).map_err(fill(map::PORTS))?;
+    }
+    Ok(())
+}
+
+fn fill_tunnel_ports(mut map: Array<MapData, u64>, rules: &KernelRules) -> Result<(), LoadError> {
+    for (index, word) in tunnel_port_words(rules) {
+        map.set(index, word, 0).map_err(fill(map::TUNNEL_PORTS))?;
     }
     Ok(())
 }

@@ -6,7 +6,13 @@ use std::{
 };
 
 use ipnet::IpNet;
-use mirror_common::maps::{KernelConfig, MAX_ADDRESSES, MAX_RINGS, PORT_WORDS, SocketKey};
+use mirror_common::{
+    maps::{
+        KernelConfig, MAX_ADDRESSES, MAX_RINGS, PORT_WORDS, SocketKey, TUNNEL_PORT_WORDS, tunnel_bits,
+        tunnel_port_place,
+    },
+    packet::UdpTunnel,
+};
 
 use crate::io::capture::sys::page_bytes;
 
@@ -17,6 +23,10 @@ pub struct KernelRules {
     pub ports: Vec<u16>,
     /// Networks that a server's address must be in; empty for any.
     pub addresses: Vec<IpNet>,
+    /// UDP ports to which VXLAN packets go; empty where none are to be looked into.
+    pub vxlan_ports: Vec<u16>,
+    /// UDP ports to which Geneve packets go; likewise.
+    pub geneve_ports: Vec<u16>,
     /// Size of each ring in bytes: a power of two, and a multiple of the page size.
     pub ring_bytes: u32,
     /// How many rings there are, one a capture thread: a power of two, 1 to [`MAX_RINGS`].
@@ -43,6 +53,12 @@ pub enum RulesError {
     TooManyAddresses {
         /// How many were given.
         count: usize,
+    },
+    /// A UDP port can be that of one kind of tunnel only.
+    #[error("UDP port {port} cannot be that of VXLAN and of Geneve")]
+    TunnelPort {
+        /// The port given for both.
+        port: u16,
     },
     /// The ring size is not one that the kernel takes.
     #[error(
@@ -87,6 +103,9 @@ impl KernelRules {
         if self.addresses.len() > usize::try_from(MAX_ADDRESSES).unwrap_or(usize::MAX) {
             return Err(RulesError::TooManyAddresses { count: self.addresses.len() });
         }
+        if let Some(&port) = self.vxlan_ports.iter().find(|port| self.geneve_ports.contains(port)) {
+            return Err(RulesError::TunnelPort { port });
+        }
         if !self.ring_bytes.is_power_of_two() || !(page_bytes..=RING_MAX_BYTES).contains(&self.ring_bytes) {
             return Err(RulesError::RingSize { bytes: self.ring_bytes, page_bytes });
         }
@@ -127,6 +146,21 @@ impl PortSet {
         *word = if is_member { *word | bit } else { *word & !bit };
         (u32::from(index), *word)
     }
+}
+
+/// The words of the kernel program's map of tunnel ports for these, all that are not zero: index and value.
+pub(super) fn tunnel_port_words(rules: &KernelRules) -> Vec<(u32, u64)> {
+    let mut words = vec![0; usize::try_from(TUNNEL_PORT_WORDS).unwrap_or_default()];
+    let kinds = [(&rules.vxlan_ports, UdpTunnel::Vxlan), (&rules.geneve_ports, UdpTunnel::Geneve)];
+    for (ports, tunnel) in kinds {
+        for &port in ports {
+            let (index, shift) = tunnel_port_place(port);
+            if let Some(word) = usize::try_from(index).ok().and_then(|index| words.get_mut(index)) {
+                *word |= tunnel_bits(tunnel) << shift;
+            }
+        }
+    }
+    (0..).zip(words).filter(|(_, word)| *word != 0).collect()
 }
 
 /// The key of the address trie for `network`: its prefix length in v4-mapped form, and its address.
@@ -179,6 +213,8 @@ mod tests {
         KernelRules {
             ports: vec![80],
             addresses: Vec::new(),
+            vxlan_ports: vec![4789],
+            geneve_ports: vec![6081],
             ring_bytes: 1 << 20,
             rings: 2,
             own_mark: 0,
@@ -193,6 +229,7 @@ mod tests {
         let cases = [
             (KernelRules { ports: vec![], ..rules() }, RulesError::NoPorts),
             (KernelRules { ports: vec![80, 0], ..rules() }, RulesError::PortZero),
+            (KernelRules { vxlan_ports: vec![4789, 6081], ..rules() }, RulesError::TunnelPort { port: 6081 }),
             (KernelRules { ring_bytes: 2048, ..rules() }, size(2048)),
             (KernelRules { ring_bytes: 12_288, ..rules() }, size(12_288)),
             (KernelRules { ring_bytes: 1 << 31, ..rules() }, size(1 << 31)),
@@ -215,6 +252,20 @@ mod tests {
         assert_eq!(ports.set(64, false), (1, 1 << 63));
         assert_eq!(ports.set(65_535, true), (1023, 1 << 63));
         assert_eq!(ports.set(0, true), (0, 1));
+    }
+
+    #[test]
+    fn tunnel_ports_are_two_bits_each() {
+        let words = |vxlan: &[u16], geneve: &[u16]| {
+            tunnel_port_words(&KernelRules {
+                vxlan_ports: vxlan.to_vec(),
+                geneve_ports: geneve.to_vec(),
+                ..rules()
+            })
+        };
+        assert_eq!(words(&[], &[]), []);
+        assert_eq!(words(&[32, 8472], &[63]), [(1, 1 | 2 << 62), (264, 1 << 48)]);
+        assert_eq!(words(&[], &[65_535]), [(2047, 2 << 62)]);
     }
 
     #[test]

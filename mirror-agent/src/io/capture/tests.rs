@@ -223,6 +223,8 @@ fn rules() -> KernelRules {
     KernelRules {
         ports: vec![PORT],
         addresses: Vec::new(),
+        vxlan_ports: Vec::new(),
+        geneve_ports: Vec::new(),
         ring_bytes: 1 << 22,
         rings: 2,
         own_mark: 0,
