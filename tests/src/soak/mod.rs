@@ -241,10 +241,11 @@ impl Outcome {
         ];
         lines.push(match &self.trend {
             Some(trend) => format!(
-                "memory after warming up: at most {:.1} MiB, {:+.0} KiB a minute, {:+.2} MiB over {} samples",
+                "memory after warming up: at most {:.1} MiB, {:+.0} KiB a minute, {:+.2} MiB over {} s, {} samples",
                 trend.most as f64 / 1_048_576.0,
                 trend.slope_a_minute / 1024.0,
                 trend.rise / 1_048_576.0,
+                trend.span.as_secs(),
                 trend.samples
             ),
             None => "memory: too few samples".to_owned(),

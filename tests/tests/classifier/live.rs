@@ -1,6 +1,6 @@
 //! Enters: real connections between two hosts in network namespaces. Leaves: nothing; their records are complete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
@@ -194,7 +194,13 @@ fn check_records(kernel: &mut Kernel, server: IpAddr) {
     assert_eq!(usize::try_from(covered.values().sum::<u32>()).unwrap(), ANSWER_BYTES);
     for records in [&requests, &responses] {
         for flag in [tcp_flag::SYN, tcp_flag::FIN] {
-            assert_eq!(records.iter().filter(|(header, _)| header.tcp_flags & flag != 0).count(), 1);
+            // Sent again on a busy machine, it still stands at the same place.
+            let places: BTreeSet<_> = records
+                .iter()
+                .filter(|(header, _)| header.tcp_flags & flag != 0)
+                .map(|(header, _)| header.seq.wrapping_add(header.payload_len))
+                .collect();
+            assert_eq!(places.len(), 1);
         }
     }
     assert!(
