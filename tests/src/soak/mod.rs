@@ -122,7 +122,8 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
             bail!("interrupted; everything is taken down again");
         }
         thread::sleep(Duration::from_millis(500));
-        let ledger = agent.ledger()?;
+        // The books are looked at again and again: they have to balance at any moment.
+        agent.ledger()?;
         memory.note(started.elapsed(), agent.pss()?);
         if started.elapsed() >= next_mishap {
             let mut scene = Scene {
@@ -138,13 +139,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
         }
         if started.elapsed() >= next_line {
             next_line += Duration::from_secs(10);
-            say(&format!(
-                "{:>5} s: {} answered, {} failed; {} MiB; {mishaps:?}\n         {ledger}",
-                started.elapsed().as_secs(),
-                clients.answered(),
-                clients.failed(),
-                agent.pss()? >> 20,
-            ));
+            say(&progress(started.elapsed(), &agent, &clients, &mishaps)?);
         }
     }
 
@@ -173,6 +168,25 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
     drop(live);
     let outcome = compare(&clients, mishaps, [&live_book, &shadow_book], ledger);
     Ok(Outcome { sent_again, trend, ended_well, ..outcome })
+}
+
+/// How it stands: what clients felt, what went wrong, what the agent holds, and its books.
+fn progress(at: Duration, agent: &Agent, clients: &Clients, mishaps: &Mishaps) -> Result<String> {
+    let metrics = agent.metrics()?;
+    let kilobytes = |pool: &str| metrics.value("mirror_memory_bytes", "pool", pool) / 1024.0;
+    Ok(format!(
+        "{:>5} s: {} answered, {} failed; {mishaps}\n         {} KiB, of which flows {:.0}, messages {:.0}, replay \
+         {:.0}; {} flows\n         {}",
+        at.as_secs(),
+        clients.answered(),
+        clients.failed(),
+        agent.pss()? >> 10,
+        kilobytes("flows"),
+        kilobytes("messages"),
+        kilobytes("replay"),
+        metrics.sum("mirror_flows_active"),
+        metrics.ledger(),
+    ))
 }
 
 /// Holds the shadow's account against live's.
@@ -220,12 +234,8 @@ impl Outcome {
     /// The figures, a line each.
     #[must_use]
     pub fn figures(&self) -> Vec<String> {
-        let Mishaps { flaps, shadow_stops, pauses, spare_replaced } = self.mishaps;
         let mut lines = vec![
-            format!(
-                "mishaps: {flaps} flaps of live's wire, {shadow_stops} stops of the shadow, {pauses} pauses, the spare \
-                 interface replaced {spare_replaced} times"
-            ),
+            format!("mishaps: {}", self.mishaps),
             format!(
                 "clients: {} requests answered over {} connections, {} failed; {} segments sent again",
                 self.answered, self.connections, self.failed, self.sent_again
