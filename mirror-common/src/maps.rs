@@ -47,6 +47,9 @@ pub mod map {
 /// Words of the port bitmaps: 65,536 ports, 64 a word. Port `p` is bit `p % 64` of word `p / 64`.
 pub const PORT_WORDS: u32 = 1024;
 
+/// Packets in fragments that are followed at a time. Where there are more, those not used for longest are forgotten.
+pub const MAX_FRAGMENTED_PACKETS: u32 = 4096;
+
 /// Words of the map of tunnel ports: 65,536 ports, 32 a word. Port `p` is the two bits from `p % 32 * 2` on of word
 /// `p / 32`.
 pub const TUNNEL_PORT_WORDS: u32 = 2048;

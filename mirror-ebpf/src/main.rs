@@ -14,6 +14,7 @@ mod classify;
 mod config;
 mod counters;
 mod emit;
+mod fragments;
 mod own;
 mod parse;
 mod ports;

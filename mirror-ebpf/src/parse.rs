@@ -11,16 +11,19 @@ use mirror_common::packet::{
 };
 
 use crate::counters::add_at;
+use crate::fragments::find_fragment;
 use crate::ports::ConfiguredPorts;
 use crate::scratch::scratch;
 use crate::skb::Skb;
 
 /// What a step came to: what it looked for is in the scratch.
 const FOUND: u32 = 0;
-/// What a step came to: the layer in the scratch is that of a packet inside.
+/// What a step came to: the layer in the scratch is that of a packet to be parsed.
 const INSIDE: u32 = 1;
 /// What a step came to: the packet is none of ours.
 const LEAVE: u32 = 2;
+/// What a step came to: the network header in the scratch is that of a fragment.
+const FRAGMENT: u32 = 3;
 /// What a step came to: the packet may be ours, but cannot be used; plus the index of its counter.
 const COUNT: u32 = 16;
 
@@ -45,20 +48,27 @@ pub(crate) fn try_parse_any(skb: Skb) -> Option<()> {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn mirror_parse(skb: *mut __sk_buff) -> u32 {
-    let layer = outermost(Skb::new(skb));
-    let Some(scratch) = scratch() else { return LEAVE };
-    scratch.layer = layer;
-    let mut outcome = LEAVE;
+    let mut outcome = mirror_find_start(skb);
     for _ in 0..=MAX_TUNNELS {
+        if outcome != INSIDE {
+            break;
+        }
         outcome = mirror_find_network(skb);
         if outcome == FOUND {
             outcome = mirror_find_segment(skb);
         }
-        if outcome != INSIDE {
-            break;
-        }
     }
-    outcome
+    if outcome == FRAGMENT { mirror_find_fragment(skb) } else { outcome }
+}
+
+/// Finds where the packet's headers begin, and leaves that in the scratch as a layer.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn mirror_find_start(skb: *mut __sk_buff) -> u32 {
+    let layer = outermost(Skb::new(skb));
+    let Some(scratch) = scratch() else { return LEAVE };
+    scratch.layer = layer;
+    INSIDE
 }
 
 /// Goes from the layer in the scratch to what IP carries.
@@ -84,6 +94,9 @@ extern "C" fn mirror_find_network(skb: *mut __sk_buff) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn mirror_find_segment(skb: *mut __sk_buff) -> u32 {
     let Some(scratch) = scratch() else { return LEAVE };
+    if scratch.network.is_tcp_fragment() {
+        return FRAGMENT;
+    }
     match find_segment(&Skb::new(skb), &scratch.network, &ConfiguredPorts) {
         Ok(Step::Found(packet)) => {
             scratch.packet = packet;
@@ -92,6 +105,20 @@ extern "C" fn mirror_find_segment(skb: *mut __sk_buff) -> u32 {
         Ok(Step::Inside(layer)) => {
             scratch.layer = layer;
             INSIDE
+        }
+        Err(reason) => outcome(reason),
+    }
+}
+
+/// Goes from the network header of a fragment in the scratch to its part of a segment.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn mirror_find_fragment(skb: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else { return LEAVE };
+    match find_fragment(Skb::new(skb), &scratch.network) {
+        Ok(packet) => {
+            scratch.packet = packet;
+            FOUND
         }
         Err(reason) => outcome(reason),
     }

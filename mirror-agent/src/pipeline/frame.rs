@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use mirror_common::packet::{self, CapturedBytes, Start, Unparsed};
+use mirror_common::packet::{self, CapturedBytes, Innermost, Start, Unparsed, UsualPorts};
 
 use crate::pipeline::{
     reason::reasons,
@@ -86,18 +86,31 @@ impl From<Unparsed> for FrameReason {
 }
 
 impl<'a> Frame<'a> {
-    /// Finds the TCP packet of the frame.
+    /// Finds the TCP packet of the frame. Fragments of one are put to use by
+    /// [`Fragments`](crate::pipeline::fragment::Fragments).
     ///
     /// # Errors
     ///
     /// The reason why the frame holds none that could be used.
     pub fn parse(&self) -> Result<TcpPacket<'a>, FrameReason> {
+        match self.find_innermost()? {
+            Innermost::Segment(packet) => Ok(self.packet(&packet)),
+            Innermost::Fragment(_) => Err(FrameReason::Fragment),
+        }
+    }
+
+    /// Finds the segment of the frame's innermost packet, or the fragment of one.
+    pub(super) fn find_innermost(&self) -> Result<Innermost, FrameReason> {
         let (offset, start) = network_layer(self.link_type, self.bytes)?;
         let bytes = CapturedBytes::new(self.bytes, self.wire_len);
-        let parsed = packet::parse(&bytes, offset, start, None)?;
+        Ok(packet::find_innermost(&bytes, offset, start, None, &UsualPorts)?)
+    }
+
+    /// The TCP packet of a segment that was found in the frame.
+    pub(super) fn packet(&self, parsed: &packet::TcpPacket) -> TcpPacket<'a> {
         let captured = usize::try_from(parsed.payload_offset).ok().and_then(|from| self.bytes.get(from..));
         let len = usize::try_from(parsed.payload_len).unwrap_or(usize::MAX);
-        Ok(TcpPacket {
+        TcpPacket {
             src: endpoint(parsed.src, parsed.src_port),
             dst: endpoint(parsed.dst, parsed.dst_port),
             vlan: parsed.vlan,
@@ -108,7 +121,7 @@ impl<'a> Frame<'a> {
             // Nothing captured where the frame was cut within the TCP options; what follows the payload is padding.
             payload: captured.map_or(&[], |rest| rest.get(..len).unwrap_or(rest)),
             payload_len: parsed.payload_len,
-        })
+        }
     }
 }
 

@@ -19,6 +19,7 @@
 pub mod engine;
 pub mod exchange;
 pub mod flow;
+pub mod fragment;
 pub mod frame;
 pub mod http;
 pub mod limits;

@@ -9,12 +9,14 @@
 //! copied out by constant sizes, and nothing is returned by reference into the packet. Checksums are not
 //! verified: at a TC hook they are often not there yet.
 
+mod fragment;
 mod network;
 mod numbers;
 #[cfg(test)]
 mod tests;
 mod tunnel;
 
+pub use fragment::{FirstFragment, FragmentKey, MAX_FRAGMENT_AGE_NS};
 pub use network::{Address, Network, find_network};
 pub use numbers::{ether_type, protocol, tcp_flag};
 pub use tunnel::{TunnelPorts, UdpTunnel, UsualPorts, find_segment};
@@ -218,6 +220,15 @@ pub fn parse<B: PacketBytes>(
     parse_with(bytes, offset, start, offloaded_tag, &UsualPorts)
 }
 
+/// What the innermost packet holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Innermost {
+    /// A whole segment.
+    Segment(TcpPacket),
+    /// A fragment of one, or a later fragment of a packet of which only the first tells what it holds.
+    Fragment(Network),
+}
+
 /// Does as [`parse`] with other ports of tunnels.
 ///
 /// # Errors
@@ -230,6 +241,24 @@ pub fn parse_with<B: PacketBytes>(
     offloaded_tag: Option<u16>,
     ports: &impl TunnelPorts,
 ) -> Result<TcpPacket, Unparsed> {
+    match find_innermost(bytes, offset, start, offloaded_tag, ports)? {
+        Innermost::Segment(packet) => Ok(packet),
+        Innermost::Fragment(_) => Err(Unparsed::Fragment),
+    }
+}
+
+/// Does as [`parse_with`], and gives fragments too.
+///
+/// # Errors
+///
+/// As [`parse`].
+pub fn find_innermost<B: PacketBytes>(
+    bytes: &B,
+    offset: u32,
+    start: Start,
+    offloaded_tag: Option<u16>,
+    ports: &impl TunnelPorts,
+) -> Result<Innermost, Unparsed> {
     let ether_type = match start {
         Start::Ethernet => ether_type::BRIDGED,
         Start::EtherType(ether_type) => ether_type,
@@ -243,8 +272,9 @@ pub fn parse_with<B: PacketBytes>(
     loop {
         // A layer inside is one deeper, and the depth is bounded: the loop ends.
         layer = match find_network(bytes, &layer)? {
+            Step::Found(network) if network.is_tcp_fragment() => return Ok(Innermost::Fragment(network)),
             Step::Found(network) => match find_segment(bytes, &network, ports)? {
-                Step::Found(packet) => return Ok(packet),
+                Step::Found(packet) => return Ok(Innermost::Segment(packet)),
                 Step::Inside(layer) => layer,
             },
             Step::Inside(layer) => layer,
@@ -285,9 +315,12 @@ fn with_tag(vlan: u32, tci: u16) -> u32 {
 /// Reads the TCP header that `network` carries.
 #[inline(always)]
 fn parse_tcp<B: PacketBytes>(bytes: &B, network: &Network) -> Result<TcpPacket, Unparsed> {
-    if network.is_fragment() {
-        return Err(Unparsed::Fragment);
-    }
+    if network.is_fragment() { Err(Unparsed::Fragment) } else { read_tcp(bytes, network) }
+}
+
+/// Reads the TCP header that `network` carries, be it in the first fragment of a packet.
+#[inline(always)]
+fn read_tcp<B: PacketBytes>(bytes: &B, network: &Network) -> Result<TcpPacket, Unparsed> {
     if !network.holds(TCP_LEN) {
         return Err(Unparsed::Malformed);
     }

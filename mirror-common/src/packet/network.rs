@@ -55,7 +55,7 @@ impl Network {
 
 /// An address in network byte order, v4-mapped for IPv4, held as two words: an array of bytes the compiler takes apart
 /// where branches meet, for which the kernel program has neither the registers nor the stack.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[repr(C)]
 pub struct Address([u64; 2]);
 

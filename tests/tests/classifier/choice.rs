@@ -67,11 +67,10 @@ fn unusable_packets_are_counted_by_reason() {
     let v4 = request(PSH_ACK, b"hello");
     let tags = vec![(0x88a8, 7), (0x8100, 5), (0x8100, 6)];
     let cases = [
-        ("first fragment", patched(&v4, 20, 0x20), Counter::Fragment),
         ("later fragment", patched(&v4, 21, 5), Counter::Fragment),
         (
-            "IPv6 fragment",
-            Packet { extensions: vec![(44, vec![0, 0, 0, 1, 0, 0, 0, 1])], ..v4.clone().v6() }.ethernet(),
+            "later IPv6 fragment",
+            Packet { extensions: vec![(44, vec![0, 0, 0, 8, 0, 0, 0, 1])], ..v4.clone().v6() }.ethernet(),
             Counter::Fragment,
         ),
         ("TCP header length", patched(&v4, 46, 0x40), Counter::Malformed),

@@ -8,6 +8,8 @@ mod choice;
 #[cfg(test)]
 mod cost;
 #[cfg(test)]
+mod fragments;
+#[cfg(test)]
 mod kernel;
 #[cfg(test)]
 mod live;

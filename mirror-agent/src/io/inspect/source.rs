@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::file::{CaptureFile, CapturedFrame, FileError};
 use crate::pipeline::{
     Segment, Timestamp,
+    fragment::Fragments,
     frame::{FrameReason, LinkType},
     orient::{OrientLimits, Orienter},
 };
@@ -12,6 +13,7 @@ use crate::pipeline::{
 /// Gives the segments of a capture file, client and server told apart.
 pub struct SegmentSource {
     file: CaptureFile,
+    fragments: Fragments,
     orienter: Orienter,
     unread: [u64; FrameReason::ALL.len()],
     unread_link_types: BTreeSet<LinkType>,
@@ -23,6 +25,7 @@ impl SegmentSource {
     pub fn new(file: CaptureFile, ports: Vec<u16>) -> Self {
         Self {
             file,
+            fragments: Fragments::new(),
             orienter: Orienter::new(ports, OrientLimits::default()),
             unread: [0; FrameReason::ALL.len()],
             unread_link_types: BTreeSet::new(),
@@ -39,15 +42,15 @@ impl SegmentSource {
         let Some(CapturedFrame { at, frame }) = self.file.next_frame()? else {
             return Ok(None);
         };
-        match frame.parse() {
-            Ok(packet) => self.orienter.handle_packet(at, &packet, sink),
-            Err(reason) => {
-                if reason == FrameReason::LinkType {
-                    self.unread_link_types.insert(frame.link_type);
-                }
-                if let Some(count) = self.unread.get_mut(reason.index()) {
-                    *count = count.saturating_add(1);
-                }
+        let orienter = &mut self.orienter;
+        let handled =
+            self.fragments.handle_frame(at, &frame, &mut |packet| orienter.handle_packet(at, packet, sink));
+        if let Err(reason) = handled {
+            if reason == FrameReason::LinkType {
+                self.unread_link_types.insert(frame.link_type);
+            }
+            if let Some(count) = self.unread.get_mut(reason.index()) {
+                *count = count.saturating_add(1);
             }
         }
         Ok(Some(at))
@@ -61,9 +64,12 @@ impl SegmentSource {
             warnings.push("the file ends in the middle of a packet".to_owned());
         }
         for reason in FrameReason::ALL {
-            let count = self.unread.get(reason.index()).copied().unwrap_or(0);
+            let mut count = self.unread.get(reason.index()).copied().unwrap_or(0);
+            if reason == FrameReason::Fragment {
+                count = count.saturating_add(self.fragments.lost());
+            }
             let what = match reason {
-                FrameReason::Fragment => "are fragments of IP packets, which are not reassembled",
+                FrameReason::Fragment => "are fragments of IP packets whose first fragment is missing",
                 FrameReason::LinkType => "are of link types that are not supported",
                 FrameReason::Malformed => "have headers that contradict themselves",
                 FrameReason::TooDeep => {

@@ -1,5 +1,6 @@
 //! Enters: packets put together header by header. Leaves: nothing; the parser's facts.
 
+mod fragments;
 mod tunnels;
 
 extern crate std;
