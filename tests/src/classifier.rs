@@ -127,14 +127,23 @@ impl Classifier {
     pub fn add_tunnels(&mut self) -> Result<()> {
         let vxlan = UsualPorts::VXLAN.map(|port| (port, UdpTunnel::Vxlan));
         let geneve = UsualPorts::GENEVE.map(|port| (port, UdpTunnel::Geneve));
-        let map = self.ebpf.map_mut(map::TUNNEL_PORTS).context("no ports of tunnels")?;
-        let mut words = Array::<_, u64>::try_from(map)?;
         for (port, tunnel) in vxlan.into_iter().chain(geneve) {
-            let (index, shift) = tunnel_port_place(port);
-            let word = words.get(&index, 0)?;
-            words.set(index, word | (tunnel_bits(tunnel) << shift), 0)?;
+            self.set_tunnel(port, Some(tunnel))?;
         }
         Ok(())
+    }
+
+    /// Says of which tunnel packets to a UDP port are.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn set_tunnel(&mut self, port: u16, tunnel: Option<UdpTunnel>) -> Result<()> {
+        let map = self.ebpf.map_mut(map::TUNNEL_PORTS).context("no ports of tunnels")?;
+        let mut words = Array::<_, u64>::try_from(map)?;
+        let (index, shift) = tunnel_port_place(port);
+        let others = words.get(&index, 0)? & !(3 << shift);
+        Ok(words.set(index, others | (tunnel.map_or(0, tunnel_bits) << shift), 0)?)
     }
 
     /// Adds a network of server addresses, v4-mapped.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Samples over less time than this say nothing about growth.
+const LEAST_SPAN: Duration = Duration::from_secs(60);
+
 /// Growth that the fitted line may show over the whole watch: what an allocator does on a machine with other work.
 const TOLERANCE_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
 
@@ -15,6 +18,8 @@ pub(super) struct Memory {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Trend {
     pub(super) samples: usize,
+    /// Time between the first and the last.
+    pub(super) span: Duration,
     /// The most, in bytes.
     pub(super) most: u64,
     /// Slope of the line through the samples, in bytes a minute.
@@ -24,9 +29,9 @@ pub(super) struct Trend {
 }
 
 impl Trend {
-    /// Whether memory does not grow.
+    /// Whether memory does not grow, as far as can be told.
     pub(super) fn is_flat(&self) -> bool {
-        self.rise <= TOLERANCE_BYTES
+        self.span < LEAST_SPAN || self.rise <= TOLERANCE_BYTES
     }
 }
 
@@ -54,6 +59,7 @@ impl Memory {
         let slope = if spread > 0.0 { joint / spread } else { 0.0 };
         Some(Trend {
             samples: samples.len(),
+            span: *last - *first,
             most: samples.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0),
             slope_a_minute: slope * 60.0,
             rise: slope * (*last - *first).as_secs_f64(),
@@ -72,7 +78,7 @@ mod tests {
         let mut memory = Memory::default();
         for second in 0..120_u64 {
             let warming = if second < 30 { second << 20 } else { 30 << 20 };
-            memory.note(Duration::from_secs(second), warming + (second % 3 << 10));
+            memory.note(Duration::from_secs(second), warming + ((second % 3) << 10));
         }
         let from = |warm| memory.trend(Duration::from_secs(warm)).unwrap();
 

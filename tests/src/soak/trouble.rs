@@ -1,6 +1,11 @@
 //! Enters: the hosts, a seed. Leaves: wires that lose and double, and one mishap after the other.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    fmt::{self, Display, Formatter},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -27,6 +32,17 @@ pub(super) struct Mishaps {
     pub(super) shadow_stops: u64,
     pub(super) pauses: u64,
     pub(super) spare_replaced: u64,
+}
+
+impl Display for Mishaps {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { flaps, shadow_stops, pauses, spare_replaced } = self;
+        write!(
+            f,
+            "live's wire down {flaps} times, the shadow stopped {shadow_stops}, the agent paused {pauses}, the spare \
+             interface replaced {spare_replaced}"
+        )
+    }
 }
 
 /// Makes every wire between clients and live lose and double segments, `percent` of them each time; until dropped.

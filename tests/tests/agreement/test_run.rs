@@ -32,7 +32,7 @@ fn generated_frames_are_seen_alike() -> Result<()> {
             return Ok(());
         }
     };
-    let frames = scene::frames(60_000)?;
+    let frames = scene::frames(15_000)?;
     let seed = scene::seed()?;
     println!("seed {seed}, {frames} frames");
     let captured = capture::frames()?;

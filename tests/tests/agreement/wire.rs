@@ -52,7 +52,7 @@ fn frames_on_interfaces_are_seen_alike() -> Result<()> {
             return Ok(());
         }
     };
-    let frames = scene::frames(200_000)? / 100;
+    let frames = scene::frames(100_000)? / 100;
     let seed = scene::seed()?;
     println!("seed {seed}, {frames} frames");
     let _turn = Turn::take(Weight::Light)?;

@@ -4,9 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult};
-use mirror_common::maps::{KernelConfig, SocketKey, map, program, tunnel_bits, tunnel_port_place};
+use mirror_common::maps::{KernelConfig, SocketKey, map, program};
 use mirror_common::packet::{UdpTunnel, v4_mapped};
 use mirror_common::{Counter, RecordHeader};
 use mirror_tests::classifier::{Classifier, object};
@@ -59,19 +58,11 @@ impl Kernel {
     }
 
     pub(crate) fn set_tunnel_port(&mut self, port: u16, tunnel: Option<UdpTunnel>) {
-        let map = self.ebpf().map_mut(map::TUNNEL_PORTS).unwrap();
-        let mut words = Array::<_, u64>::try_from(map).unwrap();
-        let (index, shift) = tunnel_port_place(port);
-        let others = words.get(&index, 0).unwrap() & !(3 << shift);
-        words.set(index, others | tunnel.map_or(0, tunnel_bits) << shift, 0).unwrap();
+        self.classifier.set_tunnel(port, tunnel).unwrap();
     }
 
     pub(crate) fn set_own_socket(&mut self, addr: [u8; 4], port: u16) {
-        self.set_port(map::OWN_PORTS, port);
-        let key = SocketKey { addr: v4_mapped(addr), port, reserved: 0 };
-        let sockets = self.ebpf().map_mut(map::OWN_SOCKETS).unwrap();
-        let mut sockets = HashMap::<_, [u8; SocketKey::LEN], u8>::try_from(sockets).unwrap();
-        sockets.insert(key.to_bytes(), 1, 0).unwrap();
+        self.classifier.add_own(SocketKey { addr: v4_mapped(addr), port, reserved: 0 }).unwrap();
     }
 
     /// Runs a program on a packet, and sees to it that it lets it be.
