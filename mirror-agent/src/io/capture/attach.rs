@@ -170,6 +170,7 @@ impl AttachError {
             Self::Index { .. }
             | Self::Netlink { .. }
             | Self::NoEgressHook { .. }
+            | Self::NoTcx
             | Self::MissingProgram { .. }
             | Self::Detach { .. }
             | Self::Lock(_) => false,
