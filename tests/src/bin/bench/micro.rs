@@ -133,6 +133,9 @@ fn repeat(duration: Duration, batch: &mut dyn FnMut()) -> Result<(Option<Figure>
     Ok((Figure::of(nanos), Figure::of(allocated)))
 }
 
+/// A segment of a connection: who sends it, its numbers, flags, what of its payload is copied, and its length.
+type Step<'a> = (Side, u32, u32, u8, &'a [u8], u32);
+
 /// What the kernel program would record of clients that take turns.
 struct Traffic<'a> {
     raw: &'a [u8],
@@ -188,7 +191,7 @@ impl<'a> Traffic<'a> {
         let (request_end, answer_end) = (1 + request_bytes, 1 + ANSWER_BYTES);
         let (syn, ack, fin) = (TcpFlags::SYN.0, TcpFlags::ACK.0, TcpFlags::FIN.0);
         let (client, server) = (Side::Client, Side::Server);
-        let segments: [(Side, u32, u32, u8, &[u8], u32); 6] = [
+        let segments: [Step<'_>; 6] = [
             (client, 0, 0, syn, &[], 0),
             (server, 0, 1, syn | ack, &[], 0),
             (client, 1, 1, ack, self.raw, request_bytes),
