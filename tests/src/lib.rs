@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod client;
+pub mod corpus;
 pub mod digest;
 pub mod frames;
 pub mod histogram;
