@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod classifier;
 pub mod client;
+pub mod corpus;
 pub mod digest;
 pub mod frame_gen;
 pub mod foreign;

@@ -80,8 +80,11 @@ impl Frame {
         for tag in tags(pdml).filter(|tag| tag.kind != Kind::Close) {
             let name = tag.attribute("name").unwrap_or_default();
             if tag.name == "proto" {
-                frame.enter(&name, &tag);
-                layer = name.into_owned();
+                // Remarks within a layer look like layers without content.
+                if tag.kind == Kind::Open {
+                    frame.enter(&name, &tag);
+                    layer = name.into_owned();
+                }
             } else {
                 frame.note(&layer, &name, &tag);
             }
@@ -249,7 +252,8 @@ impl Http {
             (None, Some(status)) => StartLine::Response { status },
             (None, None) => return Found::LeftOut("continuation without a start line"),
         };
-        if !self.version.starts_with("HTTP/1.") {
+        // What it takes for the version may hold the end of the target.
+        if !self.version.contains("HTTP/1.") {
             return Found::LeftOut("not HTTP/1.x");
         }
         if self.is_in_tunnel && start_line != (StartLine::Response { status: 200 }) {

@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use compare::Comparison;
+use compare::{Accounts, Comparison};
 use verdicts::Verdicts;
 use wireshark::Patience;
 
@@ -104,12 +104,15 @@ fn compare_file(
     let file = unpacked.path();
     let inspected = inspect::messages(agent, file)?;
     let dissected = wireshark::messages(file, Patience::Whole)?;
-    let is_cut = inspected.messages.iter().any(|message| !message.complete);
-    let heads = if is_cut { wireshark::messages(file, Patience::Head)?.messages } else { Vec::new() };
+    let mut accounts = Accounts { whole: dissected.messages, ..Accounts::default() };
+    if !compare::is_covered(&accounts.whole, &inspected.messages) {
+        accounts.present = wireshark::messages(file, Patience::Present)?.messages;
+        accounts.heads = wireshark::messages(file, Patience::Head)?.messages;
+    }
     for warning in &inspected.warnings {
         writeln!(out, "  {name}: inspect: {warning}")?;
     }
-    let mut comparison = compare::compare(&dissected.messages, &heads, &inspected.messages);
+    let mut comparison = compare::compare(&accounts, &inspected.messages);
     for (reason, count) in dissected.left_out {
         *comparison.not_compared.entry(reason).or_default() += count;
     }

@@ -5,7 +5,7 @@ use std::{cell::Cell, fs, path::Path};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::compare::Disagreement;
+use super::compare::{Aspect, Disagreement};
 
 /// Reasoned judgements on disagreements.
 #[derive(Debug, Default)]
@@ -16,12 +16,14 @@ pub struct Verdicts {
 /// One judgement, and what it applies to. What is not said applies to all.
 #[derive(Debug)]
 struct Verdict {
-    /// The end of the file's path, or its SHA-256.
+    /// The end of the file's path, its SHA-256, or `*` for any.
     file: String,
     /// `sender > receiver`.
     flow: Option<String>,
     offset: Option<u64>,
     what: Option<String>,
+    /// Methods to which it does not apply; then only to requests of which Wireshark does not tell.
+    not_methods: Option<Vec<String>>,
     /// How many disagreements it explains, if it says so.
     count: Option<u64>,
     reason: String,
@@ -30,7 +32,7 @@ struct Verdict {
 
 impl Verdicts {
     /// Reads a file of verdicts: a JSON array of objects with `file` and `verdict`, and where it is narrower `flow`,
-    /// `offset`, `what` and `count`.
+    /// `offset`, `what`, `count` and `not_methods`.
     ///
     /// # Errors
     ///
@@ -57,7 +59,9 @@ impl Verdicts {
     /// Verdicts that do not fit what was found in the files that were compared, each with how.
     #[must_use]
     pub fn stale(&self, files: &[(String, String)]) -> Vec<String> {
-        let is_about = |verdict: &&Verdict| files.iter().any(|(path, hash)| verdict.is_about(path, hash));
+        let is_about = |verdict: &&Verdict| {
+            verdict.file != "*" && files.iter().any(|(path, hash)| verdict.is_about(path, hash))
+        };
         let stale = self.verdicts.iter().filter(is_about).filter_map(|verdict| {
             let used = verdict.used.get();
             let fits = verdict.count.map_or(used > 0, |count| used == count);
@@ -77,6 +81,9 @@ impl Verdict {
             flow: text("flow"),
             offset: value["offset"].as_u64(),
             what: text("what"),
+            not_methods: value["not_methods"].as_array().map(|methods| {
+                methods.iter().filter_map(|method| method.as_str().map(str::to_owned)).collect()
+            }),
             count: value["count"].as_u64(),
             reason: text("verdict").context("a verdict without `verdict`")?,
             used: Cell::new(0),
@@ -84,7 +91,10 @@ impl Verdict {
     }
 
     fn is_about(&self, path: &str, sha256: &str) -> bool {
-        self.file == sha256 || path == self.file || path.ends_with(&format!("/{}", self.file))
+        self.file == "*"
+            || self.file == sha256
+            || path == self.file
+            || path.ends_with(&format!("/{}", self.file))
     }
 
     fn applies(&self, path: &str, sha256: &str, disagreement: &Disagreement) -> bool {
@@ -92,13 +102,25 @@ impl Verdict {
             && self.flow.as_ref().is_none_or(|flow| *flow == disagreement.flow)
             && self.offset.is_none_or(|offset| offset == disagreement.offset)
             && self.what.as_ref().is_none_or(|what| what == disagreement.what.as_str())
+            && self.not_methods.as_ref().is_none_or(|known| is_unknown_request(known, disagreement))
     }
+}
+
+/// Whether only `inspect` tells of the message, a request with a method that is not among those `known`.
+fn is_unknown_request(known: &[String], disagreement: &Disagreement) -> bool {
+    let Some(method) = disagreement.inspect.as_ref().and_then(|told| told.split(' ').next()) else {
+        return false;
+    };
+    let is_status = method.parse::<u16>().is_ok();
+    disagreement.what == Aspect::Existence
+        && disagreement.wireshark.is_none()
+        && !is_status
+        && !known.iter().any(|known| known == method)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parity::compare::Aspect;
 
     #[test]
     fn verdict_applies_to_what_it_names_and_nothing_else() {
@@ -136,6 +158,23 @@ mod tests {
         let stale = verdicts.stale(&files).join("\n");
         assert!(stale.contains("a: unused") && stale.contains("d: twice"), "{stale}");
         assert!(!stale.contains("elsewhere") && !stale.contains(": used"), "{stale}");
+    }
+
+    #[test]
+    fn verdict_on_unknown_methods_applies_to_no_others() {
+        let verdicts =
+            Verdicts::parse(r#"[{"file": "*", "not_methods": ["GET"], "verdict": "so"}]"#).unwrap();
+        let told = |inspect: &str| Disagreement {
+            what: Aspect::Existence,
+            inspect: Some(inspect.to_owned()),
+            ..disagreement()
+        };
+        assert_eq!(verdicts.explain("x", "", &told("PURGE /a with")), Some("so"));
+        assert_eq!(verdicts.explain("x", "", &told("GET /a with")), None);
+        assert_eq!(verdicts.explain("x", "", &told("200 with")), None);
+        let both = Disagreement { wireshark: Some("GET".to_owned()), ..told("PURGE /a with") };
+        assert_eq!(verdicts.explain("x", "", &both), None);
+        assert!(verdicts.stale(&[("x".to_owned(), String::new())]).is_empty());
     }
 
     #[test]

@@ -31,8 +31,11 @@ pub struct Dissected {
 /// What to wait for before a message is shown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Patience {
-    /// For its end: a message whose end is not in the file is not shown at all.
+    /// For its end, and for segments that come late: a message whose end is not in the file is not shown at all, nor
+    /// one behind a gap.
     Whole,
+    /// For its end, not for segments that come late.
+    Present,
     /// For the end of its head. What follows may be taken for something else.
     Head,
 }
@@ -54,6 +57,10 @@ pub fn messages(file: &Path, patience: Patience) -> Result<Dissected> {
     command.args(["-J", "frame ip ipv6 tcp tcp.segments http"]);
     for option in OPTIONS {
         command.args(["-o", option]);
+    }
+    // The last word counts.
+    if patience != Patience::Whole {
+        command.args(["-o", "tcp.reassemble_out_of_order:FALSE"]);
     }
     if patience == Patience::Head {
         command.args(["-o", "http.desegment_body:FALSE"]);

@@ -13,7 +13,7 @@ use mirror_tests::{
 use crate::path::{DEVICE, addressed, expect_each_once, has_tool, inner_v4, inner_v6, try_ip};
 
 /// Whether the agent finds requests inside a tunnel's outer packets.
-const LOOKS_INSIDE: bool = false;
+const LOOKS_INSIDE: bool = true;
 
 /// Which address family a tunnel carries in the test.
 #[derive(Clone, Copy, Debug)]

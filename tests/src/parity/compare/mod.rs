@@ -1,6 +1,9 @@
 //! Enters: what Wireshark and `inspect` say of one file. Leaves: where they disagree, and what was not compared.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
 use crate::parity::message::{Body, Message, StartLine};
 
@@ -68,12 +71,31 @@ impl Aspect {
     }
 }
 
-/// Compares the messages that both found in one file. `heads` are those that Wireshark shows when it does not wait
-/// for the end of a message; they stand in where it shows nothing of one whose end `inspect` has not seen either.
+/// What Wireshark tells of one file, by what it waits for. What it tells with more patience counts; the others stand in
+/// where it tells nothing of a message, having waited for bytes that are not in the file.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    /// When it waits for late segments and for the end of each message.
+    pub whole: Vec<Message>,
+    /// When it does not wait for late segments.
+    pub present: Vec<Message>,
+    /// When it does not wait for the end of a message either.
+    pub heads: Vec<Message>,
+}
+
+/// Whether Wireshark tells of each message of `inspect`.
 #[must_use]
-pub fn compare(wireshark: &[Message], heads: &[Message], inspect: &[Message]) -> Comparison {
+pub fn is_covered(wireshark: &[Message], inspect: &[Message]) -> bool {
+    let places: HashSet<_> =
+        wireshark.iter().map(|message| (message.sender, message.receiver, message.seq)).collect();
+    inspect.iter().all(|message| places.contains(&(message.sender, message.receiver, message.seq)))
+}
+
+/// Compares the messages that both found in one file.
+#[must_use]
+pub fn compare(wireshark: &Accounts, inspect: &[Message]) -> Comparison {
     let mut comparison = Comparison::default();
-    let mut theirs: Vec<Option<&Message>> = wireshark.iter().map(Some).collect();
+    let mut theirs: Vec<Option<&Message>> = wireshark.whole.iter().map(Some).collect();
     let mut ours: Vec<Option<&Message>> = inspect.iter().map(Some).collect();
     let mut pairs = Vec::new();
     // What begins at the same byte is the same message; where several do, those that are equal first.
@@ -88,29 +110,22 @@ pub fn compare(wireshark: &[Message], heads: &[Message], inspect: &[Message]) ->
         comparison.compare_heads(theirs, ours);
         comparison.compare_bodies(theirs, ours);
     }
-    let mut heads: Vec<Option<&Message>> = heads.iter().map(Some).collect();
-    let mut cut: Vec<Option<&Message>> =
-        ours.iter().map(|ours| ours.filter(|message| !message.complete)).collect();
-    let mut head_pairs = Vec::new();
-    pair_up(&mut heads, &mut cut, &mut head_pairs, is_at_same_place);
-    for (theirs, ours) in head_pairs {
-        comparison.count(ours);
-        comparison.compare_heads(theirs, ours);
-        comparison.leave_out("bodies without an end, which Wireshark does not put together");
-    }
-    for (index, ours) in ours.iter().enumerate().filter_map(|(index, ours)| Some((index, (*ours)?))) {
-        let was_cut = !ours.complete;
-        if was_cut && cut[index].is_none() {
-            continue;
-        }
-        let is_copy = |(_, other): &(&Message, &Message)| {
+    let is_copy = |ours: &Message| {
+        let is_equal = |other: &Message| {
             is_at_same_place(other, ours) && other.has_head_of(ours) && other.body == ours.body
         };
-        if pairs.iter().any(is_copy) {
+        pairs.iter().any(|(_, other)| is_equal(other))
+    };
+    for ours in &mut ours {
+        if ours.is_some_and(is_copy) {
             comparison
                 .leave_out("copies of a message in another VLAN or overlay, which Wireshark takes for one");
-            continue;
+            *ours = None;
         }
+    }
+    comparison.stand_in(&wireshark.present, &mut ours, Aspect::Body);
+    comparison.stand_in(&wireshark.heads, &mut ours, Aspect::Header);
+    for ours in ours.into_iter().flatten() {
         comparison.note(ours, String::new(), Aspect::Existence, None, Some(summary(ours)));
     }
     for theirs in theirs.into_iter().flatten() {
@@ -152,6 +167,24 @@ fn summary(message: &Message) -> String {
 }
 
 impl Comparison {
+    /// Compares what is left of `ours` with what Wireshark tells with less patience, up to this aspect.
+    fn stand_in<'a>(&mut self, theirs: &'a [Message], ours: &mut [Option<&'a Message>], up_to: Aspect) {
+        let mut theirs: Vec<Option<&Message>> = theirs.iter().map(Some).collect();
+        let mut pairs = Vec::new();
+        pair_up(&mut theirs, ours, &mut pairs, is_at_same_place);
+        for (theirs, ours) in pairs {
+            self.count(ours);
+            self.compare_heads(theirs, ours);
+            if up_to == Aspect::Body {
+                self.compare_bodies(theirs, ours);
+            } else if ours.complete {
+                self.leave_out("bodies that Wireshark does not put together although they have an end");
+            } else {
+                self.leave_out("bodies without an end, which Wireshark does not put together");
+            }
+        }
+    }
+
     fn count(&mut self, message: &Message) {
         match message.start_line {
             StartLine::Request { .. } => self.requests += 1,
