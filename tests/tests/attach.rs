@@ -132,18 +132,18 @@ fn auto_follows_the_default_route() -> Result<()> {
     ensure!(agent.metrics()?.sum("mirror_interfaces_attached") == 0.0);
     live.ip("route add default via 10.77.0.254\n")?;
     wait_for_attached(&agent, "node", 1.0)?;
-    ensure!(live.tcx_programs()? == 2);
+    ensure!(live.attached_programs()? == 2);
     ask_ten(&stage, &agent, 10)?;
 
     live.ip(
         "link add d0 type veth peer name d1\naddr add 10.9.0.1/24 dev d0\nlink set d0 up\nlink set d1 up\n\
              route replace default via 10.9.0.2 dev d0\n",
     )?;
-    wait_until(|| Ok(live.tcx_programs()? == 0 && attached_to(live, "d0")? == 2))?;
+    wait_until(|| Ok(live.attached_programs()? == 0 && attached_to(live, "d0")? == 2))?;
     live.ip("route replace default nexthop via 10.9.0.2 dev d0 nexthop via 10.77.0.254 dev eth0\n")?;
-    wait_until(|| Ok(live.tcx_programs()? == 2 && attached_to(live, "d0")? == 2))?;
+    wait_until(|| Ok(live.attached_programs()? == 2 && attached_to(live, "d0")? == 2))?;
     live.ip("route del default\nroute add default via fd77::fe dev eth0\n")?;
-    wait_until(|| Ok(live.tcx_programs()? == 2 && attached_to(live, "d0")? == 0))?;
+    wait_until(|| Ok(live.attached_programs()? == 2 && attached_to(live, "d0")? == 0))?;
     ask_ten(&stage, &agent, 20)?;
     ensure!(agent.stop()?.status.success());
     Ok(())
@@ -187,7 +187,7 @@ fn an_interface_that_several_items_mean_is_attached_once_in_the_role_of_its_name
     let stage = Stage::set(Weight::Light, Record::Count)?;
     let live = &stage.net.live;
     let agent = Agent::start(live, &Arguments::on("eth*:pod,e*,eth0:node,*", PORT, &url(&stage)))?;
-    ensure!(live.tcx_programs()? == 2 && attached_to(live, "lo")? == 0);
+    ensure!(live.attached_programs()? == 2 && attached_to(live, "lo")? == 0);
     wait_for_attached(&agent, "node", 1.0)?;
     ask_ten(&stage, &agent, 10)
 }

@@ -41,14 +41,9 @@ pub fn cases() -> Vec<Case> {
     cases.extend(semantics::cases());
     cases.extend(odd::cases());
     cases.extend(captures::cases());
-    if OVERLAYS_ARE_READ {
-        cases.extend(overlays::cases());
-    }
+    cases.extend(overlays::cases());
     cases
 }
-
-/// Whether the frame parser looks into overlays.
-const OVERLAYS_ARE_READ: bool = false;
 
 impl Case {
     /// Name of its file.

@@ -1,4 +1,4 @@
-//! Enters: requests through tunnels. Leaves: nothing; each is seen once at the tunnel's own device.
+//! Enters: requests through tunnels. Leaves: nothing; each is seen once, at the tunnel's own device and below it.
 
 use std::process::Command;
 
@@ -12,9 +12,6 @@ use mirror_tests::{
 
 use crate::path::{DEVICE, addressed, expect_each_once, has_tool, inner_v4, inner_v6, try_ip};
 
-/// Whether the agent finds requests inside a tunnel's outer packets.
-const LOOKS_INSIDE: bool = true;
-
 /// Which address family a tunnel carries in the test.
 #[derive(Clone, Copy, Debug)]
 enum Inner {
@@ -25,8 +22,7 @@ enum Inner {
 /// Sends requests through a tunnel of this kind over IPv4, once for each place where an agent can stand.
 fn through(kind: &str, options: &str, inner: Inner) -> Result<()> {
     require_agent!();
-    let places = [Some(DEVICE), LOOKS_INSIDE.then_some(INTERFACE)];
-    for interface in places.into_iter().flatten() {
+    for interface in [DEVICE, INTERFACE] {
         let stage = Stage::set(Weight::Light, Record::Raw)?;
         let ends = [(&stage.net.client, &stage.net.live), (&stage.net.live, &stage.net.client)];
         for (own, peer) in ends {
@@ -73,8 +69,7 @@ fn vxlan_on_the_old_port_of_linux() -> Result<()> {
 fn geneve() -> Result<()> {
     require_agent!();
     // It takes no local address.
-    let places = [Some(DEVICE), LOOKS_INSIDE.then_some(INTERFACE)];
-    for interface in places.into_iter().flatten() {
+    for interface in [DEVICE, INTERFACE] {
         let stage = Stage::set(Weight::Light, Record::Raw)?;
         for (own, peer) in [(&stage.net.client, &stage.net.live), (&stage.net.live, &stage.net.client)] {
             let tunnel =
