@@ -289,7 +289,7 @@ fn owned(raw: libc::c_long) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 ///
-/// None: open descriptors are not negative.
+/// Never: open descriptors are not negative.
 pub(crate) fn number(descriptor: &OwnedFd) -> io::Result<u32> {
     u32::try_from(descriptor.as_raw_fd()).map_err(io::Error::other)
 }

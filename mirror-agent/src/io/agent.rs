@@ -7,7 +7,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -146,25 +146,28 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
         orders.stop.store(true, Ordering::Release);
         return Err(error.into());
     }
+    let kernel = Arc::new(Mutex::new(kernel));
     ready.store(true, Ordering::Release);
     info!(shadow = %args.shadow, metrics = %args.metrics_listen, "Mirroring.");
 
     let shutdown = async {
+        let has_log = lock(&kernel).has_log();
         let mut log_due = tokio::time::interval(KERNEL_LOG_INTERVAL);
         loop {
             tokio::select! {
                 order = signals.pause_or_stop() => match order {
-                    Some(order) => pause(&mut kernel, &orders, order),
+                    Some(order) => pause(&mut lock(&kernel), &orders, order),
                     None => break,
                 },
-                _ = log_due.tick(), if kernel.has_log() => kernel.flush_log(),
-                () = follower.next() => follower.work(&mut kernel),
+                _ = log_due.tick(), if has_log => lock(&kernel).flush_log(),
+                () = follower.follow(&kernel) => {}
             }
         }
         info!("Stopping: capture is detached, copies under way are finished.");
         ready.store(false, Ordering::Release);
-        detach(&mut kernel);
-        kernel.flush_log();
+        follower.stop().await;
+        detach(Arc::clone(&kernel)).await;
+        lock(&kernel).flush_log();
         orders.stop.store(true, Ordering::Release);
         join(workers).await;
     };
@@ -209,10 +212,17 @@ const fn attach_mode(attach: Attach) -> AttachMode {
     }
 }
 
-fn detach(kernel: &mut Kernel) {
-    for error in kernel.detach() {
+/// Detaches everything without stopping the replay: the kernel takes tens of milliseconds for each interface.
+async fn detach(kernel: Arc<Mutex<Kernel>>) {
+    let detached = tokio::task::spawn_blocking(move || lock(&kernel).detach());
+    for error in detached.await.unwrap_or_default() {
         warn!(error = &error as &dyn std::error::Error, "Detaching a mirror program failed.");
     }
+}
+
+/// What a thread that panicked left in the value is still what is attached.
+fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
+    kernel.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The bounds of each pipeline. `--memory` covers the copies that wait as well; the pipelines share the rest.

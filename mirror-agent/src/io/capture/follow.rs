@@ -6,7 +6,7 @@ use std::{
     error::Error,
     io,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -37,8 +37,6 @@ const ROUND: Duration = Duration::from_secs(30);
 const ROUND_UNTOLD: Duration = Duration::from_millis(500);
 /// The same where the last look failed.
 const ROUND_BLIND: Duration = Duration::from_secs(1);
-/// Changes made before others get their turn; each takes up to a few milliseconds.
-const BATCH: usize = 4;
 /// Failures said one by one of each look; the others are counted.
 const MAX_WARNINGS: usize = 5;
 
@@ -99,6 +97,8 @@ pub struct Follower {
     /// What the last look showed, until it is compared with what is attached.
     view: Option<View>,
     work: VecDeque<Change>,
+    /// A change being made.
+    job: Option<JoinHandle<Outcome>>,
     /// Interfaces whose failure was said; each is said once until it is attached or gone.
     failed: HashSet<u32>,
     warnings: usize,
@@ -141,6 +141,7 @@ impl Follower {
             look: None,
             view: Some(view),
             work: VecDeque::new(),
+            job: None,
             failed: HashSet::new(),
             warnings: 0,
             is_blind: false,
@@ -166,7 +167,7 @@ impl Follower {
         self.is_ciliums = view.is_ciliums();
         let mut first_failure = None;
         for interface in view.desired(&self.specs).into_values() {
-            match self.attach(kernel, &interface) {
+            match attach(kernel, &interface, self.mode, self.is_ciliums) {
                 Err(error) if interface.is_named => return Err(error.into()),
                 Err(error) if first_failure.is_none() => first_failure = Some(error),
                 Err(error) => self.note_failure(interface.index, &interface.name, &error),
@@ -186,13 +187,41 @@ impl Follower {
         }
     }
 
-    /// Waits until there is something to do for [`Self::work`]. Nothing is lost where the wait is given up.
-    pub async fn next(&mut self) {
-        if !self.work.is_empty() {
-            // Copies under way go on in between.
-            tokio::task::yield_now().await;
-            return;
+    /// Keeps programs attached for as long as it is polled. Nothing is lost where that is given up and begun again, but
+    /// a change that is being made goes on: see [`Self::stop`].
+    pub async fn follow(&mut self, kernel: &Arc<Mutex<Kernel>>) {
+        loop {
+            if let Some(job) = &mut self.job {
+                let outcome = job.await;
+                self.job = None;
+                self.note_outcome(outcome);
+            } else if let Some(change) = self.work.pop_front() {
+                // Attaching takes tens of milliseconds: the kernel waits until no processor uses the chain as it was.
+                let (kernel, mode, is_ciliums) = (Arc::clone(kernel), self.mode, self.is_ciliums);
+                let counts = Arc::clone(&self.counts);
+                self.job = Some(tokio::task::spawn_blocking(move || {
+                    let mut kernel = lock(&kernel);
+                    let outcome = make(&mut kernel, change, mode, is_ciliums);
+                    counts.publish(&kernel);
+                    outcome
+                }));
+            } else {
+                self.look_when_due().await;
+                self.plan(kernel);
+            }
         }
+    }
+
+    /// Waits for a change that is being made; makes no more.
+    pub async fn stop(mut self) {
+        if let Some(job) = self.job.take() {
+            let outcome = job.await;
+            self.note_outcome(outcome);
+        }
+    }
+
+    /// Waits until something may have changed, and looks.
+    async fn look_when_due(&mut self) {
         while self.view.is_none() {
             if let Some(look) = &mut self.look {
                 let outcome = look.await;
@@ -231,48 +260,25 @@ impl Follower {
         }
     }
 
-    /// Makes some of the changes that are due.
-    pub fn work(&mut self, kernel: &mut Kernel) {
-        if let Some(view) = self.view.take() {
-            let vanished = std::mem::take(&mut self.vanished);
-            self.work = changes(kernel.interfaces(), view.desired(&self.specs), &vanished).into();
-            let indices: HashSet<u32> = view.links.iter().map(|link| link.index).collect();
-            self.failed.retain(|index| indices.contains(index));
-            self.warnings = 0;
-            self.is_ciliums = view.is_ciliums();
-        }
-        for _ in 0..BATCH {
-            let Some(change) = self.work.pop_front() else { break };
-            match change {
-                Change::Attach(interface) => {
-                    if let Err(error) = self.attach(kernel, &interface) {
-                        self.note_failure(interface.index, &interface.name, &error);
-                    }
-                }
-                Change::Detach(index) => detach(kernel, index),
-                Change::Rename(interface) => {
-                    info!(interface = %interface.name, "An attached interface has another name.");
-                    kernel.rename(interface);
-                }
-            }
-        }
-        self.counts.publish(kernel);
+    /// Compares what the look showed with what is attached.
+    fn plan(&mut self, kernel: &Mutex<Kernel>) {
+        let Some(view) = self.view.take() else { return };
+        let vanished = std::mem::take(&mut self.vanished);
+        self.work = changes(lock(kernel).interfaces(), view.desired(&self.specs), &vanished).into();
+        let indices: HashSet<u32> = view.links.iter().map(|link| link.index).collect();
+        self.failed.retain(|index| indices.contains(index));
+        self.warnings = 0;
+        self.is_ciliums = view.is_ciliums();
     }
 
-    fn attach(&mut self, kernel: &mut Kernel, interface: &Interface) -> Result<(), AttachError> {
-        let bypass = Bypass::suspected(interface, self.is_ciliums);
-        kernel.attach(interface, self.mode)?;
-        self.failed.remove(&interface.index);
-        for Attachment { interface: name, hook, program, method, .. } in
-            kernel.attachments_of(interface.index)
-        {
-            let (hook, method) = (hook.as_str(), method.as_str());
-            info!(interface = %name, role = %interface.role, hook, method, program, "Attached.");
+    fn note_outcome(&mut self, outcome: Result<Outcome, JoinError>) {
+        match outcome {
+            Ok(Ok(index)) => {
+                self.failed.remove(&index);
+            }
+            Ok(Err((interface, error))) => self.note_failure(interface.index, &interface.name, &error),
+            Err(error) => warn!(%error, "Attaching or detaching ended in a panic."),
         }
-        if let Some(bypass) = bypass {
-            warn!(interface = %interface.name, role = %interface.role, "Requests may not be seen here: {bypass}.");
-        }
-        Ok(())
     }
 
     fn note_failure(&mut self, index: u32, name: &str, error: &AttachError) {
@@ -325,6 +331,51 @@ fn look(routes: Routes) -> Result<View, NetlinkError> {
 fn subscribe(routes: Routes) -> Option<LinkWatch> {
     let unheard = |error: &io::Error| debug!(%error, "Changes of interfaces are not told.");
     LinkWatch::open(routes).inspect_err(unheard).ok()
+}
+
+/// The index of the interface that a change was made to, or why it could not be attached to.
+type Outcome = Result<u32, (Interface, AttachError)>;
+
+/// A thread that panicked has said so, and what it left is no worse than what a failed change leaves.
+fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
+    kernel.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn make(kernel: &mut Kernel, change: Change, mode: AttachMode, is_ciliums: bool) -> Outcome {
+    match change {
+        Change::Attach(interface) => match attach(kernel, &interface, mode, is_ciliums) {
+            Ok(()) => Ok(interface.index),
+            Err(error) => Err((interface, error)),
+        },
+        Change::Detach(index) => {
+            detach(kernel, index);
+            Ok(index)
+        }
+        Change::Rename(interface) => {
+            let index = interface.index;
+            info!(interface = %interface.name, "An attached interface has another name.");
+            kernel.rename(interface);
+            Ok(index)
+        }
+    }
+}
+
+fn attach(
+    kernel: &mut Kernel,
+    interface: &Interface,
+    mode: AttachMode,
+    is_ciliums: bool,
+) -> Result<(), AttachError> {
+    let bypass = Bypass::suspected(interface, is_ciliums);
+    kernel.attach(interface, mode)?;
+    for Attachment { interface: name, hook, program, method, .. } in kernel.attachments_of(interface.index) {
+        let (hook, method) = (hook.as_str(), method.as_str());
+        info!(interface = %name, role = %interface.role, hook, method, program, "Attached.");
+    }
+    if let Some(bypass) = bypass {
+        warn!(interface = %interface.name, role = %interface.role, "Requests may not be seen here: {bypass}.");
+    }
+    Ok(())
 }
 
 fn detach(kernel: &mut Kernel, index: u32) {
