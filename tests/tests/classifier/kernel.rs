@@ -22,7 +22,8 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Loads the object with `SERVER_PORT` matched and the usual ports of tunnels; `None`, said aloud, where this machine cannot.
+    /// Loads the object with `SERVER_PORT` matched and the usual ports of tunnels; `None`, said aloud, where this
+    /// machine cannot.
     pub(crate) fn load(config: KernelConfig) -> Option<Self> {
         Self::load_with(config, 1 << 20)
     }
