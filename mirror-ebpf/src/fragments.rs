@@ -1,7 +1,7 @@
 //! Enters: the fragments of a packet, one by one. Leaves: each as a segment of its own, once the first is known.
 //!
-//! What the first fragment said is kept, whatever its ports: of a packet that is not matched the others are then known to
-//! be none of ours, and not counted.
+//! What the first fragment said is kept, whatever its ports: of a packet that is not matched the others are then known
+//! to be none of ours, and not counted.
 
 use aya_ebpf::btf_maps::LruHashMap;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
@@ -38,8 +38,8 @@ pub(crate) fn find_fragment(skb: Skb, network: &Network) -> Result<TcpPacket, Un
         return Ok(packet);
     }
     let kept = FIRST_FRAGMENTS.get_ptr_mut(key).ok_or(Unparsed::Fragment)?;
-    // SAFETY: the slot stays valid while the program runs. The fragments of a packet come one after the other, so that no
-    // other processor writes it; if one does, two numbers that only tell when it may be forgotten are off.
+    // SAFETY: the slot stays valid while the program runs. The fragments of a packet come one after the other, so that
+    // no other processor writes it; if one does, two numbers that only tell when it may be forgotten are off.
     let kept = unsafe { &mut *kept };
     if now.wrapping_sub(kept.timestamp_ns) > MAX_FRAGMENT_AGE_NS {
         return Err(Unparsed::Fragment);

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{netns::Host, sys};
+use crate::{netns::Host, overlay, sys};
 
 /// TCP flags.
 pub mod flag {
@@ -69,11 +69,13 @@ pub struct Envelope {
     pub next_header: u8,
     /// TCP options, padded to four bytes.
     pub tcp_options: Vec<u8>,
+    /// UDP port and identifier of the VXLAN tunnel around all of it.
+    pub vxlan: Option<(u16, u32)>,
 }
 
 impl Default for Envelope {
     fn default() -> Self {
-        Self { tags: Vec::new(), ip_extra: Vec::new(), next_header: 6, tcp_options: Vec::new() }
+        Self { tags: Vec::new(), ip_extra: Vec::new(), next_header: 6, tcp_options: Vec::new(), vxlan: None }
     }
 }
 
@@ -142,7 +144,14 @@ pub fn frame(from: End, to: End, envelope: &Envelope, said: &Said<'_>) -> Result
         _ => bail!("{} and {} are of different families", from.at, to.at),
     }
     frame.extend_from_slice(&segment);
-    Ok(frame)
+    Ok(match envelope.vxlan {
+        Some((port, vni)) => {
+            let datagram = overlay::udp(port, &overlay::vxlan(vni, &frame));
+            let ip = overlay::ipv4(overlay::protocol::UDP, &datagram);
+            [&to.mac[..], &from.mac, &overlay::IPV4.to_be_bytes(), &ip].concat()
+        }
+        None => frame,
+    })
 }
 
 fn tcp(from: End, to: End, envelope: &Envelope, said: &Said<'_>) -> Result<Vec<u8>> {
@@ -176,7 +185,7 @@ fn tcp(from: End, to: End, envelope: &Envelope, said: &Said<'_>) -> Result<Vec<u
 }
 
 /// The Internet checksum over parts of even length, the last of any length.
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0_u32;
     for word in parts.iter().flat_map(|part| part.chunks(2)) {
         sum += u32::from(u16::from_be_bytes([word[0], word.get(1).copied().unwrap_or(0)]));

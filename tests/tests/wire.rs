@@ -1,4 +1,4 @@
-//! Enters: frames built by hand. Leaves: proof that tags, options, wraps and retransmissions change nothing.
+//! Enters: frames built by hand. Leaves: proof that tags, tunnels, options, wraps and retransmissions change nothing.
 
 use std::net::SocketAddr;
 
@@ -24,6 +24,19 @@ fn requests_inside_vlan_tags_are_mirrored() -> Result<()> {
         }
     }
     expect_copies(&scenario, &[GET; 6])
+}
+
+#[test]
+fn requests_inside_vxlan_are_mirrored_from_the_ports_given() -> Result<()> {
+    require_agent!();
+    let scenario = Scenario::start(Weight::Light, &["--vxlan-port", "4790"])?;
+    for (index, port) in (0..).zip([4790, 4789]) {
+        for family in [Family::V4, Family::V6] {
+            let envelope = Envelope { vxlan: Some((port, 7)), ..Envelope::default() };
+            exchange(&mut conversation(&scenario, family, index, envelope, 1000)?)?;
+        }
+    }
+    expect_copies(&scenario, &[GET; 2])
 }
 
 #[test]

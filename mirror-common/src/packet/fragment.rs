@@ -1,8 +1,8 @@
 //! Enters: the fragments of an IP packet with TCP, one by one. Leaves: each as a segment of its own.
 //!
-//! A fragment is a part of the byte stream like any other. The first says which: it has the TCP header. What comes after
-//! it needs no more than that header and the fragment's offset, so no payload is ever put together here. The caller
-//! keeps what the first said, by its [`FragmentKey`], for [`MAX_FRAGMENT_AGE_NS`] at most.
+//! A fragment is a part of the byte stream like any other. The first says which: it has the TCP header. What comes
+//! after it needs no more than that header and the fragment's offset, so no payload is ever put together here. The
+//! caller keeps what the first said, by its [`FragmentKey`], for [`MAX_FRAGMENT_AGE_NS`] at most.
 
 use super::{Address, Network, PacketBytes, TcpPacket, Unparsed, protocol, read_tcp, tcp_flag};
 
