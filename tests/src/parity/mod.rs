@@ -13,6 +13,8 @@ use std::{
     io::{Read as _, Write},
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -58,15 +60,18 @@ impl Summary {
 pub fn run(directory: &Path, agent: &Path, verdicts: &Verdicts, out: &mut impl Write) -> Result<Summary> {
     let mut summary = Summary::default();
     let mut seen = Vec::new();
-    for path in captures(directory)? {
+    for compared in compare_files(&captures(directory)?, agent)? {
+        let Compared { path, sha256, comparison, remarks, is_unread } = compared;
         let name = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
-        let sha256 = hash(&path)?;
         // As the verdicts know it, also where only a part of their directory is looked at.
         let full = path.canonicalize()?.display().to_string();
-        let comparison = compare_file(&path, agent, &name, &mut summary, out)?;
         summary.files += 1;
         summary.requests += comparison.requests;
         summary.responses += comparison.responses;
+        summary.unread += u64::from(is_unread);
+        for remark in remarks {
+            writeln!(out, "  {name}: {remark}")?;
+        }
         tell(&name, &comparison, out)?;
         for disagreement in &comparison.disagreements {
             writeln!(out, "  {name}: {disagreement}")?;
@@ -93,13 +98,45 @@ pub fn run(directory: &Path, agent: &Path, verdicts: &Verdicts, out: &mut impl W
     Ok(summary)
 }
 
-fn compare_file(
-    path: &Path,
-    agent: &Path,
-    name: &str,
-    summary: &mut Summary,
-    out: &mut impl Write,
-) -> Result<Comparison> {
+/// What came of one file.
+struct Compared {
+    path: PathBuf,
+    sha256: String,
+    comparison: Comparison,
+    /// What else there is to say, a line each.
+    remarks: Vec<String>,
+    /// It was not read in full by `inspect`, but by Wireshark.
+    is_unread: bool,
+}
+
+/// Compares files, several at a time: most of it is waiting for programs to start.
+fn compare_files(paths: &[PathBuf], agent: &Path) -> Result<Vec<Compared>> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, Compared)>> {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(path) = paths.get(index) else { return Ok(done) };
+            done.push((index, compare_file(path, agent)?));
+        }
+    };
+    let mut compared = thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+        let mut compared = Vec::new();
+        for worker in workers {
+            let Ok(done) = worker.join() else { bail!("a worker of the comparison panicked") };
+            compared.extend(done?);
+        }
+        Ok(compared)
+    })?;
+    compared.sort_by_key(|(index, _)| *index);
+    Ok(compared.into_iter().map(|(_, compared)| compared).collect())
+}
+
+/// Files compared at a time.
+const WORKERS: usize = 4;
+
+fn compare_file(path: &Path, agent: &Path) -> Result<Compared> {
     let unpacked = Unpacked::new(path)?;
     let file = unpacked.path();
     let inspected = inspect::messages(agent, file)?;
@@ -109,27 +146,17 @@ fn compare_file(
         accounts.present = wireshark::messages(file, Patience::Present)?.messages;
         accounts.heads = wireshark::messages(file, Patience::Head)?.messages;
     }
-    for warning in &inspected.warnings {
-        writeln!(out, "  {name}: inspect: {warning}")?;
-    }
     let mut comparison = compare::compare(&accounts, &inspected.messages);
     for (reason, count) in dissected.left_out {
         *comparison.not_compared.entry(reason).or_default() += count;
     }
-    match (&inspected.error, &dissected.error) {
-        (None, None) => {}
-        (Some(ours), Some(theirs)) => {
-            writeln!(out, "  {name}: both stop reading: inspect: {ours}; wireshark: {theirs}")?;
-        }
-        (Some(error), None) => {
-            summary.unread += 1;
-            writeln!(out, "  {name}: inspect stops reading and Wireshark does not: {error}")?;
-        }
-        (None, Some(error)) => {
-            writeln!(out, "  {name}: Wireshark stops reading and inspect does not: {error}")?;
-        }
+    let mut remarks: Vec<String> =
+        inspected.warnings.iter().map(|warning| format!("inspect: {warning}")).collect();
+    let is_unread = inspected.error.is_some() && dissected.error.is_none();
+    for (who, error) in [("inspect", inspected.error), ("Wireshark", dissected.error)] {
+        remarks.extend(error.map(|error| format!("{who} stops reading: {error}")));
     }
-    Ok(comparison)
+    Ok(Compared { path: path.to_owned(), sha256: hash(path)?, comparison, remarks, is_unread })
 }
 
 fn tell(name: &str, comparison: &Comparison, out: &mut impl Write) -> Result<()> {
