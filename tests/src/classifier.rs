@@ -16,7 +16,7 @@ use aya::{
 use mirror_common::{
     Counter, RecordHeader,
     maps::{KernelConfig, SocketKey, map, tunnel_bits, tunnel_port_place},
-    packet::{UdpTunnel, UsualPorts},
+    packet::{FirstFragment, FragmentKey, UdpTunnel, UsualPorts},
 };
 
 use crate::sys;
@@ -166,6 +166,24 @@ impl Classifier {
         let map = self.ebpf.map_mut(map::OWN_SOCKETS).context("no own sockets")?;
         let mut sockets = HashMap::<_, [u8; SocketKey::LEN], u8>::try_from(map)?;
         Ok(sockets.insert(socket.to_bytes(), 1, 0)?)
+    }
+
+    /// Lets the program forget the fragments that it has seen.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn forget_fragments(&mut self) -> Result<()> {
+        const KEY_LEN: usize = size_of::<FragmentKey>();
+        // A time of eight bytes, and what the first fragment said, rounded up.
+        const VALUE_LEN: usize = (8 + size_of::<FirstFragment>() + 4).next_multiple_of(8);
+        let map = self.ebpf.map_mut("FIRST_FRAGMENTS").context("no fragments")?;
+        let mut fragments = HashMap::<_, [u8; KEY_LEN], [u8; VALUE_LEN]>::try_from(map)?;
+        let keys = fragments.keys().collect::<Result<Vec<_>, _>>()?;
+        for key in keys {
+            fragments.remove(&key)?;
+        }
+        Ok(())
     }
 
     /// Runs a program on a packet with this mark, and sees to it that it lets the packet be. `false` where the kernel

@@ -28,22 +28,22 @@ pub(crate) fn frames() -> Result<Vec<Vec<u8>>> {
     Ok(frames)
 }
 
+/// A file, or the capture files in a folder and below.
 fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
-    let mut files = Vec::new();
+    let mut found = Vec::new();
     for entry in fs::read_dir(path).with_context(|| format!("list {}", path.display()))? {
         let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "pcap" || extension == "pcapng" || extension == "cap")
-        {
-            files.push(path);
+        let is_capture =
+            path.extension().is_some_and(|kind| kind == "pcap" || kind == "pcapng" || kind == "cap");
+        if path.is_dir() || is_capture {
+            found.extend(files(&path)?);
         }
     }
-    files.sort();
-    Ok(files)
+    found.sort();
+    Ok(found)
 }
 
 fn ethernet(link_type: Linktype, bytes: &[u8]) -> Option<Vec<u8>> {

@@ -3,11 +3,14 @@
 //! Where a segment is and what its header says comes from the parser that reads capture files. The rules of matching
 //! and of cutting segments into records are written down here a second time.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use mirror_agent::pipeline::frame::{Frame, LinkType};
 use mirror_common::maps::{KernelConfig, STATUS_PEEK_BYTES, SocketKey, program, ring_index};
-use mirror_common::packet::{CapturedBytes, Start, TcpPacket, Unparsed, parse, tcp_flag};
+use mirror_common::packet::{
+    CapturedBytes, FirstFragment, FragmentKey, Innermost, Start, TcpPacket, Unparsed, UsualPorts,
+    find_innermost, parse, tcp_flag,
+};
 use mirror_common::{Counter, RecordFlags, RecordHeader, RecordSide};
 use mirror_tests::classifier::Counts;
 
@@ -44,6 +47,39 @@ impl Passing {
     }
 }
 
+/// The first fragments that have passed at a hook.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fragments(BTreeMap<FragmentKey, FirstFragment>);
+
+impl Fragments {
+    /// Finds the segment of a frame, or the part of one.
+    fn parse(&mut self, frame: &Passing) -> Result<TcpPacket, Unparsed> {
+        let bytes = CapturedBytes::whole(&frame.bytes);
+        let network = match find_innermost(&bytes, 0, frame.start, frame.tag, &UsualPorts)? {
+            Innermost::Segment(packet) => return Ok(packet),
+            Innermost::Fragment(network) => network,
+        };
+        // There is one interface.
+        let key = network.fragment_key(0);
+        if network.fragment_offset == 0 {
+            let (packet, first) = FirstFragment::open(&bytes, &network)?;
+            self.0.insert(key, first);
+            return Ok(packet);
+        }
+        let first = self.0.get_mut(&key).ok_or(Unparsed::Fragment)?;
+        let packet = first.segment_of(&bytes, &network)?;
+        if first.is_complete() {
+            self.0.remove(&key);
+        }
+        Ok(packet)
+    }
+
+    /// Forgets all of them.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
 /// What came of a frame.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Verdict {
@@ -62,12 +98,12 @@ impl Verdict {
 }
 
 impl Rules {
-    /// What the program of this name has to do.
-    pub(crate) fn verdict(&self, name: &str, frame: &Passing) -> Verdict {
+    /// What the program of this name has to do. To be asked once for each time that the frame passes.
+    pub(crate) fn verdict(&self, fragments: &mut Fragments, name: &str, frame: &Passing) -> Verdict {
         if self.config.paused != 0 {
             return Verdict::default();
         }
-        let packet = match parse(&CapturedBytes::whole(&frame.bytes), 0, frame.start, frame.tag) {
+        let packet = match fragments.parse(frame) {
             Ok(packet) => packet,
             Err(reason) => return self.refusal(name, frame, reason),
         };

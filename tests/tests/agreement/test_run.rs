@@ -8,7 +8,7 @@ use mirror_common::maps::{KernelConfig, program};
 use mirror_tests::classifier::{Classifier, Counts, object};
 use mirror_tests::frame_gen::FrameGen;
 
-use crate::model::{Passing, Rules, Verdict, difference_in_user_space};
+use crate::model::{Fragments, Passing, Rules, Verdict, difference_in_user_space};
 use crate::report::{Disagreement, ENOUGH, Tally};
 use crate::{capture, scene};
 
@@ -62,6 +62,7 @@ fn generated_frames_are_seen_alike() -> Result<()> {
 struct Run {
     classifier: Classifier,
     rules: Rules,
+    fragments: Fragments,
     counts: Counts,
     frames: FrameGen,
     seed: u64,
@@ -73,7 +74,15 @@ impl Run {
         let mut classifier = Classifier::load(object, config, 1 << 18)?;
         let rules = scene::tell(&mut classifier)?;
         let counts = classifier.counts()?;
-        Ok(Self { classifier, rules, counts, frames: FrameGen::new(seed, scene::population(2_500)), seed })
+        let fragments = Fragments::default();
+        Ok(Self {
+            classifier,
+            rules,
+            fragments,
+            counts,
+            frames: FrameGen::new(seed, scene::population(2_500)),
+            seed,
+        })
     }
 
     /// Runs all captured frames, and generated ones up to `frames` in all, some of them made of captured ones.
@@ -84,6 +93,9 @@ impl Run {
             if number % ROUND == 0 {
                 self.rules.config = scene::any_config(self.frames.rng());
                 self.classifier.set_config(self.rules.config)?;
+                // There is no telling which ones a full map forgets.
+                self.classifier.forget_fragments()?;
+                self.fragments.clear();
             }
             let mut bytes = match captured.get(usize::try_from(number)?) {
                 Some(frame) => frame.clone(),
@@ -107,14 +119,14 @@ impl Run {
                 continue;
             };
             tally.note(&found);
-            if found != self.rules.verdict(name, &frame) {
+            if found != self.rules.verdict(&mut self.fragments, name, &frame) {
                 let frame = self.shrunk(name, frame)?;
                 tally.disagreements.push(Disagreement {
                     hook: name.to_owned(),
                     seed: self.seed,
                     number,
                     rules: self.rules.clone(),
-                    expected: self.rules.verdict(name, &frame),
+                    expected: self.rules.verdict(&mut self.fragments, name, &frame),
                     found: self.pass(name, &frame)?.unwrap_or_default(),
                     frame,
                 });
@@ -139,7 +151,9 @@ impl Run {
     }
 
     fn disagrees(&mut self, name: &str, frame: &Passing) -> Result<bool> {
-        Ok(self.pass(name, frame)?.is_some_and(|found| found != self.rules.verdict(name, frame)))
+        Ok(self
+            .pass(name, frame)?
+            .is_some_and(|found| found != self.rules.verdict(&mut self.fragments, name, frame)))
     }
 
     /// Cuts off and zeroes what the disagreement does not need.

@@ -23,7 +23,7 @@ use mirror_tests::sys::{offloading_packet_socket, open_tun};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::model::{Passing, Rules, Verdict};
+use crate::model::{Fragments, Passing, Rules, Verdict};
 use crate::report::{Disagreement, ENOUGH, Tally};
 use crate::scene;
 
@@ -97,6 +97,7 @@ struct Kinds {
 struct Hook {
     name: &'static str,
     classifier: Classifier,
+    fragments: Fragments,
     counts: Counts,
 }
 
@@ -143,7 +144,7 @@ impl Scene {
                 Ok(())
             })?;
             let counts = classifier.counts()?;
-            Ok((Hook { name, classifier, counts }, rules))
+            Ok((Hook { name, classifier, fragments: Fragments::default(), counts }, rules))
         };
         let (egress, rules) = hook("egress", client, INTERFACE, TcAttachType::Egress)?;
         let (ingress, _) = hook("ingress", hub, "p1", TcAttachType::Ingress)?;
@@ -170,6 +171,8 @@ impl Scene {
                 self.rules.config = KernelConfig { paused: 0, rings: 1, own_mark: 0, ..config };
                 for hook in [&mut self.egress, &mut self.ingress, &mut self.tun_ingress] {
                     hook.classifier.set_config(self.rules.config)?;
+                    hook.classifier.forget_fragments()?;
+                    hook.fragments.clear();
                 }
             }
             let sending = self.next();
@@ -194,7 +197,9 @@ impl Scene {
                 vec![&mut self.egress, &mut self.ingress]
             };
             for (hook, passing) in hooks.into_iter().zip(passings) {
-                let expected = passing.as_ref().map(|frame| self.rules.verdict(program::BOTH, frame));
+                let fragments = &mut hook.fragments;
+                let expected =
+                    passing.as_ref().map(|frame| self.rules.verdict(fragments, program::BOTH, frame));
                 let expected = expected.unwrap_or_default();
                 let found = hook.after(seq, &expected)?;
                 tally.note(&found);
