@@ -57,6 +57,8 @@ pub struct Options {
     pub clients: usize,
     /// Segments lost, and doubled, at each place, in percent.
     pub loss_percent: f64,
+    /// Whether the agent is paused and resumed, too.
+    pub pauses: bool,
 }
 
 /// What came of it.
@@ -75,6 +77,8 @@ pub struct Outcome {
     /// Of those served, at the shadow exactly once.
     at_shadow: u64,
     twice: u64,
+    /// Of those, sent when the agent was paused, or just after.
+    twice_by_pause: u64,
     altered: u64,
     first_altered: Option<String>,
     /// At the shadow without live having served them.
@@ -133,6 +137,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
                 shadow: &mut shadow,
                 shadow_book: &shadow_book,
                 mishaps: &mut mishaps,
+                pauses: options.pauses,
             };
             scene.mishap(&mut rng)?;
             next_mishap = started.elapsed() + Duration::from_millis(rng.between(1_000, 5_000) as u64);
@@ -212,6 +217,7 @@ fn compare(clients: &Clients, mishaps: Mishaps, [live, shadow]: [&Book; 2], ledg
         live_wrong: live.altered() + count(&|number| served.get(number).is_some_and(|times| *times > 1)),
         at_shadow: count(&|number| is_served(number) && copies(number) == 1),
         twice: count(&|number| copies(number) > 1),
+        twice_by_pause: count(&|number| copies(number) > 1 && excusable.get(number).is_some_and(|is| *is)),
         altered: shadow.altered(),
         first_altered: shadow.first_altered(),
         foreign: count(&|number| copies(number) > 0 && !is_served(number)),
@@ -279,7 +285,10 @@ impl Outcome {
                 format!("live got every request once, unaltered ({} not so)", self.live_wrong),
             ),
             (self.altered == 0, format!("{} altered at the shadow {:?}", self.altered, self.first_altered)),
-            (self.twice == 0, format!("{} twice at the shadow", self.twice)),
+            (
+                self.twice == 0,
+                format!("{} twice at the shadow, {} of them after a pause", self.twice, self.twice_by_pause),
+            ),
             (self.foreign == 0, format!("{} at the shadow that live did not serve", self.foreign)),
             (ledger.is_balanced() && ledger.pending == 0, "the books balance, nothing is pending".to_owned()),
             (

@@ -86,12 +86,13 @@ pub(super) struct Scene<'a> {
     pub(super) shadow: &'a mut Option<Server>,
     pub(super) shadow_book: &'a Arc<Book>,
     pub(super) mishaps: &'a mut Mishaps,
+    pub(super) pauses: bool,
 }
 
 impl Scene<'_> {
     /// Lets one thing go wrong, and puts it right again.
     pub(super) fn mishap(&mut self, rng: &mut Rng) -> Result<()> {
-        match rng.weighted(&[35, 25, 25, 15]) {
+        match rng.weighted(&[35, 25, if self.pauses { 25 } else { 0 }, 15]) {
             0 => {
                 // The far end of live's wire, so that live keeps its addresses.
                 self.net.hub.ip("link set p2 down\n")?;

@@ -27,6 +27,9 @@ struct Arguments {
     /// Segments lost, and doubled, at each of several places, in percent.
     #[arg(long, default_value_t = 2.0)]
     loss: f64,
+    /// Never pause the agent: then every request has to be seen.
+    #[arg(long)]
+    no_pauses: bool,
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         seed: arguments.seed.unwrap_or_else(Rng::any_seed),
         clients: arguments.clients,
         loss_percent: arguments.loss,
+        pauses: !arguments.no_pauses,
     };
     println!("{} minutes, seed {}", arguments.minutes, options.seed);
     let outcome = soak::run(&options, &mut |line| println!("{line}"))?;
