@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, SysconfVar, sysconf},
@@ -28,6 +28,9 @@ const METRICS_PORT: u16 = 9477;
 
 /// How long an agent may take to start. Verifiers of emulated machines on a busy host take minutes for the programs.
 const START_PATIENCE: Duration = Duration::from_secs(300);
+
+/// How long an agent that is paused or resumed may take to say so.
+const HEED_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the agent's program is, if it is there: `MIRROR_AGENT_BIN`, else what the workspace has built.
 #[must_use]
@@ -302,6 +305,34 @@ impl Agent {
     pub fn kill(mut self) -> Result<()> {
         kill(self.id()?, Signal::SIGKILL)?;
         self.child.wait()?;
+        Ok(())
+    }
+
+    /// Pauses capture, and waits until the agent says so.
+    ///
+    /// # Errors
+    ///
+    /// It does not.
+    pub fn pause(&self) -> Result<()> {
+        self.heed(Signal::SIGUSR1, 1.0)
+    }
+
+    /// Resumes capture, and waits until the agent says so.
+    ///
+    /// # Errors
+    ///
+    /// It does not.
+    pub fn resume(&self) -> Result<()> {
+        self.heed(Signal::SIGUSR2, 0.0)
+    }
+
+    fn heed(&self, signal: Signal, paused: f64) -> Result<()> {
+        kill(self.id()?, signal)?;
+        let start = Instant::now();
+        while self.metrics()?.sum("mirror_capture_paused") != paused {
+            ensure!(start.elapsed() < HEED_PATIENCE, "the agent did not heed {signal}");
+            thread::sleep(Duration::from_millis(5));
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use mirror_tests::{
     load::{Pace, Plan, Running},
     netns::{FilterRule, FilterTool, Topology},
     require_agent,
-    scenario::{PORT, Scenario, Weight},
+    scenario::{PATIENCE, PORT, Scenario, Weight},
     server::Record,
     traffic::{Distinct, Mix, Sent},
 };
@@ -35,6 +35,31 @@ fn loss_on_the_wire_alters_nothing() -> Result<()> {
 fn loss_after_the_hook_repeats_nothing() -> Result<()> {
     require_agent!();
     mirror_through(|net| both(|tool| net.live.filter(tool, "filter", "INPUT", &lose(""))))
+}
+
+#[test]
+fn what_is_sent_again_after_a_pause_is_not_mirrored_again() -> Result<()> {
+    require_agent!();
+    const GET: &[u8] = b"GET /pause HTTP/1.1\r\nHost: live\r\n\r\n";
+    let scenario = Scenario::start(Weight::Light, &[])?;
+    let mut client = scenario.client()?;
+    client.ask(GET)?;
+    scenario.agent.wait_for(PATIENCE, |books| books.mirrored == 1)?;
+    let drop_all = format!("-p tcp --dport {PORT} -j DROP");
+    let rule = scenario.net.live.filter(FilterTool::V4, "filter", "INPUT", &drop_all)?;
+    client.send(GET)?;
+    scenario.agent.wait_for(PATIENCE, |books| books.mirrored == 2)?;
+
+    scenario.agent.pause()?;
+    scenario.agent.resume()?;
+    drop(rule);
+    client.read_response(false)?;
+
+    client.ask(GET)?;
+    scenario.agent.wait_for(PATIENCE, |books| books.mirrored == 3)?;
+    scenario.expect_at_shadow(3)?;
+    ensure!(scenario.live.requests() == 3, "{} at live", scenario.live.requests());
+    Ok(())
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! Enters: agents beside the live service, on its node, and on its loopback. Leaves: proof that each sees requests once.
 
-use std::time::Instant;
-
 use anyhow::{Result, ensure};
 use mirror_tests::{
     agent::{Agent, Arguments},
@@ -9,10 +7,6 @@ use mirror_tests::{
     require_agent,
     scenario::{PATIENCE, PORT, Stage, Weight},
     server::Record,
-};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
 };
 
 const GET: &[u8] = b"GET /in HTTP/1.1\r\nHost: live\r\n\r\n";
@@ -73,25 +67,15 @@ fn nothing_is_seen_while_paused_and_connections_are_picked_up_after_it() -> Resu
     require_agent!();
     let scenario = Stage::set(Weight::Light, Record::Raw)?.with_agent(&[])?;
     let agent = &scenario.agent;
-    let pid = Pid::from_raw(agent.pid().try_into()?);
-    let wait_for_paused = |wanted: f64| -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while agent.metrics()?.sum("mirror_capture_paused") != wanted {
-            ensure!(Instant::now() < deadline, "the agent does not say {wanted}");
-        }
-        Ok(())
-    };
     let mut client = scenario.client()?;
     client.ask(GET)?;
     agent.wait_for(PATIENCE, |books| books.mirrored == 1)?;
 
-    kill(pid, Signal::SIGUSR1)?;
-    wait_for_paused(1.0)?;
+    agent.pause()?;
     for _ in 0..10 {
         client.ask(GET)?;
     }
-    kill(pid, Signal::SIGUSR2)?;
-    wait_for_paused(0.0)?;
+    agent.resume()?;
     client.ask(GET)?;
     let books = agent.wait_for(PATIENCE, |books| books.mirrored == 2)?;
     ensure!(books.seen == 2 && books.all_lost() == 0, "{books}");

@@ -94,7 +94,7 @@ impl Worker {
             let has_paused = pauses != self.orders.pauses.load(Ordering::Acquire);
             if has_paused && !self.orders.is_paused() {
                 // It is over already, and the ring may hold what came after it.
-                pauses = self.forget_flows();
+                pauses = self.interrupt_flows();
             }
             let taken = self.round();
             if taken == ROUND_RECORDS {
@@ -105,7 +105,7 @@ impl Worker {
                 break;
             }
             if has_paused && self.orders.is_paused() {
-                pauses = self.forget_flows();
+                pauses = self.interrupt_flows();
             }
             idle_rounds = if taken == 0 { idle_rounds.saturating_add(1) } else { 0 };
             if let Err(error) = self.reader.wait(idle_rounds) {
@@ -117,10 +117,10 @@ impl Worker {
         self.publish();
     }
 
-    /// Closes all flows, and returns how many pauses that is good for.
-    fn forget_flows(&mut self) -> u64 {
+    /// Tells the pipeline of a pause, and returns how many pauses that is good for.
+    fn interrupt_flows(&mut self) -> u64 {
         let pauses = self.orders.pauses.load(Ordering::Acquire);
-        self.pipeline.finish(clock::now());
+        self.pipeline.interrupt(clock::now());
         self.publish();
         pauses
     }

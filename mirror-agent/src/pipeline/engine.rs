@@ -39,6 +39,12 @@ impl Pipeline {
         self.flows.handle_time(now, &mut self.context);
     }
 
+    /// Takes note that capture was interrupted: what is incomplete is lost, and connections go on as ones whose beginning
+    /// was not seen. What is sent again of what was seen before is still known as old.
+    pub fn interrupt(&mut self, now: Timestamp) {
+        self.flows.interrupt(now, &mut self.context);
+    }
+
     /// Takes the end of the capture: every flow is closed, what is incomplete is lost.
     pub fn finish(&mut self, now: Timestamp) {
         self.flows.finish(now, &mut self.context);

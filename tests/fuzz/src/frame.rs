@@ -79,7 +79,8 @@ fn parse_anywhere(bytes: &[u8], wire_len: u32, offset: u32) {
     }
     match (packet::parse_plain(&captured, tag), packet::parse(&captured, 0, Start::Ethernet, tag)) {
         (Ok(plain), full) => assert_eq!(Ok(plain), full, "the short way finds something else"),
-        (Err(Unparsed::TooDeep), _) => {}
+        // It follows no more than one header of each kind, and looks into no tunnel.
+        (Err(Unparsed::TooDeep | Unparsed::NotTcp | Unparsed::Tunnel), _) => {}
         (Err(plain), full) => assert!(full.is_err(), "the short way gives up with {plain:?}"),
     }
 }

@@ -7,11 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use anyhow::Result;
 
 use super::{book::Book, clients::Clients};
 use crate::{
@@ -108,9 +104,9 @@ impl Scene<'_> {
             }
             2 => {
                 self.clients.agent_goes_blind();
-                self.signal(Signal::SIGUSR1, 1.0)?;
+                self.agent.pause()?;
                 pause(rng, 100, 1_500);
-                self.signal(Signal::SIGUSR2, 0.0)?;
+                self.agent.resume()?;
                 self.clients.agent_sees_again();
                 self.mishaps.pauses += 1;
             }
@@ -122,19 +118,6 @@ impl Scene<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Signals the agent and waits until it says that it has done as it was told.
-    fn signal(&self, signal: Signal, paused: f64) -> Result<()> {
-        // The program that was started first becomes the agent.
-        kill(Pid::from_raw(i32::try_from(self.agent.pid())?), signal).context("signal the agent")?;
-        for _ in 0..500 {
-            if self.agent.metrics()?.sum("mirror_capture_paused") == paused {
-                return Ok(());
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        anyhow::bail!("the agent did not heed {signal}")
     }
 }
 

@@ -24,14 +24,21 @@ use crate::pipeline::{
 /// further than this from the next expected byte, ahead or behind, belongs to some other connection.
 pub(super) const WINDOW_BYTES: u32 = 1 << 30;
 
+/// How far behind the next expected byte a segment may begin that is sent again after an interruption: more than Linux
+/// lets a sender keep without an acknowledgement (`tcp_wmem`, 4 MiB at most by default), and little enough that a new
+/// connection with the same ends, whose numbers are chosen at random, hardly ever begins there.
+const RESENT_BYTES: u32 = 16 << 20;
+
 /// One side's byte stream.
 #[derive(Debug, Default)]
 pub(super) struct Assembler {
     /// Offset of the next byte to be handed on.
     offset: u64,
-    /// Its sequence number; without meaning until `started`.
+    /// Its sequence number; without meaning until `started`, unless `interrupted`.
     next: SeqNumber,
     started: bool,
+    /// It begins anew, somewhere behind `next`: what lies before has been handed on.
+    interrupted: bool,
     ended: bool,
     /// Its receiver has shown that it hears it.
     heard: bool,
@@ -143,8 +150,38 @@ impl Assembler {
     pub(super) const fn start(&mut self, seq: SeqNumber) {
         if !self.started {
             self.started = true;
+            self.interrupted = false;
             self.next = seq;
         }
+    }
+
+    /// Takes note that segments may have passed unseen. What was handed on is remembered, since it may be sent again; the
+    /// stream begins anew behind it, with the next data that is seen. Nothing may be held, and a stream that has ended
+    /// stays so.
+    pub(super) const fn interrupt(&mut self) {
+        if self.started && !self.ended {
+            self.started = false;
+            self.interrupted = true;
+            self.offset = 0;
+        }
+    }
+
+    /// Fixes the position of the stream's first byte by the first data that is seen. `false` where that is old.
+    fn start_with(&mut self, arrival: &Arrival<'_>, stats: &mut SideStats) -> bool {
+        if self.started || !self.interrupted {
+            self.start(arrival.seq);
+            return true;
+        }
+        let behind = arrival.seq.distance(self.next).min(0).unsigned_abs();
+        if behind == 0 || behind > RESENT_BYTES {
+            self.start(arrival.seq);
+        } else if behind > arrival.len || (behind == arrival.len && !arrival.fin) {
+            bump(&mut stats.duplicate_bytes, u64::from(arrival.len));
+            return false;
+        } else {
+            self.start(self.next);
+        }
+        true
     }
 
     /// What an acknowledgement of this stream up to `ack` says. Offset 0 where that lies before the first byte seen.
@@ -169,7 +206,9 @@ impl Assembler {
         stats: &mut SideStats,
         deliver: &mut impl FnMut(Span<'_>),
     ) -> Fit {
-        self.start(arrival.seq);
+        if !self.start_with(arrival, stats) {
+            return Fit::Plausible;
+        }
         let in_order = arrival.seq == self.next && self.held.is_none() && !self.ended;
         if in_order && arrival.len <= WINDOW_BYTES {
             self.hand_on(&claim_at(self.offset, arrival), 0, false, deliver);

@@ -331,6 +331,12 @@ impl Streams {
         own.give_up_old_gaps(now, age, stats.side_mut(side), deliver);
     }
 
+    /// Takes note that segments may have passed unseen; see [`Assembler::interrupt`].
+    pub(super) const fn interrupt(&mut self) {
+        self.client.interrupt();
+        self.server.interrupt();
+    }
+
     /// Hands on all that is held.
     pub(super) fn flush<H: FlowHandler>(
         &mut self,

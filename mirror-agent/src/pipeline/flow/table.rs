@@ -215,6 +215,25 @@ impl<S> FlowTable<S> {
         }
     }
 
+    /// Takes note that segments may have passed unseen. Each flow that is assembled is closed and opened again as one
+    /// whose beginning was not seen; what is sent again of what it has handed on is still known as old.
+    pub fn interrupt<H: FlowHandler<State = S>>(&mut self, now: Timestamp, handler: &mut H) {
+        self.clock.set(now);
+        for slot in 0..u32::try_from(self.slots.0.len()).unwrap_or(u32::MAX) {
+            self.with_streams(slot, handler, |streams, _, stats, outlet| streams.flush(now, stats, outlet));
+            self.settle(slot, handler);
+            let id = FlowId(self.next_id);
+            let Some(entry) = self.slots.get_mut(slot) else { continue };
+            let Phase::Open(state) = &mut entry.phase else { continue };
+            self.next_id = self.next_id.saturating_add(1);
+            let info = FlowInfo { id, adopted: true, opened_at: now, ..entry.info };
+            let before = mem::replace(state, handler.open(&info));
+            handler.close(&entry.info, before, CloseCause::Finished, now);
+            entry.info = info;
+            entry.streams.interrupt();
+        }
+    }
+
     /// The time by which flows become idle and patience ends. It only moves forward: to what [`Self::handle_time`] is
     /// told, and, by small steps, with the segments, whose own times may be wrong in a capture file.
     #[must_use]

@@ -2,6 +2,7 @@
 
 mod assembler;
 mod interfaces;
+mod interruption;
 mod model;
 mod properties;
 mod table;
@@ -203,6 +204,10 @@ impl Wire {
     fn wait(&mut self, duration: Duration) {
         self.now = self.now.after(duration);
         self.table.handle_time(self.now, &mut self.recorder);
+    }
+
+    fn interrupt(&mut self) {
+        self.table.interrupt(self.now, &mut self.recorder);
     }
 
     fn finish(&mut self) {
