@@ -55,6 +55,8 @@ pub fn messages(file: &Path, patience: Patience) -> Result<Dissected> {
     let mut command = tshark();
     command.arg("-r").arg(file).args(["-Y", "http", "-T", "pdml"]);
     command.args(["-J", "frame ip ipv6 tcp tcp.segments http"]);
+    // Linux began with this port, which Wireshark gives to another overlay.
+    command.args(["-d", "udp.port==8472,vxlan"]);
     for option in OPTIONS {
         command.args(["-o", option]);
     }
