@@ -14,6 +14,7 @@ pub mod cli;
 pub mod file;
 #[cfg(feature = "runtime")]
 pub mod inspect;
+#[cfg(feature = "runtime")]
 pub mod interfaces;
 #[cfg(feature = "runtime")]
 pub mod ledger;
