@@ -38,14 +38,20 @@ pub(crate) fn find_fragment(skb: Skb, network: &Network) -> Result<TcpPacket, Un
         return Ok(packet);
     }
     let kept = FIRST_FRAGMENTS.get_ptr_mut(key).ok_or(Unparsed::Fragment)?;
+    let slot = kept;
     // SAFETY: the slot stays valid while the program runs. The fragments of a packet come one after the other, so that
-    // no other processor writes it; if one does, two numbers that only tell when it may be forgotten are off.
+    // no other processor writes it for the same packet; for another it may be, which is asked below.
     let kept = unsafe { &mut *kept };
     if now.wrapping_sub(kept.timestamp_ns) > MAX_FRAGMENT_AGE_NS {
         return Err(Unparsed::Fragment);
     }
     let packet = kept.first.segment_of(&skb, network)?;
-    if kept.first.is_complete() {
+    let is_complete = kept.first.is_complete();
+    // In a flood of fragments the slot may have gone to another packet while it was read.
+    if FIRST_FRAGMENTS.get_ptr_mut(key) != Some(slot) {
+        return Err(Unparsed::Fragment);
+    }
+    if is_complete {
         FIRST_FRAGMENTS.remove(key).ok();
     }
     Ok(packet)

@@ -1,4 +1,4 @@
-//! Enters: how many frames, a seed, capture files. Leaves: the verdict whether kernel program and file parser agree on them.
+//! Enters: how many frames, a seed, capture files. Leaves: whether kernel program and file parser agree on them.
 
 use std::{env, path::PathBuf};
 

@@ -64,11 +64,12 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Boots distributions' kernels, emulated, and runs the kernel tests inside each
+    /// Boots Debian's kernels, emulated, and runs the kernel tests inside each
     TestKernels(kernels::Options),
     /// Checks formatting, lints, purity, documentation, dependencies, manifests and the house rules
     Lint,
     /// Mirrors real requests between network namespaces and shows the live table
+    #[command(disable_help_flag = true)]
     Demo {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
@@ -88,11 +89,13 @@ enum Chore {
         targets: Vec<String>,
     },
     /// Measures what the mirror costs
+    #[command(disable_help_flag = true)]
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
     /// Compares what `inspect` and Wireshark find in a directory of captures
+    #[command(disable_help_flag = true)]
     Parity {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
@@ -109,6 +112,7 @@ enum Chore {
         captures: Vec<PathBuf>,
     },
     /// Mirrors mixed traffic over bad wires for a while, and balances the books
+    #[command(disable_help_flag = true)]
     Soak {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,

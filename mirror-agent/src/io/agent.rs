@@ -255,8 +255,8 @@ fn rules(args: &RunArgs) -> Result<KernelRules> {
     Ok(KernelRules {
         ports: args.ports.clone(),
         addresses: args.addresses.clone(),
-        vxlan_ports: without_zero(&args.vxlan_ports),
-        geneve_ports: without_zero(&args.geneve_ports),
+        vxlan_ports: tunnel_ports("--vxlan-port", &args.vxlan_ports)?,
+        geneve_ports: tunnel_ports("--geneve-port", &args.geneve_ports)?,
         ring_bytes,
         rings: u32::try_from(args.capture_threads)?,
         own_mark: OWN_MARK,
@@ -265,9 +265,10 @@ fn rules(args: &RunArgs) -> Result<KernelRules> {
     })
 }
 
-/// Port 0 stands for none.
-fn without_zero(ports: &[u16]) -> Vec<u16> {
-    ports.iter().copied().filter(|port| *port != 0).collect()
+/// The ports that `option` names, where 0 stands for none.
+fn tunnel_ports(option: &str, ports: &[u16]) -> Result<Vec<u16>> {
+    ensure!(!ports.contains(&0) || ports.len() == 1, "{option}: 0 stands alone, it switches the tunnel off");
+    Ok(ports.iter().copied().filter(|port| *port != 0).collect())
 }
 
 fn replay_config(args: &RunArgs) -> Result<ReplayConfig> {
@@ -338,7 +339,7 @@ fn pause(kernel: &mut Kernel, orders: &Orders, order: Order) {
     match kernel.set_paused(is_paused) {
         Ok(()) => {
             orders.set_paused(is_paused);
-            info!(is_paused, "Capture was paused or resumed.");
+            info!("{}", if is_paused { "Capture is paused." } else { "Capture is resumed." });
         }
         Err(error) => error!(%error, "The kernel program could not be told to pause or resume."),
     }

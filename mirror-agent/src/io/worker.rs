@@ -61,8 +61,8 @@ pub struct Worker {
 pub struct Orders {
     /// Nothing more is captured: each worker empties its ring and returns.
     pub stop: AtomicBool,
-    /// How often capture was paused. Each time a worker forgets its flows, since what it sees of them later does not
-    /// follow what it has seen.
+    /// How often capture was paused. Each time what was incomplete is lost, and flows keep no more than their position:
+    /// what is seen of them later does not follow what was seen before.
     pauses: AtomicU64,
     paused: AtomicBool,
 }

@@ -6,9 +6,10 @@
 
 use super::{Address, Network, PacketBytes, TcpPacket, Unparsed, protocol, read_tcp, tcp_flag};
 
-/// How long the fragments of a packet may take, in nanoseconds: as long as Linux waits for them
-/// (`net.ipv4.ipfrag_time`).
-pub const MAX_FRAGMENT_AGE_NS: u64 = 30_000_000_000;
+/// How long the fragments of a packet may take, in nanoseconds. They are sent together. A receiver waits longer (Linux
+/// 30 s, `net.ipv4.ipfrag_time`), but it checks the sum of what it has put together: here an identification that comes
+/// again meanwhile (RFC 4963) would give a fragment the place of another packet's.
+pub const MAX_FRAGMENT_AGE_NS: u64 = 1_000_000_000;
 
 /// Flags that stand only in the last part of a segment.
 const LAST_FLAGS: u8 = tcp_flag::FIN | tcp_flag::RST | tcp_flag::PSH;

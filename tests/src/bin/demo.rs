@@ -26,6 +26,7 @@ use mirror_tests::{
 
 /// Three hosts in network namespaces: a load generator, nginx with the mirror beside it, and a shadow. Ends by itself.
 #[derive(Parser)]
+#[command(name = "cargo xtask demo", bin_name = "cargo xtask demo")]
 struct Options {
     /// Seconds of load without the mirror, for comparison.
     #[arg(long, default_value_t = 8)]

@@ -73,9 +73,9 @@ pub fn write(directory: &Path) -> Result<()> {
 #[must_use]
 pub fn readme() -> String {
     let mut page = "# The corpus\n\n\
-         Captures made by `tests/src/corpus`; `cargo run -p mirror-tests --bin corpus -- DIR` writes them with this \
-         page into `DIR`.\nA test holds `mirror-agent inspect` against the exchanges that the generator states, and \
-         against Wireshark, with\n`tests/parity/verdicts.json` where Wireshark is wrong.\n\n\
+         Captures made by `tests/src/corpus`; `cargo run -p mirror-tests --bin corpus -- DIR` writes them with this\n\
+         page into `DIR`. A test holds `mirror-agent inspect` against the exchanges that the generator states,\n\
+         and against Wireshark, with `tests/parity/verdicts.json` where Wireshark is wrong.\n\n\
          | capture | what it proves |\n| --- | --- |\n"
         .to_owned();
     page.extend(cases().iter().map(|case| format!("| `{}` | {} |\n", case.file_name(), case.proves)));

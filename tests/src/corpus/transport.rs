@@ -288,7 +288,7 @@ fn losses() -> Vec<Case> {
             s.expect_response(told("200").body("abc"));
             s.close(&mut talk);
         }),
-        case("snaplen", "Frames cut by the capture's length limit leave a hole, not a shift.", |s| {
+        case("snaplen", "Frames cut by the capture's length limit leave a gap, not a shift.", |s| {
             let mut talk = s.connect(4000);
             let body = "x".repeat(200);
             s.client(&mut talk, GET);
@@ -331,7 +331,7 @@ fn networks() -> Vec<Case> {
         }),
         case("vlan", "An 802.1Q tag.", |s| plain(s, tagged(&[(TAG_Q, 7)]))),
         case("qinq", "Two tags, 802.1ad around 802.1Q.", |s| plain(s, tagged(&[(TAG_AD, 7), (TAG_Q, 8)]))),
-        case("vlan-one-way", "A flow that is tagged in one direction only is one flow.", |s| {
+        case("vlan-one-way", "A flow that is tagged on one side only is one flow.", |s| {
             let mut talk = s.connect(4000);
             s.usual(&mut talk);
             s.usual(&mut talk);

@@ -7,7 +7,7 @@ use crate::pipeline::{
         message::OpenRequest,
         quiet::QuietMoments,
         report::{MessageReport, Place},
-        trust::{Moment, Trust},
+        trust::{Moment, Trust, may_await_go_ahead},
     },
     flow::Interest,
     http::{
@@ -166,7 +166,8 @@ impl ClientSide {
             }
             Mode::Resync { trust, heard_up_to } => {
                 let trust = *trust;
-                let heard_up_to = std::mem::replace(heard_up_to, run.acked.unseen());
+                let heard_so_far = run.acked.unseen().filter(|_| !may_await_go_ahead(run.bytes));
+                let heard_up_to = std::mem::replace(heard_up_to, heard_so_far);
                 if let Some(run) = self.find_start(trust, heard_up_to, run, observer) {
                     self.mode = Mode::InStep;
                     return self.feed(context, flow, run, observer);

@@ -31,6 +31,13 @@ pub(super) enum Moment {
     Untold,
 }
 
+/// Whether bytes that were passed over may hold a request after which the server says more than its answer: a go-ahead
+/// may bear fields, and be of any length (RFC 9110 section 15.2.1).
+pub(super) fn may_await_go_ahead(bytes: &[u8]) -> bool {
+    const EXPECTATION: &[u8] = b"100-continue";
+    bytes.windows(EXPECTATION.len()).any(|window| window.eq_ignore_ascii_case(EXPECTATION))
+}
+
 impl Moment {
     /// The moment of `run`. `answered_up_to` is how far the server had received when it last began to send, `None`
     /// before it did; `heard_up_to` how far the client had received of a server that is never seen, when it sent the

@@ -105,6 +105,11 @@ impl Assembler {
         self.started
     }
 
+    /// Whether the position is known, or was before an interruption.
+    pub(super) const fn has_position(&self) -> bool {
+        self.started || self.interrupted
+    }
+
     /// Whether the end of the stream was handed on.
     pub(super) const fn is_ended(&self) -> bool {
         self.ended

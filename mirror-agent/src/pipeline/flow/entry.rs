@@ -153,7 +153,7 @@ impl<S> Entry<S> {
             || !peer.is_started()
             || !segment.ack.is_before(peer.start_seq()) && !peer.next_seq().is_before(segment.ack);
         let starts_here = own.start_seq() == segment.seq.advance(1);
-        match (own.is_started(), starts_here, fits) {
+        match (own.has_position(), starts_here, fits) {
             (true, true, true) => known,
             (true, false, _) => Recognised::Other,
             (false, _, true) if self.is_live() => Recognised::Known,
@@ -396,7 +396,7 @@ impl Streams {
     /// which one side is not seen there is one number only, of which more is asked.
     fn proves(&self, segment: &Segment<'_>, bounds: &Bounds) -> bool {
         let (own, peer) = self.of(segment.side);
-        let acks = segment.flags.has(TcpFlags::ACK) && peer.is_started();
+        let acks = segment.flags.has(TcpFlags::ACK) && peer.has_position();
         if segment.flags.has(TcpFlags::SYN) {
             // What a SYN brought along (RFC 7413) is acknowledged with it, or not.
             let answers = segment.ack == peer.start_seq() || segment.ack == peer.next_seq();
@@ -409,7 +409,7 @@ impl Streams {
             usize::try_from(number.distance(next).unsigned_abs()).is_ok_and(|distance| distance <= bytes)
         };
         let lone = bounds.bytes.min(LONE_NUMBER_BYTES);
-        match (own.is_started(), acks) {
+        match (own.has_position(), acks) {
             (true, true) => {
                 near(segment.seq, own.next_seq(), bounds.bytes)
                     && near(segment.ack, peer.next_seq(), bounds.bytes)

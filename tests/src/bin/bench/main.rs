@@ -29,6 +29,7 @@ static ALLOCATOR: sys::CountingAllocator = sys::CountingAllocator;
 
 /// Measures what the mirror costs: three hosts in network namespaces, nginx as live and as shadow, one worker each.
 #[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Options {
     /// A short run: one round of everything, with figures to match
     #[arg(long)]

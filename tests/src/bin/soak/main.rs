@@ -14,6 +14,7 @@ use mirror_tests::{
 
 /// Mixed traffic, lost and doubled segments, flapping wires, a shadow that comes and goes, pauses. Ends by itself.
 #[derive(Parser)]
+#[command(name = "cargo xtask soak", bin_name = "cargo xtask soak")]
 struct Arguments {
     /// Minutes of traffic; fractions are allowed.
     #[arg(long, default_value_t = 5.0)]

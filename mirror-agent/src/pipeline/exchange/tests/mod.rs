@@ -2,6 +2,7 @@
 
 mod goreplay;
 mod one_sided;
+mod pauses;
 mod properties;
 mod requests;
 mod two_interfaces;

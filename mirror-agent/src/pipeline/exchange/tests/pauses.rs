@@ -1,0 +1,131 @@
+//! Enters: connections that pass two interfaces, a pause between. Leaves: nothing; each request comes out once.
+
+use super::*;
+
+fn at(talk: &mut Conversation, interface: u32, flow: FlowKey) {
+    (talk.interface, talk.flow) = (interface, flow);
+}
+
+fn pair(talk: &mut Conversation, a: FlowKey, b: FlowKey, side: Side, flags: TcpFlags, bytes: &[u8]) {
+    for (interface, key) in [(1, a), (2, b)] {
+        at(talk, interface, key);
+        talk.segment(side, flags, 0, bytes, bytes.len());
+    }
+    let syn = usize::from(flags.has(TcpFlags::SYN));
+    talk.skip(side, bytes.len() + syn);
+}
+
+fn keys() -> (Conversation, FlowKey, FlowKey, FlowKey) {
+    let purpose = Purpose::Replay(Policy { methods: Methods::All, ..Policy::default() });
+    let talk = Conversation::adopted(purpose, Limits::default(), 1_000, 2_000);
+    let vip = talk.flow;
+    let pod = |text: &str| FlowKey { server: text.parse::<SocketAddr>().unwrap().into(), ..vip };
+    (talk, vip, pod("10.1.0.1:80"), pod("10.1.0.2:80"))
+}
+
+fn interrupt(talk: &mut Conversation) {
+    let now = Timestamp::from_nanos(talk.now);
+    talk.pipeline.interrupt(now);
+}
+
+#[test]
+fn port_used_again_after_a_pause_towards_another_pod_is_one_connection() {
+    let (mut talk, vip, one, two) = keys();
+    pair(&mut talk, vip, one, Side::Client, TcpFlags::SYN, b"");
+    pair(&mut talk, vip, one, Side::Server, TcpFlags(0x12), b"");
+    pair(&mut talk, vip, one, Side::Client, TcpFlags::ACK, &get("/old"));
+    assert_eq!(talk.requests().len(), 1);
+    interrupt(&mut talk);
+    talk.next = [SeqNumber(500_000_000), SeqNumber(700_000_000)];
+    pair(&mut talk, vip, two, Side::Client, TcpFlags::SYN, b"");
+    pair(&mut talk, vip, two, Side::Server, TcpFlags(0x12), b"");
+    pair(&mut talk, vip, two, Side::Client, TcpFlags::ACK, &get("/new"));
+    assert_eq!(talk.requests().len(), 1);
+}
+
+#[test]
+fn interface_attached_while_paused_shows_no_second_connection() {
+    for paused in [false, true] {
+        let (mut talk, vip, one, _) = keys();
+        at(&mut talk, 2, one);
+        talk.segment(Side::Client, TcpFlags::SYN, 0, b"", 0);
+        talk.skip(Side::Client, 1);
+        talk.segment(Side::Server, TcpFlags(0x12), 0, b"", 0);
+        talk.skip(Side::Server, 1);
+        talk.client(&get("/old"));
+        talk.server(OK);
+        assert_eq!(talk.requests().len(), 1);
+        if paused {
+            interrupt(&mut talk);
+        }
+        let mut count = Vec::new();
+        for _ in 0..3 {
+            pair(&mut talk, vip, one, Side::Client, TcpFlags::ACK, &get("/new"));
+            count.push(talk.requests().len());
+            // Responses pass the pod's interface first.
+            for (interface, key) in [(2, one), (1, vip)] {
+                at(&mut talk, interface, key);
+                talk.segment(Side::Server, TcpFlags::ACK, 0, b"HTTP/1.1 200", OK.len());
+            }
+            talk.skip(Side::Server, OK.len());
+        }
+        assert_eq!(count, [1, 1, 1], "paused: {paused}");
+    }
+}
+
+#[test]
+fn response_that_comes_first_after_a_pause_shows_no_second_connection() {
+    let (mut talk, vip, one, _) = keys();
+    // Adopted at the uplink before the pause; the pod's interface had shown nothing of it (idle there).
+    at(&mut talk, 1, vip);
+    talk.client(&get("/old"));
+    assert_eq!(talk.requests().len(), 1);
+    at(&mut talk, 2, FlowKey { client: "10.9.9.9:1".parse::<SocketAddr>().unwrap().into(), ..one });
+    talk.segment(Side::Client, TcpFlags::SYN, 0, b"", 0);
+    interrupt(&mut talk);
+    for (interface, key) in [(2, one), (1, vip)] {
+        at(&mut talk, interface, key);
+        talk.segment(Side::Server, TcpFlags::ACK, 0, b"HTTP/1.1 200", OK.len());
+    }
+    talk.skip(Side::Server, OK.len());
+    pair(&mut talk, vip, one, Side::Client, TcpFlags::ACK, &get("/new"));
+    assert_eq!(talk.requests().len(), 1);
+}
+
+#[test]
+fn request_sent_again_after_a_pause_past_another_interface_is_old() {
+    let (mut talk, vip, one, _) = keys();
+    at(&mut talk, 2, one);
+    talk.segment(Side::Client, TcpFlags::SYN, 0, b"", 0);
+    talk.skip(Side::Client, 1);
+    talk.segment(Side::Server, TcpFlags(0x12), 0, b"", 0);
+    talk.skip(Side::Server, 1);
+    let old = get("/old");
+    talk.client_at(0, &old);
+    assert_eq!(talk.requests().len(), 1);
+    interrupt(&mut talk);
+    at(&mut talk, 1, vip);
+    talk.client_at(0, &old);
+    assert_eq!(talk.requests().len(), 0);
+}
+
+#[test]
+fn body_behind_a_go_ahead_with_fields_is_no_request() {
+    let purpose = Purpose::Replay(Policy { methods: Methods::All, ..Policy::default() });
+    let mut talk = Conversation::adopted(purpose, Limits::default(), 1_000, 2_000);
+    talk.client(&get("/first"));
+    talk.skip(Side::Server, OK.len());
+    assert_eq!(talk.requests().len(), 1);
+    talk.skip(Side::Client, 100); // lost in the ring
+    talk.client(b"POST /up HTTP/1.1\r\nHost: live\r\nExpect: 100-continue\r\nContent-Length: 41\r\n\r\n");
+    talk.pipeline.handle_time(Timestamp::from_nanos(6_000_000_000));
+    talk.now = 6_000_000_000;
+    talk.skip(Side::Server, b"HTTP/1.1 100 Continue\r\nServer: nobody\r\n\r\n".len());
+    talk.client(&get("/body"));
+    let got = talk.requests();
+    assert!(
+        got.is_empty(),
+        "{:?}",
+        got.iter().map(|r| String::from_utf8_lossy(r).into_owned()).collect::<Vec<_>>()
+    );
+}
