@@ -1,4 +1,4 @@
-//! Enters: the options of `run`. Leaves: a running mirror, and at its end the balanced books.
+//! Enters: the configuration. Leaves: a running mirror, and at its end the balanced books.
 //!
 //! Threads: one a ring for capture, and the caller's, which runs the replay, the admin listener and the signals on
 //! one tokio runtime. Capture never waits for the replay; the queue between them refuses what does not fit.
@@ -29,15 +29,17 @@ use crate::{
             links,
             role::Role,
         },
-        cli::{Attach, RunArgs},
+        cli::Attach,
+        config::{CaptureConfig, Config},
+        experiments::{Common, Directory, Dispatcher, Experiments, Lane},
         interfaces::{Interfaces, Tally},
         ledger::{Ledger, Snapshot},
-        metrics::{self, Gauges, PipelineGauges},
+        metrics::{self, Gauges, PipelineGauges, TargetGauges},
         object::EBPF_OBJECT,
-        replay::{self, Captured, OwnSocketRegistry, Queue, Replay, ReplayConfig},
+        replay::{Captured, OwnSocketRegistry, RefuseAddress},
         worker::{Heartbeat, Orders, Warned, Worker},
     },
-    pipeline::{Limits, Pipeline, Policy, exchange::Purpose},
+    pipeline::{Limits, Pipeline, exchange::Purpose},
 };
 
 /// SO_MARK of the replay sockets: the letters `mirr`, unlikely to be anybody else's.
@@ -57,47 +59,43 @@ const MIN_PIPELINE_BYTES: u64 = 8 * 1024 * 1024;
 ///
 /// # Errors
 ///
-/// Options that do not fit together, an interface or a target that cannot be used, missing privileges, a kernel that
+/// Values that do not fit together, an interface or a target that cannot be used, missing privileges, a kernel that
 /// refuses the programs: all of them before anything is captured.
-pub fn run(args: &RunArgs) -> Result<Snapshot> {
+pub fn run(config: &Config) -> Result<Snapshot> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(mirror(args))
+    runtime.block_on(mirror(config))
 }
 
-async fn mirror(args: &RunArgs) -> Result<Snapshot> {
-    let limits = limits(args)?;
-    let rules = rules(args)?;
+async fn mirror(config: &Config) -> Result<Snapshot> {
+    let capture = &config.capture;
+    let limits = limits(config)?;
+    let rules = rules(config)?;
     require_capabilities()?;
-    let specs = args.interfaces.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>, _>>()?;
-    let mut follower = Follower::open(specs, attach_mode(args.attach))?;
-    let listener = admin::bind(args.metrics_listen)
+    let specs = capture.interfaces.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>, _>>()?;
+    let mut follower = Follower::open(specs, attach_mode(capture.attach))?;
+    let listener = admin::bind(capture.metrics_listen)
         .await
-        .with_context(|| format!("listen on {} for metrics", args.metrics_listen))?;
+        .with_context(|| format!("listen on {} for metrics", capture.metrics_listen))?;
     // Caught from here on: a signal during the start must not skip the detaching.
     let mut signals = Signals::new().context("catch signals")?;
 
     let ledger = Arc::new(Ledger::default());
-    let queue = Arc::new(Queue::new(args.queue_requests, to_usize(args.queue_bytes())));
     let Capture { mut kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
-    let own_sockets: Arc<dyn OwnSocketRegistry> = Arc::new(Registry(Mutex::new(own_sockets)));
-    let captured = Captured {
-        ports: args.ports.clone(),
-        local: links::local_addresses().context("list the addresses of this host")?.iter().collect(),
-        networks: args.addresses.clone(),
-    };
-    let replay = Replay::prepare(
-        replay_config(args)?,
-        Arc::clone(&queue),
-        Arc::clone(&ledger),
-        own_sockets,
-        Box::new(move |addr| captured.refuse(addr)),
-    )
-    .await
-    .with_context(|| format!("--shadow {}", args.shadow))?;
+    let mut experiments = Experiments::new(Common {
+        ledger: Arc::clone(&ledger),
+        registry: Arc::new(Registry(Mutex::new(own_sockets))),
+        refuse: refuse_captured(config)?,
+        own_mark: OWN_MARK,
+        instance: random(),
+        queue_bytes: to_usize(queue_bytes_of_target(config)),
+        drain_timeout: config.drain_timeout,
+    });
+    experiments.start(&config.experiments).await?;
+    let directory = experiments.directory();
 
     let pipelines: Vec<_> = rings.iter().map(|_| Arc::new(PipelineGauges::default())).collect();
     let heartbeats: Vec<_> = rings.iter().map(|_| Arc::new(Heartbeat::default())).collect();
-    let ring_bytes = args.ring_size.saturating_mul(u64::try_from(rings.len())?);
+    let ring_bytes = capture.ring_size.saturating_mul(u64::try_from(rings.len())?);
     let ready = Arc::new(AtomicBool::new(false));
     let orders = Arc::new(Orders::default());
     let interfaces_seen = Arc::new(Interfaces::default());
@@ -108,8 +106,7 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
             Box::new(AgentGauges {
                 counters,
                 ring_bytes,
-                queue: Arc::clone(&queue),
-                replay: replay.gauges(),
+                directory: Arc::clone(&directory),
                 attached: follower.counts(),
             }),
             Arc::clone(&orders),
@@ -125,12 +122,13 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
     for (number, ((reader, gauges), heartbeat)) in
         rings.into_iter().zip(pipelines).zip(heartbeats).enumerate()
     {
-        let policy = Policy { methods: args.methods.clone(), sample: args.sample, seed: random() };
+        let number = u16::try_from(number)?;
+        let dispatcher = Dispatcher::new(number, Arc::clone(&ledger), Arc::clone(&directory));
         let worker = Worker {
-            number: u16::try_from(number)?,
+            number,
             reader,
-            pipeline: Pipeline::new(Purpose::Replay(policy), limits.clone(), random()),
-            queue: Arc::clone(&queue),
+            pipeline: Pipeline::new(Purpose::Replay(dispatcher.policy()), limits.clone(), random()),
+            dispatcher,
             ledger: Arc::clone(&ledger),
             gauges,
             heartbeat,
@@ -148,30 +146,29 @@ async fn mirror(args: &RunArgs) -> Result<Snapshot> {
     }
     let kernel = Arc::new(Mutex::new(kernel));
     ready.store(true, Ordering::Release);
-    info!(shadow = %args.shadow, metrics = %args.metrics_listen, "Mirroring.");
+    let (count, targets) = (config.experiments.len(), config.targets());
+    info!(experiments = count, targets, metrics = %capture.metrics_listen, "Mirroring.");
 
-    let shutdown = async {
-        let has_log = lock(&kernel).has_log();
-        let mut log_due = tokio::time::interval(KERNEL_LOG_INTERVAL);
-        loop {
-            tokio::select! {
-                order = signals.pause_or_stop() => match order {
-                    Some(order) => pause(&mut lock(&kernel), &orders, order),
-                    None => break,
-                },
-                _ = log_due.tick(), if has_log => lock(&kernel).flush_log(),
-                () = follower.follow(&kernel) => {}
-            }
+    let has_log = lock(&kernel).has_log();
+    let mut log_due = tokio::time::interval(KERNEL_LOG_INTERVAL);
+    loop {
+        tokio::select! {
+            order = signals.pause_or_stop() => match order {
+                Some(order) => pause(&mut lock(&kernel), &orders, order),
+                None => break,
+            },
+            _ = log_due.tick(), if has_log => lock(&kernel).flush_log(),
+            () = follower.follow(&kernel) => {}
         }
-        info!("Stopping: capture is detached, copies under way are finished.");
-        ready.store(false, Ordering::Release);
-        follower.stop().await;
-        detach(Arc::clone(&kernel)).await;
-        lock(&kernel).flush_log();
-        orders.stop.store(true, Ordering::Release);
-        join(workers).await;
-    };
-    replay.run(shutdown).await;
+    }
+    info!("Stopping: capture is detached, copies under way are finished.");
+    ready.store(false, Ordering::Release);
+    follower.stop().await;
+    detach(Arc::clone(&kernel)).await;
+    lock(&kernel).flush_log();
+    orders.stop.store(true, Ordering::Release);
+    join(workers).await;
+    experiments.stop().await;
     admin.abort();
     Ok(ledger.snapshot())
 }
@@ -225,66 +222,67 @@ fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
     kernel.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The bounds of each pipeline. `--memory` covers the copies that wait as well; the pipelines share the rest.
-fn limits(args: &RunArgs) -> Result<Limits> {
-    let threads = u64::try_from(args.capture_threads)?;
+/// The bounds of each pipeline. The memory covers the copies that wait as well; the pipelines share the rest.
+fn limits(config: &Config) -> Result<Limits> {
+    let CaptureConfig { memory, queue_bytes, max_body, threads, .. } = config.capture;
+    let threads = u64::try_from(threads)?;
     ensure!(
         matches!(threads, 1 | 2 | 4 | 8),
         "--capture-threads {threads}: take 1, 2, 4 or 8, so that flows can be spread by their hash"
     );
-    let (queue_bytes, max_body) = (args.queue_bytes(), args.max_body());
+    let for_target = queue_bytes_of_target(config);
     ensure!(
-        max_body <= queue_bytes,
-        "--max-body {max_body} is more than --queue-bytes {queue_bytes}: such a request could never be queued"
+        max_body <= for_target,
+        "--max-body {max_body} is more than the {for_target} bytes of --queue-bytes for a target: such a request \
+         could never be queued"
     );
     let needed = queue_bytes.saturating_add(threads.saturating_mul(MIN_PIPELINE_BYTES));
     ensure!(
-        args.memory >= needed,
-        "--memory {} is too small: --queue-bytes {queue_bytes} and {MIN_PIPELINE_BYTES} for each of {threads} \
+        memory >= needed,
+        "--memory {memory} is too small: --queue-bytes {queue_bytes} and {MIN_PIPELINE_BYTES} for each of {threads} \
          capture threads make {needed}",
-        args.memory,
     );
-    let memory_bytes = to_usize((args.memory - queue_bytes) / threads);
+    let memory_bytes = to_usize((memory - queue_bytes) / threads);
     Ok(Limits { memory_bytes, body_bytes: to_usize(max_body), ..Limits::default() })
 }
 
-fn rules(args: &RunArgs) -> Result<KernelRules> {
-    let Ok(ring_bytes) = u32::try_from(args.ring_size) else {
-        bail!("--ring-size {}: take at most 1 GiB", args.ring_size);
+/// Bytes of copies that may wait for one target: all have the same, so that the trouble of one is not felt by another.
+fn queue_bytes_of_target(config: &Config) -> u64 {
+    config.capture.queue_bytes / u64::try_from(config.targets().max(1)).unwrap_or(u64::MAX)
+}
+
+fn rules(config: &Config) -> Result<KernelRules> {
+    let capture = &config.capture;
+    let Ok(ring_bytes) = u32::try_from(capture.ring_size) else {
+        bail!("--ring-size {}: take at most 1 GiB", capture.ring_size);
     };
     Ok(KernelRules {
-        ports: args.ports.clone(),
-        addresses: args.addresses.clone(),
-        vxlan_ports: tunnel_ports("--vxlan-port", &args.vxlan_ports)?,
-        geneve_ports: tunnel_ports("--geneve-port", &args.geneve_ports)?,
+        ports: config.ports(),
+        addresses: config.addresses(),
+        vxlan_ports: tunnel_ports("--vxlan-port", &capture.vxlan_ports)?,
+        geneve_ports: tunnel_ports("--geneve-port", &capture.geneve_ports)?,
         ring_bytes,
-        rings: u32::try_from(args.capture_threads)?,
+        rings: u32::try_from(capture.threads)?,
         own_mark: OWN_MARK,
         copies_responses: false,
         wake_interval_ns: u32::try_from(WAKE_INTERVAL.as_nanos())?,
     })
 }
 
+/// Which addresses must not receive copies: captured live endpoints.
+fn refuse_captured(config: &Config) -> Result<RefuseAddress> {
+    let captured = Captured {
+        ports: config.ports(),
+        local: links::local_addresses().context("list the addresses of this host")?.iter().collect(),
+        networks: config.addresses(),
+    };
+    Ok(Arc::new(move |addr| captured.refuse(addr)))
+}
+
 /// The ports that `option` names, where 0 stands for none.
 fn tunnel_ports(option: &str, ports: &[u16]) -> Result<Vec<u16>> {
     ensure!(!ports.contains(&0) || ports.len() == 1, "{option}: 0 stands alone, it switches the tunnel off");
     Ok(ports.iter().copied().filter(|port| *port != 0).collect())
-}
-
-fn replay_config(args: &RunArgs) -> Result<ReplayConfig> {
-    ensure!(args.max_in_flight > 0, "--max-in-flight 0: nothing could be replayed");
-    ensure!(args.queue_requests > 0, "--queue-requests 0: nothing could be replayed");
-    let target = args.shadow.parse().with_context(|| format!("--shadow {}", args.shadow))?;
-    Ok(ReplayConfig {
-        own_mark: OWN_MARK,
-        in_flight: args.max_in_flight,
-        connect_timeout: args.connect_timeout,
-        write_timeout: args.response_timeout,
-        response_timeout: args.response_timeout,
-        queue_age: args.queue_timeout,
-        drain_timeout: args.drain_timeout,
-        ..ReplayConfig::new(target, random())
-    })
 }
 
 /// A number that no stranger can guess and no other run shares: the standard library keys its hasher from the kernel.
@@ -373,8 +371,7 @@ impl OwnSocketRegistry for Registry {
 struct AgentGauges {
     counters: KernelCounters,
     ring_bytes: u64,
-    queue: Arc<Queue>,
-    replay: Arc<replay::Gauges>,
+    directory: Arc<Directory>,
     attached: Arc<AttachedCounts>,
 }
 
@@ -388,13 +385,16 @@ impl Gauges for AgentGauges {
         self.ring_bytes
     }
 
-    fn replay_queue(&self) -> (u64, u64) {
+    fn targets(&self) -> Vec<TargetGauges> {
         let count = |value| u64::try_from(value).unwrap_or(u64::MAX);
-        (count(self.queue.len()), count(self.queue.held_bytes()))
-    }
-
-    fn replays_in_flight(&self) -> u64 {
-        u64::try_from(self.replay.in_flight()).unwrap_or(u64::MAX)
+        let table = self.directory.table();
+        let of_lane = |lane: &Lane| TargetGauges {
+            books: Arc::clone(&lane.books),
+            queued: count(lane.queue.len()),
+            bytes: count(lane.queue.held_bytes()),
+            in_flight: count(lane.gauges.in_flight()),
+        };
+        table.lanes.iter().map(of_lane).collect()
     }
 
     fn interfaces_attached(&self) -> [u64; Role::ALL.len()] {

@@ -10,6 +10,10 @@ pub mod capture;
 pub mod check;
 #[cfg(feature = "runtime")]
 pub mod cli;
+#[cfg(feature = "runtime")]
+pub mod config;
+#[cfg(feature = "runtime")]
+pub mod experiments;
 #[cfg(feature = "captures")]
 pub mod file;
 #[cfg(feature = "runtime")]

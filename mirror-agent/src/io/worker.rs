@@ -15,10 +15,11 @@ use tracing::{error, warn};
 use crate::{
     io::{
         capture::RingReader,
+        experiments::Dispatcher,
         interfaces::{Interfaces, Tally},
         ledger::Ledger,
         metrics::PipelineGauges,
-        replay::{Job, Queue, clock},
+        replay::clock,
     },
     pipeline::{Pipeline, Stats, Timestamp, reason::FlowSkipReason},
 };
@@ -39,7 +40,7 @@ pub struct Worker {
     /// The state of its flows.
     pub pipeline: Pipeline,
     /// Where requests go.
-    pub queue: Arc<Queue>,
+    pub dispatcher: Dispatcher,
     /// Where everything is counted.
     pub ledger: Arc<Ledger>,
     /// What it says of itself.
@@ -96,6 +97,12 @@ impl Worker {
                 // It is over already, and the ring may hold what came after it.
                 pauses = self.interrupt_flows();
             }
+            if self.dispatcher.is_outdated() {
+                // What was decided so far is counted for the experiments that it was decided for.
+                self.publish();
+                let policy = self.dispatcher.turn();
+                self.pipeline.set_policy(policy);
+            }
             let taken = self.round();
             if taken == ROUND_RECORDS {
                 idle_rounds = 0;
@@ -143,17 +150,11 @@ impl Worker {
 
     /// Counts first, then hands on: a request is seen before it can be settled.
     fn publish(&mut self) {
-        let Self { number, pipeline, queue, ledger, gauges, reader, warned, .. } = self;
+        let Self { pipeline, dispatcher, ledger, gauges, reader, warned, .. } = self;
         let stats = pipeline.take_stats();
         ledger.publish(&stats);
         warned.warn(&stats);
-        let queued_at = clock::now();
-        queue.push_batch(std::iter::from_fn(|| pipeline.poll_request()).map(|request| Job {
-            request,
-            ticket: ledger.ticket(),
-            pipeline: *number,
-            queued_at,
-        }));
+        dispatcher.dispatch(pipeline);
         let (flow_bytes, message_bytes) = pipeline.bytes_held();
         gauges.publish(pipeline.flows(), flow_bytes, message_bytes, reader.malformed());
     }

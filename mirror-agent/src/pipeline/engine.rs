@@ -1,10 +1,12 @@
 //! Enters: segments of any number of flows. Leaves: requests, reports and counts.
 
+use std::sync::Arc;
+
 use crate::pipeline::{
-    Limits, Request, Segment, Side, Stats, Timestamp,
+    Limits, Policy, Request, Segment, Side, Stats, Timestamp,
     exchange::{Connection, Context, Purpose, report::ExchangeReport},
     flow::FlowTable,
-    reason::EvictReason,
+    reason::{EvictReason, SkipReason},
 };
 
 /// The whole path from segment to request, as one plain value: it has no locks, and scale is several of them.
@@ -17,10 +19,23 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// An empty pipeline. `seed` keys the hash of the flow table: addresses are chosen by strangers.
+    /// An empty pipeline. `seed` keys the hash of the flow table, since addresses are chosen by strangers, and the
+    /// draws of samples.
     #[must_use]
     pub fn new(purpose: Purpose, limits: Limits, seed: u64) -> Self {
-        Self { flows: FlowTable::new(&limits, seed), context: Context::new(purpose, limits) }
+        Self { flows: FlowTable::new(&limits, seed), context: Context::new(purpose, limits, seed) }
+    }
+
+    /// Takes another policy for the requests whose heads are not complete yet. What was counted under the one before
+    /// is to be asked for first.
+    pub fn set_policy(&mut self, policy: Arc<Policy>) {
+        self.context.set_purpose(Purpose::Replay(policy));
+    }
+
+    /// Tells how often each experiment, by its position in the policy, left a request aside since this was last asked,
+    /// by [`SkipReason`](crate::pipeline::reason::SkipReason).
+    pub fn take_skips(&mut self, tell: impl FnMut(usize, &[u64; SkipReason::ALL.len()])) {
+        self.context.take_skips(tell);
     }
 
     /// Takes the next segment in capture order.

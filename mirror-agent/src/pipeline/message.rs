@@ -1,8 +1,10 @@
 //! Enters: nothing. Leaves: a captured request, whole, as the replay takes it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::pipeline::{segment::FlowKey, time::Timestamp};
+use crate::pipeline::{policy::Selection, segment::FlowKey, time::Timestamp};
 
 /// Number of an exchange: unique within one pipeline, in the order of the requests' first bytes.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -25,6 +27,8 @@ pub enum ReplyTo {
 pub struct Request {
     /// Its number.
     pub id: ExchangeId,
+    /// The experiments that took it.
+    pub selection: Arc<Selection>,
     /// The flow it came from.
     pub flow: FlowKey,
     /// Head and body exactly as on the wire, chunk framing included.

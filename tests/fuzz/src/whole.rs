@@ -8,11 +8,11 @@ use std::{
 };
 
 use mirror_agent::pipeline::{
-    Endpoint, ExchangeId, FlowKey, Limits, Pipeline, Policy, Segment, SeqNumber, Side, TcpFlags, Timestamp,
+    Endpoint, ExchangeId, FlowKey, Limits, Pipeline, Segment, SeqNumber, Side, TcpFlags, Timestamp,
     exchange::Purpose,
     frame::{Frame, LinkType},
     orient::{OrientLimits, Orienter},
-    policy::{Methods, Share},
+    policy::{Experiment, Methods},
 };
 
 use crate::input::Input;
@@ -96,7 +96,7 @@ impl World {
         let is_replay = config & 4 == 0;
         let purpose = if is_replay {
             let methods = if config & 8 == 0 { Methods::All } else { Methods::default() };
-            Purpose::Replay(Policy { methods, sample: Share::ALL, seed: 0 })
+            Purpose::replay(Experiment { methods, ..Experiment::default() })
         } else {
             Purpose::Inspect
         };

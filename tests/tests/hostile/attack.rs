@@ -4,9 +4,9 @@
 use std::{net::Ipv6Addr, time::Duration};
 
 use mirror_agent::pipeline::{
-    Endpoint, FlowKey, Limits, Pipeline, Policy, Segment, SeqNumber, Side, Stats, TcpFlags, Timestamp,
+    Endpoint, FlowKey, Limits, Pipeline, Segment, SeqNumber, Side, Stats, TcpFlags, Timestamp,
     exchange::Purpose,
-    policy::{Methods, Share},
+    policy::{Experiment, Methods},
 };
 
 use crate::sys;
@@ -52,9 +52,9 @@ impl Attack {
     pub(crate) fn on(memory_bytes: usize) -> Self {
         let allocated_before = sys::bytes_allocated();
         let limits = Limits { memory_bytes, ..Limits::default() };
-        let policy = Policy { methods: Methods::All, sample: Share::ALL, seed: 0 };
+        let experiment = Experiment { methods: Methods::All, ..Experiment::default() };
         let mut attack = Self {
-            pipeline: Pipeline::new(Purpose::Replay(policy), limits, 7),
+            pipeline: Pipeline::new(Purpose::replay(experiment), limits, 7),
             memory_bytes,
             allocated_before,
             now: Timestamp::ZERO,

@@ -158,6 +158,12 @@ impl CaptureFile {
         loop {
             self.reader.consume(std::mem::take(&mut self.unconsumed));
             let offset = self.reader.consumed();
+            // The library subtracts 12 from the length of some blocks before it looks at it.
+            if offset > 0
+                && self.format.block_len(self.reader.data()).is_some_and(|len| len < MIN_BLOCK_BYTES)
+            {
+                return Err(FileError::Damaged { offset });
+            }
             match self.reader.next() {
                 Ok((len, block)) => {
                     self.unconsumed = len;
@@ -224,6 +230,12 @@ const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Larger blocks are in no file but a damaged one: 16 MiB is 32 times the longest packet of a kernel (BIG TCP).
 const MAX_BLOCK_BYTES: usize = 16 * 1024 * 1024;
+
+/// Type, length, and the length again.
+const MIN_BLOCK_BYTES: usize = 12;
+
+/// The type of a section header block reads the same in both byte orders.
+const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 
 /// How gzip, Zstandard, xz and LZ4 files begin.
 const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"\x04\x22\x4d\x18"];
@@ -354,11 +366,15 @@ impl Format {
 
     /// Whether `data` holds the whole block with which it begins: then it is damaged within, not cut short.
     fn has_whole_block(&self, data: &[u8]) -> bool {
-        let Self::PcapNg { big_endian, .. } = self else {
-            return false;
-        };
-        let len = field(data, 4).map(|bytes| to_u32(bytes, *big_endian));
-        len.and_then(|len| usize::try_from(len).ok()).is_some_and(|len| len <= data.len())
+        self.block_len(data).is_some_and(|len| len <= data.len())
+    }
+
+    /// What the pcapng block at the beginning of `data` gives as its length. That of a section header is in its own byte
+    /// order, which is not known yet.
+    fn block_len(&self, data: &[u8]) -> Option<usize> {
+        let Self::PcapNg { big_endian, .. } = self else { return None };
+        let len = field(data, 4).map(|bytes| to_u32(bytes, *big_endian))?;
+        if data.starts_with(&SECTION_HEADER) { None } else { usize::try_from(len).ok() }
     }
 }
 

@@ -64,6 +64,16 @@ fn each_section_has_its_own_byte_order_and_interfaces() {
 }
 
 #[test]
+fn block_that_is_shorter_than_its_own_lengths_is_damage() {
+    for order in ORDERS {
+        // Process information: its length is taken for granted by the library.
+        let mut file = order.section();
+        file.extend([order.u32(0x8000_0001), order.u32(10), order.u32(0), order.u32(0)].concat());
+        assert!(matches!(read(file), Err(FileError::Damaged { .. })));
+    }
+}
+
+#[test]
 fn simple_and_old_packet_blocks_are_read() {
     for order in ORDERS {
         let mut file = order.section();

@@ -29,7 +29,7 @@ use super::{
     response::{Progress, Response},
 };
 use crate::{
-    io::ledger::{DropReason, Ledger, ReplayOutcome},
+    io::ledger::{CopyBooks, DropReason, ReplayOutcome},
     pipeline::{ReplyTo, Timestamp},
 };
 
@@ -53,7 +53,7 @@ struct State {
     deadline: Timestamp,
     /// Of the connection's task.
     waker: Option<Waker>,
-    ledger: Arc<Ledger>,
+    books: Arc<CopyBooks>,
 }
 
 struct Exchange {
@@ -77,7 +77,7 @@ struct Unsent {
 }
 
 impl Connection {
-    pub(super) fn new(addr: SocketAddr, writer: OwnedWriteHalf, ledger: &Arc<Ledger>) -> Self {
+    pub(super) fn new(addr: SocketAddr, writer: OwnedWriteHalf, books: &Arc<CopyBooks>) -> Self {
         let state = State {
             writer: Some(writer),
             exchange: None,
@@ -85,7 +85,7 @@ impl Connection {
             is_retired: false,
             deadline: clock::now(),
             waker: None,
-            ledger: Arc::clone(ledger),
+            books: Arc::clone(books),
         };
         Self { addr, state: Mutex::new(state) }
     }
@@ -129,7 +129,7 @@ impl Connection {
         };
         if accepted > 0 {
             exchange.started = Some(now);
-            state.ledger.replay_lag(now.since(held.request.last_byte_at));
+            state.books.replay_lag(now.since(held.request.last_byte_at));
         }
         if accepted == buffer.len() + body.as_ref().map_or(0, Bytes::len) {
             held.ticket.mirrored();
@@ -183,11 +183,11 @@ impl State {
         let Some(exchange) = self.exchange.take() else { return };
         if let Some(unsent) = exchange.unsent {
             unsent.held.ticket.dropped(DropReason::Write);
-            self.ledger.replay_ended(ReplayOutcome::Write, None);
+            self.books.replay_ended(ReplayOutcome::Write, None);
             return;
         }
         let duration = exchange.started.filter(|_| outcome == ReplayOutcome::Answered);
-        self.ledger.replay_ended(outcome, duration.map(|started| now.since(started)));
+        self.books.replay_ended(outcome, duration.map(|started| now.since(started)));
     }
 
     /// Takes the job back if no byte of it was accepted and nothing was answered.
@@ -198,7 +198,7 @@ impl State {
 
     /// Goes on writing. Ready once nothing is left to write, with how reading ended if it has ended already.
     fn poll_unsent(&mut self, cx: &mut Context<'_>, pool: &Pool) -> Poll<io::Result<Option<ReplayOutcome>>> {
-        let Self { writer: Some(writer), exchange: Some(exchange), ledger, deadline, .. } = self else {
+        let Self { writer: Some(writer), exchange: Some(exchange), books, deadline, .. } = self else {
             return Poll::Ready(Ok(None));
         };
         while let Some(unsent) = &mut exchange.unsent {
@@ -214,7 +214,7 @@ impl State {
             let now = clock::now();
             if exchange.started.is_none() {
                 exchange.started = Some(now);
-                ledger.replay_lag(now.since(unsent.held.request.last_byte_at));
+                books.replay_lag(now.since(unsent.held.request.last_byte_at));
             }
             if unsent.accepted >= unsent.head.len() + unsent.body.len()
                 && let Some(unsent) = exchange.unsent.take()
@@ -230,7 +230,7 @@ impl State {
 impl Drop for State {
     fn drop(&mut self) {
         if self.exchange.take().is_some() {
-            self.ledger.replay_ended(ReplayOutcome::Shutdown, None);
+            self.books.replay_ended(ReplayOutcome::Shutdown, None);
         }
     }
 }
@@ -262,7 +262,7 @@ impl Task<'_> {
                 state.waker = Some(cx.waker().clone());
             }
             if let Some(held) = state.refused.take() {
-                state.ledger.replay_ended(ReplayOutcome::Write, None);
+                state.books.replay_ended(ReplayOutcome::Write, None);
                 return Poll::Ready(Some(held));
             }
             if state.is_retired && state.exchange.is_none() {
@@ -315,7 +315,7 @@ impl Task<'_> {
     fn broken(state: &mut State, outcome: ReplayOutcome) -> Option<Held> {
         let unwritten = state.take_unwritten();
         if unwritten.is_some() {
-            state.ledger.replay_ended(ReplayOutcome::Write, None);
+            state.books.replay_ended(ReplayOutcome::Write, None);
         }
         state.end(outcome, clock::now());
         unwritten

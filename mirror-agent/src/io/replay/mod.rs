@@ -41,7 +41,7 @@ use self::{
     pool::{Left, PUMP_JOBS, Pool},
     socket::Connector,
 };
-use crate::io::ledger::Ledger;
+use crate::io::ledger::CopyBooks;
 
 /// Why a replay could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +112,7 @@ impl ReplayConfig {
 }
 
 /// Whether an address must not receive copies, and why; asked at every resolution.
-pub type RefuseAddress = Box<dyn Fn(SocketAddr) -> Option<Refusal> + Send + Sync>;
+pub type RefuseAddress = Arc<dyn Fn(SocketAddr) -> Option<Refusal> + Send + Sync>;
 
 /// A replay that is ready to run.
 pub struct Replay {
@@ -130,7 +130,7 @@ impl Replay {
     pub async fn prepare(
         config: ReplayConfig,
         queue: Arc<Queue>,
-        ledger: Arc<Ledger>,
+        books: Arc<CopyBooks>,
         registry: Arc<dyn OwnSocketRegistry>,
         refuse: RefuseAddress,
     ) -> Result<Self, ReplayError> {
@@ -139,7 +139,7 @@ impl Replay {
             return Err(refusal.into());
         }
         let connector = Connector::new(registry, config.own_mark);
-        let pool = Arc::new(Pool::new(config, queue, ledger, connector));
+        let pool = Arc::new(Pool::new(config, queue, books, connector));
         pool.set_addresses(&addrs);
         Ok(Self { pool, refuse })
     }

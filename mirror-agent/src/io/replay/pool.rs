@@ -22,7 +22,7 @@ use super::{
     socket::{Connector, Registration},
 };
 use crate::{
-    io::ledger::{DropReason, Ledger, ReplayOutcome},
+    io::ledger::{CopyBooks, DropReason, ReplayOutcome},
     pipeline::Timestamp,
 };
 
@@ -53,7 +53,7 @@ pub(super) struct Pool {
     pub(super) config: ReplayConfig,
     pub(super) queue: Arc<Queue>,
     pub(super) gauges: Arc<Gauges>,
-    ledger: Arc<Ledger>,
+    books: Arc<CopyBooks>,
     connector: Connector,
     inner: Mutex<Inner>,
     /// Answers are decoded where they are read and then forgotten, so one buffer serves all connections.
@@ -103,7 +103,7 @@ impl Pool {
     pub(super) fn new(
         config: ReplayConfig,
         queue: Arc<Queue>,
-        ledger: Arc<Ledger>,
+        books: Arc<CopyBooks>,
         connector: Connector,
     ) -> Self {
         let inner = Inner {
@@ -120,7 +120,7 @@ impl Pool {
             config,
             queue,
             gauges: Arc::default(),
-            ledger,
+            books,
             connector,
             inner: Mutex::new(inner),
             read_buffer: Mutex::new(vec![0; READ_BUFFER_BYTES]),
@@ -297,7 +297,7 @@ impl Pool {
             }
         }
         self.lock().health.failed(clock::now());
-        self.ledger.replay_ended(ReplayOutcome::Connect, None);
+        self.books.replay_ended(ReplayOutcome::Connect, None);
         None
     }
 
@@ -326,7 +326,7 @@ async fn carry(pool: &Arc<Pool>, mut held: Held) {
         let _registration = registration;
         let _established = Established::new(pool);
         let (reader, writer) = stream.into_split();
-        let connection = Arc::new(Connection::new(addr, writer, &pool.ledger));
+        let connection = Arc::new(Connection::new(addr, writer, &pool.books));
         if let Err(unsent) = connection.send(held, pool, clock::now(), &mut pool.lock().write_buffer) {
             held = *unsent;
             continue;

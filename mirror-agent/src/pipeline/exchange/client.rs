@@ -4,7 +4,7 @@ use crate::pipeline::{
     Acked, FlowKey, SeqNumber, Timestamp,
     exchange::{
         context::{Context, Purpose},
-        message::OpenRequest,
+        message::{GoAhead, OpenRequest},
         quiet::QuietMoments,
         report::{MessageReport, Place},
         trust::{Moment, Trust, may_await_go_ahead},
@@ -284,9 +284,7 @@ impl ClientSide {
             // The go-ahead: what comes next is a body, whatever it looks like.
             (Some(100), _) => {
                 self.answered_up_to = UNKNOWN;
-                if let Some(request) = &mut self.current {
-                    request.answered_early = false;
-                }
+                self.turn_go_ahead(GoAhead::AnsweredEarly, GoAhead::Awaited);
             }
             // Other interim responses say nothing of what the client does.
             (Some(102..=199), _) | (_, None) => {}
@@ -346,12 +344,7 @@ impl ClientSide {
             }
             return interest;
         }
-        if let Some(request) = &mut self.current
-            && request.expects_continue
-            && !request.body_begun
-        {
-            request.answered_early = true;
-        }
+        self.turn_go_ahead(GoAhead::Awaited, GoAhead::AnsweredEarly);
         Interest::Continue
     }
 
@@ -498,6 +491,12 @@ impl ClientSide {
         }
     }
 
+    fn turn_go_ahead(&mut self, from: GoAhead, to: GoAhead) {
+        if let Some(request) = self.current.as_mut().filter(|request| request.go_ahead == from) {
+            request.go_ahead = to;
+        }
+    }
+
     /// A client that waited for a go-ahead and got a final answer need not send the body (RFC 9110 section 10.1.1):
     /// if what it sends then begins like a request, it is one. Where the server is never seen, nobody can tell whether
     /// that is the body: neither is believed.
@@ -507,12 +506,12 @@ impl ClientSide {
         run: &Run<'_>,
         observer: &mut impl RequestObserver,
     ) {
-        let Some(request) = self.current.as_ref().filter(|request| !request.body_begun) else { return };
-        if request.answered_early {
+        let Some(go_ahead) = self.current.as_ref().map(|request| request.go_ahead) else { return };
+        if go_ahead == GoAhead::AnsweredEarly {
             if self.answered_up_to == run.start.offset && whole_request_start(run.bytes) {
                 self.abandon(context, LostReason::Aborted, observer);
             }
-        } else if request.expects_continue
+        } else if go_ahead == GoAhead::Awaited
             && matches!(context.purpose, Purpose::Replay(_))
             && let Acked::Unseen(number) = run.acked
             && whole_request_start(run.bytes)

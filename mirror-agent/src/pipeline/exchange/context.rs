@@ -1,10 +1,15 @@
 //! Enters: what the sides of all flows have in common. Leaves: numbers, counts, finished requests and reports.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use crate::pipeline::{
     ExchangeId, Limits, Policy, Request, Stats, Timestamp,
     exchange::report::ExchangeReport,
+    http::RequestHead,
+    policy::{Experiment, ExperimentSet, Selection, mix},
     reason::{FlowSkipReason, LostReason, SkipReason},
     stats::bump,
 };
@@ -13,10 +18,21 @@ use crate::pipeline::{
 #[derive(Clone, Debug)]
 pub enum Purpose {
     /// Requests are held whole and handed out for replay, as far as the policy takes them.
-    Replay(Policy),
+    Replay(Arc<Policy>),
     /// Nothing is held; every exchange is reported.
     Inspect,
 }
+
+impl Purpose {
+    /// Requests are mirrored as one experiment says.
+    #[must_use]
+    pub fn replay(experiment: Experiment) -> Self {
+        Self::Replay(Arc::new(experiment.into()))
+    }
+}
+
+/// How often an experiment left a request aside, by [`SkipReason`].
+pub(crate) type Skips = [u64; SkipReason::ALL.len()];
 
 /// The state that all flows of one pipeline share.
 #[derive(Debug)]
@@ -24,6 +40,14 @@ pub(crate) struct Context {
     pub(crate) purpose: Purpose,
     pub(crate) limits: Limits,
     pub(crate) stats: Stats,
+    /// By the experiment's position in the policy.
+    skips: Vec<Skips>,
+    /// Those of which `skips` is not zero.
+    skipped_by: ExperimentSet,
+    /// The selection made last: the next is most often the same, and then shares it.
+    selection: Option<Arc<Selection>>,
+    /// Makes the draws of this pipeline others than those of all others.
+    seed: u64,
     /// Requests ready for replay.
     pub(crate) requests: VecDeque<Request>,
     /// Exchanges that ended, for `inspect`.
@@ -38,17 +62,67 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(purpose: Purpose, limits: Limits) -> Self {
-        Self {
-            purpose,
+    pub(crate) fn new(purpose: Purpose, limits: Limits, seed: u64) -> Self {
+        let mut context = Self {
+            purpose: Purpose::Inspect,
             limits,
             stats: Stats::default(),
+            skips: Vec::new(),
+            skipped_by: ExperimentSet::default(),
+            selection: None,
+            seed,
             requests: VecDeque::new(),
             reports: VecDeque::new(),
             open: BTreeSet::new(),
             held_bytes: 0,
             pending: 0,
             next_id: 0,
+        };
+        context.set_purpose(purpose);
+        context
+    }
+
+    /// Takes another purpose. What was skipped until then has been asked for before.
+    pub(crate) fn set_purpose(&mut self, purpose: Purpose) {
+        if let Purpose::Replay(policy) = &purpose {
+            self.skips = vec![Skips::default(); policy.experiments().len()];
+        }
+        self.skipped_by = ExperimentSet::default();
+        self.selection = None;
+        self.purpose = purpose;
+    }
+
+    /// Decides which experiments take a request; `Err` holds the reason to skip it.
+    pub(crate) fn select(
+        &mut self,
+        id: ExchangeId,
+        head: &RequestHead<'_>,
+    ) -> Result<Arc<Selection>, SkipReason> {
+        let Self { purpose: Purpose::Replay(policy), skips, skipped_by, selection, seed, .. } = self else {
+            return Err(SkipReason::Method);
+        };
+        let experiments = policy.decide(head, mix(*seed ^ id.0), |position, reason| {
+            skipped_by.insert(position);
+            if let Some(skips) = skips.get_mut(position) {
+                bump(skips, reason.index(), 1);
+            }
+        })?;
+        match selection {
+            Some(last) if last.experiments == experiments => Ok(Arc::clone(last)),
+            _ => {
+                let made = Arc::new(Selection { policy: Arc::clone(policy), experiments });
+                *selection = Some(Arc::clone(&made));
+                Ok(made)
+            }
+        }
+    }
+
+    /// Tells how often each experiment, by its position, left a request aside since this was last asked.
+    pub(crate) fn take_skips(&mut self, mut tell: impl FnMut(usize, &Skips)) {
+        for position in std::mem::take(&mut self.skipped_by).iter() {
+            if let Some(skips) = self.skips.get_mut(position) {
+                tell(position, &std::mem::take(skips));
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! Enters: the events of one request as it passes. Leaves: the request held whole, a report of it, or nothing.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::pipeline::{
@@ -10,7 +12,7 @@ use crate::pipeline::{
         report::{MessageReport, Place},
     },
     http::{Framing, RequestHead},
-    policy::RequestTraits,
+    policy::Selection,
     reason::LostReason,
 };
 
@@ -24,15 +26,26 @@ pub(crate) struct OpenRequest {
     pub(crate) reply_to: ReplyTo,
     /// The flow may be handed to another protocol by the answer: an upgrade was asked for, or CONNECT.
     pub(crate) handover: bool,
-    /// The client waits for a go-ahead before it sends the body (RFC 9110 section 10.1.1).
-    pub(crate) expects_continue: bool,
-    /// A final answer came while the client was still waiting for the go-ahead.
-    pub(crate) answered_early: bool,
-    pub(crate) body_begun: bool,
+    pub(crate) go_ahead: GoAhead,
     keep_alive: bool,
+    /// Length of the head in bytes; 0 before it is complete.
+    head_len: u32,
     first_byte_at: Timestamp,
     last_byte_at: Timestamp,
     keep: Keep,
+}
+
+/// Whether a client sends the body of its request without being asked for it (RFC 9110 section 10.1.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum GoAhead {
+    /// It does not wait.
+    NotAwaited,
+    /// It waits for an interim response.
+    Awaited,
+    /// A final answer came while it waited.
+    AnsweredEarly,
+    /// There is no question any more: the body has begun.
+    BodyBegun,
 }
 
 /// What is kept of a request.
@@ -47,7 +60,7 @@ enum Keep {
     /// It is settled; its remaining bytes are stepped over.
     Settled,
     /// All its bytes.
-    Whole { raw: Vec<u8>, head_len: usize },
+    Whole { raw: Vec<u8>, selection: Arc<Selection> },
     /// A description.
     Report(Box<MessageBuilder>),
 }
@@ -59,10 +72,9 @@ impl OpenRequest {
             id: context.see(at),
             reply_to: ReplyTo::Other,
             handover: false,
-            expects_continue: false,
-            answered_early: false,
-            body_begun: false,
+            go_ahead: GoAhead::NotAwaited,
             keep_alive: true,
+            head_len: 0,
             first_byte_at: at,
             last_byte_at: at,
             keep: Keep::Undecided { start, refused: None },
@@ -74,38 +86,39 @@ impl OpenRequest {
         self.last_byte_at = self.last_byte_at.max(at);
         self.reply_to = head.reply_to();
         self.handover = head.facts.upgrade || head.facts.connect;
-        self.expects_continue = head.facts.expect_continue;
+        if head.facts.expect_continue {
+            self.go_ahead = GoAhead::Awaited;
+        }
+        // Heads are at most as long as the limit for them, which is far below.
+        self.head_len = u32::try_from(head.raw.len()).unwrap_or(u32::MAX);
         self.keep_alive = head.facts.keep_alive;
         let Keep::Undecided { start, refused } = self.keep else {
             return; // damaged before its head was complete
         };
-        let policy = match &context.purpose {
-            Purpose::Replay(policy) => policy,
-            Purpose::Inspect => {
-                let mut builder = MessageBuilder::request(head, start, self.first_byte_at, at);
-                let is_too_long = head.raw.len() > Limits::default().head_bytes;
-                let too_long = is_too_long.then_some(LostReason::HeadTooLarge);
-                if let Some(reason) = refused.or(too_long).or(head.facts.refusal.map(LostReason::from)) {
-                    builder.refuse(reason);
-                }
-                self.keep = Keep::Report(Box::new(builder));
-                return;
+        if let Purpose::Inspect = &context.purpose {
+            let mut builder = MessageBuilder::request(head, start, self.first_byte_at, at);
+            let is_too_long = head.raw.len() > Limits::default().head_bytes;
+            let too_long = is_too_long.then_some(LostReason::HeadTooLarge);
+            if let Some(reason) = refused.or(too_long).or(head.facts.refusal.map(LostReason::from)) {
+                builder.refuse(reason);
             }
-        };
-        let traits = RequestTraits {
-            method: head.method,
-            marked: head.facts.has_mirror_id,
-            upgrade: head.facts.upgrade,
-        };
+            self.keep = Keep::Report(Box::new(builder));
+            return;
+        }
         let body_len = match head.facts.framing {
             Framing::Length(len) => usize::try_from(len).unwrap_or(usize::MAX),
             Framing::None | Framing::Chunked | Framing::UntilClose | Framing::Ambiguous => 0,
         };
         let advance = head.raw.len().saturating_add(body_len.min(MAX_ADVANCE_BYTES));
-        if let Err(reason) = policy.decide(self.id, &traits) {
-            self.keep = Keep::Settled;
-            context.skip(reason);
-        } else if body_len > context.limits.body_bytes {
+        let selection = match context.select(self.id, head) {
+            Ok(selection) => selection,
+            Err(reason) => {
+                self.keep = Keep::Settled;
+                context.skip(reason);
+                return;
+            }
+        };
+        if body_len > context.limits.body_bytes {
             self.lose(context, LostReason::TooLarge);
         } else if !context.may_hold(0, advance) {
             self.lose(context, LostReason::Memory);
@@ -113,19 +126,19 @@ impl OpenRequest {
             let mut raw = Vec::with_capacity(advance);
             raw.extend_from_slice(head.raw);
             context.hold(0, raw.capacity());
-            self.keep = Keep::Whole { raw, head_len: head.raw.len() };
+            self.keep = Keep::Whole { raw, selection };
         }
     }
 
     /// Takes bytes of the body: content, or the framing around it.
     pub(crate) fn body(&mut self, context: &mut Context, bytes: &[u8], is_content: bool, at: Timestamp) {
-        self.body_begun = true;
+        self.go_ahead = GoAhead::BodyBegun;
         self.last_byte_at = self.last_byte_at.max(at);
         match &mut self.keep {
             Keep::Undecided { .. } | Keep::Settled => {}
             Keep::Report(builder) => builder.body(bytes, is_content, at),
-            Keep::Whole { raw, head_len } => {
-                let body_len = raw.len().saturating_sub(*head_len).saturating_add(bytes.len());
+            Keep::Whole { raw, .. } => {
+                let body_len = raw.len().saturating_sub(to_usize(self.head_len)).saturating_add(bytes.len());
                 if body_len > context.limits.body_bytes {
                     self.lose(context, LostReason::TooLarge);
                 } else if !make_room(context, raw, bytes.len()) {
@@ -139,7 +152,7 @@ impl OpenRequest {
 
     /// Notes that bytes of the body are missing while the framing stays known.
     pub(crate) fn gap(&mut self, context: &mut Context) {
-        self.body_begun = true;
+        self.go_ahead = GoAhead::BodyBegun;
         if let Keep::Report(builder) = &mut self.keep {
             builder.gap();
         }
@@ -171,7 +184,7 @@ impl OpenRequest {
                 context.tell();
                 Some(builder.finish(true))
             }
-            Keep::Whole { mut raw, head_len } => {
+            Keep::Whole { mut raw, selection } => {
                 context.hold(raw.capacity(), 0);
                 // From here on it is charged by its length: a buffer that grew by doubling must not hold more.
                 if raw.capacity().saturating_sub(raw.len()) > raw.len() / 8 {
@@ -179,9 +192,10 @@ impl OpenRequest {
                 }
                 context.hand_out(Request {
                     id: self.id,
+                    selection,
                     flow: *flow,
                     raw: Bytes::from(raw),
-                    head_len,
+                    head_len: to_usize(self.head_len),
                     reply_to: self.reply_to,
                     keep_alive: self.keep_alive,
                     first_byte_at: self.first_byte_at,
@@ -207,6 +221,10 @@ impl OpenRequest {
             Keep::Settled | Keep::Whole { .. } => None,
         }
     }
+}
+
+fn to_usize(len: u32) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
 }
 
 /// Makes room for `more` bytes in `raw`, twice what is there if possible, so that bytes are seldom moved. False where the

@@ -8,11 +8,11 @@ use std::{
 
 use anyhow::{Result, bail};
 use mirror_agent::pipeline::{
-    Endpoint, FlowKey, Limits, Pipeline, Policy, Segment, SeqNumber, Side, Span, TcpFlags, Timestamp,
+    Endpoint, FlowKey, Limits, Pipeline, Segment, SeqNumber, Side, Span, TcpFlags, Timestamp,
     exchange::Purpose,
     flow::{CloseCause, FlowHandler, FlowInfo, FlowTable, Interest},
     http::{Event, RequestDecoder, RequestHead},
-    policy::{Methods, Share},
+    policy::Experiment,
 };
 use mirror_tests::{sys::interrupted, traffic::Same};
 
@@ -89,8 +89,8 @@ pub(crate) fn measure(duration: Duration) -> Result<Table> {
         }
     }
 
-    let policy = Policy { methods: Methods::default(), sample: Share::ALL, seed: 1 };
-    let mut pipeline = Pipeline::new(Purpose::Replay(policy), Limits::default(), 1);
+    let experiment = Experiment::default();
+    let mut pipeline = Pipeline::new(Purpose::replay(experiment), Limits::default(), 1);
     let mut traffic = Traffic::new(&raw);
     traffic.open(&mut |segment| pipeline.handle_segment(segment));
     let (mut sent, mut taken) = (0, 0);

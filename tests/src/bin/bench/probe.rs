@@ -232,9 +232,10 @@ impl CallCount {
 /// The value that `share` of the observations of a histogram do not exceed, in seconds, from the text of `/metrics`;
 /// linear within a bucket. `None` where nothing was observed.
 pub(crate) fn quantile(metrics: &str, name: &str, share: f64) -> Option<f64> {
-    let prefix = format!("{name}_bucket{{le=\"");
+    let prefix = format!("{name}_bucket{{");
     let buckets = metrics.lines().filter_map(|line| {
-        let (bound, rest) = line.strip_prefix(&prefix)?.split_once("\"}")?;
+        let (labels, rest) = line.strip_prefix(&prefix)?.split_once('}')?;
+        let bound = labels.split(',').find_map(|label| label.strip_prefix("le=\"")?.strip_suffix('"'))?;
         let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
         Some((bound, rest.split_ascii_whitespace().next()?.parse::<f64>().ok()?))
     });
@@ -260,8 +261,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_linear_within_their_bucket() {
-        let metrics =
-            "lag_bucket{le=\"0.001\"} 50\nlag_bucket{le=\"0.003\"} 100\nlag_bucket{le=\"+Inf\"} 100\n";
+        let metrics = "lag_bucket{le=\"0.001\"} 50\nlag_bucket{le=\"0.003\",target=\"shadow\"} 100\nlag_bucket{le=\"+Inf\"} 100\n";
         assert_eq!(quantile(metrics, "lag", 0.5), Some(0.001));
         assert_eq!(quantile(metrics, "lag", 0.75), Some(0.002));
         assert_eq!(quantile("lag_bucket{le=\"+Inf\"} 0\n", "lag", 0.5), None);

@@ -41,8 +41,8 @@ async fn copy_whose_connection_is_closed_unanswered_is_not_sent_again() {
     running.push([get("1"), get("2")]);
     running.ended(ReplayOutcome::Closed, 2).await;
     assert_eq!(server.requests().len(), 2);
-    let (mirrored, ledger) = running.stop().await;
-    assert_eq!((mirrored, ledger.replays(ReplayOutcome::Write)), (2, 0));
+    let (mirrored, books) = running.stop().await;
+    assert_eq!((mirrored, books.copies.replays(ReplayOutcome::Write)), (2, 0));
 }
 
 #[tokio::test]
@@ -68,8 +68,8 @@ async fn copy_of_which_no_byte_was_accepted_is_sent_on_a_fresh_connection() {
     running.push([get("once")]);
     running.ended(ReplayOutcome::Answered, 1).await;
     assert!(server.join().unwrap().starts_with(b"GET /once HTTP/1.1\r\n"));
-    let (mirrored, ledger) = running.stop().await;
-    assert_eq!((mirrored, ledger.replays(ReplayOutcome::Write)), (1, 1));
+    let (mirrored, books) = running.stop().await;
+    assert_eq!((mirrored, books.copies.replays(ReplayOutcome::Write)), (1, 1));
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn dead_port_drops_at_once_and_is_tried_seldom() {
     }
     assert!(start.elapsed() < Duration::from_secs(3));
     assert_eq!(running.books.dropped(DropReason::Connect), 1000);
-    assert!(running.books.ledger.replays(ReplayOutcome::Connect) <= 10);
+    assert!(running.books.copies.replays(ReplayOutcome::Connect) <= 10);
     assert_eq!(running.stop().await.0, 0);
 }
 

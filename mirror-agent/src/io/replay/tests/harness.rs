@@ -16,8 +16,11 @@ use tokio::{
 
 use super::super::{Gauges, Job, OwnSocketRegistry, Queue, Replay, ReplayConfig, clock};
 use crate::{
-    io::ledger::{DropReason, Ledger, ReplayOutcome},
-    pipeline::{Endpoint, ExchangeId, FlowKey, ReplyTo, Request, Timestamp},
+    io::ledger::{CopyBooks, DropReason, Ledger, ReplayOutcome},
+    pipeline::{
+        Endpoint, ExchangeId, FlowKey, ReplyTo, Request, Timestamp,
+        policy::{ExperimentSet, Selection},
+    },
 };
 
 /// A request with number 7 and nothing special about it.
@@ -25,6 +28,7 @@ pub(in super::super) fn request(raw: &[u8], head_len: usize) -> Request {
     let endpoint = Endpoint::from(SocketAddr::from(([192, 0, 2, 1], 80)));
     Request {
         id: ExchangeId(7),
+        selection: Arc::new(Selection { policy: Arc::default(), experiments: ExperimentSet::default() }),
         flow: FlowKey { client: endpoint, server: endpoint, vlan: 0, vni: 0 },
         raw: Bytes::copy_from_slice(raw),
         head_len,
@@ -48,14 +52,26 @@ pub(super) fn post(len: usize) -> Request {
 }
 
 /// A ledger for requests made up by tests.
-#[derive(Default)]
 pub(in super::super) struct Books {
     pub(super) ledger: Arc<Ledger>,
+    pub(super) copies: Arc<CopyBooks>,
+}
+
+impl Default for Books {
+    fn default() -> Self {
+        let ledger = Arc::<Ledger>::default();
+        Self { copies: ledger.copies("default", "shadow"), ledger }
+    }
 }
 
 impl Books {
     pub(in super::super) fn job(&self, request: Request) -> Job {
-        Job { request, ticket: self.ledger.ticket(), pipeline: 0, queued_at: clock::now() }
+        Job {
+            request,
+            ticket: self.ledger.claim(1).ticket(&self.copies),
+            pipeline: 0,
+            queued_at: clock::now(),
+        }
     }
 
     pub(in super::super) fn dropped(&self, reason: DropReason) -> u64 {
@@ -91,9 +107,9 @@ impl Running {
         let queue = Arc::new(Queue::default());
         let sockets = Arc::<Sockets>::default();
         let registry = Arc::<Sockets>::clone(&sockets);
-        let ledger = Arc::clone(&books.ledger);
+        let copies = Arc::clone(&books.copies);
         let replay =
-            Replay::prepare(config, Arc::clone(&queue), ledger, registry, Box::new(|_| None)).await.unwrap();
+            Replay::prepare(config, Arc::clone(&queue), copies, registry, Arc::new(|_| None)).await.unwrap();
         let gauges = replay.gauges();
         let (shutdown, told) = oneshot::channel();
         let task = tokio::spawn(replay.run(async move { drop(told.await) }));
@@ -108,8 +124,8 @@ impl Running {
 
     /// Waits until `count` attempts have ended with `outcome`.
     pub(super) async fn ended(&self, outcome: ReplayOutcome, count: u64) {
-        self.until(|| self.books.ledger.replays(outcome) >= count).await;
-        assert_eq!(self.books.ledger.replays(outcome), count, "{outcome:?}");
+        self.until(|| self.books.copies.replays(outcome) >= count).await;
+        assert_eq!(self.books.copies.replays(outcome), count, "{outcome:?}");
     }
 
     /// Waits until all requests are settled.
@@ -126,14 +142,14 @@ impl Running {
     }
 
     /// Stops the replay and checks that nothing is left over. Returns requests mirrored.
-    pub(super) async fn stop(self) -> (u64, Arc<Ledger>) {
+    pub(super) async fn stop(self) -> (u64, Books) {
         self.shutdown.send(()).unwrap();
         timeout(Duration::from_secs(10), self.task).await.unwrap().unwrap();
         assert_eq!(self.books.settled(), self.pushed, "{:?}", self.books.ledger);
         assert_eq!((self.queue.len(), self.queue.held_bytes()), (0, 0));
         assert_eq!((self.gauges.in_flight(), self.gauges.idle()), (0, 0));
         assert_eq!(self.sockets.open(), 0, "all sockets are closed and struck off");
-        (self.books.ledger.mirrored(), self.books.ledger)
+        (self.books.ledger.mirrored(), self.books)
     }
 }
 

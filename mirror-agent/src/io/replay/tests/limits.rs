@@ -24,8 +24,8 @@ async fn connections_never_exceed_the_cap_and_old_requests_are_dropped() {
     running.settled().await;
     assert_eq!(running.books.dropped(DropReason::InFlight), 7);
     assert_eq!((running.sockets.open(), running.gauges.in_flight()), (3, 3));
-    let (mirrored, ledger) = running.stop().await;
-    assert_eq!((mirrored, ledger.replays(ReplayOutcome::Shutdown)), (3, 3));
+    let (mirrored, books) = running.stop().await;
+    assert_eq!((mirrored, books.copies.replays(ReplayOutcome::Shutdown)), (3, 3));
 }
 
 #[tokio::test]
@@ -73,8 +73,8 @@ async fn shutdown_lets_requests_under_way_finish() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     go.notify_one();
-    let (mirrored, ledger) = stopping.await.unwrap();
-    assert_eq!((mirrored, ledger.replays(ReplayOutcome::Answered)), (2, 2));
+    let (mirrored, books) = stopping.await.unwrap();
+    assert_eq!((mirrored, books.copies.replays(ReplayOutcome::Answered)), (2, 2));
 }
 
 #[tokio::test]
@@ -95,11 +95,11 @@ async fn shutdown_settles_what_is_queued_written_half_and_unanswered() {
     running.until(|| running.gauges.in_flight() == 2).await;
     running.push((0..5).map(|_| get("queued")));
     let queue = Arc::clone(&running.queue);
-    let (mirrored, ledger) = running.stop().await;
-    assert_eq!(ledger.dropped(DropReason::Shutdown) + mirrored, 7);
+    let (mirrored, books) = running.stop().await;
+    assert_eq!(books.dropped(DropReason::Shutdown) + mirrored, 7);
     assert!(mirrored <= 2);
-    queue.push_batch([Books { ledger: Arc::clone(&ledger) }.job(get("late"))]);
-    assert_eq!(ledger.dropped(DropReason::Shutdown) + mirrored, 8);
+    queue.push_batch([books.job(get("late"))]);
+    assert_eq!(books.dropped(DropReason::Shutdown) + mirrored, 8);
 }
 
 #[tokio::test]
@@ -109,9 +109,9 @@ async fn refused_target_does_not_start() {
     let prepared = Replay::prepare(
         config,
         Arc::new(Queue::default()),
-        Arc::default(),
+        Books::default().copies,
         Arc::<Sockets>::default(),
-        Box::new(refuse),
+        Arc::new(refuse),
     )
     .await;
     assert!(matches!(prepared, Err(ReplayError::Refused(Refusal::Loopback { .. }))));
@@ -128,9 +128,9 @@ async fn addresses_refused_later_are_not_used() {
         asked.swap(true, std::sync::atomic::Ordering::Relaxed).then_some(Refusal::Loopback { target })
     };
     let registry = Arc::<Sockets>::default();
-    let ledger = Arc::clone(&books.ledger);
+    let copies = Arc::clone(&books.copies);
     let replay =
-        Replay::prepare(config, Arc::clone(&queue), ledger, registry, Box::new(refuse)).await.unwrap();
+        Replay::prepare(config, Arc::clone(&queue), copies, registry, Arc::new(refuse)).await.unwrap();
     let task = tokio::spawn(replay.run(std::future::pending()));
     while books.dropped(DropReason::Connect) == 0 {
         assert!(!task.is_finished());

@@ -10,9 +10,9 @@ mod two_interfaces;
 use std::net::SocketAddr;
 
 use crate::pipeline::{
-    FlowKey, Limits, Pipeline, Policy, Segment, SeqNumber, Side, Stats, TcpFlags, Timestamp,
+    FlowKey, Limits, Pipeline, Segment, SeqNumber, Side, Stats, TcpFlags, Timestamp,
     exchange::{Purpose, report::ExchangeReport},
-    policy::Methods,
+    policy::{Experiment, Methods},
     reason::{FlowSkipReason, LostReason, SkipReason},
 };
 
@@ -34,7 +34,10 @@ const SERVER: usize = 1;
 impl Conversation {
     /// A connection from its handshake on, mirrored with every method.
     pub(super) fn new() -> Self {
-        Self::with(Purpose::Replay(Policy { methods: Methods::All, ..Policy::default() }), Limits::default())
+        Self::with(
+            Purpose::replay(Experiment { methods: Methods::All, ..Experiment::default() }),
+            Limits::default(),
+        )
     }
 
     pub(super) fn inspected() -> Self {

@@ -6,7 +6,7 @@ use super::*;
 
 /// A connection of which the capture sees the client alone, from its SYN on.
 fn requests_only() -> Conversation {
-    let purpose = Purpose::Replay(Policy { methods: Methods::All, ..Policy::default() });
+    let purpose = Purpose::replay(Experiment { methods: Methods::All, ..Experiment::default() });
     let mut talk = Conversation::adopted(purpose, Limits::default(), 1_000, 2_000);
     talk.segment(Side::Client, TcpFlags::SYN, 0, b"", 0);
     talk.next = [SeqNumber(1_001), SeqNumber(2_001)];
@@ -110,7 +110,7 @@ fn what_follows_an_unanswered_expectation_is_neither_body_nor_request_where_it_m
 
 #[test]
 fn once_the_server_has_answered_an_old_connection_is_picked_up_only_where_it_was_quiet() {
-    let mut talk = Conversation::adopted(Purpose::Replay(Policy::default()), Limits::default(), 1, 1);
+    let mut talk = Conversation::adopted(Purpose::replay(Experiment::default()), Limits::default(), 1, 1);
     talk.client(b"tail of an upload");
     talk.server(b"HTTP/1.1 413 Content Too Large\r\n\r\n");
     talk.client(b"goes on all the same, with ");

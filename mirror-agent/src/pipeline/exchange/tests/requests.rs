@@ -25,7 +25,7 @@ fn chunk_layout_and_trailers_are_kept() {
 
 #[test]
 fn methods_that_were_not_asked_for_are_skipped_and_their_bodies_stepped_over() {
-    let mut talk = Conversation::with(Purpose::Replay(Policy::default()), Limits::default());
+    let mut talk = Conversation::with(Purpose::replay(Experiment::default()), Limits::default());
     talk.client(&post(&[b'x'; 5_000]));
     talk.client(&get("/after"));
     assert_eq!(talk.requests(), [get("/after")]);
@@ -183,7 +183,7 @@ fn a_request_without_its_first_byte_is_not_taken_for_another() {
 
 #[test]
 fn a_connection_older_than_the_capture_is_picked_up_at_its_next_request() {
-    let purpose = Purpose::Replay(Policy::default());
+    let purpose = Purpose::replay(Experiment::default());
     let mut talk = Conversation::adopted(purpose, Limits::default(), u32::MAX - 10, 5);
     talk.client(b"tail of a body that began before");
     talk.server(OK);
@@ -229,7 +229,7 @@ fn a_proxy_protocol_prefix_is_stepped_over() {
 #[test]
 fn a_body_over_the_limit_is_lost_whether_its_length_was_told_or_not() {
     let limits = Limits { body_bytes: 100, ..Limits::default() };
-    let purpose = Purpose::Replay(Policy { methods: Methods::All, ..Policy::default() });
+    let purpose = Purpose::replay(Experiment { methods: Methods::All, ..Experiment::default() });
     let mut talk = Conversation::with(purpose, limits);
     talk.client(&post(&[0; 101]));
     talk.client(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -246,7 +246,7 @@ fn a_body_over_the_limit_is_lost_whether_its_length_was_told_or_not() {
 #[test]
 fn bodies_beyond_the_memory_are_lost_and_let_go() {
     let limits = Limits { memory_bytes: 256 * 1024, ..Limits::default() };
-    let purpose = Purpose::Replay(Policy { methods: Methods::All, ..Policy::default() });
+    let purpose = Purpose::replay(Experiment { methods: Methods::All, ..Experiment::default() });
     let mut talk = Conversation::with(purpose, limits);
     talk.client(&post(&vec![1; 200 * 1024]));
     assert_eq!(talk.lost(LostReason::Memory), 1);
@@ -258,7 +258,7 @@ fn bodies_beyond_the_memory_are_lost_and_let_go() {
 #[test]
 fn unfinished_head_beyond_the_memory_is_lost_and_let_go() {
     let limits = Limits { memory_bytes: 64 * 1024, ..Limits::default() };
-    let mut talk = Conversation::with(Purpose::Replay(Policy::default()), limits);
+    let mut talk = Conversation::with(Purpose::replay(Experiment::default()), limits);
     talk.client(b"GET /slow HTTP/1.1\r\nHost: live\r\nX: ");
     assert!(talk.pipeline.bytes_held().1 > 0, "an incomplete head is in no account");
     talk.client(&[b'x'; 40 * 1024]);
@@ -337,7 +337,7 @@ fn a_response_without_its_request_stands_alone() {
 
 #[test]
 fn two_hundred_thousand_idle_flows_take_less_than_64_mib() {
-    let mut pipeline = Pipeline::new(Purpose::Replay(Policy::default()), Limits::default(), 7);
+    let mut pipeline = Pipeline::new(Purpose::replay(Experiment::default()), Limits::default(), 7);
     for number in 0..200_000_u32 {
         let client = SocketAddr::from((
             std::net::Ipv4Addr::from(0x0a00_0000 | (number >> 8)),

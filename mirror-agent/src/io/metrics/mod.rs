@@ -3,6 +3,9 @@
 //! Everything is read at the moment of the scrape by one collector, so no counter is mirrored into a second place,
 //! and every series of every reason exists from the first scrape on.
 
+mod encoder;
+mod targets;
+
 use std::{
     fmt::{self, Debug},
     sync::{
@@ -12,18 +15,18 @@ use std::{
 };
 
 use mirror_common::Counter;
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet},
-    metrics::MetricType,
-    registry::Registry,
-};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
+pub use self::targets::TargetGauges;
+use self::{
+    encoder::Encoder,
+    targets::{encode_copies, encode_targets},
+};
 use crate::{
     io::{
         capture::{CounterValues, role::Role},
         interfaces::Interfaces,
-        ledger::{DropReason, HistogramSnapshot, Ledger, ReplayOutcome},
+        ledger::{DropReason, Ledger},
         worker::Orders,
     },
     pipeline::{
@@ -71,10 +74,8 @@ pub trait Gauges: Debug + Send + Sync + 'static {
     fn kernel_counts(&self) -> CounterValues;
     /// Bytes of the kernel's ring buffers.
     fn ring_bytes(&self) -> u64;
-    /// Requests waiting in the replay queue, and the bytes held by those and by the ones in flight.
-    fn replay_queue(&self) -> (u64, u64);
-    /// Copies in flight.
-    fn replays_in_flight(&self) -> u64;
+    /// Of each target that receives copies.
+    fn targets(&self) -> Vec<TargetGauges>;
     /// Interfaces with programs attached, in the order of [`Role::ALL`].
     fn interfaces_attached(&self) -> [u64; Role::ALL.len()];
 }
@@ -119,7 +120,9 @@ impl Collector for Metrics {
         let mut out = Encoder(encoder);
         self.encode_requests(&mut out)?;
         self.encode_capture(&mut out)?;
-        self.encode_replay(&mut out)
+        encode_copies(&mut out, &self.ledger.snapshot().copies)?;
+        encode_targets(&mut out, &self.gauges.targets())?;
+        out.gauges("build_info", "The build; always 1", "version", &[env!("CARGO_PKG_VERSION")], &[1.0])
     }
 }
 
@@ -242,7 +245,7 @@ impl Metrics {
             &Role::LABELS,
             &self.gauges.interfaces_attached().map(|count| count as f64),
         )?;
-        let (_, replay_bytes) = self.gauges.replay_queue();
+        let replay_bytes: u64 = self.gauges.targets().iter().map(|target| target.bytes).sum();
         let pools = [
             ("flows", self.sum(|pipeline| &pipeline.flow_bytes)),
             ("messages", self.sum(|pipeline| &pipeline.message_bytes)),
@@ -253,100 +256,8 @@ impl Metrics {
         out.gauges("memory_bytes", "Memory held, in bytes", "pool", &labels, &values)
     }
 
-    fn encode_replay(&self, out: &mut Encoder<'_>) -> fmt::Result {
-        let books = self.ledger.snapshot();
-        out.family(
-            "replays",
-            "Attempts to replay a request, by how they ended",
-            "outcome",
-            &ReplayOutcome::LABELS,
-            &books.replays,
-        )?;
-        out.histogram(
-            "replay_duration_seconds",
-            "First byte written to the shadow to last byte of its response, in seconds",
-            &books.replay_duration,
-        )?;
-        out.histogram(
-            "replay_lag_seconds",
-            "Last byte of the live request to first byte written to the shadow, in seconds",
-            &books.replay_lag,
-        )?;
-        let (queued, _) = self.gauges.replay_queue();
-        out.gauge("replay_queue_requests", "Requests waiting for a connection to the shadow", queued as f64)?;
-        out.gauge(
-            "replays_in_flight",
-            "Copies being written or waiting for their response",
-            self.gauges.replays_in_flight() as f64,
-        )?;
-        out.gauges("build_info", "The build; always 1", "version", &[env!("CARGO_PKG_VERSION")], &[1.0])
-    }
-
     fn sum(&self, field: impl Fn(&PipelineGauges) -> &AtomicU64) -> u64 {
         self.pipelines.iter().map(|pipeline| field(pipeline).load(Ordering::Relaxed)).sum()
-    }
-}
-
-/// The encoder of the client library with the four shapes that occur here. The prefix comes from the registry, the
-/// `_total` of counters from the library; the full stop of help texts from here.
-struct Encoder<'a>(DescriptorEncoder<'a>);
-
-impl Encoder<'_> {
-    fn describe<'s>(
-        &'s mut self,
-        name: &'s str,
-        help: &str,
-        kind: MetricType,
-    ) -> Result<MetricEncoder<'s>, fmt::Error> {
-        self.0.encode_descriptor(name, &format!("{help}."), None, kind)
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.describe(name, help, MetricType::Counter)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        self.describe(name, help, MetricType::Gauge)?.encode_gauge(&value)
-    }
-
-    fn family(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &str,
-        labels: &[&str],
-        counts: &[u64],
-    ) -> fmt::Result {
-        let mut family = self.describe(name, help, MetricType::Counter)?;
-        for (value, count) in labels.iter().zip(counts) {
-            family.encode_family(&[(label, *value)])?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
-        }
-        Ok(())
-    }
-
-    fn gauges(
-        &mut self,
-        name: &str,
-        help: &str,
-        label: &str,
-        labels: &[&str],
-        values: &[f64],
-    ) -> fmt::Result {
-        let mut family = self.describe(name, help, MetricType::Gauge)?;
-        for (value, gauge) in labels.iter().zip(values) {
-            family.encode_family(&[(label, *value)])?.encode_gauge(gauge)?;
-        }
-        Ok(())
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, histogram: &HistogramSnapshot) -> fmt::Result {
-        let count = histogram.buckets.iter().map(|(_, count)| count).sum();
-        self.describe(name, help, MetricType::Histogram)?.encode_histogram::<NoLabelSet>(
-            histogram.sum_seconds,
-            count,
-            &histogram.buckets,
-            None,
-        )
     }
 }
 
@@ -357,7 +268,7 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
-    use crate::pipeline::Stats;
+    use crate::{io::ledger::CopyBooks, pipeline::Stats};
 
     #[derive(Debug)]
     struct Fixed;
@@ -369,11 +280,9 @@ mod tests {
         fn ring_bytes(&self) -> u64 {
             4096
         }
-        fn replay_queue(&self) -> (u64, u64) {
-            (3, 300)
-        }
-        fn replays_in_flight(&self) -> u64 {
-            2
+        fn targets(&self) -> Vec<TargetGauges> {
+            let books = Arc::new(CopyBooks::new("default", "shadow"));
+            vec![TargetGauges { books, queued: 3, bytes: 300, in_flight: 2 }]
         }
         fn interfaces_attached(&self) -> [u64; 3] {
             [1, 2, 0]
@@ -381,6 +290,7 @@ mod tests {
     }
 
     fn scrape(ledger: &Arc<Ledger>) -> String {
+        let _books = ledger.copies("default", "shadow");
         let registry = registry(
             Arc::clone(ledger),
             vec![Arc::new(PipelineGauges::default())],
@@ -401,11 +311,14 @@ mod tests {
             "mirror_requests_skipped_total{reason=\"method\"} 0",
             "mirror_requests_dropped_total{reason=\"queue_full\"} 0",
             "mirror_requests_lost_total{reason=\"gap\"} 0",
-            "mirror_replays_total{outcome=\"answered\"} 0",
+            "mirror_replays_total{experiment=\"default\",target=\"shadow\",outcome=\"answered\"} 0",
+            "mirror_copies_total{experiment=\"default\",target=\"shadow\"} 0",
+            "mirror_copies_dropped_total{experiment=\"default\",target=\"shadow\",reason=\"write\"} 0",
+            "mirror_replay_queue_requests{experiment=\"default\",target=\"shadow\"} 3.0",
             "mirror_flows_skipped_total{reason=\"tls\"} 0",
             "mirror_frames_captured_total{side=\"client\"} 1",
             "mirror_frames_dropped_total{reason=\"ring_full\"} 3",
-            "mirror_replay_lag_seconds_bucket{le=\"+Inf\"} 0",
+            "mirror_replay_lag_seconds_bucket{le=\"+Inf\",experiment=\"default\",target=\"shadow\"} 0",
             "mirror_memory_bytes{pool=\"rings\"} 4096.0",
             "mirror_flows_observed_twice_total 0",
             "mirror_interfaces_one_sided 0.0",
@@ -421,7 +334,7 @@ mod tests {
 
     #[test]
     fn readme_documents_every_metric_and_every_label_value_and_no_others() {
-        let readme = include_str!("../../../README.md");
+        let readme = include_str!("../../../../README.md");
         let text = scrape(&Arc::default());
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
         let exported: BTreeSet<String> = types
@@ -444,7 +357,9 @@ mod tests {
     fn the_books_balance_with_a_request_open_in_every_state() {
         let ledger = Arc::new(Ledger::default());
         ledger.publish(&Stats { seen: 5, skipped: [1, 0, 0, 0, 0], ..Stats::default() });
-        let (open, done, failed) = (ledger.ticket(), ledger.ticket(), ledger.ticket());
+        let books = ledger.copies("default", "shadow");
+        let ticket = || ledger.claim(1).ticket(&books);
+        let (open, done, failed) = (ticket(), ticket(), ticket());
         done.mirrored();
         failed.dropped(DropReason::Connect);
         assert!(scrape(&ledger).contains("mirror_requests_pending 2.0"));

@@ -1,17 +1,27 @@
-//! Enters: what became of each request. Leaves: counters that add up.
+//! Enters: what became of each request and of each of its copies. Leaves: counters that add up.
 //!
-//! `seen = pending + mirrored + skipped + dropped + lost`. A request handed to the replay carries a [`Ticket`], which
-//! is settled exactly once; one that is let go unsettled counts as dropped for shutdown, so no request can vanish.
+//! Two books are kept. `seen = pending + mirrored + skipped + dropped + lost` is of requests; `copies = pending +
+//! mirrored + skipped + dropped` is of the copies of one experiment for one target ([`CopyBooks`]). A copy handed to the
+//! replay carries a [`Ticket`], which is settled exactly once; one that is let go unsettled counts as dropped for
+//! shutdown, so nothing can vanish. A request of several copies is mirrored by the first that is.
+
+mod copies;
+mod histogram;
+mod ticket;
 
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
+pub use self::{
+    copies::{CopyBooks, CopySnapshot},
+    histogram::HistogramSnapshot,
+    ticket::{Claim, Ticket},
+};
 use crate::pipeline::{
     Stats,
     reason::{EvictReason, FlowSkipReason, LostReason, SkipReason, reasons},
@@ -21,12 +31,22 @@ use crate::pipeline::{
 reasons! {
     /// Why a request that could have been mirrored was not.
     DropReason {
+        /// The target's bandwidth is used up.
+        Bandwidth => "bandwidth",
+        /// The target's circuit breaker is open.
+        Breaker => "breaker",
         /// No connection to the shadow could be opened.
         Connect => "connect",
         /// It waited for a free connection until it was too old.
         InFlight => "in_flight",
-        /// The replay queue was full.
+        /// Capture, or its experiment, was paused.
+        Paused => "paused",
+        /// The target's queue was full.
         QueueFull => "queue_full",
+        /// The target takes no more requests in this second.
+        RateLimited => "rate_limited",
+        /// Its experiment ended, or has the target no longer.
+        Removed => "removed",
         /// The agent is stopping.
         Shutdown => "shutdown",
         /// The connection broke before the shadow's socket had accepted all bytes.
@@ -64,15 +84,13 @@ pub struct Ledger {
     skipped: [AtomicU64; SkipReason::ALL.len()],
     dropped: [AtomicU64; DropReason::ALL.len()],
     lost: [AtomicU64; LostReason::ALL.len()],
-    replays: [AtomicU64; ReplayOutcome::ALL.len()],
     flows_skipped: [AtomicU64; FlowSkipReason::ALL.len()],
     flows_evicted: [AtomicU64; EvictReason::ALL.len()],
     flows_observed_twice: AtomicU64,
     gap_bytes: [AtomicU64; Side::ALL.len()],
     conflicts: AtomicU64,
     out_of_window: AtomicU64,
-    replay_duration: Histogram,
-    replay_lag: Histogram,
+    copies: Mutex<Vec<Arc<CopyBooks>>>,
 }
 
 impl Ledger {
@@ -87,13 +105,39 @@ impl Ledger {
             (&self.flows_evicted[..], &stats.flows_evicted[..]),
             (&self.gap_bytes[..], &stats.gap_bytes[..]),
         ] {
-            for (counter, count) in counters.iter().zip(counts).filter(|(_, count)| **count > 0) {
-                counter.fetch_add(*count, Ordering::Release);
-            }
+            add_all(counters, counts);
         }
         self.flows_observed_twice.fetch_add(stats.flows_observed_twice, Ordering::Relaxed);
         self.conflicts.fetch_add(stats.conflicts, Ordering::Relaxed);
         self.out_of_window.fetch_add(stats.out_of_window, Ordering::Relaxed);
+    }
+
+    /// The books of the copies that `experiment` makes for `target`: those there are, else new ones.
+    #[must_use]
+    pub fn copies(&self, experiment: &str, target: &str) -> Arc<CopyBooks> {
+        let mut all = self.lock_copies();
+        if let Some(books) = all.iter().find(|books| books.is_of(experiment, target)) {
+            return Arc::clone(books);
+        }
+        let books = Arc::new(CopyBooks::new(experiment, target));
+        all.push(Arc::clone(&books));
+        books
+    }
+
+    /// Closes the books of copies that `is_kept` does not keep: they are shown no longer.
+    pub fn retain_copies(&self, is_kept: impl FnMut(&Arc<CopyBooks>) -> bool) {
+        self.lock_copies().retain(is_kept);
+    }
+
+    /// The duty to settle one request, which is to be shared by `copies` tickets.
+    #[must_use]
+    pub fn claim(self: &Arc<Self>, copies: usize) -> Claim {
+        Claim::new(self, copies)
+    }
+
+    /// Settles a request of which no copy is made.
+    pub fn drop_request(&self, reason: DropReason) {
+        add(self.dropped.get(reason.index()), 1);
     }
 
     /// The books at one moment. What settles a request is read before what makes it seen, so `pending` is never
@@ -113,35 +157,14 @@ impl Ledger {
             skipped,
             dropped,
             lost,
-            replays: load(&self.replays),
             flows_skipped: load(&self.flows_skipped),
             flows_evicted: load(&self.flows_evicted),
             flows_observed_twice: self.flows_observed_twice.load(Ordering::Relaxed),
             gap_bytes: load(&self.gap_bytes),
             conflicts: self.conflicts.load(Ordering::Relaxed),
             out_of_window: self.out_of_window.load(Ordering::Relaxed),
-            replay_duration: self.replay_duration.snapshot(),
-            replay_lag: self.replay_lag.snapshot(),
+            copies: self.lock_copies().iter().map(|books| books.snapshot()).collect(),
         }
-    }
-
-    /// A ticket for one request that has been counted as seen.
-    #[must_use]
-    pub fn ticket(self: &Arc<Self>) -> Ticket {
-        Ticket { ledger: Some(Arc::clone(self)) }
-    }
-
-    /// Counts the end of one attempt. `duration` runs from the first byte written to the last byte read.
-    pub fn replay_ended(&self, outcome: ReplayOutcome, duration: Option<Duration>) {
-        add(self.replays.get(outcome.index()), 1);
-        if let Some(duration) = duration {
-            self.replay_duration.observe(duration);
-        }
-    }
-
-    /// Notes the time from a live request's last byte to the first byte written to the shadow.
-    pub fn replay_lag(&self, lag: Duration) {
-        self.replay_lag.observe(lag);
     }
 
     /// Requests mirrored so far.
@@ -156,10 +179,9 @@ impl Ledger {
         self.dropped.get(reason.index()).map_or(0, |count| count.load(Ordering::Acquire))
     }
 
-    /// Attempts that ended so far with `outcome`.
-    #[must_use]
-    pub fn replays(&self, outcome: ReplayOutcome) -> u64 {
-        self.replays.get(outcome.index()).map_or(0, |count| count.load(Ordering::Acquire))
+    fn lock_copies(&self) -> MutexGuard<'_, Vec<Arc<CopyBooks>>> {
+        // A list to which something is pushed, or not.
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -170,7 +192,7 @@ pub struct Snapshot {
     pub seen: u64,
     /// Seen, and none of the others yet.
     pub pending: u64,
-    /// All bytes accepted by one shadow socket.
+    /// All bytes of a copy accepted by one shadow socket.
     pub mirrored: u64,
     /// Deliberately not mirrored, by [`SkipReason`].
     pub skipped: [u64; SkipReason::ALL.len()],
@@ -178,8 +200,6 @@ pub struct Snapshot {
     pub dropped: [u64; DropReason::ALL.len()],
     /// Seen but damaged, by [`LostReason`].
     pub lost: [u64; LostReason::ALL.len()],
-    /// Attempts, by [`ReplayOutcome`].
-    pub replays: [u64; ReplayOutcome::ALL.len()],
     /// Flows not parsed, by [`FlowSkipReason`].
     pub flows_skipped: [u64; FlowSkipReason::ALL.len()],
     /// Flows evicted, by [`EvictReason`].
@@ -192,10 +212,8 @@ pub struct Snapshot {
     pub conflicts: u64,
     /// Segments too far from their flow's position.
     pub out_of_window: u64,
-    /// First byte written to last byte read.
-    pub replay_duration: HistogramSnapshot,
-    /// Live request's last byte to first byte written.
-    pub replay_lag: HistogramSnapshot,
+    /// Those of the copies, an entry for each target of each experiment.
+    pub copies: Vec<CopySnapshot>,
 }
 
 impl fmt::Display for Snapshot {
@@ -207,54 +225,33 @@ impl fmt::Display for Snapshot {
             "ledger: seen {} = pending {} + mirrored {} + skipped {skipped} + dropped {dropped} + lost {lost}",
             self.seen, self.pending, self.mirrored
         )?;
-        let reasons = |f: &mut fmt::Formatter<'_>, name: &str, labels: &[&str], counts: &[u64]| {
-            for (label, count) in labels.iter().zip(counts).filter(|(_, count)| **count > 0) {
-                writeln!(f, "  {name}{{{label}}} {count}")?;
-            }
-            Ok(())
-        };
-        reasons(f, "skipped", &SkipReason::LABELS, &self.skipped)?;
-        reasons(f, "dropped", &DropReason::LABELS, &self.dropped)?;
-        reasons(f, "lost", &LostReason::LABELS, &self.lost)?;
-        reasons(f, "replays", &ReplayOutcome::LABELS, &self.replays)?;
-        reasons(f, "flows skipped", &FlowSkipReason::LABELS, &self.flows_skipped)
+        show(f, "skipped", &SkipReason::LABELS, &self.skipped)?;
+        show(f, "dropped", &DropReason::LABELS, &self.dropped)?;
+        show(f, "lost", &LostReason::LABELS, &self.lost)?;
+        show(f, "flows skipped", &FlowSkipReason::LABELS, &self.flows_skipped)?;
+        self.copies.iter().try_for_each(|copies| copies.fmt(f))
     }
 }
 
-/// The duty to settle one request.
-#[derive(Debug)]
-pub struct Ticket {
-    ledger: Option<Arc<Ledger>>,
-}
-
-impl Ticket {
-    /// All bytes of the request were accepted by one shadow socket.
-    pub fn mirrored(mut self) {
-        if let Some(ledger) = self.ledger.take() {
-            ledger.mirrored.fetch_add(1, Ordering::Release);
-        }
+/// A line for each of `counts` that is not zero.
+fn show(f: &mut fmt::Formatter<'_>, name: &str, labels: &[&str], counts: &[u64]) -> fmt::Result {
+    for (label, count) in labels.iter().zip(counts).filter(|(_, count)| **count > 0) {
+        writeln!(f, "  {name}{{{label}}} {count}")?;
     }
-
-    /// The request could not be mirrored.
-    pub fn dropped(mut self, reason: DropReason) {
-        if let Some(ledger) = self.ledger.take() {
-            add(ledger.dropped.get(reason.index()), 1);
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if let Some(ledger) = self.ledger.take() {
-            add(ledger.dropped.get(DropReason::Shutdown.index()), 1);
-        }
-    }
+    Ok(())
 }
 
 /// Adds to a counter of a fixed table; the index comes from the same enum that sized the table.
 fn add(counter: Option<&AtomicU64>, count: u64) {
     if let Some(counter) = counter {
         counter.fetch_add(count, Ordering::Release);
+    }
+}
+
+/// Adds to each counter of a table what is not zero.
+fn add_all(counters: &[AtomicU64], counts: &[u64]) {
+    for (counter, count) in counters.iter().zip(counts).filter(|(_, count)| **count > 0) {
+        counter.fetch_add(*count, Ordering::Release);
     }
 }
 
@@ -266,61 +263,4 @@ fn load<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
 /// The sum of a table.
 fn sum(counts: &[u64]) -> u64 {
     counts.iter().sum()
-}
-
-/// Upper bounds of the histogram buckets in nanoseconds, 100 µs to 10 s.
-const BUCKET_BOUNDS_NANOS: [u64; 16] = [
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    10_000_000,
-    25_000_000,
-    50_000_000,
-    100_000_000,
-    250_000_000,
-    500_000_000,
-    1_000_000_000,
-    2_500_000_000,
-    5_000_000_000,
-    10_000_000_000,
-];
-
-/// A histogram at one moment.
-#[derive(Clone, Debug)]
-pub struct HistogramSnapshot {
-    /// Sum of all observations in seconds.
-    pub sum_seconds: f64,
-    /// Upper bound in seconds, inclusive, and observations of each bucket, not cumulative; the last has no bound
-    /// (infinity).
-    pub buckets: Vec<(f64, u64)>,
-}
-
-/// A histogram of durations with fixed buckets.
-#[derive(Debug, Default)]
-struct Histogram {
-    /// Observations per bucket, not cumulative; the last one is above all bounds.
-    buckets: [AtomicU64; BUCKET_BOUNDS_NANOS.len() + 1],
-    sum_nanos: AtomicU64,
-}
-
-impl Histogram {
-    fn observe(&self, duration: Duration) {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = BUCKET_BOUNDS_NANOS.partition_point(|bound| *bound < nanos);
-        add(self.buckets.get(bucket), 1);
-        self.sum_nanos.fetch_add(nanos, Ordering::Relaxed);
-    }
-
-    fn snapshot(&self) -> HistogramSnapshot {
-        let counts = load(&self.buckets);
-        let sum_seconds = Duration::from_nanos(self.sum_nanos.load(Ordering::Relaxed)).as_secs_f64();
-        let bounds = BUCKET_BOUNDS_NANOS.map(|nanos| Duration::from_nanos(nanos).as_secs_f64());
-        HistogramSnapshot {
-            sum_seconds,
-            buckets: bounds.into_iter().chain([f64::INFINITY]).zip(counts).collect(),
-        }
-    }
 }

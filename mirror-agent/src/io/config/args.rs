@@ -1,0 +1,53 @@
+//! Enters: the flags of `run`. Leaves: the configuration with one experiment and one target that they mean.
+
+use anyhow::{Context as _, Result};
+
+use super::{CaptureConfig, Config, ExperimentConfig, TargetConfig};
+use crate::io::cli::RunArgs;
+
+/// Name of the experiment that the command line describes.
+pub(super) const EXPERIMENT: &str = "default";
+
+/// Name of its target.
+pub(super) const TARGET: &str = "shadow";
+
+impl Config {
+    /// The configuration that the flags of `run` mean.
+    ///
+    /// # Errors
+    ///
+    /// `--shadow` is not a target.
+    pub fn from_args(args: &RunArgs) -> Result<Self> {
+        let url = args.shadow.parse().with_context(|| format!("--shadow {}", args.shadow))?;
+        let target = TargetConfig {
+            name: TARGET.to_owned(),
+            url,
+            connect_timeout: args.connect_timeout,
+            timeout: args.response_timeout,
+            queue_timeout: args.queue_timeout,
+            queue: args.queue_requests,
+            max_in_flight: args.max_in_flight,
+        };
+        let experiment = ExperimentConfig {
+            name: EXPERIMENT.to_owned(),
+            ports: args.ports.clone(),
+            addresses: args.addresses.clone(),
+            methods: args.methods.clone(),
+            sample: args.sample,
+            targets: vec![target],
+        };
+        let capture = CaptureConfig {
+            interfaces: args.interfaces.clone(),
+            attach: args.attach,
+            vxlan_ports: args.vxlan_ports.clone(),
+            geneve_ports: args.geneve_ports.clone(),
+            memory: args.memory,
+            queue_bytes: args.queue_bytes(),
+            max_body: args.max_body(),
+            ring_size: args.ring_size,
+            threads: args.capture_threads,
+            metrics_listen: args.metrics_listen,
+        };
+        Ok(Self { capture, experiments: vec![experiment], drain_timeout: args.drain_timeout })
+    }
+}

@@ -1,0 +1,91 @@
+//! Enters: which experiment has which targets. Leaves: the same for the capture threads, which look once a round.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::{
+    io::{
+        ledger::CopyBooks,
+        replay::{Gauges, Queue},
+    },
+    pipeline::{Policy, policy::ExperimentId},
+};
+
+/// The way to one target.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// Where its copies wait.
+    pub queue: Arc<Queue>,
+    /// Where they are counted.
+    pub books: Arc<CopyBooks>,
+    /// Figures of its replay.
+    pub gauges: Arc<Gauges>,
+}
+
+/// The targets of one experiment.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The experiment.
+    pub id: ExperimentId,
+    /// Positions in [`Table::lanes`].
+    pub lanes: Vec<usize>,
+}
+
+/// What runs.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// Which experiments take which requests.
+    pub policy: Arc<Policy>,
+    /// Of each experiment, at the position that it has in the policy.
+    pub routes: Vec<Route>,
+    /// All targets.
+    pub lanes: Vec<Lane>,
+}
+
+impl Table {
+    /// Adds a target and returns its position.
+    pub fn add(&mut self, lane: Lane) -> usize {
+        self.lanes.push(lane);
+        self.lanes.len() - 1
+    }
+
+    /// The route of an experiment by its number.
+    #[must_use]
+    pub fn route(&self, id: ExperimentId) -> Option<&Route> {
+        self.routes.iter().find(|route| route.id == id)
+    }
+}
+
+/// The table in force.
+#[derive(Debug, Default)]
+pub struct Directory {
+    version: AtomicU64,
+    table: Mutex<Arc<Table>>,
+}
+
+impl Directory {
+    /// Puts another table in force.
+    pub fn replace(&self, table: Table) {
+        *self.lock() = Arc::new(table);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// The table in force.
+    #[must_use]
+    pub fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.lock())
+    }
+
+    /// Changes with each table.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Table>> {
+        // The pointer is replaced in one step.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,123 @@
+//! Enters: the requests of one capture thread. Leaves: a copy of each in the queue of every target that it is for.
+
+use std::sync::Arc;
+
+use super::directory::{Directory, Table};
+use crate::{
+    io::{
+        ledger::{DropReason, Ledger},
+        replay::{Job, clock},
+    },
+    pipeline::{Pipeline, Policy, Request, Timestamp},
+};
+
+/// Hands the requests of one capture thread on.
+pub struct Dispatcher {
+    /// Which of the capture threads it is.
+    pipeline: u16,
+    ledger: Arc<Ledger>,
+    directory: Arc<Directory>,
+    /// The version of `table`.
+    version: u64,
+    table: Arc<Table>,
+    /// Copies to be queued, at the position of their target.
+    batches: Vec<Vec<Job>>,
+    /// Targets of the request at hand.
+    chosen: Vec<usize>,
+}
+
+impl Dispatcher {
+    /// For the capture thread of this number.
+    #[must_use]
+    pub fn new(pipeline: u16, ledger: Arc<Ledger>, directory: Arc<Directory>) -> Self {
+        let mut dispatcher = Self {
+            pipeline,
+            ledger,
+            directory,
+            version: 0,
+            table: Arc::default(),
+            batches: Vec::new(),
+            chosen: Vec::new(),
+        };
+        dispatcher.turn();
+        dispatcher
+    }
+
+    /// The policy of the table that is gone by.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.table.policy)
+    }
+
+    /// Whether another table is in force.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.directory.version() != self.version
+    }
+
+    /// Takes the table in force and returns its policy.
+    pub fn turn(&mut self) -> Arc<Policy> {
+        // The version first: a table that comes between is then taken again.
+        self.version = self.directory.version();
+        self.table = self.directory.table();
+        self.batches.resize_with(self.table.lanes.len(), Vec::new);
+        self.policy()
+    }
+
+    /// Hands on what the pipeline has ready. Its counts have been published before: a request is seen before it can be
+    /// settled.
+    pub fn dispatch(&mut self, pipeline: &mut Pipeline) {
+        pipeline.take_skips(|position, skips| {
+            let lanes = self.table.routes.get(position).map(|route| &route.lanes);
+            for lane in lanes.into_iter().flatten().filter_map(|lane| self.table.lanes.get(*lane)) {
+                lane.books.skip(skips);
+            }
+        });
+        let now = clock::now();
+        let mut has_jobs = false;
+        while let Some(request) = pipeline.poll_request() {
+            self.take(request, now);
+            has_jobs = true;
+        }
+        if has_jobs {
+            for (lane, batch) in self.table.lanes.iter().zip(&mut self.batches) {
+                lane.queue.push_batch(batch.drain(..));
+            }
+        }
+    }
+
+    fn take(&mut self, request: Request, queued_at: Timestamp) {
+        let Self { pipeline, ledger, table, batches, chosen, .. } = self;
+        let selection = &request.selection;
+        let is_current = Arc::ptr_eq(&selection.policy, &table.policy);
+        chosen.clear();
+        for position in selection.experiments.iter() {
+            let route = if is_current {
+                table.routes.get(position)
+            } else {
+                // Decided under a policy that was replaced meanwhile: some of its experiments may go on.
+                let experiment = selection.policy.experiments().get(position);
+                experiment.and_then(|experiment| table.route(experiment.id))
+            };
+            chosen.extend(route.into_iter().flat_map(|route| &route.lanes));
+        }
+        let Some((last, others)) = chosen.split_last() else {
+            return ledger.drop_request(DropReason::Removed);
+        };
+        let claim = ledger.claim(chosen.len());
+        let mut push = |lane: usize, request: Request| {
+            if let (Some(batch), Some(lane)) = (batches.get_mut(lane), table.lanes.get(lane)) {
+                batch.push(Job {
+                    request,
+                    ticket: claim.ticket(&lane.books),
+                    pipeline: *pipeline,
+                    queued_at,
+                });
+            }
+        };
+        for lane in others {
+            push(*lane, request.clone());
+        }
+        push(*last, request);
+    }
+}

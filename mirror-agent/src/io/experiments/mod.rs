@@ -1,0 +1,160 @@
+//! Enters: the experiments of the configuration. Leaves: for each of their targets a replay that runs, and a table by
+//! which capture threads find the targets of a request.
+//!
+//! All of it runs on the main thread's runtime. Capture threads see no more than the [`Directory`]: its table is
+//! replaced as a whole, and each of them takes the next one between two rounds.
+
+mod directory;
+mod dispatch;
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tokio::{sync::watch, task::JoinHandle};
+use tracing::error;
+
+pub use self::{
+    directory::{Directory, Lane, Route, Table},
+    dispatch::Dispatcher,
+};
+use crate::{
+    io::{
+        config::{ExperimentConfig, TargetConfig},
+        ledger::Ledger,
+        replay::{OwnSocketRegistry, Queue, RefuseAddress, Replay, ReplayConfig},
+    },
+    pipeline::{
+        Policy,
+        policy::{Experiment, ExperimentId},
+    },
+};
+
+/// What all replays have in common.
+#[derive(Clone)]
+pub struct Common {
+    /// The books.
+    pub ledger: Arc<Ledger>,
+    /// Who is told of the agent's own connections.
+    pub registry: Arc<dyn OwnSocketRegistry>,
+    /// Which addresses must not receive copies.
+    pub refuse: RefuseAddress,
+    /// The mark of the connections.
+    pub own_mark: u32,
+    /// The first part of `x-mirror-id`.
+    pub instance: u64,
+    /// Bytes of copies that may wait for one target or be written to it.
+    pub queue_bytes: usize,
+    /// How long copies may still take at the end.
+    pub drain_timeout: std::time::Duration,
+}
+
+/// The experiments that run.
+pub struct Experiments {
+    common: Common,
+    directory: Arc<Directory>,
+    stop: watch::Sender<bool>,
+    replays: Vec<JoinHandle<()>>,
+    next_id: u32,
+}
+
+impl Experiments {
+    /// None yet.
+    #[must_use]
+    pub fn new(common: Common) -> Self {
+        Self {
+            common,
+            directory: Arc::default(),
+            stop: watch::Sender::new(false),
+            replays: Vec::new(),
+            next_id: 0,
+        }
+    }
+
+    /// Where capture threads look the targets up.
+    #[must_use]
+    pub fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.directory)
+    }
+
+    /// Starts the experiments: all of them, or none.
+    ///
+    /// # Errors
+    ///
+    /// A target that cannot be found, or must not receive copies.
+    pub async fn start(&mut self, experiments: &[ExperimentConfig]) -> Result<()> {
+        let mut prepared = Vec::new();
+        let mut table = Table::default();
+        let mut policy = Vec::new();
+        for experiment in experiments {
+            let id = self.next_id();
+            policy.push(Experiment { id, methods: experiment.methods.clone(), sample: experiment.sample });
+            let mut lanes = Vec::new();
+            for target in &experiment.targets {
+                let (lane, replay) = self
+                    .prepare(experiment, target)
+                    .await
+                    .with_context(|| format!("target {} of experiment {}", target.name, experiment.name))?;
+                lanes.push(table.add(lane));
+                prepared.push(replay);
+            }
+            table.routes.push(Route { id, lanes });
+        }
+        table.policy = Arc::new(Policy::new(policy));
+        for replay in prepared {
+            let mut stop = self.stop.subscribe();
+            self.replays.push(tokio::spawn(replay.run(async move {
+                // The sender lives as long as the replays do.
+                drop(stop.wait_for(|stops| *stops).await);
+            })));
+        }
+        self.directory.replace(table);
+        Ok(())
+    }
+
+    /// Lets nothing more into the queues, and gives what waits and is under way its time. Every copy is settled when
+    /// this returns.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        for replay in self.replays {
+            if let Err(error) = replay.await {
+                error!(%error, "A replay failed; what it held is counted as dropped.");
+            }
+        }
+    }
+
+    async fn prepare(&self, experiment: &ExperimentConfig, target: &TargetConfig) -> Result<(Lane, Replay)> {
+        let common = &self.common;
+        let queue = Arc::new(Queue::new(target.queue, common.queue_bytes));
+        let books = common.ledger.copies(&experiment.name, &target.name);
+        let replay = Replay::prepare(
+            common.replay_config(target),
+            Arc::clone(&queue),
+            Arc::clone(&books),
+            Arc::clone(&common.registry),
+            Arc::clone(&common.refuse),
+        )
+        .await?;
+        Ok((Lane { queue, books, gauges: replay.gauges() }, replay))
+    }
+
+    fn next_id(&mut self) -> ExperimentId {
+        let id = ExperimentId(self.next_id);
+        self.next_id += 1;
+        id
+    }
+}
+
+impl Common {
+    fn replay_config(&self, target: &TargetConfig) -> ReplayConfig {
+        ReplayConfig {
+            own_mark: self.own_mark,
+            in_flight: target.max_in_flight,
+            connect_timeout: target.connect_timeout,
+            write_timeout: target.timeout,
+            response_timeout: target.timeout,
+            queue_age: target.queue_timeout,
+            drain_timeout: self.drain_timeout,
+            ..ReplayConfig::new(target.url.clone(), self.instance)
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Enters: the books of the copies, and what is under way to each target. Leaves: their metrics.
+
+use std::{fmt, sync::Arc};
+
+use super::encoder::{Encoder, Labels};
+use crate::{
+    io::ledger::{CopyBooks, CopySnapshot, DropReason, ReplayOutcome},
+    pipeline::reason::SkipReason,
+};
+
+/// What waits for one target, and is under way to it.
+#[derive(Debug)]
+pub struct TargetGauges {
+    /// Its books, which have the names.
+    pub books: Arc<CopyBooks>,
+    /// Copies that wait for a connection.
+    pub queued: u64,
+    /// Bytes of those and of the ones being written.
+    pub bytes: u64,
+    /// Copies being written or waiting for their answer.
+    pub in_flight: u64,
+}
+
+impl TargetGauges {
+    fn labels(&self) -> Labels<'_> {
+        [("experiment", self.books.experiment()), ("target", self.books.target())]
+    }
+}
+
+pub(super) fn encode_targets(out: &mut Encoder<'_>, targets: &[TargetGauges]) -> fmt::Result {
+    out.target_gauges(
+        "replay_queue_requests",
+        "Copies waiting for a connection to the target",
+        targets.iter().map(|target| (target.labels(), target.queued)),
+    )?;
+    out.target_gauges(
+        "replays_in_flight",
+        "Copies being written or waiting for their response",
+        targets.iter().map(|target| (target.labels(), target.in_flight)),
+    )
+}
+
+pub(super) fn encode_copies(out: &mut Encoder<'_>, books: &[CopySnapshot]) -> fmt::Result {
+    let each = || books.iter().map(|copies| (labels(copies), copies));
+    out.target_counters(
+        "copies",
+        "Copies to be made, and those left aside",
+        each().map(|(labels, copies)| (labels, copies.copies)),
+    )?;
+    out.target_gauges(
+        "copies_pending",
+        "Copies that are none of the others yet",
+        each().map(|(labels, copies)| (labels, copies.pending)),
+    )?;
+    out.target_counters(
+        "copies_mirrored",
+        "Copies of which all bytes were accepted by a socket of the target",
+        each().map(|(labels, copies)| (labels, copies.mirrored)),
+    )?;
+    out.target_families(
+        "copies_skipped",
+        "Copies deliberately not made",
+        ("reason", &SkipReason::LABELS),
+        each().map(|(labels, copies)| (labels, &copies.skipped[..])),
+    )?;
+    out.target_families(
+        "copies_dropped",
+        "Copies that could not be made",
+        ("reason", &DropReason::LABELS),
+        each().map(|(labels, copies)| (labels, &copies.dropped[..])),
+    )?;
+    out.target_families(
+        "replays",
+        "Attempts to replay a request, by how they ended",
+        ("outcome", &ReplayOutcome::LABELS),
+        each().map(|(labels, copies)| (labels, &copies.replays[..])),
+    )?;
+    out.target_histograms(
+        "replay_duration_seconds",
+        "First byte written to the target to last byte of its response, in seconds",
+        each().map(|(labels, copies)| (labels, &copies.replay_duration)),
+    )?;
+    out.target_histograms(
+        "replay_lag_seconds",
+        "Last byte of the live request to first byte written to the target, in seconds",
+        each().map(|(labels, copies)| (labels, &copies.replay_lag)),
+    )
+}
+
+fn labels(copies: &CopySnapshot) -> Labels<'_> {
+    [("experiment", &copies.experiment), ("target", &copies.target)]
+}
