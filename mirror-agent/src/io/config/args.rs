@@ -2,7 +2,11 @@
 
 use anyhow::{Context as _, Result};
 
-use super::{CaptureConfig, Config, ExperimentConfig, TargetConfig};
+use super::{
+    AuditConfig, CaptureConfig, Config, ControlConfig, CopyOrder, DropPolicy, ExperimentConfig, Expiry,
+    GuardConfig, HeaderEdits, HostPolicy, Interlock, LimitsConfig, MatchConfig, QueryEdits, SampleConfig,
+    TargetConfig, TlsConfig,
+};
 use crate::io::cli::RunArgs;
 
 /// Name of the experiment that the command line describes.
@@ -25,15 +29,34 @@ impl Config {
             connect_timeout: args.connect_timeout,
             timeout: args.response_timeout,
             queue_timeout: args.queue_timeout,
-            queue: args.queue_requests,
-            max_in_flight: args.max_in_flight,
+            limits: LimitsConfig {
+                requests_per_second: None,
+                bandwidth: None,
+                max_in_flight: args.max_in_flight,
+                queue: args.queue_requests,
+                drop_policy: DropPolicy::Newest,
+            },
+            tls: TlsConfig::default(),
+            host: HostPolicy::Preserve,
+            replace_prefix: Vec::new(),
+            headers: HeaderEdits::default(),
+            query: QueryEdits::default(),
+            trace_sampled: true,
+            circuit_breaker: None,
+            // `--methods` is the consent.
+            interlock: Interlock::None,
+            order: CopyOrder::None,
+            max_connection_age: None,
         };
         let experiment = ExperimentConfig {
             name: EXPERIMENT.to_owned(),
             ports: args.ports.clone(),
             addresses: args.addresses.clone(),
-            methods: args.methods.clone(),
-            sample: args.sample,
+            owner: None,
+            expires: Expiry::Never,
+            matches: vec![MatchConfig::of_methods(args.methods.clone())],
+            excludes: Vec::new(),
+            sample: SampleConfig { share: args.sample, ..SampleConfig::default() },
             targets: vec![target],
         };
         let capture = CaptureConfig {
@@ -48,6 +71,14 @@ impl Config {
             threads: args.capture_threads,
             metrics_listen: args.metrics_listen,
         };
-        Ok(Self { capture, experiments: vec![experiment], drain_timeout: args.drain_timeout })
+        Ok(Self {
+            capture,
+            experiments: vec![experiment],
+            guard: GuardConfig::default(),
+            control: ControlConfig::default(),
+            audit: AuditConfig::default(),
+            agents: 1,
+            drain_timeout: args.drain_timeout,
+        })
     }
 }

@@ -87,7 +87,8 @@ impl Experiments {
         let mut policy = Vec::new();
         for experiment in experiments {
             let id = self.next_id();
-            policy.push(Experiment { id, methods: experiment.methods.clone(), sample: experiment.sample });
+            let methods = experiment.matches.first().map(|entry| entry.methods.clone()).unwrap_or_default();
+            policy.push(Experiment { id, methods, sample: experiment.sample.share });
             let mut lanes = Vec::new();
             for target in &experiment.targets {
                 let (lane, replay) = self
@@ -124,7 +125,7 @@ impl Experiments {
 
     async fn prepare(&self, experiment: &ExperimentConfig, target: &TargetConfig) -> Result<(Lane, Replay)> {
         let common = &self.common;
-        let queue = Arc::new(Queue::new(target.queue, common.queue_bytes));
+        let queue = Arc::new(Queue::new(target.limits.queue, common.queue_bytes));
         let books = common.ledger.copies(&experiment.name, &target.name);
         let replay = Replay::prepare(
             common.replay_config(target),
@@ -148,7 +149,7 @@ impl Common {
     fn replay_config(&self, target: &TargetConfig) -> ReplayConfig {
         ReplayConfig {
             own_mark: self.own_mark,
-            in_flight: target.max_in_flight,
+            in_flight: target.limits.max_in_flight,
             connect_timeout: target.connect_timeout,
             write_timeout: target.timeout,
             response_timeout: target.timeout,
