@@ -10,7 +10,7 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use aya_log::EbpfLogger;
-use mirror_common::maps::{KernelConfig, MAX_RINGS, map, program};
+use mirror_common::maps::{ConnectionFlags, KernelConfig, MAX_RINGS, map, program};
 
 use crate::io::capture::{
     attach::{self, AttachError, AttachMode, Attachment},
@@ -20,7 +20,8 @@ use crate::io::capture::{
     own::OwnSockets,
     presence::Presence,
     ring::RingReader,
-    rules::{CONFIG_WORDS, KernelRules, PortSet, RulesError, config_words, trie_key, tunnel_port_words},
+    rules::{KernelRules, PortSet, RulesError, trie_key, tunnel_port_words},
+    samples::{self, PortSample, Samples},
     sys::page_bytes,
 };
 
@@ -43,8 +44,9 @@ pub struct Kernel {
     interfaces: BTreeMap<u32, Interface>,
     presence: Option<Presence>,
     ebpf: Ebpf,
-    config_map: Array<MapData, [u32; CONFIG_WORDS]>,
+    config_map: Array<MapData, [u32; KernelConfig::WORDS]>,
     config: KernelConfig,
+    samples: Samples,
     flush_log: Option<Box<dyn FnMut() + Send>>,
 }
 
@@ -140,6 +142,7 @@ impl Capture {
         let sockets: HashMap<_, _, _> = take(&mut ebpf, map::OWN_SOCKETS)?;
         let own_sockets = OwnSockets::new(sockets, take(&mut ebpf, map::OWN_PORTS)?);
         let counters = KernelCounters::new(take::<PerCpuArray<_, _>>(&mut ebpf, map::COUNTERS)?);
+        let samples = Samples::new(take(&mut ebpf, map::SAMPLES)?);
         let flush_log = flush_log(&mut ebpf);
         let kernel = Kernel {
             attachments: BTreeMap::new(),
@@ -148,6 +151,7 @@ impl Capture {
             ebpf,
             config_map,
             config,
+            samples,
             flush_log,
         };
         Ok(Self { kernel, own_sockets, counters, rings })
@@ -232,9 +236,61 @@ impl Kernel {
     ///
     /// The kernel's, where the map cannot be written; then nothing changes.
     pub fn set_paused(&mut self, is_paused: bool) -> Result<(), MapError> {
-        let config = KernelConfig { paused: u32::from(is_paused), ..self.config };
-        write_config(&mut self.config_map, &config)?;
-        self.config = config;
+        self.configure(KernelConfig { paused: u32::from(is_paused), ..self.config })
+    }
+
+    /// Says of which connections to which ports segments are copied, in place of what was said before. Of a port that
+    /// is not named all are. May be called at any time; connections that come into a sample are picked up where they
+    /// are.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, where a map cannot be written. Then what was said before may still hold for some ports.
+    pub fn set_samples(&mut self, samples: &[PortSample]) -> Result<(), MapError> {
+        let entries = samples::entries(samples);
+        let flag = if entries.is_empty() { 0 } else { ConnectionFlags::SAMPLED };
+        self.samples.replace(entries)?;
+        let connections = (self.config.connections & !ConnectionFlags::SAMPLED) | flag;
+        self.configure(KernelConfig { connections, ..self.config })
+    }
+
+    /// Sheds so many millionths of the connections that begin from now on; 0 for none. Connections that were shed are
+    /// picked up where they are as soon as the share would not shed them; what is left of them when it ends, once
+    /// something is sent on them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, where the map cannot be written; then nothing changes.
+    pub fn set_shed(&mut self, millionths: u32) -> Result<(), MapError> {
+        let config = self.config;
+        let begins = config.connections & ConnectionFlags::SHED == 0 && millionths != 0;
+        self.configure(KernelConfig {
+            connections: config.connections | if begins { ConnectionFlags::SHED } else { 0 },
+            shed_millionths: millionths,
+            shed_epoch: config.shed_epoch.wrapping_add(u32::from(begins)),
+            ..config
+        })
+    }
+
+    /// Forgets the connections that were shed: all that are still left out are picked up where they are, and asking
+    /// for them costs nothing more. Does nothing while connections are shed.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, where the map cannot be written; then nothing changes.
+    pub fn forget_shed(&mut self) -> Result<(), MapError> {
+        if self.config.shed_millionths != 0 {
+            return Ok(());
+        }
+        let connections = self.config.connections & !ConnectionFlags::SHED;
+        self.configure(KernelConfig { connections, ..self.config })
+    }
+
+    fn configure(&mut self, config: KernelConfig) -> Result<(), MapError> {
+        if config != self.config {
+            write_config(&mut self.config_map, &config)?;
+            self.config = config;
+        }
         Ok(())
     }
 
@@ -259,10 +315,10 @@ impl Kernel {
 }
 
 fn write_config(
-    map: &mut Array<MapData, [u32; CONFIG_WORDS]>,
+    map: &mut Array<MapData, [u32; KernelConfig::WORDS]>,
     config: &KernelConfig,
 ) -> Result<(), MapError> {
-    map.set(0, config_words(config), 0)
+    map.set(0, config.to_words(), 0)
 }
 
 fn fill_ports(mut map: Array<MapData, u64>, rules: &KernelRules) -> Result<(), LoadError> {

@@ -17,6 +17,7 @@ mod presence;
 mod ring;
 pub mod role;
 mod rules;
+mod samples;
 pub(super) mod sys;
 mod watch;
 
@@ -28,6 +29,7 @@ pub use netlink::NetlinkError;
 pub use own::{OwnSockets, OwnSocketsError};
 pub use ring::RingReader;
 pub use rules::{KernelRules, RulesError};
+pub use samples::{PortSample, port_samples};
 
 #[cfg(test)]
 mod tests;
