@@ -32,6 +32,7 @@ use crate::{
         cli::Attach,
         config::{CaptureConfig, Config},
         experiments::{Common, Directory, Dispatcher, Experiments, Lane},
+        guard::{Guard, GuardGauges, GuardValues},
         interfaces::{Interfaces, Tally},
         ledger::{Ledger, Snapshot},
         metrics::{self, Gauges, PipelineGauges, TargetGauges},
@@ -81,6 +82,8 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
 
     let ledger = Arc::new(Ledger::default());
     let Capture { mut kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
+    let counters = Arc::new(counters);
+    let mut guard = Guard::new(config.guard);
     let mut experiments = Experiments::new(Common {
         ledger: Arc::clone(&ledger),
         registry: Arc::new(Registry(Mutex::new(own_sockets))),
@@ -104,10 +107,11 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
             Arc::clone(&ledger),
             pipelines.clone(),
             Box::new(AgentGauges {
-                counters,
+                counters: Arc::clone(&counters),
                 ring_bytes,
                 directory: Arc::clone(&directory),
                 attached: follower.counts(),
+                guard: guard.gauges(),
             }),
             Arc::clone(&orders),
             Arc::clone(&interfaces_seen),
@@ -159,6 +163,7 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
             },
             _ = log_due.tick(), if has_log => lock(&kernel).flush_log(),
             () = follower.follow(&kernel) => {}
+            () = guard.tick(&kernel) => {}
         }
     }
     info!("Stopping: capture is detached, copies under way are finished.");
@@ -170,7 +175,9 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
     join(workers).await;
     experiments.stop().await;
     admin.abort();
-    Ok(ledger.snapshot())
+    let mut books = ledger.snapshot();
+    metrics::add_left_out(&mut books.flows_skipped, &counters.read().unwrap_or_default());
+    Ok(books)
 }
 
 /// Says which privilege is missing. The kernel would not: it answers "permission denied", after pages of the verifier's
@@ -369,10 +376,11 @@ impl OwnSocketRegistry for Registry {
 /// What the metrics ask for.
 #[derive(Debug)]
 struct AgentGauges {
-    counters: KernelCounters,
+    counters: Arc<KernelCounters>,
     ring_bytes: u64,
     directory: Arc<Directory>,
     attached: Arc<AttachedCounts>,
+    guard: Arc<GuardGauges>,
 }
 
 impl Gauges for AgentGauges {
@@ -399,6 +407,10 @@ impl Gauges for AgentGauges {
 
     fn interfaces_attached(&self) -> [u64; Role::ALL.len()] {
         self.attached.read()
+    }
+
+    fn guard(&self) -> GuardValues {
+        self.guard.read()
     }
 }
 

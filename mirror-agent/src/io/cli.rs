@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use mirror_common::packet::UsualPorts;
 
 use crate::{
-    io::units::{parse_duration, parse_size},
+    io::units::{parse_duration, parse_percent, parse_size},
     pipeline::policy::{Methods, Share},
 };
 
@@ -127,6 +127,15 @@ pub struct RunArgs {
     /// How long copies may still take after SIGTERM; those not written by then are dropped{shutdown}.
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = parse_duration)]
     pub drain_timeout: Duration,
+
+    /// The share of the processors that the agent may use, such as `50%`: of its control group's limit, or of all of
+    /// the node's. Before it uses more, it leaves out new connections. Default: not guarded.
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    pub guard_cpu: Option<f64>,
+
+    /// The share of the memory that may be used, likewise.
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    pub guard_memory: Option<f64>,
 
     /// How to attach: TCX where the kernel has it and clsact elsewhere, or one of them by force.
     #[arg(long, default_value = "auto", value_enum)]

@@ -17,6 +17,8 @@ pub mod experiments;
 #[cfg(feature = "captures")]
 pub mod file;
 #[cfg(feature = "runtime")]
+pub mod guard;
+#[cfg(feature = "runtime")]
 pub mod inspect;
 #[cfg(feature = "runtime")]
 pub mod interfaces;

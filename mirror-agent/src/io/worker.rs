@@ -181,7 +181,10 @@ impl Warned {
                         "A matched port carries flows that are not HTTP/1.x; they are counted, not mirrored."
                     );
                 }
-                FlowSkipReason::Own | FlowSkipReason::Sampled | FlowSkipReason::Upgraded => {}
+                FlowSkipReason::Own
+                | FlowSkipReason::Sampled
+                | FlowSkipReason::Shed
+                | FlowSkipReason::Upgraded => {}
             }
         }
     }

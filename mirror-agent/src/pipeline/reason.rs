@@ -81,8 +81,10 @@ reasons! {
         NotHttp => "not_http",
         /// One of the agent's own replay connections.
         Own => "own",
-        /// The flow is not in the connection sample.
+        /// The flow is in no sample of connections; counted by the kernel program.
         Sampled => "sampled",
+        /// The flow began while the agent was short of processors or memory; counted by the kernel program.
+        Shed => "shed",
         /// The connection was handed to another protocol by an upgrade or CONNECT.
         Upgraded => "upgraded",
         /// A TLS record.

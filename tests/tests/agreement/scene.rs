@@ -67,7 +67,7 @@ pub(crate) fn tell(classifier: &mut Classifier) -> Result<Rules> {
     let lane = |key, millionths| SampleLane { key, millionths, reserved: 0 };
     let unused = SampleLane::default();
     let samples = vec![
-        (MATCHED[0], PortSample { lanes: [lane(1, 500_000), unused, unused, unused] }),
+        (MATCHED[0], PortSample { lanes: [lane(1, 300_000), unused, unused, unused] }),
         (
             MATCHED[1],
             PortSample { lanes: [lane(2, 200_000), lane(3, 300_000), lane(4, 1), lane(u64::MAX, 10)] },
@@ -90,7 +90,7 @@ pub(crate) fn any_config(rng: &mut Rng) -> KernelConfig {
         match_addresses: u32::from(rng.percent(35)),
         copy_responses: u32::from(rng.percent(35)),
         wake_interval_ns: 1_000_000,
-        connections: if rng.percent(35) { ConnectionFlags::SAMPLED } else { 0 },
+        connections: if rng.percent(60) { ConnectionFlags::SAMPLED } else { 0 },
         ..KernelConfig::default()
     }
 }

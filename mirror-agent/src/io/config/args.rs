@@ -74,7 +74,7 @@ impl Config {
         Ok(Self {
             capture,
             experiments: vec![experiment],
-            guard: GuardConfig::default(),
+            guard: GuardConfig { cpu: args.guard_cpu, memory: args.guard_memory },
             control: ControlConfig::default(),
             audit: AuditConfig::default(),
             agents: 1,

@@ -25,6 +25,7 @@ use self::{
 use crate::{
     io::{
         capture::{CounterValues, role::Role},
+        guard::GuardValues,
         interfaces::Interfaces,
         ledger::{DropReason, Ledger},
         worker::Orders,
@@ -78,6 +79,8 @@ pub trait Gauges: Debug + Send + Sync + 'static {
     fn targets(&self) -> Vec<TargetGauges>;
     /// Interfaces with programs attached, in the order of [`Role::ALL`].
     fn interfaces_attached(&self) -> [u64; Role::ALL.len()];
+    /// What the guard of the node last found.
+    fn guard(&self) -> GuardValues;
 }
 
 /// Everything that a scrape shows.
@@ -114,6 +117,17 @@ const FRAME_DROPS: [(&str, Counter); 7] = [
     ("tunnel", Counter::Tunnel),
     ("unreadable", Counter::DroppedUnreadable),
 ];
+
+/// Adds the connections that the kernel program left out to those that were not parsed, by [`FlowSkipReason`].
+pub fn add_left_out(flows_skipped: &mut [u64; FlowSkipReason::ALL.len()], kernel: &CounterValues) {
+    for (reason, counter) in
+        [(FlowSkipReason::Sampled, Counter::SampledOut), (FlowSkipReason::Shed, Counter::Shed)]
+    {
+        if let Some(count) = flows_skipped.get_mut(reason.index()) {
+            *count = count.saturating_add(kernel.get(counter));
+        }
+    }
+}
 
 impl Collector for Metrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -161,12 +175,14 @@ impl Metrics {
             &LostReason::LABELS,
             &books.lost,
         )?;
+        let mut flows_skipped = books.flows_skipped;
+        add_left_out(&mut flows_skipped, &self.gauges.kernel_counts());
         out.family(
             "flows_skipped",
             "Flows that are not parsed",
             "reason",
             &FlowSkipReason::LABELS,
-            &books.flows_skipped,
+            &flows_skipped,
         )?;
         out.family(
             "flows_evicted",
@@ -245,6 +261,7 @@ impl Metrics {
             &Role::LABELS,
             &self.gauges.interfaces_attached().map(|count| count as f64),
         )?;
+        self.encode_guard(out)?;
         let replay_bytes: u64 = self.gauges.targets().iter().map(|target| target.bytes).sum();
         let pools = [
             ("flows", self.sum(|pipeline| &pipeline.flow_bytes)),
@@ -254,6 +271,25 @@ impl Metrics {
         ];
         let (labels, values) = (pools.map(|(label, _)| label), pools.map(|(_, value)| value as f64));
         out.gauges("memory_bytes", "Memory held, in bytes", "pool", &labels, &values)
+    }
+
+    fn encode_guard(&self, out: &mut Encoder<'_>) -> fmt::Result {
+        let GuardValues { capture, cpu, memory } = self.gauges.guard();
+        out.gauge(
+            "guard_capture_ratio",
+            "Share of new connections that are captured, 0 to 1; less than 1 while the guard sheds",
+            capture,
+        )?;
+        out.gauge(
+            "guard_cpu_ratio",
+            "Processor time used in the last second, as a ratio of what the guard allows; 0 where it is not guarded",
+            cpu,
+        )?;
+        out.gauge(
+            "guard_memory_ratio",
+            "Memory used, as a ratio of what the guard allows; 0 where it is not guarded",
+            memory,
+        )
     }
 
     fn sum(&self, field: impl Fn(&PipelineGauges) -> &AtomicU64) -> u64 {
@@ -286,6 +322,9 @@ mod tests {
         }
         fn interfaces_attached(&self) -> [u64; 3] {
             [1, 2, 0]
+        }
+        fn guard(&self) -> GuardValues {
+            GuardValues { capture: 0.5, cpu: 0.9, memory: 0.25 }
         }
     }
 
@@ -322,6 +361,11 @@ mod tests {
             "mirror_memory_bytes{pool=\"rings\"} 4096.0",
             "mirror_flows_observed_twice_total 0",
             "mirror_interfaces_one_sided 0.0",
+            "mirror_flows_skipped_total{reason=\"sampled\"} 11",
+            "mirror_flows_skipped_total{reason=\"shed\"} 12",
+            "mirror_guard_capture_ratio 0.5",
+            "mirror_guard_cpu_ratio 0.9",
+            "mirror_guard_memory_ratio 0.25",
             "mirror_capture_paused 0.0",
             "mirror_interfaces_attached{role=\"pod\"} 2.0",
         ] {
