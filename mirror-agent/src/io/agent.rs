@@ -31,7 +31,7 @@ use crate::{
         },
         cli::Attach,
         config::{CaptureConfig, Config},
-        experiments::{Common, Directory, Dispatcher, Experiments, Lane},
+        experiments::{Common, Directory, Dispatcher, Experiments, Lane, connection_samples},
         guard::{Guard, GuardGauges, GuardValues},
         interfaces::{Interfaces, Tally},
         ledger::{Ledger, Snapshot},
@@ -83,6 +83,8 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
     let ledger = Arc::new(Ledger::default());
     let Capture { mut kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
     let counters = Arc::new(counters);
+    let samples = connection_samples(&config.experiments);
+    kernel.set_samples(&samples).context("tell the kernel program which connections to sample")?;
     let mut guard = Guard::new(config.guard);
     let mut experiments = Experiments::new(Common {
         ledger: Arc::clone(&ledger),

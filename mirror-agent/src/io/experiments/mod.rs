@@ -4,8 +4,10 @@
 //! All of it runs on the main thread's runtime. Capture threads see no more than the [`Directory`]: its table is
 //! replaced as a whole, and each of them takes the next one between two rounds.
 
+mod compile;
 mod directory;
 mod dispatch;
+mod samples;
 
 use std::sync::Arc;
 
@@ -14,8 +16,10 @@ use tokio::{sync::watch, task::JoinHandle};
 use tracing::error;
 
 pub use self::{
+    compile::{CompileError, compile},
     directory::{Directory, Lane, Route, Table},
     dispatch::Dispatcher,
+    samples::connection_samples,
 };
 use crate::{
     io::{
@@ -23,10 +27,7 @@ use crate::{
         ledger::Ledger,
         replay::{OwnSocketRegistry, Queue, RefuseAddress, Replay, ReplayConfig},
     },
-    pipeline::{
-        Policy,
-        policy::{Experiment, ExperimentId},
-    },
+    pipeline::{Policy, policy::ExperimentId},
 };
 
 /// What all replays have in common.
@@ -80,15 +81,15 @@ impl Experiments {
     ///
     /// # Errors
     ///
-    /// A target that cannot be found, or must not receive copies.
+    /// A rule that cannot be compiled; a target that cannot be found, or must not receive copies.
     pub async fn start(&mut self, experiments: &[ExperimentConfig]) -> Result<()> {
         let mut prepared = Vec::new();
         let mut table = Table::default();
         let mut policy = Vec::new();
         for experiment in experiments {
             let id = self.next_id();
-            let methods = experiment.matches.first().map(|entry| entry.methods.clone()).unwrap_or_default();
-            policy.push(Experiment { id, methods, sample: experiment.sample.share });
+            let compiled = compile(id, experiment);
+            policy.push(compiled.with_context(|| format!("experiment {}", experiment.name))?);
             let mut lanes = Vec::new();
             for target in &experiment.targets {
                 let (lane, replay) = self
