@@ -17,7 +17,6 @@ mod queue;
 mod refusal;
 mod response;
 mod socket;
-mod target;
 #[cfg(test)]
 mod tests;
 
@@ -35,13 +34,13 @@ pub use self::{
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
     refusal::{Captured, Refusal},
     socket::OwnSocketRegistry,
-    target::{Target, TargetError},
 };
 use self::{
     pool::{Left, PUMP_JOBS, Pool},
     socket::Connector,
 };
 use crate::io::ledger::CopyBooks;
+pub use crate::io::target::{Target, TargetError};
 
 /// Why a replay could not be started.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,8 @@
 //! The words and what they mean are those of Gateway API's `HTTPRouteMatch`; where that leaves a choice, Envoy's is
 //! taken. Everything is compared as it was sent: nothing is percent-decoded, no path is normalised.
 
+use std::net::Ipv6Addr;
+
 use super::{
     MethodSet, Methods, Pattern,
     asked::{Asked, Wanted},
@@ -239,12 +241,16 @@ pub struct HostRule {
 }
 
 impl HostRule {
-    /// A name or address, or `*.` and a name: any host with one label more, or several.
+    /// A name, an address as it is written in requests, IPv6 with or without brackets, or `*.` and a name: any host with one label more, or several.
     ///
     /// # Errors
     ///
     /// [`RuleError::Host`].
     pub fn new(host: &str) -> Result<Self, RuleError> {
+        let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        if address.parse::<Ipv6Addr>().is_ok() {
+            return Ok(Self { name: format!("[{address}]").into_bytes().into(), is_suffix: false });
+        }
         let name = host.strip_prefix('*').unwrap_or(host);
         let is_suffix = name.len() < host.len();
         let rest = if is_suffix { name.strip_prefix('.').unwrap_or_default() } else { name };
@@ -252,12 +258,7 @@ impl HostRule {
             !label.is_empty()
                 && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
         });
-        let is_address = !is_suffix
-            && rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|address| {
-                !address.is_empty()
-                    && address.bytes().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(&byte))
-            });
-        if is_name || is_address {
+        if is_name {
             Ok(Self { name: name.to_ascii_lowercase().into_bytes().into(), is_suffix })
         } else {
             Err(RuleError::Host { host: host.to_owned() })

@@ -161,6 +161,8 @@ fn a_host_is_without_port_and_in_any_case() {
         ("*.example.com", "aexample.com", false),
         ("*.example.com", "a.example.com.evil.org", false),
         ("[2001:db8::1]", "[2001:DB8::1]:80", true),
+        ("2001:db8::1", "[2001:db8::1]", true),
+        ("2001:db8::1", "[2001:db8::10]", false),
         ("192.0.2.1", "192.0.2.1:80", true),
         ("a", "", false),
     ] {
