@@ -60,9 +60,10 @@ pub(super) fn pattern(text: &str) -> Result<String, String> {
     }
     // Its message is a drawing of several lines, of which the last says what is wrong.
     Pattern::new(text).map(|_| text.to_owned()).map_err(|error| {
-        let error = match error {
-            RuleError::Pattern { source, .. } => source.to_string(),
-            other => other.to_string(),
+        let error = if let RuleError::Pattern { source, .. } = &error {
+            source.to_string()
+        } else {
+            error.to_string()
         };
         format!("not a regular expression: {}", error.lines().last().unwrap_or_default().trim_start())
     })
