@@ -210,8 +210,8 @@ fn values_that_are_wrong_are_refused_where_they_stand() {
         ),
         (
             "url: 'http://a'",
-            "url: 'http://a', limits: { requestsPerSecond: { totl: 1 } }",
-            "experiments[0].targets[0].limits.requestsPerSecond.totl: unknown key",
+            "url: 'http://a', limits: { requestsPerSecond: { total: 0 } }",
+            "experiments[0].targets[0].limits.requestsPerSecond.total: expected a number",
         ),
         (
             "url: 'http://a'",
