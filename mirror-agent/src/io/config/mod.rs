@@ -2,6 +2,7 @@
 
 mod args;
 mod model;
+mod rewrite;
 
 use ipnet::IpNet;
 
