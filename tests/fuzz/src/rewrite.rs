@@ -3,7 +3,7 @@
 
 use mirror_agent::pipeline::{
     http::{RequestHead, Version},
-    rewrite::{Chosen, Rewrite, Rules, TraceFlags},
+    rewrite::{Chosen, CopyFacts, Rewrite, Rules, TraceFlags},
 };
 
 use self::model::{Given, Parts, expected};
@@ -43,12 +43,16 @@ pub(crate) fn run(bytes: &[u8]) {
     };
     let Ok(rewrite) = Rewrite::new(&rules) else { return };
     let mut copy = Vec::new();
-    rewrite.write(&mut copy, head, ID, Chosen::Sampled);
+    let live = RequestHead::parse(head);
+    let has_marker = live.is_ok_and(|head| head.facts.has_marker);
+    rewrite.write(&mut copy, head, CopyFacts { id: ID, chosen: Chosen::Sampled, has_marker });
     let feeds = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
     let configured = given.set.len() + given.add.len() + usize::from(given.host.is_some());
     assert!(feeds(&copy) <= feeds(head) + configured + MARKERS.len(), "a line too many");
-    let Ok(live) = RequestHead::parse(head) else { return };
-    let Ok(parsed) = RequestHead::parse(&copy) else { panic!("not well-formed: {}", copy.escape_ascii()) };
+    let Ok(live) = live else { return };
+    let parsed = RequestHead::parse(&copy);
+    assert!(parsed.is_ok(), "not well-formed: {}", copy.escape_ascii());
+    let Ok(parsed) = parsed else { return };
     let mut expected = expected(&given, &parts(&live));
     expected
         .fields

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 
 use super::ReplayConfig;
-use crate::pipeline::{ExchangeId, Request, rewrite::MIRROR_ID_BYTES};
+use crate::pipeline::{
+    ExchangeId, Request,
+    rewrite::{CopyFacts, MIRROR_ID_BYTES},
+};
 
 /// Appends the head of the copy to `out` and, where it is short, the body; returns the body where it is not.
 pub(super) fn write_copy(
@@ -15,7 +18,8 @@ pub(super) fn write_copy(
     let head_len = request.head_len.min(request.raw.len());
     let (head, body) = request.raw.split_at(head_len);
     let id = exchange_text(config.instance, pipeline, request.id);
-    config.rewrite.write(out, head, &id, config.chosen());
+    let facts = CopyFacts { id: &id, chosen: config.chosen(), has_marker: request.has_marker };
+    config.rewrite.write(out, head, facts);
     if body.len() <= INLINE_BODY_BYTES {
         out.extend_from_slice(body);
         None

@@ -20,6 +20,7 @@ mod tests;
 
 pub use decoder::{EndEffect, Event, GapEffect, RequestDecoder, ResponseDecoder};
 pub use fields::Framing;
+pub(super) use fields::MARKERS;
 pub use head::{RequestFacts, RequestHead, ResponseFacts, ResponseHead, Version};
 pub use headers::{Headers, headers, unfold};
 pub use method::Method;

@@ -6,7 +6,7 @@ use super::{
     copier::Copier,
     trace::TraceField,
 };
-use crate::pipeline::http::{find_line_feed, trim_whitespace};
+use crate::pipeline::http::{MARKERS, find_line_feed, trim_whitespace};
 
 /// What is changed of the field lines.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +80,15 @@ impl FieldEdits {
         }
         edits.added = added.into();
         Ok(edits)
+    }
+
+    /// The same edits, and the mirror's own fields removed.
+    pub(super) fn without_markers(&self) -> Self {
+        let mut edits = self.clone();
+        for name in MARKERS {
+            edits.push(name, Edit::Remove);
+        }
+        edits
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -82,17 +82,30 @@ impl Chosen {
     }
 }
 
+/// What is known of one copy.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyFacts<'a> {
+    /// The value of `x-mirror-id`.
+    pub id: &'a [u8; MIRROR_ID_BYTES],
+    /// Why the experiment has taken the request.
+    pub chosen: Chosen,
+    /// Whether the head has markers that the live client wrote; they are left out.
+    pub has_marker: bool,
+}
+
 /// How the head of each copy for one target is made.
 #[derive(Clone, Debug)]
 pub struct Rewrite {
     /// `None` where all lines stay as they are.
     edits: Option<Box<Edits>>,
+    /// The same for a head with markers of the client's, which a shadow could read in the place of ours.
+    unmarking: Box<Edits>,
     /// What follows the identifier in its marker: the line's end and the other markers.
     targeted: Box<[u8]>,
     sampled: Box<[u8]>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Edits {
     target: TargetEdits,
     fields: FieldEdits,
@@ -109,9 +122,11 @@ impl Rewrite {
         check::experiment(rules.experiment)?;
         let target = TargetEdits::new(rules)?;
         let fields = FieldEdits::new(rules)?;
-        let has_edits = !(target.is_empty() && fields.is_empty());
+        let edits = Edits { target, fields };
+        let has_edits = !(edits.target.is_empty() && edits.fields.is_empty());
         Ok(Self {
-            edits: has_edits.then(|| Box::new(Edits { target, fields })),
+            unmarking: Box::new(edits.without_markers()),
+            edits: has_edits.then(|| Box::new(edits)),
             ..Self::unchanged(rules.experiment)
         })
     }
@@ -125,21 +140,25 @@ impl Rewrite {
             );
             text.into_bytes().into_boxed_slice()
         };
-        Self { edits: None, targeted: markers(Chosen::Targeted), sampled: markers(Chosen::Sampled) }
+        Self {
+            edits: None,
+            unmarking: Box::new(Edits::default().without_markers()),
+            targeted: markers(Chosen::Targeted),
+            sampled: markers(Chosen::Sampled),
+        }
     }
 
-    /// Appends to `out` the head of the copy of a request whose head is `head`: start line through the empty line. `id`
-    /// is the value of `x-mirror-id`.
-    pub fn write(&self, out: &mut Vec<u8>, head: &[u8], id: &[u8; MIRROR_ID_BYTES], chosen: Chosen) {
+    /// Appends to `out` the head of the copy of a request whose head is `head`: start line through the empty line.
+    pub fn write(&self, out: &mut Vec<u8>, head: &[u8], facts: CopyFacts<'_>) {
         let lines_len = head.len().saturating_sub(empty_line_len(head));
         let (lines, empty_line) = head.split_at_checked(lines_len).unwrap_or((head, b""));
-        match &self.edits {
+        match if facts.has_marker { Some(&self.unmarking) } else { self.edits.as_ref() } {
             None => out.extend_from_slice(lines),
             Some(edits) => edits.write(out, lines),
         }
         out.extend_from_slice(b"x-mirror-id: ");
-        out.extend_from_slice(id);
-        out.extend_from_slice(match chosen {
+        out.extend_from_slice(facts.id);
+        out.extend_from_slice(match facts.chosen {
             Chosen::Targeted => &self.targeted,
             Chosen::Sampled => &self.sampled,
         });
@@ -155,6 +174,10 @@ impl Default for Rewrite {
 }
 
 impl Edits {
+    fn without_markers(&self) -> Self {
+        Self { target: self.target.clone(), fields: self.fields.without_markers() }
+    }
+
     fn write(&self, out: &mut Vec<u8>, lines: &[u8]) {
         let line_len = find_line_feed(lines).map_or(lines.len(), |line_feed| line_feed.saturating_add(1));
         let (request_line, section) = lines.split_at_checked(line_len).unwrap_or((lines, b""));

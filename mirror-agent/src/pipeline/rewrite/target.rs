@@ -10,12 +10,19 @@ use super::{
 /// What is changed of the request target.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TargetEdits {
-    /// Prefixes without the slash at their end, and what takes their place, likewise. The longest are first.
-    prefixes: Vec<(Box<[u8]>, Box<[u8]>)>,
+    /// The longest are first.
+    prefixes: Vec<Prefix>,
     remove: Vec<Box<[u8]>>,
     set: Vec<Parameter>,
     /// The host, for targets that name one.
     authority: Option<Box<[u8]>>,
+}
+
+/// A prefix that is replaced; both without the slash at their end.
+#[derive(Clone, Debug)]
+struct Prefix {
+    from: Box<[u8]>,
+    to: Box<[u8]>,
 }
 
 /// A query parameter that is set.
@@ -42,12 +49,12 @@ impl TargetEdits {
             check::prefix(prefix)?;
             check::replacement(path)?;
             let from: Box<[u8]> = without_slash(prefix).into();
-            if edits.prefixes.iter().any(|(known, _)| *known == from) {
+            if edits.prefixes.iter().any(|known| known.from == from) {
                 return Err(RewriteError::Twice { name: prefix.clone() });
             }
-            edits.prefixes.push((from, without_slash(path).into()));
+            edits.prefixes.push(Prefix { from, to: without_slash(path).into() });
         }
-        edits.prefixes.sort_by_key(|(from, _)| std::cmp::Reverse(from.len()));
+        edits.prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.from.len()));
         for name in rules.remove_query {
             check::query_name(name)?;
             edits.remove.push(name.as_bytes().into());
@@ -104,7 +111,7 @@ impl TargetEdits {
     /// The length of the prefix of `path` that is replaced, and what takes its place.
     fn replacement(&self, path: &[u8]) -> Option<(usize, &[u8])> {
         let fits = |from: &[u8]| matches!(path.strip_prefix(from), Some([] | [b'/', ..]));
-        let (from, to) = self.prefixes.iter().find(|(from, _)| fits(from))?;
+        let Prefix { from, to } = self.prefixes.iter().find(|prefix| fits(&prefix.from))?;
         Some((from.len(), to))
     }
 

@@ -1,6 +1,6 @@
 //! Enters: field lines, tidy and odd ones. Leaves: the bytes of the copy for every edit of lines and of the host.
 
-use super::{Chosen, Given, ID, MARKERS, Rewrite, assert_copies, copy_of};
+use super::{Chosen, CopyFacts, Given, ID, MARKERS, Rewrite, assert_copies, copy_of};
 
 #[test]
 fn without_rules_a_copy_is_the_request_and_its_markers() {
@@ -26,10 +26,21 @@ fn without_rules_a_copy_is_the_request_and_its_markers() {
 #[test]
 fn markers_say_whose_copy_it_is_and_how_it_was_chosen() {
     let mut out = Vec::new();
-    Rewrite::default().write(&mut out, b"GET / HTTP/1.1\r\n\r\n", ID, Chosen::Sampled);
+    let facts = CopyFacts { id: ID, chosen: Chosen::Sampled, has_marker: false };
+    Rewrite::default().write(&mut out, b"GET / HTTP/1.1\r\n\r\n", facts);
     let expected = "GET / HTTP/1.1\r\nx-mirror-id: 0123456789abcdef-0002-0000000000000abc\r\nx-shadow: true\r\n\
                     x-mirror-experiment: default\r\nx-mirror-match: sampled\r\n\r\n";
     assert_eq!(String::from_utf8(out).unwrap(), expected);
+}
+
+#[test]
+fn markers_of_the_client_are_left_out() {
+    let live =
+        b"GET / HTTP/1.1\r\nX-Shadow: false\r\nHost: a\r\nx-mirror-match: x\r\nX-MIRROR-EXPERIMENT:\r\n\
+                 x-mirror-other: 1\r\nx-shadowy: 1\r\n";
+    let copy = b"GET / HTTP/1.1\r\nHost: a\r\nx-mirror-other: 1\r\nx-shadowy: 1\r\n";
+    assert_copies(&[("", live, copy), ("clear; remove x-absent", live, copy)]);
+    assert_copies(&[("host b", live, b"GET / HTTP/1.1\r\nHost: b\r\nx-mirror-other: 1\r\nx-shadowy: 1\r\n")]);
 }
 
 #[test]

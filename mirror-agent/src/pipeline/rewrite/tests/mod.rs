@@ -8,7 +8,8 @@ mod targets;
 mod tracing;
 
 use self::model::Given;
-use super::{Chosen, MIRROR_ID_BYTES, Rewrite, Rules, TraceFlags};
+use super::{Chosen, CopyFacts, MIRROR_ID_BYTES, Rewrite, Rules, TraceFlags};
+use crate::pipeline::http::RequestHead;
 
 const ID: &[u8; MIRROR_ID_BYTES] = b"0123456789abcdef-0002-0000000000000abc";
 
@@ -61,7 +62,8 @@ impl Given {
 /// The head of the copy of a request with the head `head`.
 fn copy_of(rewrite: &Rewrite, head: &[u8]) -> Vec<u8> {
     let mut out = b"kept".to_vec();
-    rewrite.write(&mut out, head, ID, Chosen::Targeted);
+    let has_marker = RequestHead::parse(head).is_ok_and(|head| head.facts.has_marker);
+    rewrite.write(&mut out, head, CopyFacts { id: ID, chosen: Chosen::Targeted, has_marker });
     out.strip_prefix(b"kept").unwrap().to_vec()
 }
 

@@ -24,10 +24,14 @@ pub(super) struct Parts {
     pub(super) fields: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+/// What only the mirror writes.
+const MARKERS: [&str; 3] = ["x-shadow", "x-mirror-experiment", "x-mirror-match"];
+
 /// What becomes of `parts`, but for the markers.
 pub(super) fn expected(given: &Given, parts: &Parts) -> Parts {
     let mut fields = parts.fields.clone();
     fields.retain(|(name, _)| !given.remove.iter().any(|removed| is_same(name, removed)));
+    fields.retain(|(name, _)| !MARKERS.iter().any(|marker| is_same(name, marker)));
     if given.clear {
         let configured = |name: &[u8]| given.set.iter().any(|(set, _)| is_same(name, set));
         for (name, value) in fields.iter_mut().filter(|(name, _)| !configured(name)) {

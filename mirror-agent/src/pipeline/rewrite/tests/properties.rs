@@ -49,7 +49,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn field() -> impl Strategy<Value = Vec<u8>> {
-    let names = prop_oneof![8 => name(), 1 => "[hH]o[sS]t", 1 => "[cC]onnection|cookie"];
+    let names = prop_oneof![8 => name(), 1 => "[hH]o[sS]t", 1 => "[cC]onnection|cookie|[xX]-shadow|x-[mM]irror-(match|experiment)"];
     (names, value()).prop_map(|(name, value)| [name.as_bytes(), b":", &value, b"\r\n"].concat())
 }
 
