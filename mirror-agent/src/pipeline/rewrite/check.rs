@@ -73,15 +73,38 @@ pub enum RewriteError {
     /// Something is set or replaced twice.
     #[error("\"{name}\" is set twice")]
     Twice {
+        /// The key under which it is.
+        key: &'static str,
         /// The name, or the prefix.
         name: String,
     },
     /// More is set than one rewrite can hold.
-    #[error("more than {limit} headers or query parameters are set")]
+    #[error("more than {limit} are set")]
     TooMany {
-        /// The most, inclusive, of each.
+        /// The key under which they are.
+        key: &'static str,
+        /// The most, inclusive.
         limit: usize,
     },
+}
+
+impl RewriteError {
+    /// The key in a target's configuration under which the fault is.
+    #[must_use]
+    pub const fn key(&self) -> &'static str {
+        match self {
+            Self::HeaderName { .. }
+            | Self::FramingHeader { .. }
+            | Self::HostHeader { .. }
+            | Self::MarkerHeader { .. }
+            | Self::HeaderValue { .. } => "headers",
+            Self::Prefix { .. } | Self::Replacement { .. } => "rewrite",
+            Self::QueryName => "query",
+            Self::Host { .. } => "host",
+            Self::Experiment { .. } => "name",
+            Self::Twice { key, .. } | Self::TooMany { key, .. } => key,
+        }
+    }
 }
 
 /// Whether the field `name` may be removed, set or added.

@@ -52,7 +52,7 @@ impl FieldEdits {
             edits.push(name, Edit::Remove);
         }
         if rules.set_headers.len() > MOST_SET {
-            return Err(RewriteError::TooMany { limit: MOST_SET });
+            return Err(RewriteError::TooMany { key: "headers", limit: MOST_SET });
         }
         for ((name, value), bit) in rules.set_headers.iter().zip(bits()) {
             let line = line(name, value)?.into_boxed_slice();
@@ -60,7 +60,7 @@ impl FieldEdits {
                 matches!(named.edit, Edit::Set { .. }) && named.name.eq_ignore_ascii_case(name.as_bytes())
             };
             if edits.named.iter().any(is_set) {
-                return Err(RewriteError::Twice { name: name.clone() });
+                return Err(RewriteError::Twice { key: "headers", name: name.clone() });
             }
             edits.push(name, Edit::Set { line, bit });
         }

@@ -50,7 +50,7 @@ impl TargetEdits {
             check::replacement(path)?;
             let from: Box<[u8]> = without_slash(prefix).into();
             if edits.prefixes.iter().any(|known| known.from == from) {
-                return Err(RewriteError::Twice { name: prefix.clone() });
+                return Err(RewriteError::Twice { key: "rewrite", name: prefix.clone() });
             }
             edits.prefixes.push(Prefix { from, to: without_slash(path).into() });
         }
@@ -60,12 +60,12 @@ impl TargetEdits {
             edits.remove.push(name.as_bytes().into());
         }
         if rules.set_query.len() > MOST_SET {
-            return Err(RewriteError::TooMany { limit: MOST_SET });
+            return Err(RewriteError::TooMany { key: "query", limit: MOST_SET });
         }
         for ((name, value), bit) in rules.set_query.iter().zip(bits()) {
             check::query_name(name)?;
             if edits.set.iter().any(|known| *known.name == *name.as_bytes()) {
-                return Err(RewriteError::Twice { name: name.clone() });
+                return Err(RewriteError::Twice { key: "query", name: name.clone() });
             }
             let mut text = Vec::new();
             encode(&mut text, name);

@@ -123,15 +123,21 @@ fn prefixes_and_what_takes_their_place_are_paths() {
 
 #[test]
 fn nothing_is_set_twice_nor_without_a_name() {
-    for rules in ["set a 1; set A 2", "+query a 1; +query a 2", "prefix /a /b; prefix /a/ /c"] {
-        assert!(matches!(refused(rules), RewriteError::Twice { .. }), "{rules}");
+    for (rules, key) in [
+        ("set a 1; set A 2", "headers"),
+        ("+query a 1; +query a 2", "query"),
+        ("prefix /a /b; prefix /a/ /c", "rewrite"),
+    ] {
+        let error = refused(rules);
+        assert!(matches!(error, RewriteError::Twice { .. }), "{rules}");
+        assert_eq!(error.key(), key);
     }
     for rules in ["-query ", "+query  1"] {
         assert_eq!(refused(rules), RewriteError::QueryName, "{rules}");
     }
-    for key in ["set", "+query"] {
-        let rules: Vec<String> = (0..65).map(|number| format!("{key} x{number} 1")).collect();
-        assert_eq!(refused(&rules.join("; ")), RewriteError::TooMany { limit: 64 });
+    for (word, key) in [("set", "headers"), ("+query", "query")] {
+        let rules: Vec<String> = (0..65).map(|number| format!("{word} x{number} 1")).collect();
+        assert_eq!(refused(&rules.join("; ")), RewriteError::TooMany { key, limit: 64 });
     }
 }
 
