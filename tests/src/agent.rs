@@ -88,6 +88,13 @@ impl Arguments {
         Self { words: words.map(str::to_owned).to_vec(), metrics_port: METRICS_PORT }
     }
 
+    /// Does what a configuration file says, which leaves the metrics listener where it is.
+    #[must_use]
+    pub fn of_file(path: &Path) -> Self {
+        let words = ["run", "--config", &path.to_string_lossy()];
+        Self { words: words.map(str::to_owned).to_vec(), metrics_port: METRICS_PORT }
+    }
+
     /// Adds options.
     #[must_use]
     pub fn with(mut self, options: &[&str]) -> Self {
