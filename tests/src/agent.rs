@@ -88,11 +88,11 @@ impl Arguments {
         Self { words: words.map(str::to_owned).to_vec(), metrics_port: METRICS_PORT }
     }
 
-    /// Does what a configuration file says, which leaves the metrics listener where it is.
+    /// Does what a configuration file says.
     #[must_use]
-    pub fn of_file(path: &Path) -> Self {
-        let words = ["run", "--config", &path.to_string_lossy()];
-        Self { words: words.map(str::to_owned).to_vec(), metrics_port: METRICS_PORT }
+    pub fn from_file(path: &Path) -> Self {
+        let words = ["run", "--config"].map(str::to_owned).into_iter().chain([path.display().to_string()]);
+        Self { words: words.collect(), metrics_port: METRICS_PORT }
     }
 
     /// Adds options.

@@ -129,7 +129,7 @@ fn each_edit_of_a_file_reaches_the_shadow_to_the_byte() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("mirror.yaml");
     std::fs::write(&file, configuration(&cases, &format!("http://{v4}"), &format!("http://{v6}"))?)?;
-    let agent = Agent::start(&stage.net.live, &Arguments::of_file(&file))?;
+    let agent = Agent::start(&stage.net.live, &Arguments::from_file(&file))?;
     let scenario = stage.around(agent);
     for mut client in [scenario.client()?, scenario.client_v6()?] {
         for request in REQUESTS {
@@ -186,7 +186,7 @@ fn a_file_that_would_break_heads_is_refused_before_anything_starts() -> Result<(
         let file = folder.path().join("mirror.yaml");
         let url = format!("http://{}", stage.net.shadow.at_v4(PORT));
         std::fs::write(&file, configuration(&[case], &url, &url)?)?;
-        let ended = Agent::refuse(&stage.net.live, &Arguments::of_file(&file))?;
+        let ended = Agent::refuse(&stage.net.live, &Arguments::from_file(&file))?;
         ensure!(!ended.status.success(), "{keys}");
         ensure!(ended.stderr.contains(message), "{keys}: {}", ended.stderr);
         ensure!(ended.stderr.contains("experiments[0].targets[0]"), "{keys}: {}", ended.stderr);
