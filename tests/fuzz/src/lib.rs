@@ -10,6 +10,7 @@ mod frame;
 mod http;
 mod input;
 mod policy;
+mod rewrite;
 mod whole;
 
 /// A target by its name.
@@ -22,7 +23,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "capture_file", run: capture_file::run },
     Target { name: "config", run: config::run },
     Target { name: "flow", run: flow::run },
@@ -30,6 +31,7 @@ pub const TARGETS: [Target; 7] = [
     Target { name: "http", run: http::run },
     Target { name: "pipeline", run: whole::run },
     Target { name: "policy", run: policy::run },
+    Target { name: "rewrite", run: rewrite::run },
 ];
 
 /// Runs the target of this name; unknown names do nothing.

@@ -9,7 +9,7 @@ mod directory;
 mod dispatch;
 mod samples;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use anyhow::{Context as _, Result};
 use tokio::{sync::watch, task::JoinHandle};
@@ -27,7 +27,10 @@ use crate::{
         ledger::Ledger,
         replay::{OwnSocketRegistry, Queue, RefuseAddress, Replay, ReplayConfig},
     },
-    pipeline::{Policy, policy::ExperimentId},
+    pipeline::{
+        Policy,
+        policy::{ExperimentId, Share},
+    },
 };
 
 /// What all replays have in common.
@@ -129,7 +132,7 @@ impl Experiments {
         let queue = Arc::new(Queue::new(target.limits.queue, common.queue_bytes));
         let books = common.ledger.copies(&experiment.name, &target.name);
         let replay = Replay::prepare(
-            common.replay_config(target),
+            common.replay_config(experiment, target)?,
             Arc::clone(&queue),
             Arc::clone(&books),
             Arc::clone(&common.registry),
@@ -147,8 +150,10 @@ impl Experiments {
 }
 
 impl Common {
-    fn replay_config(&self, target: &TargetConfig) -> ReplayConfig {
-        ReplayConfig {
+    fn replay_config(&self, experiment: &ExperimentConfig, target: &TargetConfig) -> Result<ReplayConfig> {
+        Ok(ReplayConfig {
+            rewrite: Arc::new(target.rewrite(&experiment.name)?),
+            is_sampled: Arc::new(AtomicBool::new(experiment.sample.share != Share::ALL)),
             own_mark: self.own_mark,
             in_flight: target.limits.max_in_flight,
             connect_timeout: target.connect_timeout,
@@ -157,6 +162,6 @@ impl Common {
             queue_age: target.queue_timeout,
             drain_timeout: self.drain_timeout,
             ..ReplayConfig::new(target.url.clone(), self.instance)
-        }
+        })
     }
 }

@@ -106,7 +106,7 @@ impl Connection {
         let mut state = self.lock();
         let Some(writer) = &state.writer else { return Err(Box::new(held)) };
         buffer.clear();
-        let body = write_copy(buffer, &held.request, pool.config.instance, held.pipeline);
+        let body = write_copy(buffer, &held.request, &pool.config, held.pipeline);
         let written = match &body {
             None => writer.try_write(buffer),
             Some(body) => writer.try_write_vectored(&[IoSlice::new(buffer), IoSlice::new(body)]),

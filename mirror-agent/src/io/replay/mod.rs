@@ -20,7 +20,15 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     select,
@@ -39,8 +47,11 @@ use self::{
     pool::{Left, PUMP_JOBS, Pool},
     socket::Connector,
 };
-use crate::io::ledger::CopyBooks;
 pub use crate::io::target::{Target, TargetError};
+use crate::{
+    io::ledger::CopyBooks,
+    pipeline::rewrite::{Chosen, Rewrite},
+};
 
 /// Why a replay could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -81,12 +92,16 @@ pub struct ReplayConfig {
     pub resolve_interval: Duration,
     /// How long requests queued and under way have to finish when the replay stops.
     pub drain_timeout: Duration,
+    /// How the head of each copy is made.
+    pub rewrite: Arc<Rewrite>,
+    /// Whether the experiment takes a share of the requests only, as copies say. Shared with whoever may change it.
+    pub is_sampled: Arc<AtomicBool>,
 }
 
 impl ReplayConfig {
     /// The defaults.
     #[must_use]
-    pub const fn new(target: Target, instance: u64) -> Self {
+    pub fn new(target: Target, instance: u64) -> Self {
         Self {
             target,
             instance,
@@ -102,7 +117,13 @@ impl ReplayConfig {
             response_bytes: 64 * 1024 * 1024,
             resolve_interval: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(2),
+            rewrite: Arc::default(),
+            is_sampled: Arc::default(),
         }
+    }
+
+    fn chosen(&self) -> Chosen {
+        if self.is_sampled.load(Ordering::Relaxed) { Chosen::Sampled } else { Chosen::Targeted }
     }
 
     fn shortest_timeout(&self) -> Duration {

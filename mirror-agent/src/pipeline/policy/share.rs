@@ -21,12 +21,6 @@ impl Share {
         Some(Self((percent * 10_000.0).round() as u32))
     }
 
-    /// The share in percent.
-    #[must_use]
-    pub fn percent(self) -> f64 {
-        f64::from(self.0) / 10_000.0
-    }
-
     /// In millionths, 0 to 1,000,000.
     #[must_use]
     pub const fn millionths(self) -> u32 {
