@@ -8,11 +8,17 @@
 //! connections and time up to the limits of [`ReplayConfig`], and requests dropped with their reason.
 
 mod addresses;
+mod breaker;
 pub mod clock;
 mod connection;
 mod copy;
+mod event;
 mod health;
+mod idle;
+mod lanes;
+mod limiter;
 mod pool;
+mod protection;
 mod queue;
 mod refusal;
 mod response;
@@ -31,6 +37,8 @@ use tokio::{
 use tracing::{debug, warn};
 
 pub use self::{
+    breaker::BreakerState,
+    event::{Event, Observer},
     pool::Gauges,
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
     refusal::{Captured, Refusal},
@@ -41,7 +49,7 @@ use self::{
     pool::{Left, PUMP_JOBS, Pool},
     socket::Connector,
 };
-use crate::io::ledger::CopyBooks;
+use crate::io::{config::BreakerConfig, ledger::CopyBooks};
 
 /// Why a replay could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +90,16 @@ pub struct ReplayConfig {
     pub resolve_interval: Duration,
     /// How long requests queued and under way have to finish when the replay stops.
     pub drain_timeout: Duration,
+    /// Most copies a second; `None` for any number.
+    pub requests_per_second: Option<f64>,
+    /// Most bytes of copies a second; `None` for any number.
+    pub bandwidth: Option<u64>,
+    /// When the target is left alone because it fails; `None` for never.
+    pub circuit_breaker: Option<BreakerConfig>,
+    /// How long a connection is used, a tenth more or less; `None` for as long as it lasts.
+    pub max_connection_age: Option<Duration>,
+    /// Who is told what changes about the target.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl ReplayConfig {
@@ -103,6 +121,11 @@ impl ReplayConfig {
             response_bytes: 64 * 1024 * 1024,
             resolve_interval: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(2),
+            requests_per_second: None,
+            bandwidth: None,
+            circuit_breaker: None,
+            max_connection_age: None,
+            observer: None,
         }
     }
 

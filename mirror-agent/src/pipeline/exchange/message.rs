@@ -200,6 +200,7 @@ impl OpenRequest {
                     keep_alive: self.keep_alive,
                     first_byte_at: self.first_byte_at,
                     last_byte_at: self.last_byte_at,
+                    flow_id: context.flow_id,
                 });
                 None
             }

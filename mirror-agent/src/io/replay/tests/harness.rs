@@ -19,6 +19,7 @@ use crate::{
     io::ledger::{CopyBooks, DropReason, Ledger, ReplayOutcome},
     pipeline::{
         Endpoint, ExchangeId, FlowKey, ReplyTo, Request, Timestamp,
+        flow::FlowId,
         policy::{ExperimentSet, Selection},
     },
 };
@@ -30,6 +31,7 @@ pub(in super::super) fn request(raw: &[u8], head_len: usize) -> Request {
         id: ExchangeId(7),
         selection: Arc::new(Selection { policy: Arc::default(), experiments: ExperimentSet::default() }),
         flow: FlowKey { client: endpoint, server: endpoint, vlan: 0, vni: 0 },
+        flow_id: FlowId(0),
         raw: Bytes::copy_from_slice(raw),
         head_len,
         reply_to: ReplyTo::Other,
