@@ -168,10 +168,12 @@ impl Pool {
                 return Left::Nothing;
             }
             let mut inner = self.lock();
-            let next = self.queue.next_ready();
-            if next.is_none() && self.queue.is_ordered() {
-                return Left::Waiting;
-            }
+            let next = if self.queue.is_ordered() {
+                let Some(next) = self.queue.next_ready() else { return Left::Waiting };
+                Some(next)
+            } else {
+                None
+            };
             let live = next.as_ref().map(|(_, live)| live);
             let Some(way) = self.find_way(&mut inner, live, now) else { return Left::Waiting };
             let reason = inner.waiting_for();
@@ -194,7 +196,7 @@ impl Pool {
         let allowed = match &way {
             Way::Reuse(_) => self.protection.admit(&mut held, now),
             Way::Open => {
-                // Those among them that are in use already make it a little stricter than it need be.
+                // Each of those takes a token once it is open.
                 let opening = inner.open - inner.established;
                 self.protection.let_out(&mut held, opening, now)
             }
@@ -229,8 +231,10 @@ impl Pool {
         }
     }
 
-    /// Drops what waits, for the circuit breaker. What comes meanwhile is for the next round.
+    /// Drops what waits, for the circuit breaker, and closes what is idle: the probe shall show that the target can be
+    /// reached, not that a connection from before its trouble can. What comes meanwhile is for the next round.
     fn drop_waiting(&self) {
+        self.retire_idle(|_| true);
         for held in (0..self.queue.len()).map_while(|_| self.queue.pop()) {
             held.drop_for(DropReason::Breaker);
         }
@@ -250,15 +254,22 @@ impl Pool {
     /// Takes the addresses of the target; connections to others are not used again.
     pub(super) fn set_addresses(&self, addrs: &[SocketAddr]) {
         let mut inner = self.lock();
-        let Inner { addresses, idle, retired, .. } = &mut *inner;
-        addresses.replace(addrs);
+        inner.addresses.replace(addrs);
+        drop(inner);
+        self.retire_idle(|addr| !addrs.contains(&addr));
+    }
+
+    /// Closes the idle connections to some addresses.
+    fn retire_idle(&self, is_meant: impl Fn(SocketAddr) -> bool) {
+        let mut inner = self.lock();
+        let Inner { idle, retired, .. } = &mut *inner;
         idle.retain(|connection| {
-            let is_current = addresses.contains(connection.addr);
-            if !is_current {
+            let is_kept = !is_meant(connection.addr);
+            if !is_kept {
                 *retired += usize::from(!connection.is_retired());
                 connection.retire();
             }
-            is_current
+            is_kept
         });
         self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
     }
@@ -443,6 +454,9 @@ async fn carry(pool: &Arc<Pool>, mut held: Held) {
             Err(reason) => {
                 let turn = held.turn.take();
                 held.drop_for(reason);
+                if reason == DropReason::Breaker {
+                    return;
+                }
                 connection.rest(now.after(pool.config.idle_timeout));
                 pool.free(&connection, turn);
             }

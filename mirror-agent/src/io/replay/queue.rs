@@ -352,6 +352,7 @@ mod tests {
         super::tests::{Books, request},
         *,
     };
+    use crate::pipeline::ExchangeId;
 
     fn jobs(books: &Books, count: usize, len: usize) -> Vec<Job> {
         (0..count).map(|_| books.job(request(&vec![b'x'; len], len))).collect()
@@ -364,6 +365,38 @@ mod tests {
         queue.push_batch(jobs(&books, 5, 10));
         assert_eq!((queue.len(), queue.held_bytes()), (3, 30));
         assert_eq!(books.dropped(DropReason::QueueFull), 2);
+    }
+
+    #[test]
+    fn oldest_gives_way_by_count_and_by_bytes_whatever_order_is_kept() {
+        for order in [CopyOrder::None, CopyOrder::Connection] {
+            let books = Books::default();
+            let queue = Queue::new(3, 100).with_drop_policy(DropPolicy::Oldest).with_order(order);
+            let job = |id, len| {
+                let mut request = request(&vec![b'x'; len], len);
+                request.id = ExchangeId(id);
+                books.job(request)
+            };
+            queue.push_batch((0..5).map(|id| job(id, 10)));
+            assert_eq!((queue.len(), queue.held_bytes()), (3, 30));
+            assert_eq!(books.dropped(DropReason::QueueFull), 2);
+            queue.push_batch([job(5, 75)]);
+            assert_eq!((queue.len(), queue.held_bytes()), (3, 95), "2 is out by count");
+            queue.push_batch([job(6, 25)]);
+            assert_eq!((queue.len(), queue.held_bytes()), (2, 100), "3 and 4 are out by bytes");
+            let held = queue.pop().unwrap();
+            assert_eq!(held.request.id, ExchangeId(5));
+            queue.push_batch([job(7, 26)]);
+            assert_eq!((queue.len(), queue.held_bytes()), (1, 100), "bytes being written give no way");
+            assert_eq!(books.dropped(DropReason::QueueFull), 6);
+            queue.push_batch([job(8, 101)]);
+            assert_eq!(
+                (queue.len(), books.dropped(DropReason::QueueFull)),
+                (1, 7),
+                "nothing gives way in vain"
+            );
+            assert_eq!(queue.pop().unwrap().request.id, ExchangeId(6));
+        }
     }
 
     #[test]
