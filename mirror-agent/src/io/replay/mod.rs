@@ -23,7 +23,6 @@ mod queue;
 mod refusal;
 mod response;
 mod socket;
-mod target;
 #[cfg(test)]
 mod tests;
 
@@ -43,12 +42,12 @@ pub use self::{
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
     refusal::{Captured, Refusal},
     socket::OwnSocketRegistry,
-    target::{Target, TargetError},
 };
 use self::{
     pool::{Left, PUMP_JOBS, Pool},
     socket::Connector,
 };
+pub use crate::io::target::{Target, TargetError};
 use crate::io::{config::BreakerConfig, ledger::CopyBooks};
 
 /// Why a replay could not be started.
