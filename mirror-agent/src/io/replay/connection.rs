@@ -74,7 +74,7 @@ struct Exchange {
     /// Of the answer, once it is complete.
     status: Option<u16>,
     pass: Option<Pass>,
-    turn: Option<Turn>,
+    turn: Option<Box<Turn>>,
 }
 
 /// The rest of a copy.
@@ -215,7 +215,7 @@ impl State {
     }
 
     /// Ends what is under way, and gives the turn back. A request that was not written whole is dropped.
-    fn end(&mut self, outcome: ReplayOutcome, now: Timestamp) -> Option<Turn> {
+    fn end(&mut self, outcome: ReplayOutcome, now: Timestamp) -> Option<Box<Turn>> {
         let exchange = self.exchange.take()?;
         let outcome = if exchange.unsent.is_some() { ReplayOutcome::Write } else { outcome };
         if let Some(pass) = exchange.pass {
@@ -290,7 +290,7 @@ enum Step {
     /// There may be more to do at once.
     Again,
     /// The connection is free for the next job, which may be of the lane whose turn this was.
-    Free(Option<Turn>),
+    Free(Option<Box<Turn>>),
     /// The connection is over.
     Over,
 }

@@ -275,7 +275,7 @@ impl Pool {
     }
 
     /// Takes a connection whose exchange has ended, and gives it the next job if one waits.
-    pub(super) fn free(self: &Arc<Self>, connection: &Arc<Connection>, turn: Option<Turn>) {
+    pub(super) fn free(self: &Arc<Self>, connection: &Arc<Connection>, turn: Option<Box<Turn>>) {
         let mut inner = self.lock();
         if inner.addresses.contains(connection.addr) && !inner.is_stopped {
             self.keep(&mut inner, Arc::clone(connection));

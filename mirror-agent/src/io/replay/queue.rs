@@ -260,7 +260,7 @@ impl Queue {
         let job = waiting.left(job)?;
         drop(waiting);
         let turn = Turn { waiting: Arc::clone(&self.waiting), key: job.request.flow };
-        Some(Held { turn: Some(turn), ..self.hold(job) })
+        Some(Held { turn: Some(Box::new(turn)), ..self.hold(job) })
     }
 
     fn hold(&self, job: Job) -> Held {
@@ -306,8 +306,8 @@ pub(super) struct Held {
     pub(super) has_paid: bool,
     /// The circuit breaker's, once it has let it through.
     pub(super) pass: Option<Pass>,
-    /// That of its lane, where order is kept.
-    pub(super) turn: Option<Turn>,
+    /// That of its lane, where order is kept. In a box, so that a job is no longer to move where it is not.
+    pub(super) turn: Option<Box<Turn>>,
     /// Held for as long as the request is.
     _lease: Lease,
 }
