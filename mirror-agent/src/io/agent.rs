@@ -90,6 +90,8 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
         instance: random(),
         queue_bytes: to_usize(config.queue_bytes_of_target()),
         drain_timeout: config.drain_timeout,
+        agents: config.agents,
+        observer: None,
     });
     experiments.start(&config.experiments).await?;
     let directory = experiments.directory();
@@ -377,6 +379,8 @@ impl Gauges for AgentGauges {
             queued: count(lane.queue.len()),
             bytes: count(lane.queue.held_bytes()),
             in_flight: count(lane.gauges.in_flight()),
+            breaker: lane.gauges.breaker(),
+            breaker_changes: lane.gauges.breaker_changes(),
         };
         table.lanes.iter().map(of_lane).collect()
     }

@@ -256,6 +256,17 @@ pub enum Rate {
     Total(f64),
 }
 
+impl Rate {
+    /// What one of so many agents may send.
+    #[must_use]
+    pub fn of_one(self, agents: u32) -> f64 {
+        match self {
+            Self::Each(rate) => rate,
+            Self::Total(rate) => rate / f64::from(agents.max(1)),
+        }
+    }
+}
+
 /// What a full queue drops.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -25,7 +25,7 @@ use crate::{
     io::{
         config::{ExperimentConfig, TargetConfig},
         ledger::Ledger,
-        replay::{OwnSocketRegistry, Queue, RefuseAddress, Replay, ReplayConfig},
+        replay::{Observer, OwnSocketRegistry, Queue, RefuseAddress, Replay, ReplayConfig},
     },
     pipeline::{
         Policy,
@@ -50,6 +50,10 @@ pub struct Common {
     pub queue_bytes: usize,
     /// How long copies may still take at the end.
     pub drain_timeout: std::time::Duration,
+    /// How many agents share what is limited for all of them together.
+    pub agents: u32,
+    /// Who is told what changes about a target.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// The experiments that run.
@@ -129,7 +133,10 @@ impl Experiments {
 
     async fn prepare(&self, experiment: &ExperimentConfig, target: &TargetConfig) -> Result<(Lane, Replay)> {
         let common = &self.common;
-        let queue = Arc::new(Queue::new(target.limits.queue, common.queue_bytes));
+        let queue = Queue::new(target.limits.queue, common.queue_bytes)
+            .with_drop_policy(target.limits.drop_policy)
+            .with_order(target.order);
+        let queue = Arc::new(queue);
         let books = common.ledger.copies(&experiment.name, &target.name);
         let replay = Replay::prepare(
             common.replay_config(experiment, target)?,
@@ -161,6 +168,11 @@ impl Common {
             response_timeout: target.timeout,
             queue_age: target.queue_timeout,
             drain_timeout: self.drain_timeout,
+            requests_per_second: target.limits.requests_per_second.map(|rate| rate.of_one(self.agents)),
+            bandwidth: target.limits.bandwidth,
+            circuit_breaker: target.circuit_breaker,
+            max_connection_age: target.max_connection_age,
+            observer: self.observer.clone(),
             ..ReplayConfig::new(target.url.clone(), self.instance)
         })
     }

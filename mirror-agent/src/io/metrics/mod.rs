@@ -304,7 +304,10 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
-    use crate::{io::ledger::CopyBooks, pipeline::Stats};
+    use crate::{
+        io::{ledger::CopyBooks, replay::BreakerState},
+        pipeline::Stats,
+    };
 
     #[derive(Debug)]
     struct Fixed;
@@ -318,7 +321,15 @@ mod tests {
         }
         fn targets(&self) -> Vec<TargetGauges> {
             let books = Arc::new(CopyBooks::new("default", "shadow"));
-            vec![TargetGauges { books, queued: 3, bytes: 300, in_flight: 2 }]
+            let breaker = BreakerState::Open;
+            vec![TargetGauges {
+                books,
+                queued: 3,
+                bytes: 300,
+                in_flight: 2,
+                breaker,
+                breaker_changes: [4, 5, 6],
+            }]
         }
         fn interfaces_attached(&self) -> [u64; 3] {
             [1, 2, 0]
@@ -354,6 +365,8 @@ mod tests {
             "mirror_copies_total{experiment=\"default\",target=\"shadow\"} 0",
             "mirror_copies_dropped_total{experiment=\"default\",target=\"shadow\",reason=\"write\"} 0",
             "mirror_replay_queue_requests{experiment=\"default\",target=\"shadow\"} 3.0",
+            "mirror_breaker_state{experiment=\"default\",target=\"shadow\"} 2.0",
+            "mirror_breaker_changes_total{experiment=\"default\",target=\"shadow\",to=\"half_open\"} 5",
             "mirror_flows_skipped_total{reason=\"tls\"} 0",
             "mirror_frames_captured_total{side=\"client\"} 1",
             "mirror_frames_dropped_total{reason=\"ring_full\"} 3",

@@ -8,11 +8,17 @@
 //! connections and time up to the limits of [`ReplayConfig`], and requests dropped with their reason.
 
 mod addresses;
+mod breaker;
 pub mod clock;
 mod connection;
 mod copy;
+mod event;
 mod health;
+mod idle;
+mod lanes;
+mod limiter;
 mod pool;
+mod protection;
 mod queue;
 mod refusal;
 mod response;
@@ -38,6 +44,8 @@ use tokio::{
 use tracing::{debug, warn};
 
 pub use self::{
+    breaker::BreakerState,
+    event::{Event, Observer},
     pool::Gauges,
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
     refusal::{Captured, Refusal},
@@ -49,7 +57,7 @@ use self::{
 };
 pub use crate::io::target::{Target, TargetError};
 use crate::{
-    io::ledger::CopyBooks,
+    io::{config::BreakerConfig, ledger::CopyBooks},
     pipeline::rewrite::{Chosen, Rewrite},
 };
 
@@ -96,6 +104,16 @@ pub struct ReplayConfig {
     pub rewrite: Arc<Rewrite>,
     /// Whether the experiment takes a share of the requests only, as copies say. Shared with whoever may change it.
     pub is_sampled: Arc<AtomicBool>,
+    /// Most copies a second; `None` for any number.
+    pub requests_per_second: Option<f64>,
+    /// Most bytes of copies a second; `None` for any number.
+    pub bandwidth: Option<u64>,
+    /// When the target is left alone because it fails; `None` for never.
+    pub circuit_breaker: Option<BreakerConfig>,
+    /// How long a connection is used, a tenth more or less; `None` for as long as it lasts.
+    pub max_connection_age: Option<Duration>,
+    /// Who is told what changes about the target.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl ReplayConfig {
@@ -119,6 +137,11 @@ impl ReplayConfig {
             drain_timeout: Duration::from_secs(2),
             rewrite: Arc::default(),
             is_sampled: Arc::default(),
+            requests_per_second: None,
+            bandwidth: None,
+            circuit_breaker: None,
+            max_connection_age: None,
+            observer: None,
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
 use crate::pipeline::{
     ExchangeId, FlowKey, Limits, Policy, Request, Stats, Timestamp,
     exchange::report::ExchangeReport,
+    flow::FlowId,
     http::RequestHead,
     policy::{Experiment, ExperimentSet, Selection, mix},
     reason::{FlowSkipReason, LostReason, SkipReason},
@@ -59,6 +60,8 @@ pub(crate) struct Context {
     /// Requests seen and neither settled nor handed out.
     pub(crate) pending: u64,
     next_id: u64,
+    /// Of the flow that a span was handed on of last.
+    pub(crate) flow_id: FlowId,
 }
 
 impl Context {
@@ -77,6 +80,7 @@ impl Context {
             held_bytes: 0,
             pending: 0,
             next_id: 0,
+            flow_id: FlowId(0),
         };
         context.set_purpose(purpose);
         context

@@ -225,6 +225,7 @@ impl OpenRequest {
                     first_byte_at: self.first_byte_at,
                     last_byte_at: self.last_byte_at,
                     has_marker: self.flags.has(HeadFlags::HAS_MARKER),
+                    flow_id: context.flow_id,
                 });
                 None
             }

@@ -3,7 +3,10 @@
 mod faults;
 mod harness;
 mod limits;
+mod order;
+mod protection;
 mod server;
+mod torture;
 mod transfer;
 
 pub(super) use harness::{Books, Sockets, request};
