@@ -3,9 +3,12 @@
 //! Threads: one a ring for capture, and the caller's, which runs the replay, the admin listener and the signals on
 //! one tokio runtime. Capture never waits for the replay; the queue between them refuses what does not fit.
 
+mod gauges;
+mod signals;
+mod values;
+
 use std::{
     hash::{BuildHasher, RandomState},
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,46 +17,38 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use anyhow::{Context as _, Result, ensure};
 use tracing::{error, info, warn};
 
+use self::{
+    gauges::{AgentGauges, Heartbeats, Registry},
+    signals::{Order, Signals},
+    values::{attach_mode, limits, queue_bytes_of_target, refuse_captured, rules, to_usize},
+};
 use crate::{
     io::{
-        admin::{self, Admin, Health},
+        admin::{self, Admin},
         capture::{
-            AttachMode, Capture, CounterValues, Kernel, KernelCounters, KernelRules, OwnSockets,
-            OwnSocketsError,
-            follow::{AttachedCounts, Follower},
+            Capture, Kernel,
+            follow::Follower,
             kernel::{Capabilities, Capability},
-            links,
-            role::Role,
         },
-        cli::Attach,
-        config::{CaptureConfig, Config},
-        experiments::{Common, Directory, Dispatcher, Experiments, Lane},
+        config::Config,
+        experiments::{Common, Dispatcher, Experiments},
         interfaces::{Interfaces, Tally},
         ledger::{Ledger, Snapshot},
-        metrics::{self, Gauges, PipelineGauges, TargetGauges},
+        metrics::{self, PipelineGauges},
         object::EBPF_OBJECT,
-        replay::{Captured, OwnSocketRegistry, RefuseAddress},
         worker::{Heartbeat, Orders, Warned, Worker},
     },
-    pipeline::{Limits, Pipeline, exchange::Purpose},
+    pipeline::{Pipeline, exchange::Purpose},
 };
 
 /// SO_MARK of the replay sockets: the letters `mirr`, unlikely to be anybody else's.
 const OWN_MARK: u32 = 0x6d69_7272;
 
-/// How often the kernel wakes a sleeping capture thread at most, per processor. A wake-up costs ten times the copy of
-/// a small packet; a longer pause only adds to the lag.
-const WAKE_INTERVAL: Duration = Duration::from_millis(1);
-
 /// How often the kernel program's log is handed on, where it was built with one.
 const KERNEL_LOG_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The least memory that a pipeline is worth starting with, in bytes.
-const MIN_PIPELINE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Runs the mirror until SIGTERM or SIGINT and returns the books.
 ///
@@ -83,7 +78,7 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
     let Capture { mut kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
     let mut experiments = Experiments::new(Common {
         ledger: Arc::clone(&ledger),
-        registry: Arc::new(Registry(Mutex::new(own_sockets))),
+        registry: Arc::new(Registry::new(own_sockets)),
         refuse: refuse_captured(config)?,
         own_mark: OWN_MARK,
         instance: random(),
@@ -201,14 +196,6 @@ async fn join(workers: Vec<thread::JoinHandle<()>>) {
     }
 }
 
-const fn attach_mode(attach: Attach) -> AttachMode {
-    match attach {
-        Attach::Auto => AttachMode::Auto,
-        Attach::Tcx => AttachMode::Tcx,
-        Attach::Clsact => AttachMode::Clsact,
-    }
-}
-
 /// Detaches everything without stopping the replay: the kernel takes tens of milliseconds for each interface.
 async fn detach(kernel: Arc<Mutex<Kernel>>) {
     let detached = tokio::task::spawn_blocking(move || lock(&kernel).detach());
@@ -222,113 +209,9 @@ fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
     kernel.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The bounds of each pipeline. The memory covers the copies that wait as well; the pipelines share the rest.
-fn limits(config: &Config) -> Result<Limits> {
-    let CaptureConfig { memory, queue_bytes, max_body, threads, .. } = config.capture;
-    let threads = u64::try_from(threads)?;
-    ensure!(
-        matches!(threads, 1 | 2 | 4 | 8),
-        "--capture-threads {threads}: take 1, 2, 4 or 8, so that flows can be spread by their hash"
-    );
-    let for_target = queue_bytes_of_target(config);
-    ensure!(
-        max_body <= for_target,
-        "--max-body {max_body} is more than the {for_target} bytes of --queue-bytes for a target: such a request \
-         could never be queued"
-    );
-    let needed = queue_bytes.saturating_add(threads.saturating_mul(MIN_PIPELINE_BYTES));
-    ensure!(
-        memory >= needed,
-        "--memory {memory} is too small: --queue-bytes {queue_bytes} and {MIN_PIPELINE_BYTES} for each of {threads} \
-         capture threads make {needed}",
-    );
-    let memory_bytes = to_usize((memory - queue_bytes) / threads);
-    Ok(Limits { memory_bytes, body_bytes: to_usize(max_body), ..Limits::default() })
-}
-
-/// Bytes of copies that may wait for one target: all have the same, so that the trouble of one is not felt by another.
-fn queue_bytes_of_target(config: &Config) -> u64 {
-    config.capture.queue_bytes / u64::try_from(config.targets().max(1)).unwrap_or(u64::MAX)
-}
-
-fn rules(config: &Config) -> Result<KernelRules> {
-    let capture = &config.capture;
-    let Ok(ring_bytes) = u32::try_from(capture.ring_size) else {
-        bail!("--ring-size {}: take at most 1 GiB", capture.ring_size);
-    };
-    Ok(KernelRules {
-        ports: config.ports(),
-        addresses: config.addresses(),
-        vxlan_ports: tunnel_ports("--vxlan-port", &capture.vxlan_ports)?,
-        geneve_ports: tunnel_ports("--geneve-port", &capture.geneve_ports)?,
-        ring_bytes,
-        rings: u32::try_from(capture.threads)?,
-        own_mark: OWN_MARK,
-        copies_responses: false,
-        wake_interval_ns: u32::try_from(WAKE_INTERVAL.as_nanos())?,
-    })
-}
-
-/// Which addresses must not receive copies: captured live endpoints.
-fn refuse_captured(config: &Config) -> Result<RefuseAddress> {
-    let captured = Captured {
-        ports: config.ports(),
-        local: links::local_addresses().context("list the addresses of this host")?.iter().collect(),
-        networks: config.addresses(),
-    };
-    Ok(Arc::new(move |addr| captured.refuse(addr)))
-}
-
-/// The ports that `option` names, where 0 stands for none.
-fn tunnel_ports(option: &str, ports: &[u16]) -> Result<Vec<u16>> {
-    ensure!(!ports.contains(&0) || ports.len() == 1, "{option}: 0 stands alone, it switches the tunnel off");
-    Ok(ports.iter().copied().filter(|port| *port != 0).collect())
-}
-
 /// A number that no stranger can guess and no other run shares: the standard library keys its hasher from the kernel.
 fn random() -> u64 {
     RandomState::new().hash_one(0)
-}
-
-/// Sizes are of this machine's memory, so they fit; on a 32-bit one the largest is taken.
-fn to_usize(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-/// The signals that steer a run: SIGTERM and SIGINT end it, SIGUSR1 pauses and SIGUSR2 resumes capture.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    pause: Signal,
-    resume: Signal,
-}
-
-/// Whether capture goes on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Order {
-    Pause,
-    Resume,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            pause: signal(SignalKind::user_defined1())?,
-            resume: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    /// The next order; `None` to stop.
-    async fn pause_or_stop(&mut self) -> Option<Order> {
-        tokio::select! {
-            _ = self.terminate.recv() => None,
-            _ = self.interrupt.recv() => None,
-            _ = self.pause.recv() => Some(Order::Pause),
-            _ = self.resume.recv() => Some(Order::Resume),
-        }
-    }
 }
 
 /// Pauses or resumes capture: one write to the kernel program's configuration.
@@ -340,73 +223,5 @@ fn pause(kernel: &mut Kernel, orders: &Orders, order: Order) {
             info!("{}", if is_paused { "Capture is paused." } else { "Capture is resumed." });
         }
         Err(error) => error!(%error, "The kernel program could not be told to pause or resume."),
-    }
-}
-
-/// The kernel's list of own sockets, shared by the tasks of the replay.
-struct Registry(Mutex<OwnSockets>);
-
-impl Registry {
-    fn with(&self, change: impl FnOnce(&mut OwnSockets) -> Result<(), OwnSocketsError>) {
-        let mut sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = change(&mut sockets) {
-            // The mark and the marker headers still tell copies from live requests.
-            warn!(%error, "The kernel program could not be told of a replay connection.");
-        }
-    }
-}
-
-impl OwnSocketRegistry for Registry {
-    fn opened(&self, local: SocketAddr) {
-        self.with(|sockets| sockets.insert(local));
-    }
-
-    fn closed(&self, local: SocketAddr) {
-        self.with(|sockets| sockets.remove(local));
-    }
-}
-
-/// What the metrics ask for.
-#[derive(Debug)]
-struct AgentGauges {
-    counters: KernelCounters,
-    ring_bytes: u64,
-    directory: Arc<Directory>,
-    attached: Arc<AttachedCounts>,
-}
-
-impl Gauges for AgentGauges {
-    fn kernel_counts(&self) -> CounterValues {
-        // The map was made by this process; if it cannot be read, zeros show that something is very wrong.
-        self.counters.read().unwrap_or_default()
-    }
-
-    fn ring_bytes(&self) -> u64 {
-        self.ring_bytes
-    }
-
-    fn targets(&self) -> Vec<TargetGauges> {
-        let count = |value| u64::try_from(value).unwrap_or(u64::MAX);
-        let table = self.directory.table();
-        let of_lane = |lane: &Lane| TargetGauges {
-            books: Arc::clone(&lane.books),
-            queued: count(lane.queue.len()),
-            bytes: count(lane.queue.held_bytes()),
-            in_flight: count(lane.gauges.in_flight()),
-        };
-        table.lanes.iter().map(of_lane).collect()
-    }
-
-    fn interfaces_attached(&self) -> [u64; Role::ALL.len()] {
-        self.attached.read()
-    }
-}
-
-#[derive(Debug)]
-struct Heartbeats(Vec<Arc<Heartbeat>>);
-
-impl Health for Heartbeats {
-    fn is_alive(&self) -> bool {
-        self.0.iter().all(|heartbeat| heartbeat.is_alive())
     }
 }
