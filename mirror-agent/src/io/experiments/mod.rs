@@ -88,7 +88,7 @@ impl Experiments {
         for experiment in experiments {
             let id = self.next_id();
             let methods = experiment.matches.first().map(|entry| entry.methods.clone()).unwrap_or_default();
-            policy.push(Experiment { id, methods, sample: experiment.sample.share });
+            policy.push(Experiment { id, methods, sample: experiment.sample.share, is_paused: false });
             let mut lanes = Vec::new();
             for target in &experiment.targets {
                 let (lane, replay) = self

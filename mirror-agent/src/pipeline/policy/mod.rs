@@ -71,13 +71,17 @@ pub struct Experiment {
     pub methods: Methods,
     /// Share of the requests to mirror.
     pub sample: Share,
+    /// Whether it takes nothing for the time being.
+    pub is_paused: bool,
 }
 
 impl Experiment {
     /// Why the request is not the experiment's; `None` where it is. `draw` is uniform over all `u64` and of this
     /// request alone.
     fn refuse(&self, head: &RequestHead<'_>, draw: u64) -> Option<SkipReason> {
-        if !self.methods.contains(head.method) {
+        if self.is_paused {
+            Some(SkipReason::Paused)
+        } else if !self.methods.contains(head.method) {
             Some(SkipReason::Method)
         } else if self.sample != Share::ALL && !self.sample.takes(mix(draw ^ u64::from(self.id.0))) {
             Some(SkipReason::Sampled)
@@ -89,7 +93,7 @@ impl Experiment {
 
 impl Default for Experiment {
     fn default() -> Self {
-        Self { id: ExperimentId::default(), methods: Methods::default(), sample: Share::ALL }
+        Self { id: ExperimentId::default(), methods: Methods::default(), sample: Share::ALL, is_paused: false }
     }
 }
 
@@ -133,7 +137,8 @@ impl Policy {
             return Err(SkipReason::Upgrade);
         }
         let mut taken = ExperimentSet::default();
-        let mut closest = SkipReason::Method;
+        // What is said where there is no experiment.
+        let mut closest = SkipReason::Paused;
         for (position, experiment) in self.experiments.iter().enumerate().take(ExperimentSet::CAPACITY) {
             match experiment.refuse(head, draw) {
                 None => taken.insert(position),
@@ -158,7 +163,7 @@ impl From<Experiment> for Policy {
 /// How far a request came before an experiment left it aside.
 const fn stage(reason: SkipReason) -> u8 {
     match reason {
-        SkipReason::Marked | SkipReason::Connect | SkipReason::Upgrade => 0,
+        SkipReason::Marked | SkipReason::Connect | SkipReason::Upgrade | SkipReason::Paused => 0,
         SkipReason::Method => 1,
         SkipReason::Sampled => 2,
     }
@@ -277,6 +282,7 @@ mod tests {
             id: ExperimentId(id),
             methods: Methods::Only(vec![methods.to_owned()]),
             sample: Share::from_percent(percent).unwrap(),
+            is_paused: false,
         };
         let policy = Policy::new(vec![
             experiment(0, "GET", 100.0),
@@ -290,6 +296,15 @@ mod tests {
         assert_eq!(skipped, [(1, SkipReason::Method), (2, SkipReason::Sampled)]);
         let none = Policy::new(policy.experiments()[1..].to_vec());
         assert_eq!(decide(&none, "GET / HTTP/1.1", 1), Err(SkipReason::Sampled), "the one that came closest");
+    }
+
+    #[test]
+    fn a_paused_experiment_takes_nothing_and_leaves_others_alone() {
+        let paused = Experiment { is_paused: true, ..Experiment::default() };
+        let policy = Policy::new(vec![paused.clone(), Experiment::default()]);
+        assert_eq!(decide(&policy, "GET / HTTP/1.1", 1), Ok(vec![1]));
+        assert_eq!(decide(&one(paused), "GET / HTTP/1.1", 1), Err(SkipReason::Paused));
+        assert_eq!(decide(&Policy::default(), "GET / HTTP/1.1", 1), Err(SkipReason::Paused));
     }
 
     #[test]
