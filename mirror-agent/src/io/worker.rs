@@ -108,6 +108,11 @@ impl Worker {
                 idle_rounds = 0;
                 continue;
             }
+            if self.dispatcher.has_missed() {
+                // The ring is empty: what was captured before that changed has been taken in.
+                self.dispatcher.interrupt(&mut self.pipeline);
+                self.publish();
+            }
             if is_stopping {
                 break;
             }

@@ -226,7 +226,8 @@ impl<S> FlowTable<S> {
     ) {
         self.clock.set(now);
         for slot in 0..u32::try_from(self.slots.0.len()).unwrap_or(u32::MAX) {
-            if !self.slots.get_mut(slot).is_some_and(|entry| entry.is_live() && is_affected(&entry.info.key)) {
+            if !self.slots.get_mut(slot).is_some_and(|entry| entry.is_live() && is_affected(&entry.info.key))
+            {
                 continue;
             }
             self.with_streams(slot, handler, |streams, _, stats, outlet| streams.flush(now, stats, outlet));

@@ -93,7 +93,12 @@ impl Experiment {
 
 impl Default for Experiment {
     fn default() -> Self {
-        Self { id: ExperimentId::default(), methods: Methods::default(), sample: Share::ALL, is_paused: false }
+        Self {
+            id: ExperimentId::default(),
+            methods: Methods::default(),
+            sample: Share::ALL,
+            is_paused: false,
+        }
     }
 }
 
