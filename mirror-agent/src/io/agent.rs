@@ -6,6 +6,7 @@
 use std::{
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -21,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::{
     io::{
         admin::{self, Admin, Health},
+        audit::{Audit, Event},
         capture::{
             AttachMode, Capture, CounterValues, Kernel, KernelCounters, KernelRules, OwnSockets,
             OwnSocketsError,
@@ -79,6 +81,7 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
     // Caught from here on: a signal during the start must not skip the detaching.
     let mut signals = Signals::new().context("catch signals")?;
 
+    let (audit, audit_writer) = Audit::open(&config.audit).with_context(|| audit_file(config))?;
     let ledger = Arc::new(Ledger::default());
     let Capture { mut kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
     let mut experiments = Experiments::new(Common {
@@ -89,6 +92,7 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
         instance: random(),
         queue_bytes: to_usize(queue_bytes_of_target(config)),
         drain_timeout: config.drain_timeout,
+        audit: audit.clone(),
     });
     experiments.start(&config.experiments).await?;
     let directory = experiments.directory();
@@ -99,19 +103,21 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
     let ready = Arc::new(AtomicBool::new(false));
     let orders = Arc::new(Orders::default());
     let interfaces_seen = Arc::new(Interfaces::default());
+    let mut registry = metrics::registry(
+        Arc::clone(&ledger),
+        pipelines.clone(),
+        Box::new(AgentGauges {
+            counters,
+            ring_bytes,
+            directory: Arc::clone(&directory),
+            attached: follower.counts(),
+        }),
+        Arc::clone(&orders),
+        Arc::clone(&interfaces_seen),
+    );
+    metrics::register_audit(&mut registry, audit.clone());
     let admin = Arc::new(Admin {
-        registry: metrics::registry(
-            Arc::clone(&ledger),
-            pipelines.clone(),
-            Box::new(AgentGauges {
-                counters,
-                ring_bytes,
-                directory: Arc::clone(&directory),
-                attached: follower.counts(),
-            }),
-            Arc::clone(&orders),
-            Arc::clone(&interfaces_seen),
-        ),
+        registry,
         ready: Arc::clone(&ready),
         healthy: Arc::new(Heartbeats(heartbeats.clone())),
     });
@@ -147,6 +153,7 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
     let kernel = Arc::new(Mutex::new(kernel));
     ready.store(true, Ordering::Release);
     let (count, targets) = (config.experiments.len(), config.targets());
+    audit.life(Event::Start, &names(config));
     info!(experiments = count, targets, metrics = %capture.metrics_listen, "Mirroring.");
 
     let has_log = lock(&kernel).has_log();
@@ -170,7 +177,18 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
     join(workers).await;
     experiments.stop().await;
     admin.abort();
+    audit.life(Event::Stop, &names(config));
+    audit_writer.close();
     Ok(ledger.snapshot())
+}
+
+fn audit_file(config: &Config) -> String {
+    let file = config.audit.file.as_deref().unwrap_or(Path::new(""));
+    format!("open {} for audit records", file.display())
+}
+
+fn names(config: &Config) -> Vec<String> {
+    config.experiments.iter().map(|experiment| experiment.name.clone()).collect()
 }
 
 /// Says which privilege is missing. The kernel would not: it answers "permission denied", after pages of the verifier's

@@ -19,6 +19,7 @@ pub use self::{
 };
 use crate::{
     io::{
+        audit::Audit,
         config::{ExperimentConfig, TargetConfig},
         ledger::Ledger,
         replay::{OwnSocketRegistry, Queue, RefuseAddress, Replay, ReplayConfig},
@@ -46,6 +47,8 @@ pub struct Common {
     pub queue_bytes: usize,
     /// How long copies may still take at the end.
     pub drain_timeout: std::time::Duration,
+    /// What is written down.
+    pub audit: Audit,
 }
 
 /// The experiments that run.
@@ -128,7 +131,7 @@ impl Experiments {
         let queue = Arc::new(Queue::new(target.limits.queue, common.queue_bytes));
         let books = common.ledger.copies(&experiment.name, &target.name);
         let replay = Replay::prepare(
-            common.replay_config(target),
+            common.replay_config(experiment, target),
             Arc::clone(&queue),
             Arc::clone(&books),
             Arc::clone(&common.registry),
@@ -146,7 +149,7 @@ impl Experiments {
 }
 
 impl Common {
-    fn replay_config(&self, target: &TargetConfig) -> ReplayConfig {
+    fn replay_config(&self, experiment: &ExperimentConfig, target: &TargetConfig) -> ReplayConfig {
         ReplayConfig {
             own_mark: self.own_mark,
             in_flight: target.limits.max_in_flight,
@@ -155,6 +158,7 @@ impl Common {
             response_timeout: target.timeout,
             queue_age: target.queue_timeout,
             drain_timeout: self.drain_timeout,
+            audit: self.audit.of_target(&experiment.name, experiment.owner.as_deref(), &target.name),
             ..ReplayConfig::new(target.url.clone(), self.instance)
         }
     }

@@ -3,6 +3,7 @@
 //! Everything is read at the moment of the scrape by one collector, so no counter is mirrored into a second place,
 //! and every series of every reason exists from the first scrape on.
 
+mod audit;
 mod encoder;
 mod targets;
 
@@ -17,7 +18,7 @@ use std::{
 use mirror_common::Counter;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
-pub use self::targets::TargetGauges;
+pub use self::{audit::register_audit, targets::TargetGauges};
 use self::{
     encoder::Encoder,
     targets::{encode_copies, encode_targets},
@@ -268,7 +269,10 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
-    use crate::{io::ledger::CopyBooks, pipeline::Stats};
+    use crate::{
+        io::{audit::Audit, ledger::CopyBooks},
+        pipeline::Stats,
+    };
 
     #[derive(Debug)]
     struct Fixed;
@@ -291,13 +295,14 @@ mod tests {
 
     fn scrape(ledger: &Arc<Ledger>) -> String {
         let _books = ledger.copies("default", "shadow");
-        let registry = registry(
+        let mut registry = registry(
             Arc::clone(ledger),
             vec![Arc::new(PipelineGauges::default())],
             Box::new(Fixed),
             Arc::default(),
             Arc::default(),
         );
+        register_audit(&mut registry, Audit::default());
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         text
@@ -324,6 +329,8 @@ mod tests {
             "mirror_interfaces_one_sided 0.0",
             "mirror_capture_paused 0.0",
             "mirror_interfaces_attached{role=\"pod\"} 2.0",
+            "mirror_audit_records_total{event=\"pause\"} 0",
+            "mirror_audit_records_dropped_total{reason=\"queue_full\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
