@@ -35,7 +35,7 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal).init();
     match &cli.command {
         Command::Run(args) => {
-            let books = agent::run(&Config::from_args(args)?)?;
+            let books = agent::run(&Config::from_args(args)?, None)?;
             write!(io::stdout(), "{books}").context("print the ledger")?;
             Ok(ExitCode::SUCCESS)
         }

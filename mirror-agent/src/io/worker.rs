@@ -102,6 +102,7 @@ impl Worker {
                 self.publish();
                 let policy = self.dispatcher.turn();
                 self.pipeline.set_policy(policy);
+                self.pipeline.set_body_limit(self.dispatcher.body_bytes());
             }
             let taken = self.round();
             if taken == ROUND_RECORDS {

@@ -32,6 +32,11 @@ impl Pipeline {
         self.context.set_purpose(Purpose::Replay(policy));
     }
 
+    /// Takes another limit for bodies, in bytes, inclusive.
+    pub const fn set_body_limit(&mut self, bytes: usize) {
+        self.context.limits.body_bytes = bytes;
+    }
+
     /// Tells how often each experiment, by its position in the policy, left a request aside since this was last asked,
     /// by [`SkipReason`](crate::pipeline::reason::SkipReason).
     pub fn take_skips(&mut self, tell: impl FnMut(usize, &[u64; SkipReason::ALL.len()])) {

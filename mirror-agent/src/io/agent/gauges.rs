@@ -7,15 +7,18 @@ use std::{
 
 use tracing::warn;
 
+use super::lock;
 use crate::io::{
     admin::Health,
     capture::{
-        CounterValues, KernelCounters, OwnSockets, OwnSocketsError, follow::AttachedCounts, role::Role,
+        CounterValues, Kernel, KernelCounters, Matched, OwnSockets, OwnSocketsError, follow::AttachedCounts,
+        role::Role,
     },
     experiments::{Directory, Lane},
     metrics::{Gauges, TargetGauges},
     replay::OwnSocketRegistry,
-    worker::Heartbeat,
+    steering::{AnyError, Tap},
+    worker::{Heartbeat, Orders},
 };
 
 /// The kernel's list of own sockets, shared by the tasks of the replay.
@@ -42,6 +45,28 @@ impl OwnSocketRegistry for Registry {
 
     fn closed(&self, local: SocketAddr) {
         self.with(|sockets| sockets.remove(local));
+    }
+}
+
+/// The kernel program, and the capture threads that have to know of its pauses.
+pub(super) struct KernelTap {
+    pub(super) kernel: Arc<Mutex<Kernel>>,
+    pub(super) orders: Arc<Orders>,
+}
+
+impl Tap for KernelTap {
+    fn take_less(&mut self, matched: &Matched) -> Result<(), AnyError> {
+        Ok(lock(&self.kernel).take_less(matched)?)
+    }
+
+    fn take_more(&mut self, matched: &Matched) -> Result<(), AnyError> {
+        Ok(lock(&self.kernel).take_more(matched)?)
+    }
+
+    fn set_paused(&mut self, is_paused: bool) -> Result<(), AnyError> {
+        lock(&self.kernel).set_paused(is_paused)?;
+        self.orders.set_paused(is_paused);
+        Ok(())
     }
 }
 

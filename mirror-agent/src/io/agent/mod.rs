@@ -9,6 +9,7 @@ mod values;
 
 use std::{
     hash::{BuildHasher, RandomState},
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -18,27 +19,30 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use self::{
-    gauges::{AgentGauges, Heartbeats, Registry},
-    signals::{Order, Signals},
-    values::{attach_mode, limits, queue_bytes_of_target, refuse_captured, rules, to_usize},
+    gauges::{AgentGauges, Heartbeats, KernelTap, Registry},
+    signals::{Signals, Told},
+    values::{READER, attach_mode, limits, rules},
 };
 use crate::{
     io::{
         admin::{self, Admin},
+        audit::{Audit, Event, Who},
         capture::{
             Capture, Kernel,
             follow::Follower,
             kernel::{Capabilities, Capability},
         },
         config::Config,
+        control::{self, Command, Order},
         experiments::{Common, Dispatcher, Experiments},
         interfaces::{Interfaces, Tally},
         ledger::{Ledger, Snapshot},
         metrics::{self, PipelineGauges},
         object::EBPF_OBJECT,
+        steering::{CapturedCell, Helm, Parts, Status},
         worker::{Heartbeat, Orders, Warned, Worker},
     },
     pipeline::{Pipeline, exchange::Purpose},
@@ -50,18 +54,19 @@ const OWN_MARK: u32 = 0x6d69_7272;
 /// How often the kernel program's log is handed on, where it was built with one.
 const KERNEL_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs the mirror until SIGTERM or SIGINT and returns the books.
+/// Runs the mirror until SIGTERM or SIGINT and returns the books. `file` is where the configuration came from, which is
+/// then read again when it changes.
 ///
 /// # Errors
 ///
 /// Values that do not fit together, an interface or a target that cannot be used, missing privileges, a kernel that
 /// refuses the programs: all of them before anything is captured.
-pub fn run(config: &Config) -> Result<Snapshot> {
+pub fn run(config: &Config, file: Option<PathBuf>) -> Result<Snapshot> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(mirror(config))
+    runtime.block_on(mirror(config, file))
 }
 
-async fn mirror(config: &Config) -> Result<Snapshot> {
+async fn mirror(config: &Config, file: Option<PathBuf>) -> Result<Snapshot> {
     let capture = &config.capture;
     let limits = limits(config)?;
     let rules = rules(config)?;
@@ -74,39 +79,58 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
     // Caught from here on: a signal during the start must not skip the detaching.
     let mut signals = Signals::new().context("catch signals")?;
 
+    let (audit, audit_writer) = Audit::open(&config.audit).with_context(|| audit_file(config))?;
     let ledger = Arc::new(Ledger::default());
-    let Capture { mut kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
-    let mut experiments = Experiments::new(Common {
+    let Capture { kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
+    let kernel = Arc::new(Mutex::new(kernel));
+    let captured = Arc::<CapturedCell>::default();
+    let is_captured = Arc::clone(&captured);
+    let experiments = Experiments::new(Common {
         ledger: Arc::clone(&ledger),
         registry: Arc::new(Registry::new(own_sockets)),
-        refuse: refuse_captured(config)?,
+        refuse: Arc::new(move |address| is_captured.load().refuse(address)),
         own_mark: OWN_MARK,
         instance: random(),
-        queue_bytes: to_usize(queue_bytes_of_target(config)),
         drain_timeout: config.drain_timeout,
+        audit: audit.clone(),
     });
-    experiments.start(&config.experiments).await?;
     let directory = experiments.directory();
+    let orders = Arc::new(Orders::default());
+    let status = Arc::<Status>::default();
+    let gauges = Arc::new(AgentGauges {
+        counters,
+        ring_bytes: capture.ring_size.saturating_mul(u64::try_from(rings.len())?),
+        directory: Arc::clone(&directory),
+        attached: follower.counts(),
+    });
+    let mut helm = Helm::start(Parts {
+        config: config.clone(),
+        experiments,
+        tap: Box::new(KernelTap { kernel: Arc::clone(&kernel), orders: Arc::clone(&orders) }),
+        captured,
+        reader: READER,
+        audit: audit.clone(),
+        ledger: Arc::clone(&ledger),
+        gauges: Arc::<AgentGauges>::clone(&gauges),
+        status: Arc::clone(&status),
+    })
+    .await?;
 
     let pipelines: Vec<_> = rings.iter().map(|_| Arc::new(PipelineGauges::default())).collect();
     let heartbeats: Vec<_> = rings.iter().map(|_| Arc::new(Heartbeat::default())).collect();
-    let ring_bytes = capture.ring_size.saturating_mul(u64::try_from(rings.len())?);
     let ready = Arc::new(AtomicBool::new(false));
-    let orders = Arc::new(Orders::default());
     let interfaces_seen = Arc::new(Interfaces::default());
+    let mut registry = metrics::registry(
+        Arc::clone(&ledger),
+        pipelines.clone(),
+        Box::new(gauges),
+        Arc::clone(&orders),
+        Arc::clone(&interfaces_seen),
+    );
+    metrics::register_audit(&mut registry, audit.clone());
+    metrics::register_steering(&mut registry, status);
     let admin = Arc::new(Admin {
-        registry: metrics::registry(
-            Arc::clone(&ledger),
-            pipelines.clone(),
-            Box::new(AgentGauges {
-                counters,
-                ring_bytes,
-                directory: Arc::clone(&directory),
-                attached: follower.counts(),
-            }),
-            Arc::clone(&orders),
-            Arc::clone(&interfaces_seen),
-        ),
+        registry,
         ready: Arc::clone(&ready),
         healthy: Arc::new(Heartbeats(heartbeats.clone())),
     });
@@ -135,24 +159,35 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
         let thread = thread::Builder::new().name(format!("capture-{number}"));
         workers.push(thread.spawn(move || worker.run()).context("start a capture thread")?);
     }
-    if let Err(error) = follower.attach_all(&mut kernel) {
+    if let Err(error) = follower.attach_all(&mut lock(&kernel)) {
         orders.stop.store(true, Ordering::Release);
         return Err(error.into());
     }
-    let kernel = Arc::new(Mutex::new(kernel));
     ready.store(true, Ordering::Release);
     let (count, targets) = (config.experiments.len(), config.targets());
+    audit.life(Event::Start, &helm.names());
     info!(experiments = count, targets, metrics = %capture.metrics_listen, "Mirroring.");
+
+    if let Some(file) = file {
+        helm.follow(file);
+    }
+    let (control, mut commands) = control::channel();
+    // The control listeners have it where there are any.
+    drop(control);
 
     let has_log = lock(&kernel).has_log();
     let mut log_due = tokio::time::interval(KERNEL_LOG_INTERVAL);
     loop {
         tokio::select! {
-            order = signals.pause_or_stop() => match order {
-                Some(order) => pause(&mut lock(&kernel), &orders, order),
-                None => break,
+            told = signals.next() => match told {
+                Told::Stop => break,
+                Told::Pause => tell(&mut helm, &audit, "SIGUSR1", Command::Pause { experiment: None }).await,
+                Told::Resume => tell(&mut helm, &audit, "SIGUSR2", Command::Resume { experiment: None }).await,
+                Told::Reload => helm.reload(),
             },
+            Some(order) = commands.recv() => order.obey(&mut helm, &audit).await,
             _ = log_due.tick(), if has_log => lock(&kernel).flush_log(),
+            () = helm.turn() => {}
             () = follower.follow(&kernel) => {}
         }
     }
@@ -163,9 +198,22 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
     lock(&kernel).flush_log();
     orders.stop.store(true, Ordering::Release);
     join(workers).await;
-    experiments.stop().await;
+    let names = helm.names();
+    helm.stop().await;
     admin.abort();
+    audit.life(Event::Stop, &names);
+    audit_writer.close();
     Ok(ledger.snapshot())
+}
+
+fn audit_file(config: &Config) -> String {
+    let file = config.audit.file.as_deref().unwrap_or(Path::new(""));
+    format!("open {} for audit records", file.display())
+}
+
+/// Does what a signal says.
+async fn tell(helm: &mut Helm, audit: &Audit, name: &'static str, command: Command) {
+    Order::unasked(Who::Signal { name }, command).obey(helm, audit).await;
 }
 
 /// Says which privilege is missing. The kernel would not: it answers "permission denied", after pages of the verifier's
@@ -212,16 +260,4 @@ fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
 /// A number that no stranger can guess and no other run shares: the standard library keys its hasher from the kernel.
 fn random() -> u64 {
     RandomState::new().hash_one(0)
-}
-
-/// Pauses or resumes capture: one write to the kernel program's configuration.
-fn pause(kernel: &mut Kernel, orders: &Orders, order: Order) {
-    let is_paused = order == Order::Pause;
-    match kernel.set_paused(is_paused) {
-        Ok(()) => {
-            orders.set_paused(is_paused);
-            info!("{}", if is_paused { "Capture is paused." } else { "Capture is resumed." });
-        }
-        Err(error) => error!(%error, "The kernel program could not be told to pause or resume."),
-    }
 }

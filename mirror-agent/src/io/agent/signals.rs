@@ -1,20 +1,24 @@
-//! Enters: signals. Leaves: orders to pause, to resume, or to end.
+//! Enters: signals. Leaves: what they tell the agent.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that steer a run: SIGTERM and SIGINT end it, SIGUSR1 pauses and SIGUSR2 resumes capture.
+/// The signals that steer a run: SIGTERM and SIGINT end it, SIGUSR1 pauses and SIGUSR2 resumes, SIGHUP has the
+/// configuration file read again.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     pause: Signal,
     resume: Signal,
+    reload: Signal,
 }
 
-/// Whether capture goes on.
+/// What a signal tells.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Order {
+pub(super) enum Told {
+    Stop,
     Pause,
     Resume,
+    Reload,
 }
 
 impl Signals {
@@ -24,16 +28,18 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             pause: signal(SignalKind::user_defined1())?,
             resume: signal(SignalKind::user_defined2())?,
+            reload: signal(SignalKind::hangup())?,
         })
     }
 
-    /// The next order; `None` to stop.
-    pub(super) async fn pause_or_stop(&mut self) -> Option<Order> {
+    /// What the next signal tells.
+    pub(super) async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.terminate.recv() => None,
-            _ = self.interrupt.recv() => None,
-            _ = self.pause.recv() => Some(Order::Pause),
-            _ = self.resume.recv() => Some(Order::Resume),
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.pause.recv() => Told::Pause,
+            _ = self.resume.recv() => Told::Resume,
+            _ = self.reload.recv() => Told::Reload,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Enters: the configuration. Leaves: what the parts of the agent take of it.
 
-use std::{sync::Arc, time::Duration};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -10,7 +10,8 @@ use crate::{
         capture::{AttachMode, KernelRules, links},
         cli::Attach,
         config::{CaptureConfig, Config},
-        replay::{Captured, RefuseAddress},
+        replay::Captured,
+        steering::Reader,
     },
     pipeline::Limits,
 };
@@ -47,7 +48,7 @@ pub(super) fn limits(config: &Config) -> Result<Limits> {
 }
 
 /// Bytes of copies that may wait for one target: all have the same, so that the trouble of one is not felt by another.
-pub(super) fn queue_bytes_of_target(config: &Config) -> u64 {
+fn queue_bytes_of_target(config: &Config) -> u64 {
     config.capture.queue_bytes / u64::try_from(config.targets().max(1)).unwrap_or(u64::MAX)
 }
 
@@ -69,14 +70,24 @@ pub(super) fn rules(config: &Config) -> Result<KernelRules> {
     })
 }
 
-/// Which addresses must not receive copies: captured live endpoints.
-pub(super) fn refuse_captured(config: &Config) -> Result<RefuseAddress> {
-    let captured = Captured {
+/// How configurations are read and judged.
+pub(super) const READER: Reader = Reader {
+    parse: |_, name| Err(format!("{name}: a configuration file cannot be read yet").into()),
+    judge: |config| {
+        limits(config)?;
+        Ok(())
+    },
+    captured: |config| Ok(captured(config)?),
+    now: SystemTime::now,
+};
+
+/// What is captured of this host, which must not receive copies.
+fn captured(config: &Config) -> Result<Captured> {
+    Ok(Captured {
         ports: config.ports(),
         local: links::local_addresses().context("list the addresses of this host")?.iter().collect(),
         networks: config.addresses(),
-    };
-    Ok(Arc::new(move |addr| captured.refuse(addr)))
+    })
 }
 
 /// The ports that `option` names, where 0 stands for none.

@@ -58,6 +58,12 @@ impl Dispatcher {
         Arc::clone(&self.table.policy)
     }
 
+    /// Longest body that is mirrored, in bytes.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.table.body_bytes
+    }
+
     /// Whether another table is in force.
     #[must_use]
     pub fn is_outdated(&self) -> bool {

@@ -19,15 +19,15 @@ use std::{mem, sync::Arc};
 use tokio::{sync::watch, task::JoinHandle};
 use tracing::error;
 
+use self::plan::plan;
 #[cfg(test)]
-pub(in crate::io) use self::plan::tests::{config, wanted};
+pub(in crate::io) use self::plan::tests::config;
 pub use self::{
     directory::{Directory, Lane, Route, Table},
     dispatch::Dispatcher,
     plan::{Activity, Wanted},
     prepare::{Common, PrepareError, Prepared},
 };
-use self::plan::plan;
 use crate::{
     io::{
         capture::Matched,
@@ -115,15 +115,15 @@ impl Experiments {
         })
     }
 
-    /// The targets of `wanted` that do not run yet: name of the experiment, and target.
+    /// The targets of `wanted` that do not run yet, each with its experiment.
     #[must_use]
-    pub fn missing(&self, wanted: &[Wanted]) -> Vec<(String, TargetConfig)> {
+    pub fn missing(&self, wanted: &[Wanted]) -> Vec<(ExperimentConfig, TargetConfig)> {
         let running: Vec<_> = self.running().cloned().collect();
         let steps = plan(&running, wanted);
         let missing = |(wanted, step): (&Wanted, plan::Step)| {
             let targets = wanted.targets().iter().zip(step.targets);
             let missing = targets.filter(|(_, place)| place.is_none());
-            missing.map(|(target, _)| (wanted.config.name.clone(), target.clone())).collect::<Vec<_>>()
+            missing.map(|(target, _)| (wanted.config.clone(), target.clone())).collect::<Vec<_>>()
         };
         wanted.iter().zip(steps).flat_map(missing).collect()
     }
@@ -132,7 +132,7 @@ impl Experiments {
     /// queues, connections and books. What a target that is removed has queued is dropped; what is in flight there
     /// is finished in the background.
     ///
-    /// All targets share `queue_bytes` evenly. A queue that holds more than its share takes nothing until it holds less;
+    /// Bodies are held up to `body_bytes`. All targets share `queue_bytes` evenly. A queue that holds more than its share takes nothing until it holds less;
     /// what removed targets still hold comes on top until it is written, or the drain timeout has passed.
     ///
     /// # Errors
@@ -143,17 +143,22 @@ impl Experiments {
         wanted: Vec<Wanted>,
         prepared: Prepared,
         captured: &Matched,
-        queue_bytes: usize,
+        (queue_bytes, body_bytes): (usize, usize),
     ) -> Result<(), PrepareError> {
         let mut prepared = prepared;
-        if let Some((experiment, target)) = self.missing(&wanted).into_iter().find(|(name, target)| !prepared.has(name, target)) {
-            return Err(PrepareError::Missing { experiment, target: target.name });
+        let missing = self.missing(&wanted);
+        if let Some((experiment, target)) =
+            missing.into_iter().find(|(experiment, target)| !prepared.has(&experiment.name, target))
+        {
+            return Err(PrepareError::Missing { experiment: experiment.name, target: target.name });
         }
         let known: Vec<_> = self.running().cloned().collect();
         let mut before: Vec<_> = mem::take(&mut self.running).into_iter().map(Some).collect();
         let mut before_targets: Vec<Vec<_>> = before
             .iter_mut()
-            .map(|running| running.as_mut().map(|running| mem::take(&mut running.targets)).unwrap_or_default())
+            .map(|running| {
+                running.as_mut().map(|running| mem::take(&mut running.targets)).unwrap_or_default()
+            })
             .map(|targets| targets.into_iter().map(Some).collect())
             .collect();
         for (step, wanted) in plan(&known, &wanted).into_iter().zip(wanted) {
@@ -166,7 +171,7 @@ impl Experiments {
                 let kept = step.kept.zip(place).and_then(|(experiment, target)| {
                     before_targets.get_mut(experiment)?.get_mut(target)?.take()
                 });
-                let fresh = || prepared.take(&wanted.config.name, config);
+                let mut fresh = || prepared.take(&wanted.config.name, config);
                 targets.extend(kept.or_else(|| fresh().map(|(lane, replay)| self.start(lane, replay))));
             }
             let books = |target: &TargetConfig| self.common.ledger.copies(&wanted.config.name, &target.name);
@@ -179,7 +184,7 @@ impl Experiments {
             lane.queue.set_bytes_limit(queue_bytes / count.max(1));
         }
         self.settle_pauses();
-        self.publish(captured);
+        self.publish(captured, body_bytes);
         for target in before_targets.into_iter().flatten().flatten() {
             target.lane.queue.remove();
             target.remove.send_replace(true);
@@ -224,13 +229,13 @@ impl Experiments {
     }
 
     /// Puts the table of what runs in force for the capture threads.
-    fn publish(&mut self, captured: &Matched) {
+    fn publish(&mut self, captured: &Matched, body_bytes: usize) {
         if self.captured.last().is_none_or(|(_, last)| **last != *captured) {
             let number = self.captured.last().map_or(1, |(number, _)| number + 1);
             self.captured.push((number, Arc::new(captured.clone())));
             self.captured.drain(..self.captured.len().saturating_sub(CHANGES_KEPT));
         }
-        let mut table = Table { captured: self.captured.clone(), ..Table::default() };
+        let mut table = Table { body_bytes, captured: self.captured.clone(), ..Table::default() };
         let mut policy = Vec::new();
         for running in self.running.iter().filter(|running| running.wanted.activity != Activity::Expired) {
             policy.push(policy_of(running));

@@ -122,7 +122,9 @@ pub(super) mod tests {
         assert_eq!(change(|x| x.excludes = vec![MatchConfig::of_methods(Methods::All)]), kept);
         assert_eq!(change(|x| x.owner = Some("me".to_owned())), kept);
         assert_eq!(change(|x| x.ports = vec![81]), kept);
-        let later = |x: &mut ExperimentConfig| x.expires = Expiry::At(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+        let later = |x: &mut ExperimentConfig| {
+            x.expires = Expiry::At(SystemTime::UNIX_EPOCH + Duration::from_secs(1))
+        };
         assert_eq!(change(later), kept);
     }
 

@@ -9,12 +9,11 @@ use std::{
 };
 
 use crate::io::{
-    config::TargetConfig,
+    audit::Audit,
+    config::{ExperimentConfig, TargetConfig},
     experiments::Lane,
     ledger::Ledger,
-    replay::{
-        Captured, OwnSocketRegistry, Queue, RefuseAddress, Refusal, Replay, ReplayConfig, ReplayError,
-    },
+    replay::{Captured, OwnSocketRegistry, Queue, Refusal, RefuseAddress, Replay, ReplayConfig, ReplayError},
 };
 
 /// What all replays have in common.
@@ -32,6 +31,8 @@ pub struct Common {
     pub instance: u64,
     /// How long copies may still take at the end.
     pub drain_timeout: std::time::Duration,
+    /// What is written down.
+    pub audit: Audit,
 }
 
 /// Why a change cannot be made.
@@ -86,7 +87,7 @@ impl Common {
     /// [`PrepareError::Target`] and [`PrepareError::Refused`].
     pub async fn prepare(
         self,
-        missing: Vec<(String, TargetConfig)>,
+        missing: Vec<(ExperimentConfig, TargetConfig)>,
         running: Vec<(String, String, Vec<SocketAddr>)>,
         captured: Captured,
     ) -> Result<Prepared, PrepareError> {
@@ -103,13 +104,14 @@ impl Common {
         });
         for (experiment, target) in missing {
             match self.prepare_one(&experiment, &target, &refuse).await {
-                Ok((lane, replay)) => prepared.targets.push((experiment, target, lane, replay)),
+                Ok((lane, replay)) => prepared.targets.push((experiment.name, target, lane, replay)),
                 Err(source) => {
                     // Not to be shown: there are no copies of it.
                     drop(prepared);
                     let is_used = |books: &Arc<_>| Arc::strong_count(books) > 1;
                     self.ledger.retain_copies(|books| is_used(books) || books.snapshot().copies > 0);
-                    return Err(PrepareError::Target { experiment, target: target.name, source });
+                    let (experiment, target) = (experiment.name, target.name);
+                    return Err(PrepareError::Target { experiment, target, source });
                 }
             }
         }
@@ -118,15 +120,15 @@ impl Common {
 
     async fn prepare_one(
         &self,
-        experiment: &str,
+        experiment: &ExperimentConfig,
         target: &TargetConfig,
         refuse: &RefuseAddress,
     ) -> Result<(Lane, Replay), ReplayError> {
         // Its share of the bytes is told when it starts.
         let queue = Arc::new(Queue::new(target.limits.queue, 0));
-        let books = self.ledger.copies(experiment, &target.name);
+        let books = self.ledger.copies(&experiment.name, &target.name);
         let replay = Replay::prepare(
-            self.replay_config(target),
+            self.replay_config(experiment, target),
             Arc::clone(&queue),
             Arc::clone(&books),
             Arc::clone(&self.registry),
@@ -136,7 +138,7 @@ impl Common {
         Ok((Lane { queue, books, gauges: replay.gauges() }, replay))
     }
 
-    fn replay_config(&self, target: &TargetConfig) -> ReplayConfig {
+    fn replay_config(&self, experiment: &ExperimentConfig, target: &TargetConfig) -> ReplayConfig {
         ReplayConfig {
             own_mark: self.own_mark,
             in_flight: target.limits.max_in_flight,
@@ -145,18 +147,21 @@ impl Common {
             response_timeout: target.timeout,
             queue_age: target.queue_timeout,
             drain_timeout: self.drain_timeout,
+            audit: self.audit.of_target(&experiment.name, experiment.owner.as_deref(), &target.name),
             ..ReplayConfig::new(target.url.clone(), self.instance)
         }
     }
 }
 
 impl Prepared {
-    pub(super) fn has(&self, experiment: &str, target: &TargetConfig) -> bool {
+    #[must_use]
+    pub(in crate::io) fn has(&self, experiment: &str, target: &TargetConfig) -> bool {
         self.targets.iter().any(|(name, known, ..)| name == experiment && known == target)
     }
 
     pub(super) fn take(&mut self, experiment: &str, target: &TargetConfig) -> Option<(Lane, Replay)> {
-        let place = self.targets.iter().position(|(name, known, ..)| name == experiment && known == target)?;
+        let place =
+            self.targets.iter().position(|(name, known, ..)| name == experiment && known == target)?;
         let (_, _, lane, replay) = self.targets.swap_remove(place);
         Some((lane, replay))
     }

@@ -135,6 +135,7 @@ impl Connection {
         };
         if accepted > 0 {
             exchange.started = Some(now);
+            pool.config.note(&held);
             state.books.replay_lag(now.since(held.request.last_byte_at));
         }
         if accepted == buffer.len() + body.as_ref().map_or(0, Bytes::len) {
@@ -227,6 +228,7 @@ impl State {
             let now = clock::now();
             if exchange.started.is_none() {
                 exchange.started = Some(now);
+                pool.config.note(&unsent.held);
                 books.replay_lag(now.since(unsent.held.request.last_byte_at));
             }
             if unsent.accepted >= unsent.head.len() + unsent.body.len()

@@ -37,7 +37,7 @@ fn empty_line_len(head: &[u8]) -> usize {
 /// `x-mirror-id` of an exchange, of fixed length: agent, pipeline, number of the exchange.
 ///
 /// Unlike one number for all it needs no coordination: pipelines count for themselves, agents draw theirs.
-fn exchange_text(instance: u64, pipeline: u16, id: ExchangeId) -> [u8; 38] {
+pub(super) fn exchange_text(instance: u64, pipeline: u16, id: ExchangeId) -> [u8; 38] {
     let mut text = [b'-'; 38];
     let (agent, rest) = text.split_at_mut(16);
     hex(agent, instance);

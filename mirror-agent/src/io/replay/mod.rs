@@ -30,6 +30,12 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
+use self::{
+    copy::exchange_text,
+    pool::{Left, PUMP_JOBS, Pool},
+    queue::Held,
+    socket::Connector,
+};
 pub use self::{
     pool::Gauges,
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
@@ -37,11 +43,7 @@ pub use self::{
     socket::OwnSocketRegistry,
     target::{Target, TargetError},
 };
-use self::{
-    pool::{Left, PUMP_JOBS, Pool},
-    socket::Connector,
-};
-use crate::io::ledger::CopyBooks;
+use crate::io::{audit::TargetAudit, ledger::CopyBooks};
 
 /// Why a replay could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +84,8 @@ pub struct ReplayConfig {
     pub resolve_interval: Duration,
     /// How long requests queued and under way have to finish when the replay stops.
     pub drain_timeout: Duration,
+    /// Who writes down what happens to the target, and the copies that are writes.
+    pub audit: TargetAudit,
 }
 
 impl ReplayConfig {
@@ -103,7 +107,13 @@ impl ReplayConfig {
             response_bytes: 64 * 1024 * 1024,
             resolve_interval: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(2),
+            audit: TargetAudit::none(),
         }
+    }
+
+    /// Writes down a copy of which the shadow has accepted a byte, if it is a write.
+    fn note(&self, held: &Held) {
+        self.audit.accepted(&held.request, || exchange_text(self.instance, held.pipeline, held.request.id));
     }
 
     fn shortest_timeout(&self) -> Duration {
