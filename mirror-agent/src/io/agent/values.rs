@@ -2,14 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
 use super::OWN_MARK;
 use crate::{
     io::{
         capture::{AttachMode, KernelRules, links},
-        cli::Attach,
-        config::{CaptureConfig, Config},
+        config::{self, Attach, CaptureConfig, Config},
         replay::Captured,
         steering::Reader,
     },
@@ -20,36 +19,12 @@ use crate::{
 /// a small packet; a longer pause only adds to the lag.
 const WAKE_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The least memory that a pipeline is worth starting with, in bytes.
-const MIN_PIPELINE_BYTES: u64 = 8 * 1024 * 1024;
-
 /// The bounds of each pipeline. The memory covers the copies that wait as well; the pipelines share the rest.
 pub(super) fn limits(config: &Config) -> Result<Limits> {
     let CaptureConfig { memory, queue_bytes, max_body, threads, .. } = config.capture;
     let threads = u64::try_from(threads)?;
-    ensure!(
-        matches!(threads, 1 | 2 | 4 | 8),
-        "--capture-threads {threads}: take 1, 2, 4 or 8, so that flows can be spread by their hash"
-    );
-    let for_target = queue_bytes_of_target(config);
-    ensure!(
-        max_body <= for_target,
-        "--max-body {max_body} is more than the {for_target} bytes of --queue-bytes for a target: such a request \
-         could never be queued"
-    );
-    let needed = queue_bytes.saturating_add(threads.saturating_mul(MIN_PIPELINE_BYTES));
-    ensure!(
-        memory >= needed,
-        "--memory {memory} is too small: --queue-bytes {queue_bytes} and {MIN_PIPELINE_BYTES} for each of {threads} \
-         capture threads make {needed}",
-    );
-    let memory_bytes = to_usize((memory - queue_bytes) / threads);
+    let memory_bytes = to_usize(memory.saturating_sub(queue_bytes) / threads.max(1));
     Ok(Limits { memory_bytes, body_bytes: to_usize(max_body), ..Limits::default() })
-}
-
-/// Bytes of copies that may wait for one target: all have the same, so that the trouble of one is not felt by another.
-fn queue_bytes_of_target(config: &Config) -> u64 {
-    config.capture.queue_bytes / u64::try_from(config.targets().max(1)).unwrap_or(u64::MAX)
 }
 
 pub(super) fn rules(config: &Config) -> Result<KernelRules> {
@@ -60,8 +35,8 @@ pub(super) fn rules(config: &Config) -> Result<KernelRules> {
     Ok(KernelRules {
         ports: config.ports(),
         addresses: config.addresses(),
-        vxlan_ports: tunnel_ports("--vxlan-port", &capture.vxlan_ports)?,
-        geneve_ports: tunnel_ports("--geneve-port", &capture.geneve_ports)?,
+        vxlan_ports: tunnel_ports(&capture.vxlan_ports),
+        geneve_ports: tunnel_ports(&capture.geneve_ports),
         ring_bytes,
         rings: u32::try_from(capture.threads)?,
         own_mark: OWN_MARK,
@@ -72,10 +47,11 @@ pub(super) fn rules(config: &Config) -> Result<KernelRules> {
 
 /// How configurations are read and judged.
 pub(super) const READER: Reader = Reader {
-    parse: |_, name| Err(format!("{name}: a configuration file cannot be read yet").into()),
-    judge: |config| {
-        limits(config)?;
-        Ok(())
+    // Of an experiment that has expired meanwhile nothing needs to be said.
+    parse: |text, name| Ok(config::parse(text, name, None)?),
+    judge: |config| match config.misfits().first() {
+        Some((key, misfit)) => Err(format!("{}: {misfit}", key.in_file()).into()),
+        None => Ok(()),
     },
     captured: |config| Ok(captured(config)?),
     now: SystemTime::now,
@@ -90,10 +66,9 @@ fn captured(config: &Config) -> Result<Captured> {
     })
 }
 
-/// The ports that `option` names, where 0 stands for none.
-fn tunnel_ports(option: &str, ports: &[u16]) -> Result<Vec<u16>> {
-    ensure!(!ports.contains(&0) || ports.len() == 1, "{option}: 0 stands alone, it switches the tunnel off");
-    Ok(ports.iter().copied().filter(|port| *port != 0).collect())
+/// The ports of a tunnel, where 0 stands for none.
+fn tunnel_ports(ports: &[u16]) -> Vec<u16> {
+    ports.iter().copied().filter(|port| *port != 0).collect()
 }
 
 pub(super) const fn attach_mode(attach: Attach) -> AttachMode {
