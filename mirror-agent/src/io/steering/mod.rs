@@ -42,7 +42,7 @@ use crate::{
     io::{
         audit::{Audit, Who},
         capture::Matched,
-        config::{Config, ExperimentConfig, Expiry},
+        config::{Config, ExperimentConfig, Expiry, TargetConfig},
         experiments::{Activity, Experiments, PrepareError, Prepared, Wanted},
         ledger::Ledger,
         metrics::Gauges,
@@ -391,13 +391,13 @@ impl Helm {
 
     fn prepare(
         &mut self,
-        missing: Vec<(ExperimentConfig, crate::io::config::TargetConfig)>,
+        missing: Vec<(ExperimentConfig, TargetConfig)>,
         captured: Captured,
         offer: Option<(Config, Who)>,
     ) {
         let experiments = &self.parts.experiments;
         // Of the targets that run, those that the offer keeps.
-        let is_kept = |experiment: &ExperimentConfig, target: &crate::io::config::TargetConfig| {
+        let is_kept = |experiment: &ExperimentConfig, target: &TargetConfig| {
             let config = offer.as_ref().map_or(&self.parts.config, |(config, _)| config);
             let kept = config.experiments.iter().find(|kept| kept.name == experiment.name);
             kept.is_some_and(|kept| kept.targets.contains(target))
@@ -508,7 +508,8 @@ impl Helm {
     fn without_missing(&self, mut wanted: Vec<Wanted>, prepared: &Prepared) -> Vec<Wanted> {
         let missing = self.parts.experiments.missing(&wanted);
         let is_missing = |wanted: &Wanted| {
-            let of = |(experiment, _): &&(ExperimentConfig, _)| experiment.name == wanted.config.name;
+            let of =
+                |(experiment, _): &&(ExperimentConfig, TargetConfig)| experiment.name == wanted.config.name;
             missing.iter().filter(of).any(|(experiment, target)| !prepared.has(&experiment.name, target))
         };
         for wanted in &mut wanted {
