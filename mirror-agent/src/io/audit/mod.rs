@@ -295,9 +295,6 @@ fn is_safe(raw: &[u8]) -> bool {
 }
 
 fn setting(setting: Setting) -> Value {
-    match setting {
-        Setting::Paused(paused) => json!({ "paused": paused }),
-        Setting::Percent(percent) => json!({ "percent": percent }),
-        Setting::Expires(expires) => json!({ "expires": time::expiry_text(expires) }),
-    }
+    // A map with one entry: nothing that JSON cannot hold.
+    serde_json::to_value(setting).unwrap_or_default()
 }
