@@ -2,12 +2,13 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use mirror_common::packet::UsualPorts;
 
 use crate::{
     io::{
+        config::{Attach, ProbeConfig, default_max_body, default_queue_bytes, parse_interlock},
         control::ctl::CtlArgs,
         units::{parse_duration, parse_size},
     },
@@ -36,6 +37,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Say what this machine can do: kernel, BTF, privileges, TCX or clsact, and what --interface would mean.
     Check(CheckArgs),
+    /// Print the JSON Schema of the configuration file, for editors.
+    Schema,
     /// Steer the agent that runs here: see how things are, pause and resume, change a share or an end.
     Ctl(CtlArgs),
 }
@@ -43,22 +46,32 @@ pub enum Command {
 /// Options of `run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
+    /// Configuration file (YAML), in place of all options below, which describe one experiment with one target.
+    #[arg(long, value_name = "FILE", conflicts_with_all = OF_ONE_EXPERIMENT)]
+    pub config: Option<PathBuf>,
+
     /// Interfaces to attach to (repeat, or separate by commas): a name, a pattern such as `cali*` (`*`, `?`, `[a-f]`),
     /// or `auto` for those of the default routes; each maybe with :ROLE. What a pattern or `auto` means is followed as
     /// interfaces come and go. ROLE is `node` (requests arrive
     /// at ingress: an uplink, a pod's own eth0) or `pod` (requests leave at egress: the host side of a pod's veth, a
     /// bridge of pods); without it the role is found from the interface. `lo` needs none.
-    #[arg(long = "interface", short = 'i', required = true, value_delimiter = ',', value_name = "IFACE")]
+    #[arg(
+        long = "interface",
+        short = 'i',
+        required_unless_present = "config",
+        value_delimiter = ',',
+        value_name = "IFACE"
+    )]
     pub interfaces: Vec<String>,
 
     /// Live port whose requests are mirrored (repeat, or separate by commas).
-    #[arg(long = "port", short = 'p', required = true, value_delimiter = ',', value_name = "PORT",
+    #[arg(long = "port", short = 'p', required_unless_present = "config", value_delimiter = ',', value_name = "PORT",
           value_parser = clap::value_parser!(u16).range(1..))]
     pub ports: Vec<u16>,
 
     /// Where the copies go: `http://HOST[:PORT]`, HOST being an IPv4 address, an IPv6 address in brackets, or a name.
-    #[arg(long, value_name = "URL")]
-    pub shadow: String,
+    #[arg(long, required_unless_present = "config", value_name = "URL")]
+    pub shadow: Option<String>,
 
     /// Only requests to these server addresses (repeat, or separate by commas). Default: any address.
     #[arg(long = "address", value_delimiter = ',', value_name = "CIDR", value_parser = parse_cidr)]
@@ -77,6 +90,11 @@ pub struct RunArgs {
     /// at the shadow: name it only if the shadow can take it.
     #[arg(long, default_value = "GET,HEAD,OPTIONS", value_name = "LIST|all", value_parser = parse_methods)]
     pub methods: Methods,
+
+    /// Header line by which the shadow proves that it is one: it has to be in its answer to `GET /`, asked for every 5 s.
+    /// Copies of other methods than GET, HEAD and OPTIONS flow only while it is.
+    #[arg(long, value_name = "HEADER=VALUE", value_parser = parse_interlock)]
+    pub interlock: Option<ProbeConfig>,
 
     /// Share of the requests to mirror, in percent; fractions are allowed.
     #[arg(long, default_value = "100", value_name = "PERCENT", value_parser = parse_share)]
@@ -159,36 +177,52 @@ impl RunArgs {
     /// Bytes of requests that may wait or be in the middle of being written.
     #[must_use]
     pub fn queue_bytes(&self) -> u64 {
-        self.queue_bytes.unwrap_or_else(|| DEFAULT_QUEUE_BYTES.min(self.memory / 2))
+        self.queue_bytes.unwrap_or_else(|| default_queue_bytes(self.memory))
     }
 
     /// Largest request body to mirror, in bytes.
     #[must_use]
     pub fn max_body(&self) -> u64 {
-        self.max_body.unwrap_or_else(|| DEFAULT_BODY_BYTES.min(self.queue_bytes() / 2))
+        self.max_body.unwrap_or_else(|| default_max_body(self.queue_bytes(), 1))
     }
 }
 
-const DEFAULT_QUEUE_BYTES: u64 = 32 * 1024 * 1024;
-const DEFAULT_BODY_BYTES: u64 = 16 * 1024 * 1024;
+/// The options that `--config` takes the place of.
+const OF_ONE_EXPERIMENT: [&str; 22] = [
+    "interfaces",
+    "ports",
+    "shadow",
+    "addresses",
+    "vxlan_ports",
+    "geneve_ports",
+    "methods",
+    "interlock",
+    "sample",
+    "max_body",
+    "memory",
+    "ring_size",
+    "capture_threads",
+    "metrics_listen",
+    "queue_requests",
+    "queue_bytes",
+    "queue_timeout",
+    "max_in_flight",
+    "connect_timeout",
+    "response_timeout",
+    "drain_timeout",
+    "attach",
+];
 
 /// Options of `check`.
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
+    /// Say what is wrong with this configuration file, and look at nothing else. Needs no privileges.
+    #[arg(long, value_name = "FILE", conflicts_with = "interfaces")]
+    pub config: Option<PathBuf>,
+
     /// Interfaces as for `run`; each is said with its role, its hooks, and whether requests may bypass it.
     #[arg(long = "interface", short = 'i', value_delimiter = ',', value_name = "IFACE")]
     pub interfaces: Vec<String>,
-}
-
-/// How the programs are attached.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Attach {
-    /// TCX from Linux 6.6 on, else clsact.
-    Auto,
-    /// TCX links.
-    Tcx,
-    /// Filters at a clsact qdisc.
-    Clsact,
 }
 
 /// Options of `inspect`.
@@ -240,7 +274,7 @@ mod tests {
         let line = ["mirror-agent", "run", "--interface=eth0", "--port=80", "--shadow=http://s"];
         match Cli::try_parse_from(line.iter().chain(args))?.command {
             Command::Run(args) => Ok(*args),
-            Command::Inspect(_) | Command::Check(_) | Command::Ctl(_) => {
+            Command::Inspect(_) | Command::Check(_) | Command::Schema | Command::Ctl(_) => {
                 panic!("`run` was parsed as another command")
             }
         }

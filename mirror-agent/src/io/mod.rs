@@ -12,7 +12,7 @@ pub mod capture;
 pub mod check;
 #[cfg(feature = "runtime")]
 pub mod cli;
-#[cfg(feature = "runtime")]
+#[cfg(feature = "config")]
 pub mod config;
 #[cfg(feature = "runtime")]
 pub mod control;
@@ -33,6 +33,11 @@ pub mod object;
 #[cfg(feature = "runtime")]
 pub mod replay;
 #[cfg(feature = "runtime")]
+pub mod steering;
+#[cfg(feature = "runtime")]
+#[cfg(feature = "config")]
+pub mod target;
+#[cfg(feature = "config")]
 pub mod units;
 #[cfg(feature = "runtime")]
 pub mod worker;

@@ -41,6 +41,8 @@ reasons! {
         Marked => "marked",
         /// The method is not among those to mirror.
         Method => "method",
+        /// The experiment is paused.
+        Paused => "paused",
         /// Not in the sample.
         Sampled => "sampled",
         /// The request asks for an upgrade of the connection.

@@ -1,6 +1,6 @@
 //! Enters: what changed, who changed it, and which copies were writes. Leaves: a file with one JSON object a line.
 //!
-//! Records go through a bounded [`Queue`] to a thread of its own, so that neither capture nor replay ever waits for a
+//! Records go through a bounded queue to a thread of its own, so that neither capture nor replay ever waits for a
 //! disk. What does not fit, or cannot be written, is counted. Nothing of the traffic is written but the method of a
 //! copy that was a write, and the number by which the shadow knows it.
 

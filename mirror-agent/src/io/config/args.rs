@@ -1,6 +1,6 @@
 //! Enters: the flags of `run`. Leaves: the configuration with one experiment and one target that they mean.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{
     AuditConfig, CaptureConfig, Config, ControlConfig, CopyOrder, DropPolicy, ExperimentConfig, Expiry,
@@ -20,9 +20,10 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// `--shadow` is not a target.
+    /// `--shadow` is not a target, or values do not fit together.
     pub fn from_args(args: &RunArgs) -> Result<Self> {
-        let url = args.shadow.parse().with_context(|| format!("--shadow {}", args.shadow))?;
+        let shadow = args.shadow.as_deref().context("--shadow is missing")?;
+        let url = shadow.parse().with_context(|| format!("--shadow {shadow}"))?;
         let target = TargetConfig {
             name: TARGET.to_owned(),
             url,
@@ -44,7 +45,7 @@ impl Config {
             trace_sampled: true,
             circuit_breaker: None,
             // `--methods` is the consent.
-            interlock: Interlock::None,
+            interlock: args.interlock.clone().map_or(Interlock::None, Interlock::Probe),
             order: CopyOrder::None,
             max_connection_age: None,
         };
@@ -71,7 +72,7 @@ impl Config {
             threads: args.capture_threads,
             metrics_listen: args.metrics_listen,
         };
-        Ok(Self {
+        let config = Self {
             capture,
             experiments: vec![experiment],
             guard: GuardConfig::default(),
@@ -83,6 +84,11 @@ impl Config {
             audit: AuditConfig { file: args.audit_log.clone(), ..AuditConfig::default() },
             agents: 1,
             drain_timeout: args.drain_timeout,
-        })
+        };
+        let misfits = config.misfits();
+        let lines: Vec<_> =
+            misfits.iter().map(|(key, message)| format!("{} {message}", key.flag())).collect();
+        ensure!(lines.is_empty(), "{}", lines.join("\n"));
+        Ok(config)
     }
 }

@@ -10,14 +10,16 @@ use std::{
 };
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    io::{cli::Attach, replay::Target},
+    io::target::Target,
     pipeline::policy::{Methods, Share},
 };
 
 /// All that `run` is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// What to look at, and with how much memory.
     pub capture: CaptureConfig,
@@ -36,7 +38,7 @@ pub struct Config {
 }
 
 /// What to look at, and with how much memory. Sizes are in bytes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CaptureConfig {
     /// Names, patterns, or `auto`, each maybe with a role.
     pub interfaces: Vec<String>,
@@ -61,7 +63,7 @@ pub struct CaptureConfig {
 }
 
 /// One experiment: which requests go to which targets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ExperimentConfig {
     /// Its name, unique among the experiments.
     pub name: String,
@@ -93,7 +95,7 @@ pub enum Expiry {
 }
 
 /// What a request must be like: all that is said.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MatchConfig {
     /// Its path, without the query; `None` for any.
     pub path: Option<PathMatch>,
@@ -183,7 +185,8 @@ pub enum SampleKey {
 }
 
 /// What happens to a request without the key by which is sampled.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum MissingKey {
     /// It is not mirrored.
     #[default]
@@ -193,7 +196,7 @@ pub enum MissingKey {
 }
 
 /// One endpoint that receives copies, and how it is treated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TargetConfig {
     /// Its name, unique within the experiment.
     pub name: String,
@@ -230,7 +233,7 @@ pub struct TargetConfig {
 }
 
 /// How much a target gets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LimitsConfig {
     /// Copies a second; `None` for any.
     pub requests_per_second: Option<Rate>,
@@ -254,7 +257,8 @@ pub enum Rate {
 }
 
 /// What a full queue drops.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum DropPolicy {
     /// The copy that comes.
     #[default]
@@ -334,7 +338,8 @@ pub struct ProbeConfig {
 }
 
 /// What of the order of live requests is kept at a target.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum CopyOrder {
     /// Nothing: copies go to whichever connection is free.
     #[default]
@@ -393,4 +398,17 @@ impl Default for AuditConfig {
     fn default() -> Self {
         Self { file: None, max_size: 64 * 1024 * 1024, keep: 4 }
     }
+}
+
+/// How the programs are attached.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[cfg_attr(feature = "runtime", derive(clap::ValueEnum))]
+#[serde(rename_all = "camelCase")]
+pub enum Attach {
+    /// TCX from Linux 6.6 on, else clsact.
+    Auto,
+    /// TCX links.
+    Tcx,
+    /// Filters at a clsact qdisc.
+    Clsact,
 }

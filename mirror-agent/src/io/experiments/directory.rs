@@ -7,6 +7,7 @@ use std::sync::{
 
 use crate::{
     io::{
+        capture::Matched,
         ledger::CopyBooks,
         replay::{Gauges, Queue},
     },
@@ -42,6 +43,11 @@ pub struct Table {
     pub routes: Vec<Route>,
     /// All targets.
     pub lanes: Vec<Lane>,
+    /// Longest body that is mirrored, in bytes.
+    pub body_bytes: usize,
+    /// What has been captured of late, each with a number that grows; the last is in force. A capture thread that was
+    /// busy may have missed some, after each of which flows may have gone on unseen.
+    pub captured: Vec<(u64, Arc<Matched>)>,
 }
 
 impl Table {

@@ -5,6 +5,7 @@
 
 mod audit;
 mod encoder;
+mod steering;
 mod targets;
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
 use mirror_common::Counter;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
-pub use self::{audit::register_audit, targets::TargetGauges};
+pub use self::{audit::register_audit, steering::register_steering, targets::TargetGauges};
 use self::{
     encoder::Encoder,
     targets::{encode_copies, encode_targets},
@@ -81,6 +82,24 @@ pub trait Gauges: Debug + Send + Sync + 'static {
     fn interfaces_attached(&self) -> [u64; Role::ALL.len()];
 }
 
+impl<G: Gauges + ?Sized> Gauges for Arc<G> {
+    fn kernel_counts(&self) -> CounterValues {
+        (**self).kernel_counts()
+    }
+
+    fn ring_bytes(&self) -> u64 {
+        (**self).ring_bytes()
+    }
+
+    fn targets(&self) -> Vec<TargetGauges> {
+        (**self).targets()
+    }
+
+    fn interfaces_attached(&self) -> [u64; Role::ALL.len()] {
+        (**self).interfaces_attached()
+    }
+}
+
 /// Everything that a scrape shows.
 #[derive(Debug)]
 pub struct Metrics {
@@ -115,6 +134,12 @@ const FRAME_DROPS: [(&str, Counter); 7] = [
     ("tunnel", Counter::Tunnel),
     ("unreadable", Counter::DroppedUnreadable),
 ];
+
+/// Frames of matched ports that the kernel program did not copy in full.
+#[must_use]
+pub fn frames_dropped(counts: &CounterValues) -> u64 {
+    FRAME_DROPS.iter().map(|(_, counter)| counts.get(*counter)).sum()
+}
 
 impl Collector for Metrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -270,7 +295,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        io::{audit::Audit, ledger::CopyBooks},
+        io::{
+            audit::Audit,
+            ledger::CopyBooks,
+            steering::{ExperimentStatus, Status},
+        },
         pipeline::Stats,
     };
 
@@ -303,6 +332,10 @@ mod tests {
             Arc::default(),
         );
         register_audit(&mut registry, Audit::default());
+        let status = Arc::<Status>::default();
+        let experiment = ExperimentStatus { name: "default".to_owned(), is_paused: true, expires: 7 };
+        status.set_experiments(vec![experiment]);
+        register_steering(&mut registry, status);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         text
@@ -329,6 +362,10 @@ mod tests {
             "mirror_interfaces_one_sided 0.0",
             "mirror_capture_paused 0.0",
             "mirror_interfaces_attached{role=\"pod\"} 2.0",
+            "mirror_experiment_paused{experiment=\"default\"} 1.0",
+            "mirror_experiment_expiry_timestamp_seconds{experiment=\"default\"} 7.0",
+            "mirror_config_last_reload_successful 1.0",
+            "mirror_config_reloads_total{result=\"rejected\"} 0",
             "mirror_audit_records_total{event=\"pause\"} 0",
             "mirror_audit_records_dropped_total{reason=\"queue_full\"} 0",
         ] {
@@ -363,7 +400,7 @@ mod tests {
     #[test]
     fn the_books_balance_with_a_request_open_in_every_state() {
         let ledger = Arc::new(Ledger::default());
-        ledger.publish(&Stats { seen: 5, skipped: [1, 0, 0, 0, 0], ..Stats::default() });
+        ledger.publish(&Stats { seen: 5, skipped: [1, 0, 0, 0, 0, 0], ..Stats::default() });
         let books = ledger.copies("default", "shadow");
         let ticket = || ledger.claim(1).ticket(&books);
         let (open, done, failed) = (ticket(), ticket(), ticket());

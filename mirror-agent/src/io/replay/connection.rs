@@ -105,6 +105,12 @@ impl Connection {
     ) -> Result<(), Box<Held>> {
         let mut state = self.lock();
         let Some(writer) = &state.writer else { return Err(Box::new(held)) };
+        if let Some(reason) = pool.queue.forbids() {
+            held.ticket.dropped(reason);
+            state.is_retired = true;
+            state.wake();
+            return Ok(());
+        }
         buffer.clear();
         let body = write_copy(buffer, &held.request, pool.config.instance, held.pipeline);
         let written = match &body {
@@ -202,6 +208,13 @@ impl State {
         let Self { writer: Some(writer), exchange: Some(exchange), books, deadline, .. } = self else {
             return Poll::Ready(Ok(None));
         };
+        if exchange.started.is_none()
+            && let Some(reason) = pool.queue.forbids()
+            && let Some(unsent) = exchange.unsent.take()
+        {
+            unsent.held.ticket.dropped(reason);
+            return Poll::Ready(Err(io::ErrorKind::Interrupted.into()));
+        }
         while let Some(unsent) = &mut exchange.unsent {
             let head = unsent.head.get(unsent.accepted..).unwrap_or_default();
             let body_start = unsent.accepted.saturating_sub(unsent.head.len());

@@ -17,7 +17,6 @@ mod queue;
 mod refusal;
 mod response;
 mod socket;
-mod target;
 #[cfg(test)]
 mod tests;
 
@@ -41,8 +40,8 @@ pub use self::{
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
     refusal::{Captured, Refusal},
     socket::OwnSocketRegistry,
-    target::{Target, TargetError},
 };
+pub use crate::io::target::{Target, TargetError};
 use crate::io::{audit::TargetAudit, ledger::CopyBooks};
 
 /// Why a replay could not be started.

@@ -31,6 +31,7 @@ use crate::{
 pub struct Gauges {
     open: AtomicUsize,
     idle: AtomicUsize,
+    addresses: Mutex<Vec<SocketAddr>>,
 }
 
 impl Gauges {
@@ -45,6 +46,12 @@ impl Gauges {
     #[must_use]
     pub fn idle(&self) -> usize {
         self.idle.load(Ordering::Relaxed)
+    }
+
+    /// The addresses of the target, as it was resolved last.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -177,6 +184,7 @@ impl Pool {
         let mut inner = self.lock();
         let Inner { addresses, idle, .. } = &mut *inner;
         addresses.replace(addrs);
+        *self.gauges.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addrs.to_vec();
         idle.retain(|connection| {
             let is_current = addresses.contains(connection.addr);
             if !is_current {
@@ -318,6 +326,10 @@ async fn serve(slot: Slot, held: Held) {
 
 async fn carry(pool: &Arc<Pool>, mut held: Held) {
     for _ in 0..=MAX_RETRIES {
+        if let Some(reason) = pool.queue.forbids() {
+            held.ticket.dropped(reason);
+            return;
+        }
         let Some((addr, stream, registration)) = pool.connect().await else {
             held.ticket.dropped(DropReason::Connect);
             return;

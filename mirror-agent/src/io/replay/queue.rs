@@ -2,10 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
+    fmt, mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
 };
 
@@ -35,7 +35,9 @@ pub struct Job {
 /// under it, and nobody waits for anything else while holding it.
 pub struct Queue {
     jobs_limit: usize,
-    bytes_limit: usize,
+    bytes_limit: AtomicUsize,
+    /// How it stands; changed under the lock of `waiting`, and read without it.
+    standing: AtomicU8,
     waiting: Mutex<Waiting>,
     /// Bytes of requests queued or being written: a slow shadow must not let more be held than the limit says.
     held_bytes: Arc<AtomicUsize>,
@@ -46,7 +48,41 @@ pub struct Queue {
 struct Waiting {
     /// Never more than `jobs_limit`; never reallocated.
     jobs: VecDeque<Job>,
-    is_closed: bool,
+}
+
+/// Whether copies go through a queue. Each is closed in more ways than the one before it.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+enum Standing {
+    /// They come and are sent.
+    Open,
+    /// None comes any more; those that wait are sent.
+    Closing,
+    /// None comes and none is begun, for the time being.
+    Paused,
+    /// None comes and none is begun, ever again.
+    Removed,
+}
+
+impl Standing {
+    const fn of(value: u8) -> Self {
+        match value {
+            0 => Self::Open,
+            1 => Self::Closing,
+            2 => Self::Paused,
+            _ => Self::Removed,
+        }
+    }
+
+    /// What a copy that comes is dropped for.
+    const fn refuses(self) -> Option<DropReason> {
+        match self {
+            Self::Open => None,
+            Self::Closing => Some(DropReason::Shutdown),
+            Self::Paused => Some(DropReason::Paused),
+            Self::Removed => Some(DropReason::Removed),
+        }
+    }
 }
 
 impl Queue {
@@ -56,8 +92,9 @@ impl Queue {
     pub fn new(jobs_limit: usize, bytes_limit: usize) -> Self {
         Self {
             jobs_limit,
-            bytes_limit,
-            waiting: Mutex::new(Waiting { jobs: VecDeque::with_capacity(jobs_limit), is_closed: false }),
+            bytes_limit: AtomicUsize::new(bytes_limit),
+            standing: AtomicU8::new(Standing::Open as u8),
+            waiting: Mutex::new(Waiting { jobs: VecDeque::with_capacity(jobs_limit) }),
             held_bytes: Arc::default(),
             arrived: Notify::new(),
         }
@@ -73,9 +110,10 @@ impl Queue {
             let waiting = guard.get_or_insert_with(|| self.lock());
             let len = job.request.raw.len();
             let has_room = waiting.jobs.len() < self.jobs_limit
-                && self.held_bytes.load(Ordering::Relaxed).saturating_add(len) <= self.bytes_limit;
-            if waiting.is_closed || !has_room {
-                let reason = if waiting.is_closed { DropReason::Shutdown } else { DropReason::QueueFull };
+                && self.held_bytes.load(Ordering::Relaxed).saturating_add(len)
+                    <= self.bytes_limit.load(Ordering::Relaxed);
+            let refusal = self.standing().refuses().or((!has_room).then_some(DropReason::QueueFull));
+            if let Some(reason) = refusal {
                 guard = None;
                 job.ticket.dropped(reason);
                 continue;
@@ -108,9 +146,63 @@ impl Queue {
         self.held_bytes.load(Ordering::Relaxed)
     }
 
+    /// Changes how many bytes may be held. What is held beyond that stays, and nothing more comes until there is room.
+    pub fn set_bytes_limit(&self, bytes: usize) {
+        self.bytes_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Drops what waits, and from now on what comes. A copy of which a socket has accepted a byte is finished, no other
+    /// is begun. Returns how many were dropped.
+    pub fn pause(&self) -> usize {
+        self.shut(Standing::Paused)
+    }
+
+    /// Lets copies come again after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        let _waiting = self.lock();
+        if self.standing() == Standing::Paused {
+            self.standing.store(Standing::Open as u8, Ordering::Release);
+        }
+    }
+
+    /// The same as [`pause`](Self::pause), for good.
+    pub fn remove(&self) -> usize {
+        self.shut(Standing::Removed)
+    }
+
+    /// What a copy is dropped for of which no byte has been written; `None` where it may be sent. Asked for each before
+    /// its first byte.
+    pub(super) fn forbids(&self) -> Option<DropReason> {
+        let standing = self.standing();
+        if standing >= Standing::Paused { standing.refuses() } else { None }
+    }
+
     /// Lets nothing more in.
     pub(super) fn close(&self) {
-        self.lock().is_closed = true;
+        let _waiting = self.lock();
+        self.standing.fetch_max(Standing::Closing as u8, Ordering::AcqRel);
+    }
+
+    fn shut(&self, standing: Standing) -> usize {
+        let fresh = VecDeque::with_capacity(self.jobs_limit);
+        let mut waiting = self.lock();
+        if self.standing() == Standing::Closing && standing == Standing::Paused {
+            // Who stops pauses no more.
+            return 0;
+        }
+        self.standing.fetch_max(standing as u8, Ordering::AcqRel);
+        let jobs = mem::replace(&mut waiting.jobs, fresh);
+        drop(waiting);
+        let count = jobs.len();
+        for job in jobs {
+            let held = self.hold(job);
+            held.ticket.dropped(standing.refuses().unwrap_or(DropReason::Shutdown));
+        }
+        count
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::of(self.standing.load(Ordering::Acquire))
     }
 
     /// Waits until jobs have been pushed since the last wait.
@@ -233,6 +325,54 @@ mod tests {
         queue.close();
         queue.push_batch(jobs(&books, 2, 1));
         assert_eq!((queue.is_empty(), books.dropped(DropReason::Shutdown)), (true, 2));
+    }
+
+    #[test]
+    fn paused_queue_drops_what_waits_and_what_comes_until_it_is_resumed() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        queue.push_batch(jobs(&books, 2, 1));
+        assert_eq!((queue.pause(), queue.len(), queue.held_bytes()), (2, 0, 0));
+        queue.push_batch(jobs(&books, 3, 1));
+        assert_eq!((queue.forbids(), books.dropped(DropReason::Paused)), (Some(DropReason::Paused), 5));
+        queue.resume();
+        queue.push_batch(jobs(&books, 1, 1));
+        assert_eq!((queue.forbids(), queue.len()), (None, 1));
+    }
+
+    #[test]
+    fn removed_queue_stays_removed() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        queue.push_batch(jobs(&books, 1, 1));
+        queue.remove();
+        queue.pause();
+        queue.resume();
+        queue.close();
+        queue.push_batch(jobs(&books, 1, 1));
+        assert_eq!((queue.forbids(), books.dropped(DropReason::Removed)), (Some(DropReason::Removed), 2));
+    }
+
+    #[test]
+    fn queue_that_closes_sends_what_waits() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        queue.push_batch(jobs(&books, 1, 1));
+        queue.close();
+        assert_eq!((queue.forbids(), queue.pop().is_some()), (None, true));
+    }
+
+    #[test]
+    fn queue_that_holds_more_than_it_may_waits_until_there_is_room() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        queue.push_batch(jobs(&books, 2, 40));
+        queue.set_bytes_limit(50);
+        queue.push_batch(jobs(&books, 1, 10));
+        assert_eq!((queue.len(), books.dropped(DropReason::QueueFull)), (2, 1));
+        drop(queue.pop());
+        queue.push_batch(jobs(&books, 1, 10));
+        assert_eq!((queue.len(), queue.held_bytes()), (2, 50));
     }
 
     #[test]

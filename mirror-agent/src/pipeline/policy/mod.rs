@@ -14,6 +14,8 @@ pub enum Methods {
 }
 
 impl Methods {
+    const SAFE: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
+
     /// Whether `method` is in the set.
     #[must_use]
     pub fn contains(&self, method: &[u8]) -> bool {
@@ -22,12 +24,21 @@ impl Methods {
             Self::Only(list) => list.iter().any(|entry| entry.as_bytes() == method),
         }
     }
+
+    /// Whether all of them are safe: RFC 9110 section 9.2.1, of those that are mirrored unless said otherwise.
+    #[must_use]
+    pub fn are_safe(&self) -> bool {
+        match self {
+            Self::All => false,
+            Self::Only(list) => list.iter().all(|method| Self::SAFE.contains(&method.as_str())),
+        }
+    }
 }
 
 impl Default for Methods {
     /// The methods that RFC 9110 section 9.2.1 calls safe and that servers answer: a copy of any other is a write.
     fn default() -> Self {
-        Self::Only(["GET", "HEAD", "OPTIONS"].map(String::from).to_vec())
+        Self::Only(Self::SAFE.map(String::from).to_vec())
     }
 }
 
@@ -51,6 +62,12 @@ impl Share {
         Some(Self((percent * 10_000.0).round() as u32))
     }
 
+    /// The share in percent, 0 to 100.
+    #[must_use]
+    pub fn percent(self) -> f64 {
+        f64::from(self.0) / 10_000.0
+    }
+
     /// Whether a request whose draw is `draw`, uniform over all `u64`, is in.
     #[must_use]
     pub fn takes(self, draw: u64) -> bool {
@@ -71,13 +88,17 @@ pub struct Experiment {
     pub methods: Methods,
     /// Share of the requests to mirror.
     pub sample: Share,
+    /// Whether it takes nothing for the time being.
+    pub is_paused: bool,
 }
 
 impl Experiment {
     /// Why the request is not the experiment's; `None` where it is. `draw` is uniform over all `u64` and of this
     /// request alone.
     fn refuse(&self, head: &RequestHead<'_>, draw: u64) -> Option<SkipReason> {
-        if !self.methods.contains(head.method) {
+        if self.is_paused {
+            Some(SkipReason::Paused)
+        } else if !self.methods.contains(head.method) {
             Some(SkipReason::Method)
         } else if self.sample != Share::ALL && !self.sample.takes(mix(draw ^ u64::from(self.id.0))) {
             Some(SkipReason::Sampled)
@@ -89,7 +110,12 @@ impl Experiment {
 
 impl Default for Experiment {
     fn default() -> Self {
-        Self { id: ExperimentId::default(), methods: Methods::default(), sample: Share::ALL }
+        Self {
+            id: ExperimentId::default(),
+            methods: Methods::default(),
+            sample: Share::ALL,
+            is_paused: false,
+        }
     }
 }
 
@@ -133,7 +159,8 @@ impl Policy {
             return Err(SkipReason::Upgrade);
         }
         let mut taken = ExperimentSet::default();
-        let mut closest = SkipReason::Method;
+        // What is said where there is no experiment.
+        let mut closest = SkipReason::Paused;
         for (position, experiment) in self.experiments.iter().enumerate().take(ExperimentSet::CAPACITY) {
             match experiment.refuse(head, draw) {
                 None => taken.insert(position),
@@ -158,7 +185,7 @@ impl From<Experiment> for Policy {
 /// How far a request came before an experiment left it aside.
 const fn stage(reason: SkipReason) -> u8 {
     match reason {
-        SkipReason::Marked | SkipReason::Connect | SkipReason::Upgrade => 0,
+        SkipReason::Marked | SkipReason::Connect | SkipReason::Upgrade | SkipReason::Paused => 0,
         SkipReason::Method => 1,
         SkipReason::Sampled => 2,
     }
@@ -277,6 +304,7 @@ mod tests {
             id: ExperimentId(id),
             methods: Methods::Only(vec![methods.to_owned()]),
             sample: Share::from_percent(percent).unwrap(),
+            is_paused: false,
         };
         let policy = Policy::new(vec![
             experiment(0, "GET", 100.0),
@@ -290,6 +318,15 @@ mod tests {
         assert_eq!(skipped, [(1, SkipReason::Method), (2, SkipReason::Sampled)]);
         let none = Policy::new(policy.experiments()[1..].to_vec());
         assert_eq!(decide(&none, "GET / HTTP/1.1", 1), Err(SkipReason::Sampled), "the one that came closest");
+    }
+
+    #[test]
+    fn a_paused_experiment_takes_nothing_and_leaves_others_alone() {
+        let paused = Experiment { is_paused: true, ..Experiment::default() };
+        let policy = Policy::new(vec![paused.clone(), Experiment::default()]);
+        assert_eq!(decide(&policy, "GET / HTTP/1.1", 1), Ok(vec![1]));
+        assert_eq!(decide(&one(paused), "GET / HTTP/1.1", 1), Err(SkipReason::Paused));
+        assert_eq!(decide(&Policy::default(), "GET / HTTP/1.1", 1), Err(SkipReason::Paused));
     }
 
     #[test]
