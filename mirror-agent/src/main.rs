@@ -13,6 +13,7 @@ use mirror_agent::io::{
     check::{Readiness, check},
     cli::{CheckArgs, Cli, Command},
     config::{self, Config},
+    control::ctl,
     inspect::{self, FilePipeline},
     object::EBPF_OBJECT,
 };
@@ -48,6 +49,10 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
             let (out, mut warnings) = (io::stdout().lock(), io::stderr().lock());
             inspect::run(&args.file, args.ports.clone(), &mut FilePipeline::new(), out, &mut warnings)
                 .with_context(|| format!("inspect {}", args.file.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Ctl(args) => {
+            ctl::run(args, &mut io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Schema => {

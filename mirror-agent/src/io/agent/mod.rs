@@ -36,7 +36,7 @@ use crate::{
             kernel::{Capabilities, Capability},
         },
         config::Config,
-        control::{self, Command, Order},
+        control::{self, Command, Listeners, Order},
         experiments::{Common, Dispatcher, Experiments},
         interfaces::{Interfaces, Tally},
         ledger::{Ledger, Snapshot},
@@ -79,6 +79,8 @@ async fn mirror(config: &Config, file: Option<PathBuf>) -> Result<Snapshot> {
     // Caught from here on: a signal during the start must not skip the detaching.
     let mut signals = Signals::new().context("catch signals")?;
 
+    let (control, mut commands) = control::channel();
+    let listeners = Listeners::start(&config.control, &control).await?;
     let (audit, audit_writer) = Audit::open(&config.audit).with_context(|| audit_file(config))?;
     let ledger = Arc::new(Ledger::default());
     let Capture { kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
@@ -171,9 +173,6 @@ async fn mirror(config: &Config, file: Option<PathBuf>) -> Result<Snapshot> {
     if let Some(file) = file {
         helm.follow(file);
     }
-    let (control, mut commands) = control::channel();
-    // The control listeners have it where there are any.
-    drop(control);
 
     let has_log = lock(&kernel).has_log();
     let mut log_due = tokio::time::interval(KERNEL_LOG_INTERVAL);
@@ -191,6 +190,7 @@ async fn mirror(config: &Config, file: Option<PathBuf>) -> Result<Snapshot> {
             () = follower.follow(&kernel) => {}
         }
     }
+    listeners.stop().await;
     info!("Stopping: capture is detached, copies under way are finished.");
     ready.store(false, Ordering::Release);
     follower.stop().await;

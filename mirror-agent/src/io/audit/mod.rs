@@ -1,6 +1,6 @@
 //! Enters: what changed, who changed it, and which copies were writes. Leaves: a file with one JSON object a line.
 //!
-//! Records go through a bounded [`Queue`] to a thread of its own, so that neither capture nor replay ever waits for a
+//! Records go through a bounded queue to a thread of its own, so that neither capture nor replay ever waits for a
 //! disk. What does not fit, or cannot be written, is counted. Nothing of the traffic is written but the method of a
 //! copy that was a write, and the number by which the shadow knows it.
 
@@ -295,9 +295,6 @@ fn is_safe(raw: &[u8]) -> bool {
 }
 
 fn setting(setting: Setting) -> Value {
-    match setting {
-        Setting::Paused(paused) => json!({ "paused": paused }),
-        Setting::Percent(percent) => json!({ "percent": percent }),
-        Setting::Expires(expires) => json!({ "expires": time::expiry_text(expires) }),
-    }
+    // A map with one entry: nothing that JSON cannot hold.
+    serde_json::to_value(setting).unwrap_or_default()
 }

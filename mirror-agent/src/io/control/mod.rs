@@ -4,16 +4,30 @@
 //! loop, so that whoever obeys them ([`Steering`]) does one thing at a time: `listeners --Order--> main loop`, with a
 //! reply for each. What an order changed is written into the audit log where it is obeyed, in [`Order::obey`].
 
+mod api;
+pub mod ctl;
+mod door;
+mod listen;
+mod server;
+mod socket;
 mod state;
+#[cfg(test)]
+mod tests;
 pub mod time;
+mod token;
 
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::state::{
-    BreakerState, CaptureState, CopyState, ExperimentState, InterlockState, RequestState, State, TargetState,
+pub use self::{
+    listen::{DEFAULT_SOCKET, Listeners},
+    state::{
+        BreakerState, CaptureState, CopyState, ExperimentState, InterlockState, RequestState, State,
+        TargetState,
+    },
 };
 use crate::io::{
     audit::{Audit, Who},
@@ -55,18 +69,19 @@ pub enum Command {
 }
 
 /// One setting before or after a change.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Setting {
     /// Whether it is paused.
     Paused(bool),
     /// The share of requests, in percent.
     Percent(f64),
     /// When it ends.
-    Expires(Expiry),
+    Expires(#[serde(with = "time::expiry")] Expiry),
 }
 
 /// What an order changed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Change {
     /// Name of the experiment; `None` where it is about all of them.
     pub experiment: Option<String>,
