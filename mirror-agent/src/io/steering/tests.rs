@@ -3,7 +3,10 @@
 use std::{
     cell::Cell,
     net::SocketAddr,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{
@@ -101,8 +104,12 @@ impl Gauges for NoGauges {
 struct FakeTap(Arc<Mutex<(Matched, bool)>>);
 
 impl FakeTap {
+    fn lock(&self) -> MutexGuard<'_, (Matched, bool)> {
+        self.0.lock().unwrap()
+    }
+
     fn takes(&self, port: u16) -> bool {
-        let tap = self.0.lock().unwrap();
+        let tap = self.lock();
         !tap.1 && tap.0.takes("::ffff:10.0.0.1".parse().unwrap(), port)
     }
 }
@@ -112,17 +119,20 @@ impl Tap for FakeTap {
         Ok(())
     }
     fn take_more(&mut self, matched: &Matched) -> Result<(), AnyError> {
-        self.0.lock().unwrap().0 = matched.clone();
+        self.lock().0 = matched.clone();
         Ok(())
     }
     fn set_paused(&mut self, is_paused: bool) -> Result<(), AnyError> {
-        self.0.lock().unwrap().1 = is_paused;
+        self.lock().1 = is_paused;
         Ok(())
     }
 }
 
-/// A file with these experiments: name, port, more lines of it, and targets with more lines of theirs.
-fn file(experiments: &[(&str, u16, &str, &[(&str, String)])]) -> String {
+/// Name, port, more lines, and targets with more of theirs.
+type ExperimentText<'a> = (&'a str, u16, &'a str, &'a [(&'a str, String)]);
+
+/// A file with these experiments.
+fn file(experiments: &[ExperimentText<'_>]) -> String {
     let mut text = "capture: { interfaces: [lo] }\nexperiments:\n".to_owned();
     for (name, port, more, targets) in experiments {
         let expires = if more.contains("expires") { "" } else { "    expires: never\n" };
