@@ -37,14 +37,20 @@ reasons! {
     SkipReason {
         /// CONNECT: the connection becomes a tunnel.
         Connect => "connect",
+        /// It is among what the experiment excludes.
+        Excluded => "excluded",
         /// The request already carries `x-mirror-id`: it is a copy.
         Marked => "marked",
         /// The method is not among those to mirror.
         Method => "method",
+        /// It lacks the key by which is sampled.
+        NoKey => "no_key",
         /// The experiment is paused.
         Paused => "paused",
         /// Not in the sample.
         Sampled => "sampled",
+        /// It is not what any experiment is about, its method aside.
+        Unmatched => "unmatched",
         /// The request asks for an upgrade of the connection.
         Upgrade => "upgrade",
     }

@@ -7,6 +7,7 @@
 //! A change is made in two steps. [`Common::prepare`] finds the targets that do not run yet, which takes time and may
 //! fail; nothing has changed then. [`Experiments::apply`] puts all in force at once and cannot fail any more.
 
+mod compile;
 mod directory;
 mod dispatch;
 mod plan;
@@ -21,6 +22,7 @@ use self::plan::plan;
 #[cfg(test)]
 pub(in crate::io) use self::plan::tests::config;
 pub use self::{
+    compile::{CompileError, compile},
     directory::{Directory, Lane, Route, Table},
     dispatch::Dispatcher,
     plan::{Activity, Wanted},
@@ -59,6 +61,8 @@ pub struct Experiments {
 struct Running {
     id: ExperimentId,
     wanted: Wanted,
+    /// The part that decides on requests.
+    policy: Experiment,
     targets: Vec<RunningTarget>,
     /// The books of all its targets, also of those that do not run.
     _books: Vec<Arc<CopyBooks>>,
@@ -135,7 +139,8 @@ impl Experiments {
     ///
     /// # Errors
     ///
-    /// `prepared` lacks a target that does not run yet. Nothing has changed.
+    /// [`PrepareError::Missing`] if `prepared` lacks a target that does not run yet, [`PrepareError::Rule`] if a rule
+    /// cannot be held against requests. Nothing has changed.
     pub fn apply(
         &mut self,
         wanted: Vec<Wanted>,
@@ -151,6 +156,7 @@ impl Experiments {
             return Err(PrepareError::Missing { experiment: experiment.name, target: target.name });
         }
         let known: Vec<_> = self.running().cloned().collect();
+        let policies = self.compile(&wanted)?;
         let mut before: Vec<_> = mem::take(&mut self.running).into_iter().map(Some).collect();
         let mut before_targets: Vec<Vec<_>> = before
             .iter_mut()
@@ -159,11 +165,13 @@ impl Experiments {
             })
             .map(|targets| targets.into_iter().map(Some).collect())
             .collect();
-        for (step, wanted) in plan(&known, &wanted).into_iter().zip(wanted) {
+        for ((step, wanted), mut policy) in plan(&known, &wanted).into_iter().zip(wanted).zip(policies) {
             let id = match step.kept.and_then(|kept| before.get_mut(kept)?.take()) {
                 Some(running) => running.id,
                 None => self.next_id(),
             };
+            policy.id = id;
+            policy.is_paused = wanted.activity != Activity::Active;
             let mut targets = Vec::new();
             for (config, place) in wanted.targets().iter().zip(step.targets) {
                 let kept = step.kept.zip(place).and_then(|(experiment, target)| {
@@ -174,7 +182,7 @@ impl Experiments {
             }
             let books = |target: &TargetConfig| self.common.ledger.copies(&wanted.config.name, &target.name);
             let books = wanted.config.targets.iter().map(books).collect();
-            self.running.push(Running { id, wanted, targets, _books: books });
+            self.running.push(Running { id, wanted, policy, targets, _books: books });
         }
         prepared.commit();
         let count = self.running.iter().map(|running| running.wanted.config.targets.len()).sum::<usize>();
@@ -192,6 +200,20 @@ impl Experiments {
         // Books that nobody has any more are settled: a ticket has them too.
         self.common.ledger.retain_copies(|books| Arc::strong_count(books) > 1);
         Ok(())
+    }
+
+    /// The parts that decide on requests. Those that did not change are not made anew.
+    fn compile(&self, wanted: &[Wanted]) -> Result<Vec<Experiment>, PrepareError> {
+        let compile_one = |Wanted { config, .. }: &Wanted| match self
+            .running
+            .iter()
+            .find(|running| running.wanted.config == *config)
+        {
+            Some(running) => Ok(running.policy.clone()),
+            None => compile(ExperimentId::default(), config)
+                .map_err(|source| PrepareError::Rule { experiment: config.name.clone(), source }),
+        };
+        wanted.iter().map(compile_one).collect()
     }
 
     /// Pauses or resumes all of them, without touching which of them are paused by themselves. Nothing is begun at any
@@ -236,7 +258,7 @@ impl Experiments {
         let mut table = Table { body_bytes, captured: self.captured.clone(), ..Table::default() };
         let mut policy = Vec::new();
         for running in self.running.iter().filter(|running| running.wanted.activity != Activity::Expired) {
-            policy.push(policy_of(running));
+            policy.push(running.policy.clone());
             let lanes = running.targets.iter().map(|target| table.add(target.lane.clone())).collect();
             table.routes.push(Route { id: running.id, lanes });
         }
@@ -262,12 +284,4 @@ impl Experiments {
         self.next_id += 1;
         id
     }
-}
-
-/// The part of an experiment that decides on requests.
-fn policy_of(running: &Running) -> Experiment {
-    let config = &running.wanted.config;
-    let methods = config.matches.first().map(|entry| entry.methods.clone()).unwrap_or_default();
-    let is_paused = running.wanted.activity != Activity::Active;
-    Experiment { id: running.id, methods, sample: config.sample.share, is_paused }
 }

@@ -11,7 +11,7 @@ use std::{
 use crate::io::{
     audit::Audit,
     config::{ExperimentConfig, TargetConfig},
-    experiments::Lane,
+    experiments::{CompileError, Lane},
     ledger::Ledger,
     replay::{Captured, OwnSocketRegistry, Queue, Refusal, RefuseAddress, Replay, ReplayConfig, ReplayError},
 };
@@ -60,6 +60,15 @@ pub enum PrepareError {
         /// What is wrong with it.
         #[source]
         source: Refusal,
+    },
+    /// What it takes cannot be said to the pipeline.
+    #[error("experiment {experiment}")]
+    Rule {
+        /// Name of the experiment.
+        experiment: String,
+        /// What is wrong.
+        #[source]
+        source: CompileError,
     },
     /// A target was not prepared.
     #[error("target {target} of experiment {experiment} was not prepared")]

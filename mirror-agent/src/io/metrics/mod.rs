@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn the_books_balance_with_a_request_open_in_every_state() {
         let ledger = Arc::new(Ledger::default());
-        ledger.publish(&Stats { seen: 5, skipped: [1, 0, 0, 0, 0, 0], ..Stats::default() });
+        ledger.publish(&Stats { seen: 5, skipped: [1, 0, 0, 0, 0, 0, 0, 0, 0], ..Stats::default() });
         let books = ledger.copies("default", "shadow");
         let ticket = || ledger.claim(1).ticket(&books);
         let (open, done, failed) = (ticket(), ticket(), ticket());

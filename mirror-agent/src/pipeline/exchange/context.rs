@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::pipeline::{
-    ExchangeId, Limits, Policy, Request, Stats, Timestamp,
+    ExchangeId, FlowKey, Limits, Policy, Request, Stats, Timestamp,
     exchange::report::ExchangeReport,
     http::RequestHead,
     policy::{Experiment, ExperimentSet, Selection, mix},
@@ -92,16 +92,17 @@ impl Context {
         self.purpose = purpose;
     }
 
-    /// Decides which experiments take a request; `Err` holds the reason to skip it.
+    /// Decides which experiments take a request of `flow`; `Err` holds the reason to skip it.
     pub(crate) fn select(
         &mut self,
         id: ExchangeId,
+        flow: &FlowKey,
         head: &RequestHead<'_>,
     ) -> Result<Arc<Selection>, SkipReason> {
         let Self { purpose: Purpose::Replay(policy), skips, skipped_by, selection, seed, .. } = self else {
-            return Err(SkipReason::Method);
+            return Err(SkipReason::Unmatched);
         };
-        let experiments = policy.decide(head, mix(*seed ^ id.0), |position, reason| {
+        let experiments = policy.decide(flow, head, mix(*seed ^ id.0), |position, reason| {
             skipped_by.insert(position);
             if let Some(skips) = skips.get_mut(position) {
                 bump(skips, reason.index(), 1);

@@ -82,7 +82,13 @@ impl OpenRequest {
     }
 
     /// Takes the complete head and decides what to keep.
-    pub(crate) fn head(&mut self, context: &mut Context, head: &RequestHead<'_>, at: Timestamp) {
+    pub(crate) fn head(
+        &mut self,
+        context: &mut Context,
+        flow: &FlowKey,
+        head: &RequestHead<'_>,
+        at: Timestamp,
+    ) {
         self.last_byte_at = self.last_byte_at.max(at);
         self.reply_to = head.reply_to();
         self.handover = head.facts.upgrade || head.facts.connect;
@@ -110,7 +116,7 @@ impl OpenRequest {
             Framing::None | Framing::Chunked | Framing::UntilClose | Framing::Ambiguous => 0,
         };
         let advance = head.raw.len().saturating_add(body_len.min(MAX_ADVANCE_BYTES));
-        let selection = match context.select(self.id, head) {
+        let selection = match context.select(self.id, flow, head) {
             Ok(selection) => selection,
             Err(reason) => {
                 self.keep = Keep::Settled;

@@ -16,7 +16,7 @@ fn pair(talk: &mut Conversation, a: FlowKey, b: FlowKey, side: Side, flags: TcpF
 }
 
 fn keys() -> (Conversation, FlowKey, FlowKey, FlowKey) {
-    let purpose = Purpose::replay(Experiment { methods: Methods::All, ..Experiment::default() });
+    let purpose = Purpose::replay(Experiment::of_methods(Methods::All));
     let talk = Conversation::adopted(purpose, Limits::default(), 1_000, 2_000);
     let vip = talk.flow;
     let pod = |text: &str| FlowKey { server: text.parse::<SocketAddr>().unwrap().into(), ..vip };
@@ -111,7 +111,7 @@ fn request_sent_again_after_a_pause_past_another_interface_is_old() {
 
 #[test]
 fn body_behind_a_go_ahead_with_fields_is_no_request() {
-    let purpose = Purpose::replay(Experiment { methods: Methods::All, ..Experiment::default() });
+    let purpose = Purpose::replay(Experiment::of_methods(Methods::All));
     let mut talk = Conversation::adopted(purpose, Limits::default(), 1_000, 2_000);
     talk.client(&get("/first"));
     talk.skip(Side::Server, OK.len());
