@@ -106,6 +106,19 @@ impl Stage {
         Agent::start(&self.net.live, &Arguments::from_file(&self.file()))
     }
 
+    /// Waits until all is settled; each request of `steady` must have come to its shadow once.
+    fn settle(&self, agent: &Agent) -> Result<Metrics> {
+        let live = self.steady.requests();
+        let end = until(agent, |metrics| {
+            let mirrored = metrics.value("mirror_copies_mirrored_total", "experiment", "steady");
+            metrics.ledger().pending == 0 && mirrored as u64 >= live
+        })?;
+        thread::sleep(Duration::from_millis(50));
+        let copies = self.steady_shadow.requests();
+        ensure!(copies == live, "live counts {live}, its shadow {copies}");
+        Ok(end)
+    }
+
     /// Gives an order.
     fn ctl(&self, words: &[&str]) -> Result<String> {
         let socket = self.socket();
@@ -192,12 +205,7 @@ fn reloads_under_load_change_what_the_file_changes_and_nothing_else() -> Result<
     for load in loads {
         clean(&load.finish()?)?;
     }
-    let end = until(&agent, |metrics| {
-        metrics.ledger().pending == 0
-            && metrics.value("mirror_copies_mirrored_total", "experiment", "steady") as u64
-                == stage.steady.requests()
-    })?;
-    ensure!(stage.steady_shadow.requests() == stage.steady.requests(), "each of them once");
+    let end = stage.settle(&agent)?;
     ensure!(end.ledger().all_frames_dropped() == 0, "{}", end.ledger());
     println!(
         "steady: live {} and shadow {}; side: live {}, shadow {}; extra: shadow {}; {}",
@@ -248,8 +256,7 @@ fn a_pause_of_one_experiment_is_felt_within_100_ms_and_by_no_other() -> Result<(
     for load in loads {
         clean(&load.finish()?)?;
     }
-    until(&agent, |metrics| metrics.ledger().pending == 0)?;
-    ensure!(stage.steady_shadow.requests() == stage.steady.requests());
+    stage.settle(&agent)?;
     Ok(())
 }
 
@@ -277,7 +284,6 @@ fn an_experiment_ends_at_its_time_and_is_extended() -> Result<()> {
     for load in loads {
         clean(&load.finish()?)?;
     }
-    until(&agent, |metrics| metrics.ledger().pending == 0)?;
-    ensure!(stage.steady_shadow.requests() == stage.steady.requests());
+    stage.settle(&agent)?;
     Ok(())
 }
