@@ -45,6 +45,8 @@ reasons! {
         Method => "method",
         /// It lacks the key by which is sampled.
         NoKey => "no_key",
+        /// The experiment is paused.
+        Paused => "paused",
         /// Not in the sample.
         Sampled => "sampled",
         /// It is not what any experiment is about, its method aside.

@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, io};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{
-        Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key,
-    },
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{ProgramError, SchedClassifier},
 };
 use aya_log::EbpfLogger;
@@ -17,12 +15,14 @@ use crate::io::capture::{
     counters::KernelCounters,
     desired::Interface,
     links::Link,
+    matched::{Matched, Step},
     own::OwnSockets,
     presence::Presence,
     ring::RingReader,
-    rules::{KernelRules, PortSet, RulesError, trie_key, tunnel_port_words},
+    rules::{KernelRules, RulesError, tunnel_port_words},
     samples::{self, PortSample, Samples},
     sys::page_bytes,
+    tables::Tables,
 };
 
 /// All that the kernel side consists of, each part for the thread that needs it.
@@ -47,6 +47,7 @@ pub struct Kernel {
     config_map: Array<MapData, [u32; KernelConfig::WORDS]>,
     config: KernelConfig,
     samples: Samples,
+    tables: Tables,
     flush_log: Option<Box<dyn FnMut() + Send>>,
 }
 
@@ -125,12 +126,8 @@ impl Capture {
             classifier.load().map_err(|error| LoadError::Program { program, source: Box::new(error) })?;
         }
 
-        fill_ports(take(&mut ebpf, map::PORTS)?, rules)?;
         fill_tunnel_ports(take(&mut ebpf, map::TUNNEL_PORTS)?, rules)?;
-        fill_addresses(take(&mut ebpf, map::ADDRESSES)?, rules)?;
-        let config = rules.config();
-        let mut config_map = take(&mut ebpf, map::CONFIG)?;
-        write_config(&mut config_map, &config).map_err(fill(map::CONFIG))?;
+        let tables = Tables::new(take(&mut ebpf, map::PORTS)?, take(&mut ebpf, map::ADDRESSES)?);
         let mut ring_table: ArrayOfMaps<MapData, RingBuf<MapData>> = take(&mut ebpf, map::RINGS)?;
         let mut rings = Vec::new();
         for (index, name) in (0..rules.rings).zip(map::RING) {
@@ -144,16 +141,21 @@ impl Capture {
         let counters = KernelCounters::new(take::<PerCpuArray<_, _>>(&mut ebpf, map::COUNTERS)?);
         let samples = Samples::new(take(&mut ebpf, map::SAMPLES)?);
         let flush_log = flush_log(&mut ebpf);
-        let kernel = Kernel {
+        let mut kernel = Kernel {
             attachments: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             presence: None,
+            config_map: take(&mut ebpf, map::CONFIG)?,
             ebpf,
-            config_map,
-            config,
+            config: KernelConfig { match_addresses: 0, ..rules.config() },
             samples,
+            tables,
             flush_log,
         };
+        write_config(&mut kernel.config_map, &kernel.config).map_err(fill(map::CONFIG))?;
+        let matched = Matched::new(&rules.ports, &rules.addresses);
+        kernel.take_less(&matched)?;
+        kernel.take_more(&matched)?;
         Ok(Self { kernel, own_sockets, counters, rings })
     }
 }
@@ -294,6 +296,51 @@ impl Kernel {
         Ok(())
     }
 
+    /// Takes nothing more that `matched` does not ask for.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Rules`] where the tables cannot hold it: then nothing changes. [`LoadError::Fill`] where the kernel
+    /// refuses to change an entry.
+    pub fn take_less(&mut self, matched: &Matched) -> Result<(), LoadError> {
+        matched.validate()?;
+        self.change(&self.tables.held.less(matched))
+    }
+
+    /// Takes all that `matched` asks for. What is taken that it does not ask for goes first, with
+    /// [`take_less`](Self::take_less).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`take_less`](Self::take_less).
+    pub fn take_more(&mut self, matched: &Matched) -> Result<(), LoadError> {
+        matched.validate()?;
+        self.change(&self.tables.held.more(matched))
+    }
+
+    /// Makes all the steps; where one fails, those before it are undone.
+    fn change(&mut self, steps: &[Step]) -> Result<(), LoadError> {
+        for (count, step) in steps.iter().enumerate() {
+            if let Err(error) = self.make(*step) {
+                for step in steps.iter().take(count).rev() {
+                    // What is undone was so before. Should even that fail, the first error tells of it.
+                    drop(self.make(step.undone()));
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, step: Step) -> Result<(), LoadError> {
+        if let Step::MatchAddresses(is_matched) = step {
+            let config = KernelConfig { match_addresses: u32::from(is_matched), ..self.config };
+            write_config(&mut self.config_map, &config).map_err(fill(map::CONFIG))?;
+            self.config = config;
+        }
+        self.tables.apply(step)
+    }
+
     /// Whether the programs were built to log.
     #[must_use]
     pub const fn has_log(&self) -> bool {
@@ -321,26 +368,9 @@ fn write_config(
     map.set(0, config.to_words(), 0)
 }
 
-fn fill_ports(mut map: Array<MapData, u64>, rules: &KernelRules) -> Result<(), LoadError> {
-    let mut ports = PortSet::new();
-    for &port in &rules.ports {
-        let (index, word) = ports.set(port, true);
-        map.set(index, word, 0).map_err(fill(map::PORTS))?;
-    }
-    Ok(())
-}
-
 fn fill_tunnel_ports(mut map: Array<MapData, u64>, rules: &KernelRules) -> Result<(), LoadError> {
     for (index, word) in tunnel_port_words(rules) {
         map.set(index, word, 0).map_err(fill(map::TUNNEL_PORTS))?;
-    }
-    Ok(())
-}
-
-fn fill_addresses(mut map: LpmTrie<MapData, [u8; 16], u8>, rules: &KernelRules) -> Result<(), LoadError> {
-    for &network in &rules.addresses {
-        let (prefix_len, octets) = trie_key(network);
-        map.insert(&Key::new(prefix_len, octets), 1, 0).map_err(fill(map::ADDRESSES))?;
     }
     Ok(())
 }
@@ -358,6 +388,6 @@ fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Resul
     T::try_from(map).map_err(|error| missing(Some(Box::new(error))))
 }
 
-fn fill(map: &'static str) -> impl Fn(MapError) -> LoadError {
+pub(super) fn fill(map: &'static str) -> impl Fn(MapError) -> LoadError {
     move |error| LoadError::Fill { map, source: Box::new(error) }
 }

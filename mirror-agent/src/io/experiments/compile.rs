@@ -56,6 +56,7 @@ pub fn compile(id: ExperimentId, config: &ExperimentConfig) -> Result<Experiment
         matches: rules(&config.matches, |index, source| CompileError::Matches { index, source })?,
         excludes: rules(&config.excludes, |index, source| CompileError::Excludes { index, source })?,
         sample: sample(&config.name, &config.sample).map_err(|source| CompileError::Sample { source })?,
+        is_paused: false,
     })
 }
 

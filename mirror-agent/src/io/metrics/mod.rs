@@ -3,7 +3,9 @@
 //! Everything is read at the moment of the scrape by one collector, so no counter is mirrored into a second place,
 //! and every series of every reason exists from the first scrape on.
 
+mod audit;
 mod encoder;
+mod steering;
 mod targets;
 
 use std::{
@@ -17,7 +19,7 @@ use std::{
 use mirror_common::Counter;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
-pub use self::targets::TargetGauges;
+pub use self::{audit::register_audit, steering::register_steering, targets::TargetGauges};
 use self::{
     encoder::Encoder,
     targets::{encode_copies, encode_targets},
@@ -83,6 +85,28 @@ pub trait Gauges: Debug + Send + Sync + 'static {
     fn guard(&self) -> GuardValues;
 }
 
+impl<G: Gauges + ?Sized> Gauges for Arc<G> {
+    fn kernel_counts(&self) -> CounterValues {
+        (**self).kernel_counts()
+    }
+
+    fn ring_bytes(&self) -> u64 {
+        (**self).ring_bytes()
+    }
+
+    fn targets(&self) -> Vec<TargetGauges> {
+        (**self).targets()
+    }
+
+    fn interfaces_attached(&self) -> [u64; Role::ALL.len()] {
+        (**self).interfaces_attached()
+    }
+
+    fn guard(&self) -> GuardValues {
+        (**self).guard()
+    }
+}
+
 /// Everything that a scrape shows.
 #[derive(Debug)]
 pub struct Metrics {
@@ -127,6 +151,12 @@ pub fn add_left_out(flows_skipped: &mut [u64; FlowSkipReason::ALL.len()], kernel
             *count = count.saturating_add(kernel.get(counter));
         }
     }
+}
+
+/// Frames of matched ports that the kernel program did not copy in full.
+#[must_use]
+pub fn frames_dropped(counts: &CounterValues) -> u64 {
+    FRAME_DROPS.iter().map(|(_, counter)| counts.get(*counter)).sum()
 }
 
 impl Collector for Metrics {
@@ -305,7 +335,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        io::{ledger::CopyBooks, replay::BreakerState},
+        io::{
+            audit::Audit,
+            ledger::CopyBooks,
+            replay::BreakerState,
+            steering::{ExperimentStatus, Status},
+        },
         pipeline::Stats,
     };
 
@@ -341,13 +376,18 @@ mod tests {
 
     fn scrape(ledger: &Arc<Ledger>) -> String {
         let _books = ledger.copies("default", "shadow");
-        let registry = registry(
+        let mut registry = registry(
             Arc::clone(ledger),
             vec![Arc::new(PipelineGauges::default())],
             Box::new(Fixed),
             Arc::default(),
             Arc::default(),
         );
+        register_audit(&mut registry, Audit::default());
+        let status = Arc::<Status>::default();
+        let experiment = ExperimentStatus { name: "default".to_owned(), is_paused: true, expires: 7 };
+        status.set_experiments(vec![experiment]);
+        register_steering(&mut registry, status);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         text
@@ -381,6 +421,12 @@ mod tests {
             "mirror_guard_memory_ratio 0.25",
             "mirror_capture_paused 0.0",
             "mirror_interfaces_attached{role=\"pod\"} 2.0",
+            "mirror_experiment_paused{experiment=\"default\"} 1.0",
+            "mirror_experiment_expiry_timestamp_seconds{experiment=\"default\"} 7.0",
+            "mirror_config_last_reload_successful 1.0",
+            "mirror_config_reloads_total{result=\"rejected\"} 0",
+            "mirror_audit_records_total{event=\"pause\"} 0",
+            "mirror_audit_records_dropped_total{reason=\"queue_full\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
@@ -413,7 +459,7 @@ mod tests {
     #[test]
     fn the_books_balance_with_a_request_open_in_every_state() {
         let ledger = Arc::new(Ledger::default());
-        ledger.publish(&Stats { seen: 5, skipped: [1, 0, 0, 0, 0, 0, 0, 0], ..Stats::default() });
+        ledger.publish(&Stats { seen: 5, skipped: [1, 0, 0, 0, 0, 0, 0, 0, 0], ..Stats::default() });
         let books = ledger.copies("default", "shadow");
         let ticket = || ledger.claim(1).ticket(&books);
         let (open, done, failed) = (ticket(), ticket(), ticket());

@@ -121,6 +121,12 @@ impl Connection {
     ) -> Result<(), Box<Held>> {
         let mut state = self.lock();
         let Some(writer) = &state.writer else { return Err(Box::new(held)) };
+        if let Some(reason) = pool.queue.forbids() {
+            held.ticket.dropped(reason);
+            state.is_retired = true;
+            state.wake();
+            return Ok(());
+        }
         buffer.clear();
         let body = write_copy(buffer, &held.request, &pool.config, held.pipeline);
         let written = match &body {
@@ -150,6 +156,7 @@ impl Connection {
         pool.protection.written(len, now);
         if accepted > 0 {
             exchange.started = Some(now);
+            pool.config.note(&held);
             state.books.replay_lag(now.since(held.request.last_byte_at));
         }
         if accepted == len {
@@ -243,6 +250,13 @@ impl State {
         let Self { writer: Some(writer), exchange: Some(exchange), books, deadline, .. } = self else {
             return Poll::Ready(Ok(None));
         };
+        if exchange.started.is_none()
+            && let Some(reason) = pool.queue.forbids()
+            && let Some(unsent) = exchange.unsent.take()
+        {
+            unsent.held.ticket.dropped(reason);
+            return Poll::Ready(Err(io::ErrorKind::Interrupted.into()));
+        }
         while let Some(unsent) = &mut exchange.unsent {
             let head = unsent.head.get(unsent.accepted..).unwrap_or_default();
             let body_start = unsent.accepted.saturating_sub(unsent.head.len());
@@ -256,6 +270,7 @@ impl State {
             let now = clock::now();
             if exchange.started.is_none() {
                 exchange.started = Some(now);
+                pool.config.note(&unsent.held);
                 books.replay_lag(now.since(unsent.held.request.last_byte_at));
             }
             if unsent.accepted >= unsent.head.len() + unsent.body.len()

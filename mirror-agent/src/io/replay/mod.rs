@@ -24,7 +24,7 @@ mod refusal;
 mod response;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(in crate::io) mod tests;
 
 use std::{
     net::SocketAddr,
@@ -52,13 +52,15 @@ pub use self::{
     socket::OwnSocketRegistry,
 };
 use self::{
+    copy::exchange_text,
     pool::{Left, PUMP_JOBS, Pool},
+    queue::Held,
     socket::Connector,
 };
 pub use crate::io::target::{Target, TargetError};
 use crate::{
-    io::{config::BreakerConfig, ledger::CopyBooks},
-    pipeline::rewrite::{Chosen, Rewrite},
+    io::{audit::TargetAudit, config::BreakerConfig, ledger::CopyBooks},
+    pipeline::rewrite::{Chosen, Rewrite, RewriteError},
 };
 
 /// Why a replay could not be started.
@@ -71,6 +73,9 @@ pub enum ReplayError {
     /// The target is a captured live endpoint.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// Its copies cannot be made as the configuration says.
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
 }
 
 /// How requests are replayed.
@@ -114,6 +119,8 @@ pub struct ReplayConfig {
     pub max_connection_age: Option<Duration>,
     /// Who is told what changes about the target.
     pub observer: Option<Arc<dyn Observer>>,
+    /// Who writes down what happens to the target, and the copies that are writes.
+    pub audit: TargetAudit,
 }
 
 impl ReplayConfig {
@@ -142,11 +149,17 @@ impl ReplayConfig {
             circuit_breaker: None,
             max_connection_age: None,
             observer: None,
+            audit: TargetAudit::none(),
         }
     }
 
     fn chosen(&self) -> Chosen {
         if self.is_sampled.load(Ordering::Relaxed) { Chosen::Sampled } else { Chosen::Targeted }
+    }
+
+    /// Writes down a copy of which the shadow has accepted a byte, if it is a write.
+    fn note(&self, held: &Held) {
+        self.audit.accepted(&held.request, || exchange_text(self.instance, held.pipeline, held.request.id));
     }
 
     fn shortest_timeout(&self) -> Duration {

@@ -36,6 +36,7 @@ use crate::{
 pub struct Gauges {
     open: AtomicUsize,
     idle: AtomicUsize,
+    addresses: Mutex<Vec<SocketAddr>>,
     pub(super) breaker: BreakerGauges,
 }
 
@@ -51,6 +52,12 @@ impl Gauges {
     #[must_use]
     pub fn idle(&self) -> usize {
         self.idle.load(Ordering::Relaxed)
+    }
+
+    /// The addresses of the target, as it was resolved last.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where the circuit breaker stands; closed where there is none.
@@ -255,6 +262,7 @@ impl Pool {
     pub(super) fn set_addresses(&self, addrs: &[SocketAddr]) {
         let mut inner = self.lock();
         inner.addresses.replace(addrs);
+        *self.gauges.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addrs.to_vec();
         drop(inner);
         self.retire_idle(|addr| !addrs.contains(&addr));
     }
@@ -429,6 +437,10 @@ async fn serve(slot: Slot, held: Held) {
 
 async fn carry(pool: &Arc<Pool>, mut held: Held) {
     for _ in 0..=MAX_RETRIES {
+        if let Some(reason) = pool.queue.forbids() {
+            held.ticket.dropped(reason);
+            return;
+        }
         let Some((addr, stream, registration)) = pool.connect().await else {
             held.fail(ReplayOutcome::Connect, DropReason::Connect);
             return;

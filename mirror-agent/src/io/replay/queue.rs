@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
 };
 
@@ -42,9 +42,11 @@ pub struct Job {
 /// allocated or freed but what [`Lanes`] need, and nobody waits for anything else while holding it.
 pub struct Queue {
     jobs_limit: usize,
-    bytes_limit: usize,
+    bytes_limit: AtomicUsize,
     drop_policy: DropPolicy,
     order: CopyOrder,
+    /// How it stands; changed under the lock of `waiting`, and read without it.
+    standing: AtomicU8,
     waiting: Arc<Mutex<Waiting>>,
     /// Bytes of requests queued or being written: a slow shadow must not let more be held than the limit says.
     held_bytes: Arc<AtomicUsize>,
@@ -57,7 +59,41 @@ pub(super) struct Waiting {
     jobs: Jobs,
     /// Bytes of their requests.
     bytes: usize,
-    is_closed: bool,
+}
+
+/// Whether copies go through a queue. Each is closed in more ways than the one before it.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+enum Standing {
+    /// They come and are sent.
+    Open,
+    /// None comes any more; those that wait are sent.
+    Closing,
+    /// None comes and none is begun, for the time being.
+    Paused,
+    /// None comes and none is begun, ever again.
+    Removed,
+}
+
+impl Standing {
+    const fn of(value: u8) -> Self {
+        match value {
+            0 => Self::Open,
+            1 => Self::Closing,
+            2 => Self::Paused,
+            _ => Self::Removed,
+        }
+    }
+
+    /// What a copy that comes is dropped for.
+    const fn refuses(self) -> Option<DropReason> {
+        match self {
+            Self::Open => None,
+            Self::Closing => Some(DropReason::Shutdown),
+            Self::Paused => Some(DropReason::Paused),
+            Self::Removed => Some(DropReason::Removed),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -119,13 +155,13 @@ impl Queue {
     pub fn new(jobs_limit: usize, bytes_limit: usize) -> Self {
         Self {
             jobs_limit,
-            bytes_limit,
+            bytes_limit: AtomicUsize::new(bytes_limit),
             drop_policy: DropPolicy::Newest,
             order: CopyOrder::None,
+            standing: AtomicU8::new(Standing::Open as u8),
             waiting: Arc::new(Mutex::new(Waiting {
                 jobs: Jobs::InLine(VecDeque::with_capacity(jobs_limit)),
                 bytes: 0,
-                is_closed: false,
             })),
             held_bytes: Arc::default(),
             arrived: Notify::new(),
@@ -165,8 +201,8 @@ impl Queue {
             let len = job.request.raw.len();
             let refused = loop {
                 let waiting = guard.get_or_insert_with(|| self.lock());
-                if waiting.is_closed {
-                    break Some((job, DropReason::Shutdown));
+                if let Some(reason) = self.standing().refuses() {
+                    break Some((job, reason));
                 }
                 if self.has_room(waiting, len) {
                     self.held_bytes.fetch_add(len, Ordering::Relaxed);
@@ -193,14 +229,15 @@ impl Queue {
 
     fn has_room(&self, waiting: &Waiting, len: usize) -> bool {
         waiting.len() < self.jobs_limit
-            && self.held_bytes.load(Ordering::Relaxed).saturating_add(len) <= self.bytes_limit
+            && self.held_bytes.load(Ordering::Relaxed).saturating_add(len)
+                <= self.bytes_limit.load(Ordering::Relaxed)
     }
 
     /// Takes the oldest job out for one of `len` bytes, where the policy says so and room can be made at all: bytes that
     /// are being written do not give way.
     fn give_way(&self, waiting: &mut Waiting, len: usize) -> Option<Job> {
         let being_written = self.held_bytes.load(Ordering::Relaxed).saturating_sub(waiting.bytes);
-        let can_fit = being_written.saturating_add(len) <= self.bytes_limit;
+        let can_fit = being_written.saturating_add(len) <= self.bytes_limit.load(Ordering::Relaxed);
         if self.drop_policy == DropPolicy::Oldest && can_fit { waiting.pop_oldest() } else { None }
     }
 
@@ -222,9 +259,62 @@ impl Queue {
         self.held_bytes.load(Ordering::Relaxed)
     }
 
+    /// Changes how many bytes may be held. What is held beyond that stays, and nothing more comes until there is room.
+    pub fn set_bytes_limit(&self, bytes: usize) {
+        self.bytes_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Drops what waits, and from now on what comes. A copy of which a socket has accepted a byte is finished, no other
+    /// is begun. Returns how many were dropped.
+    pub fn pause(&self) -> usize {
+        self.shut(Standing::Paused)
+    }
+
+    /// Lets copies come again after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        let _waiting = self.lock();
+        if self.standing() == Standing::Paused {
+            self.standing.store(Standing::Open as u8, Ordering::Release);
+        }
+    }
+
+    /// The same as [`pause`](Self::pause), for good.
+    pub fn remove(&self) -> usize {
+        self.shut(Standing::Removed)
+    }
+
+    /// What a copy is dropped for of which no byte has been written; `None` where it may be sent. Asked for each before
+    /// its first byte.
+    pub(super) fn forbids(&self) -> Option<DropReason> {
+        let standing = self.standing();
+        if standing >= Standing::Paused { standing.refuses() } else { None }
+    }
+
     /// Lets nothing more in.
     pub(super) fn close(&self) {
-        self.lock().is_closed = true;
+        let _waiting = self.lock();
+        self.standing.fetch_max(Standing::Closing as u8, Ordering::AcqRel);
+    }
+
+    fn shut(&self, standing: Standing) -> usize {
+        let waiting = self.lock();
+        if self.standing() == Standing::Closing && standing == Standing::Paused {
+            // Who stops pauses no more.
+            return 0;
+        }
+        self.standing.fetch_max(standing as u8, Ordering::AcqRel);
+        drop(waiting);
+        // From here on nothing comes any more, so that this comes to an end.
+        let mut count = 0;
+        while let Some(held) = self.pop() {
+            held.drop_for(standing.refuses().unwrap_or(DropReason::Shutdown));
+            count += 1;
+        }
+        count
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::of(self.standing.load(Ordering::Acquire))
     }
 
     /// Waits until jobs have been pushed since the last wait.
@@ -420,6 +510,54 @@ mod tests {
         queue.close();
         queue.push_batch(jobs(&books, 2, 1));
         assert_eq!((queue.is_empty(), books.dropped(DropReason::Shutdown)), (true, 2));
+    }
+
+    #[test]
+    fn paused_queue_drops_what_waits_and_what_comes_until_it_is_resumed() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        queue.push_batch(jobs(&books, 2, 1));
+        assert_eq!((queue.pause(), queue.len(), queue.held_bytes()), (2, 0, 0));
+        queue.push_batch(jobs(&books, 3, 1));
+        assert_eq!((queue.forbids(), books.dropped(DropReason::Paused)), (Some(DropReason::Paused), 5));
+        queue.resume();
+        queue.push_batch(jobs(&books, 1, 1));
+        assert_eq!((queue.forbids(), queue.len()), (None, 1));
+    }
+
+    #[test]
+    fn removed_queue_stays_removed() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        queue.push_batch(jobs(&books, 1, 1));
+        queue.remove();
+        queue.pause();
+        queue.resume();
+        queue.close();
+        queue.push_batch(jobs(&books, 1, 1));
+        assert_eq!((queue.forbids(), books.dropped(DropReason::Removed)), (Some(DropReason::Removed), 2));
+    }
+
+    #[test]
+    fn queue_that_closes_sends_what_waits() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        queue.push_batch(jobs(&books, 1, 1));
+        queue.close();
+        assert_eq!((queue.forbids(), queue.pop().is_some()), (None, true));
+    }
+
+    #[test]
+    fn queue_that_holds_more_than_it_may_waits_until_there_is_room() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        queue.push_batch(jobs(&books, 2, 40));
+        queue.set_bytes_limit(50);
+        queue.push_batch(jobs(&books, 1, 10));
+        assert_eq!((queue.len(), books.dropped(DropReason::QueueFull)), (2, 1));
+        drop(queue.pop());
+        queue.push_batch(jobs(&books, 1, 10));
+        assert_eq!((queue.len(), queue.held_bytes()), (2, 50));
     }
 
     #[test]

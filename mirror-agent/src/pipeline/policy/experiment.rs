@@ -27,6 +27,8 @@ pub struct Experiment {
     pub excludes: Vec<Rule>,
     /// The share of those requests that is taken.
     pub sample: Sample,
+    /// Whether it takes nothing for the time being.
+    pub is_paused: bool,
 }
 
 impl Experiment {
@@ -40,6 +42,7 @@ impl Experiment {
             matches: vec![Rule::of_methods(methods)],
             excludes: Vec::new(),
             sample: Sample::of_requests("", Share::ALL),
+            is_paused: false,
         }
     }
 
@@ -64,6 +67,9 @@ impl Experiment {
 
     /// Why the request is not the experiment's; `None` where it is.
     pub(super) fn refuse(&self, asked: &Asked<'_, '_>) -> Option<SkipReason> {
+        if self.is_paused {
+            return Some(SkipReason::Paused);
+        }
         if let Some(reason) = self.mismatch(asked) {
             return Some(reason);
         }

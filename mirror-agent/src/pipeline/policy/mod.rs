@@ -103,8 +103,8 @@ impl From<Experiment> for Policy {
 /// How far a request came before an experiment left it aside.
 const fn stage(reason: SkipReason) -> u8 {
     match reason {
-        SkipReason::Marked | SkipReason::Connect | SkipReason::Upgrade => 0,
-        SkipReason::Unmatched => 1,
+        SkipReason::Marked | SkipReason::Connect | SkipReason::Upgrade | SkipReason::Unmatched => 0,
+        SkipReason::Paused => 1,
         SkipReason::Method => 2,
         SkipReason::Excluded => 3,
         SkipReason::NoKey => 4,

@@ -21,6 +21,12 @@ impl Share {
         Some(Self((percent * 10_000.0).round() as u32))
     }
 
+    /// In percent, 0 to 100.
+    #[must_use]
+    pub fn percent(self) -> f64 {
+        f64::from(self.0) / 10_000.0
+    }
+
     /// In millionths, 0 to 1,000,000.
     #[must_use]
     pub const fn millionths(self) -> u32 {

@@ -53,6 +53,15 @@ fn only_safe_methods_are_mirrored_unless_asked_for() {
 }
 
 #[test]
+fn a_paused_experiment_takes_nothing_and_leaves_others_alone() {
+    let paused = Experiment { is_paused: true, ..Experiment::default() };
+    let policy = Policy::new(vec![paused.clone(), Experiment::default()]);
+    assert_eq!(decide(&policy, "GET / HTTP/1.1", 1), Ok(vec![1]));
+    assert_eq!(decide(&policy, "POST / HTTP/1.1", 1), Err(SkipReason::Method));
+    assert_eq!(decide(&paused.into(), "GET / HTTP/1.1", 1), Err(SkipReason::Paused));
+}
+
+#[test]
 fn methods_are_told_apart_whether_known_or_not() {
     let named = ["PURGE", "DELETE"].map(String::from).to_vec();
     let policy = taking(Rule::of_methods(Methods::Only(named)));
