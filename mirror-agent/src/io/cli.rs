@@ -188,7 +188,7 @@ impl RunArgs {
 }
 
 /// The options that `--config` takes the place of.
-const OF_ONE_EXPERIMENT: [&str; 22] = [
+const OF_ONE_EXPERIMENT: [&str; 26] = [
     "interfaces",
     "ports",
     "shadow",
@@ -211,6 +211,10 @@ const OF_ONE_EXPERIMENT: [&str; 22] = [
     "response_timeout",
     "drain_timeout",
     "attach",
+    "control_socket",
+    "control_listen",
+    "control_token_file",
+    "audit_log",
 ];
 
 /// Options of `check`.
