@@ -37,11 +37,7 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal).init();
     match &cli.command {
         Command::Run(args) => {
-            let config = match &args.config {
-                Some(file) => config::read(file, Some(SystemTime::now()))?,
-                None => Config::from_args(args)?,
-            };
-            let books = agent::run(&config, args.config.clone())?;
+            let books = agent::run(&Config::load(args)?, args.config.clone())?;
             write!(io::stdout(), "{books}").context("print the ledger")?;
             Ok(ExitCode::SUCCESS)
         }

@@ -46,7 +46,8 @@ pub enum Command {
 /// Options of `run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// Configuration file (YAML), in place of all options below, which describe one experiment with one target.
+    /// Configuration file (YAML), in place of all options below but --metrics-listen: they describe one experiment with
+    /// one target.
     #[arg(long, value_name = "FILE", conflicts_with_all = OF_ONE_EXPERIMENT)]
     pub config: Option<PathBuf>,
 
@@ -118,9 +119,10 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub capture_threads: usize,
 
-    /// Where /metrics, /healthz and /readyz are served.
-    #[arg(long, default_value = "127.0.0.1:9477", value_name = "ADDR")]
-    pub metrics_listen: SocketAddr,
+    /// Where /metrics, /healthz and /readyz are served. Default: 127.0.0.1:9477. Beside --config it goes before what the
+    /// file says, since it may differ from node to node.
+    #[arg(long, value_name = "ADDR")]
+    pub metrics_listen: Option<SocketAddr>,
 
     /// Requests that may wait for a connection to the shadow; more are dropped{queue_full}.
     #[arg(long, default_value_t = 4096, value_name = "N")]
@@ -188,7 +190,7 @@ impl RunArgs {
 }
 
 /// The options that `--config` takes the place of.
-const OF_ONE_EXPERIMENT: [&str; 26] = [
+const OF_ONE_EXPERIMENT: [&str; 25] = [
     "interfaces",
     "ports",
     "shadow",
@@ -202,7 +204,6 @@ const OF_ONE_EXPERIMENT: [&str; 26] = [
     "memory",
     "ring_size",
     "capture_threads",
-    "metrics_listen",
     "queue_requests",
     "queue_bytes",
     "queue_timeout",
@@ -270,7 +271,7 @@ fn parse_share(text: &str) -> Result<Share, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, error::ErrorKind};
 
     use super::*;
 
@@ -287,6 +288,38 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_file_takes_the_place_of_all_that_describes_an_experiment() {
+        let of_file = |args: &[&str]| {
+            let line = ["mirror-agent", "run", "--config", "f"].iter().chain(args);
+            Cli::try_parse_from(line).map_err(|error| error.kind())
+        };
+        assert!(of_file(&["--metrics-listen", "[::1]:1", "--log-level", "debug"]).is_ok());
+        let command = Cli::command();
+        let run = command.find_subcommand("run").unwrap();
+        for arg in run
+            .get_arguments()
+            .filter(|arg| !["config", "metrics_listen", "help"].contains(&arg.get_id().as_str()))
+        {
+            assert!(OF_ONE_EXPERIMENT.contains(&arg.get_id().as_str()), "{} beside --config", arg.get_id());
+        }
+        assert_eq!(of_file(&["--port", "80"]).unwrap_err(), ErrorKind::ArgumentConflict);
+        assert_eq!(of_file(&["--memory", "256MiB"]).unwrap_err(), ErrorKind::ArgumentConflict);
+        let nothing = Cli::try_parse_from(["mirror-agent", "run"]).unwrap_err();
+        assert_eq!(nothing.kind(), ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn an_interlock_is_a_header_line() {
+        let probe = run(&["--interlock", "x-shadow-mode=on"]).unwrap().interlock.unwrap();
+        assert_eq!(
+            (probe.header.as_str(), probe.value.as_str(), probe.path.as_str()),
+            ("x-shadow-mode", "on", "/")
+        );
+        assert!(run(&["--interlock", "x-shadow-mode"]).is_err());
+        assert!(run(&["--interlock", "x shadow=on"]).is_err());
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Enters: the flags of `run`. Leaves: the configuration with one experiment and one target that they mean.
 
+use std::time::SystemTime;
+
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
     AuditConfig, CaptureConfig, Config, ControlConfig, CopyOrder, DropPolicy, ExperimentConfig, Expiry,
-    GuardConfig, HeaderEdits, HostPolicy, Interlock, LimitsConfig, MatchConfig, QueryEdits, SampleConfig,
-    TargetConfig, TlsConfig,
+    GuardConfig, HeaderEdits, HostPolicy, Interlock, LimitsConfig, METRICS_LISTEN, MatchConfig, QueryEdits,
+    SampleConfig, TargetConfig, TlsConfig, read,
 };
 use crate::io::cli::RunArgs;
 
@@ -16,6 +18,20 @@ pub(super) const EXPERIMENT: &str = "default";
 pub(super) const TARGET: &str = "shadow";
 
 impl Config {
+    /// The configuration that `run` is to have: that of its file, or else what its flags mean.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is wrong with them.
+    pub fn load(args: &RunArgs) -> Result<Self> {
+        let Some(file) = &args.config else { return Self::from_args(args) };
+        let mut config = read(file, Some(SystemTime::now()))?;
+        if let Some(listen) = args.metrics_listen {
+            config.capture.metrics_listen = listen;
+        }
+        Ok(config)
+    }
+
     /// The configuration that the flags of `run` mean.
     ///
     /// # Errors
@@ -70,7 +86,7 @@ impl Config {
             max_body: args.max_body(),
             ring_size: args.ring_size,
             threads: args.capture_threads,
-            metrics_listen: args.metrics_listen,
+            metrics_listen: args.metrics_listen.unwrap_or(METRICS_LISTEN),
         };
         let config = Self {
             capture,

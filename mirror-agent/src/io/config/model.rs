@@ -4,7 +4,7 @@
 //! whether values fit together is for [`Config`] to say.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -412,3 +412,6 @@ pub enum Attach {
     /// Filters at a clsact qdisc.
     Clsact,
 }
+
+/// Where metrics and probes are served, where nothing is said.
+pub const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9477);

@@ -187,12 +187,7 @@ impl<'de> Deserialize<'de> for MethodsFile {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<MethodsFile, A::Error> {
-                let list: Vec<Method> = Vec::deserialize(de::value::SeqAccessDeserializer::new(items))?;
-                if list.is_empty() {
-                    return Err(de::Error::custom(
-                        "an empty list fits no request: leave the key out, or name a method",
-                    ));
-                }
+                let list = Vec::deserialize(de::value::SeqAccessDeserializer::new(items))?;
                 Ok(MethodsFile::List(list))
             }
         }

@@ -11,6 +11,8 @@ mod reader;
 mod resolve;
 mod shape;
 mod target;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod values;
 mod words;

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::SystemTime};
 
 use super::{
     fault::Fault,
-    matching::{HeaderFile, MatchFile, ParameterFile, PathFile, PathKind, ValueKind},
+    matching::{HeaderFile, MatchFile, MethodsFile, ParameterFile, PathFile, PathKind, ValueKind},
     shape::{AuditFile, CaptureFile, ControlFile, ExperimentFile, File},
     target::{InterlockFile, RateFile, TargetFile},
     tree::{Node, Step},
@@ -202,6 +202,11 @@ fn experiment(file: ExperimentFile, now: Option<SystemTime>, checker: &mut Check
 }
 
 fn match_of(file: MatchFile, methods: Methods, checker: &mut Checker<'_>) -> MatchConfig {
+    if matches!(&file.methods, Some(MethodsFile::List(list)) if list.is_empty()) {
+        checker.within("methods", |checker| {
+            checker.fault("an empty list fits no request: leave the key out, or name a method".to_owned());
+        });
+    }
     let path = checker.within("path", |checker| file.path.and_then(|path| path_match(path, checker)));
     let headers = checker.within("headers", |checker| {
         checker.each(file.headers, |checker, HeaderFile { name, kind, value }| NamedMatch {

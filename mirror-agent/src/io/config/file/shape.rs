@@ -13,7 +13,7 @@ use super::{
     target::TargetFile,
     values::{Count, Expires, Interface, Listen, Name, Network, Port, Ratio, Size, Time},
 };
-use crate::io::config::{Attach, AuditConfig};
+use crate::io::config::{Attach, AuditConfig, METRICS_LISTEN};
 
 /// What mirror-agent copies where.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -175,8 +175,7 @@ const fn ring_size() -> Size {
 }
 
 const fn metrics_listen() -> Listen {
-    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-    Listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9477))
+    Listen(METRICS_LISTEN)
 }
 
 const fn drain_timeout() -> Time {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, Spanned, budget, options};
+use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned, budget, options};
 
 use super::fault::{Fault, Place};
 
@@ -55,6 +55,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Fault> {
         budget: budget,
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         strict_booleans: true,
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
         with_snippet: false,
     };
     match serde_saphyr::from_str_with_options::<Spanned<Value>>(text, options) {
@@ -62,7 +63,10 @@ pub(super) fn parse(text: &str) -> Result<Node, Fault> {
         Err(error) => {
             let place =
                 error.location().map(|location| Place { line: location.line(), column: location.column() });
-            Err(Fault::new(place.unwrap_or_default(), error.without_snippet().to_string()))
+            let message = error.without_snippet().to_string();
+            // The place is told by itself, and a message is one line.
+            let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(before, _)| before);
+            Err(Fault::new(place.unwrap_or_default(), message.replace(['\r', '\n'], " ")))
         }
     }
 }

@@ -160,10 +160,31 @@ fn expiry(text: &str) -> Result<Expiry, String> {
     })
 }
 
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&write_duration(self.0))
-    }
+/// For the defaults in the schema.
+macro_rules! written {
+    ($($name:ident: $write:expr;)*) => {
+        $(
+            impl Serialize for $name {
+                fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    let write: fn(&Self) -> _ = $write;
+                    write(self).serialize(serializer)
+                }
+            }
+        )*
+    };
+}
+
+written! {
+    By: |by| words::write_sample_key(&by.0);
+    Count: |count| count.0;
+    ErrorRatio: |ratio| ratio.0;
+    Host: |host| words::write_host(&host.0);
+    Listen: |listen| listen.0;
+    PathText: |path| path.0.clone();
+    Percent: |percent| percent.0.percent();
+    Port: |port| port.0;
+    Size: |size| write_size(size.0);
+    Time: |time| write_duration(time.0);
 }
 
 /// A size in bytes: a number, or a text with a unit.
@@ -191,12 +212,6 @@ impl<'de> Deserialize<'de> for Size {
         }
 
         deserializer.deserialize_any(SizeVisitor)
-    }
-}
-
-impl Serialize for Size {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&write_size(self.0))
     }
 }
 
@@ -308,16 +323,4 @@ fn whole(number: f64, most: u32) -> Option<u32> {
     // In range by the line above, so the cast can neither wrap nor lose its sign.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 1,000,000")]
     is_whole.then_some(number as u32)
-}
-
-impl Serialize for Count {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u32(self.0)
-    }
-}
-
-impl Serialize for ErrorRatio {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64(self.0)
-    }
 }

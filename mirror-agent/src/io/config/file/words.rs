@@ -161,6 +161,26 @@ pub(super) fn sample_key(text: &str) -> Result<SampleKey, String> {
     }
 }
 
+pub(super) fn write_sample_key(key: &SampleKey) -> String {
+    match key {
+        SampleKey::Request => "request".to_owned(),
+        SampleKey::Connection => "connection".to_owned(),
+        SampleKey::Client => "client".to_owned(),
+        SampleKey::Header(name) => format!("header:{name}"),
+        SampleKey::Cookie(name) => format!("cookie:{name}"),
+        SampleKey::Query(name) => format!("query:{name}"),
+        SampleKey::Jwt(claim) => format!("jwt:{claim}"),
+    }
+}
+
+pub(super) fn write_host(host: &HostPolicy) -> String {
+    match host {
+        HostPolicy::Preserve => "preserve".to_owned(),
+        HostPolicy::Target => "target".to_owned(),
+        HostPolicy::Literal(host) => host.clone(),
+    }
+}
+
 pub(super) fn ratio(text: &str) -> Result<f64, String> {
     let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
     match percent {
