@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use mirror_tests::{
     agent::program,
     require_agent,
-    scenario::{Scenario, Weight},
+    scenario::{PATIENCE, Scenario, Weight},
 };
 use serde_json::Value;
 
@@ -52,13 +52,14 @@ fn orders_at_the_socket_are_obeyed_and_recorded() -> Result<()> {
     let mut client = scenario.client()?;
     ensure!(ctl(&socket, &["percent", "default", "0"])?.status.success());
     client.ask(b"GET /unsampled HTTP/1.1\r\nHost: a\r\n\r\n")?;
-    let ledger = scenario.settle()?;
+    // The request of the pause was not seen at all.
+    let ledger = scenario.agent.wait_for(PATIENCE, |ledger| ledger.seen >= 3 && ledger.pending == 0)?;
     ensure!(ledger.mirrored == 2 && ledger.skipped_for("sampled") == 1, "{ledger}");
     ensure!(ctl(&socket, &["extend", "default", "24h"])?.status.success());
     ensure!(state(&socket)?["experiments"][0]["expires"] != "never");
-    let refused = ctl(&socket, &["percent", "nobody", "5"])?;
+    let refused = ctl(&socket, &["percent", "unknown", "5"])?;
     let said = String::from_utf8_lossy(&refused.stderr);
-    ensure!(!refused.status.success() && said.contains("there is no experiment `nobody`"), "{refused:?}");
+    ensure!(!refused.status.success() && said.contains("there is no experiment `unknown`"), "{refused:?}");
     let page = ctl(&socket, &["state"])?;
     ensure!(String::from_utf8_lossy(&page.stdout).contains("EXPERIMENT"), "{page:?}");
 
