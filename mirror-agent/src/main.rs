@@ -16,6 +16,7 @@ use mirror_agent::io::{
     control::ctl,
     inspect::{self, FilePipeline},
     object::EBPF_OBJECT,
+    steering::Followed,
 };
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -37,7 +38,8 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal).init();
     match &cli.command {
         Command::Run(args) => {
-            let books = agent::run(&Config::load(args)?, args.config.clone())?;
+            let file = args.config.clone().map(|path| Followed { path, metrics_listen: args.metrics_listen });
+            let books = agent::run(&Config::load(args)?, file)?;
             write!(io::stdout(), "{books}").context("print the ledger")?;
             Ok(ExitCode::SUCCESS)
         }

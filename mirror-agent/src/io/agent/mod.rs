@@ -9,7 +9,7 @@ mod values;
 
 use std::{
     hash::{BuildHasher, RandomState},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -42,7 +42,7 @@ use crate::{
         ledger::{Ledger, Snapshot},
         metrics::{self, PipelineGauges},
         object::EBPF_OBJECT,
-        steering::{CapturedCell, Helm, Parts, Status},
+        steering::{CapturedCell, Followed, Helm, Parts, Status},
         worker::{Heartbeat, Orders, Warned, Worker},
     },
     pipeline::{Pipeline, exchange::Purpose},
@@ -55,18 +55,18 @@ const OWN_MARK: u32 = 0x6d69_7272;
 const KERNEL_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs the mirror until SIGTERM or SIGINT and returns the books. `file` is where the configuration came from, which is
-/// then read again when it changes.
+/// read again when it changes.
 ///
 /// # Errors
 ///
 /// Values that do not fit together, an interface or a target that cannot be used, missing privileges, a kernel that
 /// refuses the programs: all of them before anything is captured.
-pub fn run(config: &Config, file: Option<PathBuf>) -> Result<Snapshot> {
+pub fn run(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(mirror(config, file))
 }
 
-async fn mirror(config: &Config, file: Option<PathBuf>) -> Result<Snapshot> {
+async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
     let capture = &config.capture;
     let limits = limits(config)?;
     let rules = rules(config)?;

@@ -20,7 +20,8 @@ pub(super) type Network = (u32, [u8; 16]);
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Matched {
     ports: BTreeSet<u16>,
-    /// None for any address.
+    /// Whether the server's address must be in one of the networks.
+    asks_address: bool,
     networks: BTreeSet<Network>,
 }
 
@@ -55,6 +56,7 @@ impl Matched {
     pub fn new(ports: &[u16], networks: &[IpNet]) -> Self {
         Self {
             ports: ports.iter().copied().collect(),
+            asks_address: !networks.is_empty(),
             networks: networks.iter().copied().map(trie_key).collect(),
         }
     }
@@ -62,11 +64,8 @@ impl Matched {
     /// Whether traffic of the server at this address, v4-mapped for IPv4, is taken.
     #[must_use]
     pub fn takes(&self, addr: Ipv6Addr, port: u16) -> bool {
-        let is_in = |(len, network): &Network| {
-            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(*len)).unwrap_or(0);
-            addr.to_bits() & mask == u128::from_be_bytes(*network) & mask
-        };
-        self.ports.contains(&port) && (self.networks.is_empty() || self.networks.iter().any(is_in))
+        let is_in = |(len, network): &Network| mask(*len, addr.octets()) == mask(*len, *network);
+        self.ports.contains(&port) && (!self.asks_address || self.networks.iter().any(is_in))
     }
 
     /// Checks what the kernel would refuse.
@@ -85,19 +84,31 @@ impl Matched {
         }
     }
 
+    /// Networks of `new` that are not among these.
+    fn coming<'a>(&'a self, new: &'a Self) -> impl Iterator<Item = Network> + 'a {
+        new.networks.difference(&self.networks).copied()
+    }
+
+    /// Networks that are not among those of `new`.
+    fn going<'a>(&'a self, new: &'a Self) -> impl Iterator<Item = Network> + 'a {
+        self.networks.difference(&new.networks).copied()
+    }
+
     /// The steps after which nothing is taken that `new` does not ask for.
     pub(super) fn less(&self, new: &Self) -> Vec<Step> {
         let mut steps: Vec<_> =
             self.ports.difference(&new.ports).map(|port| Step::Port(*port, false)).collect();
-        match (self.networks.is_empty(), new.networks.is_empty()) {
-            (true, false) => {
+        match (self.asks_address, new.asks_address) {
+            (false, true) => {
                 steps.extend(new.networks.iter().copied().map(Step::Add));
                 steps.push(Step::MatchAddresses(true));
             }
-            (false, false) => {
-                steps.extend(self.networks.difference(&new.networks).copied().map(Step::Remove));
+            (true, true) => {
+                // First what only names a part of what is taken, then what names more than a part of what will be.
+                steps.extend(self.coming(new).filter(|network| is_within(network, self)).map(Step::Add));
+                steps.extend(self.going(new).filter(|network| !is_within(network, new)).map(Step::Remove));
             }
-            (_, true) => {}
+            (_, false) => {}
         }
         steps
     }
@@ -105,19 +116,31 @@ impl Matched {
     /// The steps that remain after [`less`](Self::less), after which all is taken that `new` asks for.
     pub(super) fn more(&self, new: &Self) -> Vec<Step> {
         let mut steps = Vec::new();
-        match (self.networks.is_empty(), new.networks.is_empty()) {
-            (false, true) => {
+        match (self.asks_address, new.asks_address) {
+            (true, false) => {
                 steps.push(Step::MatchAddresses(false));
                 steps.extend(self.networks.iter().copied().map(Step::Remove));
             }
-            (false, false) => {
-                steps.extend(new.networks.difference(&self.networks).copied().map(Step::Add));
+            (true, true) => {
+                steps.extend(self.coming(new).map(Step::Add));
+                steps.extend(self.going(new).map(Step::Remove));
             }
-            (true, _) => {}
+            (false, _) => {}
         }
         steps.extend(new.ports.difference(&self.ports).map(|port| Step::Port(*port, true)));
         steps
     }
+}
+
+/// Whether all of a network is in one of those of `matched`.
+fn is_within(&(len, octets): &Network, matched: &Matched) -> bool {
+    let holds = |(of_len, of): &Network| *of_len <= len && mask(*of_len, octets) == mask(*of_len, *of);
+    matched.networks.iter().any(holds)
+}
+
+/// The first `len` bits of an address.
+fn mask(len: u32, octets: [u8; 16]) -> u128 {
+    u128::from_be_bytes(octets) & u128::MAX.checked_shl(128_u32.saturating_sub(len)).unwrap_or(0)
 }
 
 impl Matched {
@@ -136,7 +159,7 @@ impl Matched {
             Step::Remove(network) => {
                 self.networks.remove(&network);
             }
-            Step::MatchAddresses(_) => {}
+            Step::MatchAddresses(asks_address) => self.asks_address = asks_address,
         }
     }
 }
@@ -145,36 +168,15 @@ impl Matched {
 mod tests {
     use super::*;
 
-    /// The tables as the kernel program reads them.
-    #[derive(Clone)]
-    struct Tables {
-        held: Matched,
-        matches_addresses: bool,
-    }
-
-    impl Tables {
-        fn of(rules: &Matched) -> Self {
-            Self { held: rules.clone(), matches_addresses: !rules.networks.is_empty() }
+    /// Makes a step, as the kernel does: what is there already is not there twice, nor taken out where it is not.
+    fn apply(tables: &mut Matched, step: Step) {
+        match step {
+            Step::Add(network) => assert!(!tables.networks.contains(&network), "{step:?}"),
+            Step::Remove(network) => assert!(tables.networks.contains(&network), "{step:?}"),
+            Step::Port(port, is_member) => assert!(tables.ports.contains(&port) != is_member, "{step:?}"),
+            Step::MatchAddresses(asks_address) => assert!(tables.asks_address != asks_address),
         }
-
-        fn apply(&mut self, step: Step) {
-            match step {
-                Step::Port(port, true) => assert!(self.held.ports.insert(port)),
-                Step::Port(port, false) => assert!(self.held.ports.remove(&port)),
-                Step::Add(network) => assert!(self.held.networks.insert(network)),
-                Step::Remove(network) => assert!(self.held.networks.remove(&network)),
-                Step::MatchAddresses(is_matched) => self.matches_addresses = is_matched,
-            }
-        }
-
-        fn takes(&self, addr: Ipv6Addr, port: u16) -> bool {
-            let any = Matched { ports: self.held.ports.clone(), networks: BTreeSet::new() };
-            if self.matches_addresses {
-                !self.held.networks.is_empty() && self.held.takes(addr, port)
-            } else {
-                any.takes(addr, port)
-            }
-        }
+        tables.note(step);
     }
 
     fn rules(ports: &[u16], networks: &[&str]) -> Matched {
@@ -196,26 +198,31 @@ mod tests {
             rules(&[81, 82], &[]),
             rules(&[80, 81], &["10.0.0.0/8"]),
             rules(&[80], &["10.1.0.0/16", "2001:db8::/32"]),
+            rules(&[80, 81], &["10.1.0.0/16"]),
             rules(&[82], &["192.0.2.1/32"]),
             rules(&[], &["10.0.0.0/8"]),
         ];
         for (old, new) in all.iter().flat_map(|old| all.iter().map(move |new| (old, new))) {
-            let mut tables = Tables::of(old);
-            let (less, more) = (old.less(new), old.more(new));
-            let turn = less.len();
-            for (number, step) in less.into_iter().chain(more).enumerate() {
-                tables.apply(step);
+            let mut tables = old.clone();
+            let check = |tables: &Matched, has_turned: bool, step: Step| {
                 for (addr, port) in servers() {
                     let (was, will, is) =
                         (old.takes(addr, port), new.takes(addr, port), tables.takes(addr, port));
-                    assert!(!is || was || will, "{old:?} to {new:?} took {addr} {port} at step {number}");
-                    assert!(is || !was || !will, "{old:?} to {new:?} missed {addr} {port} at step {number}");
-                    assert!(!is || will || number + 1 < turn, "{addr} {port} is still taken");
+                    assert!(!is || was || will, "{old:?} to {new:?} took {addr} {port} at {step:?}");
+                    assert!(is || !was || !will, "{old:?} to {new:?} missed {addr} {port} at {step:?}");
+                    assert!(!is || was || has_turned, "{old:?} to {new:?} took {addr} {port} early");
+                    assert!(!is || will || !has_turned, "{old:?} to {new:?} took {addr} {port} too long");
                 }
+            };
+            for step in old.less(new) {
+                apply(&mut tables, step);
+                check(&tables, false, step);
             }
-            let end =
-                servers().into_iter().all(|(addr, port)| tables.takes(addr, port) == new.takes(addr, port));
-            assert!(end && tables.held == *new, "{old:?} to {new:?}");
+            for step in tables.more(new) {
+                apply(&mut tables, step);
+                check(&tables, true, step);
+            }
+            assert_eq!(tables, *new);
         }
     }
 

@@ -11,8 +11,6 @@ mod directory;
 mod dispatch;
 mod plan;
 mod prepare;
-#[cfg(test)]
-mod tests;
 
 use std::{mem, sync::Arc};
 

@@ -18,7 +18,7 @@ mod refusal;
 mod response;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(in crate::io) mod tests;
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 

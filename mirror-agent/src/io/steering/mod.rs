@@ -20,6 +20,7 @@ use std::{
     collections::VecDeque,
     error::Error,
     future::pending,
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -42,7 +43,7 @@ use crate::{
     io::{
         audit::{Audit, Who},
         capture::Matched,
-        config::{Config, ExperimentConfig, Expiry},
+        config::{Config, ExperimentConfig, Expiry, TargetConfig},
         experiments::{Activity, Experiments, PrepareError, Prepared, Wanted},
         ledger::Ledger,
         metrics::Gauges,
@@ -113,6 +114,15 @@ impl CapturedCell {
     }
 }
 
+/// A configuration file that is followed.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What the command line says in place of the file.
+    pub metrics_listen: Option<SocketAddr>,
+}
+
 /// What the owner is made of.
 pub struct Parts {
     /// The configuration at the start.
@@ -144,7 +154,7 @@ pub struct Helm {
     matched: Matched,
     begun: Instant,
     tick: Interval,
-    source: Option<(PathBuf, Source)>,
+    source: Option<(Followed, Source)>,
     /// What is being prepared.
     preparing: Option<Preparing>,
     /// Readings that wait for that.
@@ -228,8 +238,9 @@ impl Helm {
     }
 
     /// Follows a configuration file from here on.
-    pub fn follow(&mut self, path: PathBuf) {
-        self.source = Some((path.clone(), Source::watch(path)));
+    pub fn follow(&mut self, file: Followed) {
+        let source = Source::watch(file.path.clone());
+        self.source = Some((file, source));
     }
 
     /// Has the configuration file read now.
@@ -391,13 +402,13 @@ impl Helm {
 
     fn prepare(
         &mut self,
-        missing: Vec<(ExperimentConfig, crate::io::config::TargetConfig)>,
+        missing: Vec<(ExperimentConfig, TargetConfig)>,
         captured: Captured,
         offer: Option<(Config, Who)>,
     ) {
         let experiments = &self.parts.experiments;
         // Of the targets that run, those that the offer keeps.
-        let is_kept = |experiment: &ExperimentConfig, target: &crate::io::config::TargetConfig| {
+        let is_kept = |experiment: &ExperimentConfig, target: &TargetConfig| {
             let config = offer.as_ref().map_or(&self.parts.config, |(config, _)| config);
             let kept = config.experiments.iter().find(|kept| kept.name == experiment.name);
             kept.is_some_and(|kept| kept.targets.contains(target))
@@ -422,10 +433,16 @@ impl Helm {
             return;
         }
         let Reading { who, text, is_first } = reading;
-        let path = self.source.as_ref().map(|(path, _)| path.display().to_string()).unwrap_or_default();
+        let file = self.source.as_ref().map(|(file, _)| file);
+        let path = file.map(|file| file.path.display().to_string()).unwrap_or_default();
+        let listen = file.and_then(|file| file.metrics_listen);
         let offer = text
             .map_err(|error| SteerError::Invalid(format!("read {path}: {error}").into()))
-            .and_then(|text| (self.parts.reader.parse)(&text, &path).map_err(SteerError::Invalid));
+            .and_then(|text| (self.parts.reader.parse)(&text, &path).map_err(SteerError::Invalid))
+            .map(|mut offer| {
+                offer.capture.metrics_listen = listen.unwrap_or(offer.capture.metrics_listen);
+                offer
+            });
         if is_first && offer.as_ref().is_ok_and(|offer| *offer == self.parts.config) {
             return;
         }
@@ -508,7 +525,8 @@ impl Helm {
     fn without_missing(&self, mut wanted: Vec<Wanted>, prepared: &Prepared) -> Vec<Wanted> {
         let missing = self.parts.experiments.missing(&wanted);
         let is_missing = |wanted: &Wanted| {
-            let of = |(experiment, _): &&(ExperimentConfig, _)| experiment.name == wanted.config.name;
+            let of =
+                |(experiment, _): &&(ExperimentConfig, TargetConfig)| experiment.name == wanted.config.name;
             missing.iter().filter(of).any(|(experiment, target)| !prepared.has(&experiment.name, target))
         };
         for wanted in &mut wanted {

@@ -62,7 +62,7 @@ impl Share {
         Some(Self((percent * 10_000.0).round() as u32))
     }
 
-    /// The share in percent.
+    /// The share in percent, 0 to 100.
     #[must_use]
     pub fn percent(self) -> f64 {
         f64::from(self.0) / 10_000.0

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A request with number 7 and nothing special about it.
-pub(in super::super) fn request(raw: &[u8], head_len: usize) -> Request {
+pub(in crate::io) fn request(raw: &[u8], head_len: usize) -> Request {
     let endpoint = Endpoint::from(SocketAddr::from(([192, 0, 2, 1], 80)));
     Request {
         id: ExchangeId(7),

@@ -7,4 +7,5 @@ mod limits;
 mod server;
 mod transfer;
 
-pub(super) use harness::{Books, Sockets, request};
+pub(in crate::io) use harness::request;
+pub(super) use harness::{Books, Sockets};
