@@ -148,7 +148,7 @@ impl Helm {
                 copies: copies(&self.parts.ledger.copies(&config.name, &target.name)),
                 queued: lane.map_or(0, |lane| count(lane.queue.len())),
                 in_flight: lane.map_or(0, |lane| count(lane.gauges.in_flight())),
-                breaker: None,
+                breaker: lane.filter(|_| target.circuit_breaker.is_some()).map(|lane| lane.gauges.breaker()),
                 interlock: None,
             }
         });
