@@ -38,7 +38,7 @@ impl Pipeline {
     }
 
     /// Tells how often each experiment, by its position in the policy, left a request aside since this was last asked,
-    /// by [`SkipReason`](crate::pipeline::reason::SkipReason).
+    /// by [`SkipReason`].
     pub fn take_skips(&mut self, tell: impl FnMut(usize, &[u64; SkipReason::ALL.len()])) {
         self.context.take_skips(tell);
     }

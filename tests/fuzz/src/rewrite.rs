@@ -3,14 +3,13 @@
 
 use mirror_agent::pipeline::{
     http::{RequestHead, Version},
-    rewrite::{Chosen, CopyFacts, Rewrite, Rules, TraceFlags},
+    rewrite::{
+        Chosen, CopyFacts, Rewrite, Rules, TraceFlags,
+        model::{Given, Parts, expected},
+    },
 };
 
-use self::model::{Given, Parts, expected};
 use crate::input::Input;
-
-#[path = "../../../mirror-agent/src/pipeline/rewrite/tests/model.rs"]
-mod model;
 
 /// Edits of one input: more cost time and reach nothing else.
 const MOST_EDITS: u8 = 12;

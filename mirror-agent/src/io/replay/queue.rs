@@ -39,7 +39,7 @@ pub struct Job {
 /// The bounded queue between the capture threads and the replay: capture --jobs--> replay.
 ///
 /// The lock is held for as long as it takes to move one batch into place. Nothing is settled under it, nothing is
-/// allocated or freed but what [`Lanes`] need, and nobody waits for anything else while holding it.
+/// allocated or freed but what `Lanes` need, and nobody waits for anything else while holding it.
 pub struct Queue {
     jobs_limit: usize,
     bytes_limit: AtomicUsize,

@@ -12,6 +12,13 @@
 mod check;
 mod copier;
 mod fields;
+#[cfg(any(test, feature = "model"))]
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "never part of the agent; a panic is a finding"
+)]
+pub mod model;
 mod target;
 mod trace;
 

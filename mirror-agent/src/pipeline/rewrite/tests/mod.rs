@@ -2,13 +2,11 @@
 
 mod checks;
 mod lines;
-mod model;
 mod properties;
+mod sampled_flag;
 mod targets;
-mod tracing;
 
-use self::model::Given;
-use super::{Chosen, CopyFacts, MIRROR_ID_BYTES, Rewrite, Rules, TraceFlags};
+use super::{Chosen, CopyFacts, MIRROR_ID_BYTES, Rewrite, Rules, TraceFlags, model::Given};
 use crate::pipeline::http::RequestHead;
 
 const ID: &[u8; MIRROR_ID_BYTES] = b"0123456789abcdef-0002-0000000000000abc";

@@ -3,8 +3,8 @@
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{
+    super::model::{Parts, expected},
     Given, MARKERS, Rewrite, copy_of,
-    model::{Parts, expected},
 };
 use crate::pipeline::http::{RequestHead, Version, headers};
 

@@ -4,31 +4,43 @@
 
 /// What is to be changed, as it is configured.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Given {
-    pub(super) prefixes: Vec<(String, String)>,
-    pub(super) host: Option<String>,
-    pub(super) remove: Vec<String>,
-    pub(super) set: Vec<(String, String)>,
-    pub(super) add: Vec<(String, String)>,
-    pub(super) remove_query: Vec<String>,
-    pub(super) set_query: Vec<(String, String)>,
-    pub(super) clear: bool,
+pub struct Given {
+    /// Prefixes of paths, and what takes their place.
+    pub prefixes: Vec<(String, String)>,
+    /// What stands in the Host line, where it is not kept.
+    pub host: Option<String>,
+    /// Header lines to leave out.
+    pub remove: Vec<String>,
+    /// Header lines to set.
+    pub set: Vec<(String, String)>,
+    /// Header lines to add.
+    pub add: Vec<(String, String)>,
+    /// Parameters to leave out.
+    pub remove_query: Vec<String>,
+    /// Parameters to set.
+    pub set_query: Vec<(String, String)>,
+    /// Whether sampled flags are cleared.
+    pub clear: bool,
 }
 
 /// A head, taken apart: values are without the whitespace around them.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Parts {
-    pub(super) method: Vec<u8>,
-    pub(super) target: Vec<u8>,
-    pub(super) is_old: bool,
-    pub(super) fields: Vec<(Vec<u8>, Vec<u8>)>,
+pub struct Parts {
+    /// The method.
+    pub method: Vec<u8>,
+    /// The target.
+    pub target: Vec<u8>,
+    /// Whether it is HTTP/1.0.
+    pub is_old: bool,
+    /// Names and values of the header lines.
+    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// What only the mirror writes.
 const MARKERS: [&str; 3] = ["x-shadow", "x-mirror-experiment", "x-mirror-match"];
 
 /// What becomes of `parts`, but for the markers.
-pub(super) fn expected(given: &Given, parts: &Parts) -> Parts {
+pub fn expected(given: &Given, parts: &Parts) -> Parts {
     let mut fields = parts.fields.clone();
     fields.retain(|(name, _)| !given.remove.iter().any(|removed| is_same(name, removed)));
     fields.retain(|(name, _)| !MARKERS.iter().any(|marker| is_same(name, marker)));
