@@ -102,6 +102,17 @@ impl Target {
         matches!(self.host, Host::Name(_))
     }
 
+    /// The host as it stands in a Host line: with the port where that is not the scheme's (RFC 9110 section 7.2).
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let host = match &self.host {
+            Host::Address(IpAddr::V4(ip)) => ip.to_string(),
+            Host::Address(IpAddr::V6(ip)) => format!("[{ip}]"),
+            Host::Name(name) => name.clone(),
+        };
+        if self.port == DEFAULT_PORT { host } else { format!("{host}:{}", self.port) }
+    }
+
     /// The addresses that the target stands for at this moment; never an empty list.
     ///
     /// # Errors
@@ -232,6 +243,19 @@ mod tests {
             ("http://[::ffff:10.0.0.7]", "http://[::ffff:10.0.0.7]:80"),
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn host_line_has_the_port_where_it_is_not_the_schemes() {
+        for (text, authority) in [
+            ("http://10.0.0.7:8080", "10.0.0.7:8080"),
+            ("http://10.0.0.7:80", "10.0.0.7"),
+            ("http://shadow/", "shadow"),
+            ("http://[2001:db8::1]:81", "[2001:db8::1]:81"),
+            ("http://[2001:db8::1]", "[2001:db8::1]"),
+        ] {
+            assert_eq!(text.parse::<Target>().unwrap().authority(), authority, "{text}");
         }
     }
 

@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc};
 
 use super::encoder::{Encoder, Labels};
 use crate::{
-    io::ledger::{CopyBooks, CopySnapshot, DropReason, ReplayOutcome},
+    io::{
+        ledger::{CopyBooks, CopySnapshot, DropReason, ReplayOutcome},
+        replay::BreakerState,
+    },
     pipeline::reason::SkipReason,
 };
 
@@ -19,6 +22,10 @@ pub struct TargetGauges {
     pub bytes: u64,
     /// Copies being written or waiting for their answer.
     pub in_flight: u64,
+    /// Where its circuit breaker stands.
+    pub breaker: BreakerState,
+    /// How often it has come to stand there, in the order of [`BreakerState::ALL`].
+    pub breaker_changes: [u64; BreakerState::ALL.len()],
 }
 
 impl TargetGauges {
@@ -37,6 +44,18 @@ pub(super) fn encode_targets(out: &mut Encoder<'_>, targets: &[TargetGauges]) ->
         "replays_in_flight",
         "Copies being written or waiting for their response",
         targets.iter().map(|target| (target.labels(), target.in_flight)),
+    )?;
+    let index = |target: &TargetGauges| u64::try_from(target.breaker.index()).unwrap_or(u64::MAX);
+    out.target_gauges(
+        "breaker_state",
+        "Where the circuit breaker stands: 0 closed, 1 half-open, 2 open",
+        targets.iter().map(|target| (target.labels(), index(target))),
+    )?;
+    out.target_families(
+        "breaker_changes",
+        "Changes of the circuit breaker's state, by the state that it came to",
+        ("to", &BreakerState::LABELS),
+        targets.iter().map(|target| (target.labels(), &target.breaker_changes[..])),
     )
 }
 

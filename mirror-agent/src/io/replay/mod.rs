@@ -8,19 +8,33 @@
 //! connections and time up to the limits of [`ReplayConfig`], and requests dropped with their reason.
 
 mod addresses;
+mod breaker;
 pub mod clock;
 mod connection;
 mod copy;
+mod event;
 mod health;
+mod idle;
+mod lanes;
+mod limiter;
 mod pool;
+mod protection;
 mod queue;
 mod refusal;
 mod response;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(in crate::io) mod tests;
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     select,
@@ -30,17 +44,24 @@ use tokio::{
 use tracing::{debug, warn};
 
 pub use self::{
+    breaker::BreakerState,
+    event::{Event, Observer},
     pool::Gauges,
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
     refusal::{Captured, Refusal},
     socket::OwnSocketRegistry,
 };
 use self::{
+    copy::exchange_text,
     pool::{Left, PUMP_JOBS, Pool},
+    queue::Held,
     socket::Connector,
 };
-use crate::io::ledger::CopyBooks;
 pub use crate::io::target::{Target, TargetError};
+use crate::{
+    io::{audit::TargetAudit, config::BreakerConfig, ledger::CopyBooks},
+    pipeline::rewrite::{Chosen, Rewrite, RewriteError},
+};
 
 /// Why a replay could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +73,9 @@ pub enum ReplayError {
     /// The target is a captured live endpoint.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// Its copies cannot be made as the configuration says.
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
 }
 
 /// How requests are replayed.
@@ -81,12 +105,28 @@ pub struct ReplayConfig {
     pub resolve_interval: Duration,
     /// How long requests queued and under way have to finish when the replay stops.
     pub drain_timeout: Duration,
+    /// How the head of each copy is made.
+    pub rewrite: Arc<Rewrite>,
+    /// Whether the experiment takes a share of the requests only, as copies say. Shared with whoever may change it.
+    pub is_sampled: Arc<AtomicBool>,
+    /// Most copies a second; `None` for any number.
+    pub requests_per_second: Option<f64>,
+    /// Most bytes of copies a second; `None` for any number.
+    pub bandwidth: Option<u64>,
+    /// When the target is left alone because it fails; `None` for never.
+    pub circuit_breaker: Option<BreakerConfig>,
+    /// How long a connection is used, a tenth more or less; `None` for as long as it lasts.
+    pub max_connection_age: Option<Duration>,
+    /// Who is told what changes about the target.
+    pub observer: Option<Arc<dyn Observer>>,
+    /// Who writes down what happens to the target, and the copies that are writes.
+    pub audit: TargetAudit,
 }
 
 impl ReplayConfig {
     /// The defaults.
     #[must_use]
-    pub const fn new(target: Target, instance: u64) -> Self {
+    pub fn new(target: Target, instance: u64) -> Self {
         Self {
             target,
             instance,
@@ -102,7 +142,24 @@ impl ReplayConfig {
             response_bytes: 64 * 1024 * 1024,
             resolve_interval: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(2),
+            rewrite: Arc::default(),
+            is_sampled: Arc::default(),
+            requests_per_second: None,
+            bandwidth: None,
+            circuit_breaker: None,
+            max_connection_age: None,
+            observer: None,
+            audit: TargetAudit::none(),
         }
+    }
+
+    fn chosen(&self) -> Chosen {
+        if self.is_sampled.load(Ordering::Relaxed) { Chosen::Sampled } else { Chosen::Targeted }
+    }
+
+    /// Writes down a copy of which the shadow has accepted a byte, if it is a write.
+    fn note(&self, held: &Held) {
+        self.audit.accepted(&held.request, || exchange_text(self.instance, held.pipeline, held.request.id));
     }
 
     fn shortest_timeout(&self) -> Duration {

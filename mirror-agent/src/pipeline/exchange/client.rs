@@ -451,7 +451,7 @@ impl ClientSide {
                 }
                 Event::Head(head) => {
                     if let Some(request) = &mut self.current {
-                        request.head(context, &head, at);
+                        request.head(context, flow, &head, at);
                         observer.head(request.id, request.reply_to);
                     }
                 }

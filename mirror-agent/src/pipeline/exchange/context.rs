@@ -6,8 +6,9 @@ use std::{
 };
 
 use crate::pipeline::{
-    ExchangeId, Limits, Policy, Request, Stats, Timestamp,
+    ExchangeId, FlowKey, Limits, Policy, Request, Stats, Timestamp,
     exchange::report::ExchangeReport,
+    flow::FlowId,
     http::RequestHead,
     policy::{Experiment, ExperimentSet, Selection, mix},
     reason::{FlowSkipReason, LostReason, SkipReason},
@@ -59,6 +60,8 @@ pub(crate) struct Context {
     /// Requests seen and neither settled nor handed out.
     pub(crate) pending: u64,
     next_id: u64,
+    /// Of the flow that a span was handed on of last.
+    pub(crate) flow_id: FlowId,
 }
 
 impl Context {
@@ -77,6 +80,7 @@ impl Context {
             held_bytes: 0,
             pending: 0,
             next_id: 0,
+            flow_id: FlowId(0),
         };
         context.set_purpose(purpose);
         context
@@ -92,16 +96,17 @@ impl Context {
         self.purpose = purpose;
     }
 
-    /// Decides which experiments take a request; `Err` holds the reason to skip it.
+    /// Decides which experiments take a request of `flow`; `Err` holds the reason to skip it.
     pub(crate) fn select(
         &mut self,
         id: ExchangeId,
+        flow: &FlowKey,
         head: &RequestHead<'_>,
     ) -> Result<Arc<Selection>, SkipReason> {
         let Self { purpose: Purpose::Replay(policy), skips, skipped_by, selection, seed, .. } = self else {
-            return Err(SkipReason::Method);
+            return Err(SkipReason::Unmatched);
         };
-        let experiments = policy.decide(head, mix(*seed ^ id.0), |position, reason| {
+        let experiments = policy.decide(flow, head, mix(*seed ^ id.0), |position, reason| {
             skipped_by.insert(position);
             if let Some(skips) = skips.get_mut(position) {
                 bump(skips, reason.index(), 1);
