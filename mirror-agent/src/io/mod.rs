@@ -36,7 +36,6 @@ pub mod object;
 pub mod replay;
 #[cfg(feature = "runtime")]
 pub mod steering;
-#[cfg(feature = "runtime")]
 #[cfg(feature = "config")]
 pub mod target;
 #[cfg(feature = "config")]
