@@ -199,7 +199,7 @@ impl RunArgs {
 }
 
 /// The options that `--config` takes the place of.
-const OF_ONE_EXPERIMENT: [&str; 23] = [
+const OF_ONE_EXPERIMENT: [&str; 27] = [
     "interfaces",
     "ports",
     "shadow",
@@ -223,6 +223,10 @@ const OF_ONE_EXPERIMENT: [&str; 23] = [
     "guard_cpu",
     "guard_memory",
     "attach",
+    "control_socket",
+    "control_listen",
+    "control_token_file",
+    "audit_log",
 ];
 
 /// Options of `check`.
