@@ -21,13 +21,13 @@ pub struct Fault {
 
 impl Fault {
     /// Of the file as a whole.
-    pub(super) const fn new(place: Place, message: String) -> Self {
-        Self { place, path: String::new(), message }
+    pub(super) fn new(place: Place, message: &str) -> Self {
+        Self { place, path: String::new(), message: one_line(message) }
     }
 
     /// Of one value.
-    pub(super) fn of(path: &[Step], place: Place, message: String) -> Self {
-        Self { place, path: written(path), message }
+    pub(super) fn of(path: &[Step], place: Place, message: &str) -> Self {
+        Self { place, path: one_line(&written(path)), message: one_line(message) }
     }
 
     /// The line where it stands, from 1 on.
@@ -85,6 +85,26 @@ impl fmt::Display for Faults {
 }
 
 impl std::error::Error for Faults {}
+
+/// The message as one line of a terminal, whatever it quotes of the file.
+fn one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len().min(MAX_MESSAGE_BYTES));
+    for symbol in message.chars() {
+        if line.len() >= MAX_MESSAGE_BYTES {
+            line.push('…');
+            break;
+        }
+        if symbol.is_control() {
+            line.extend(symbol.escape_debug());
+        } else {
+            line.push(symbol);
+        }
+    }
+    line
+}
+
+/// Longer ones quote what nobody reads.
+const MAX_MESSAGE_BYTES: usize = 500;
 
 fn written(path: &[Step]) -> String {
     let mut text = String::new();

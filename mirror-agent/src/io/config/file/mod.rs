@@ -46,7 +46,7 @@ pub fn parse(text: &str, name: &str, now: Option<SystemTime>) -> Result<Config, 
         .skip_doubles()
         .into_iter()
         .take(MAX_FAULTS)
-        .map(|(path, place)| Fault::of(&path, place, "the key is there twice".to_owned()))
+        .map(|(path, place)| Fault::of(&path, place, "the key is there twice"))
         .collect();
     let config = read(&mut tree, &mut faults).and_then(|file| resolve(file, &tree, now, &mut faults));
     match config {
@@ -104,7 +104,7 @@ fn told(tree: &Node, path: &[Step], error: &ReadError) -> Option<Fault> {
             return None;
         }
     }
-    Some(Fault::of(path, error.place.unwrap_or(tree.place), error.to_string()))
+    Some(Fault::of(path, error.place.unwrap_or(tree.place), &error.to_string()))
 }
 
 /// More than this nobody reads.

@@ -57,7 +57,7 @@ pub(super) fn resolve(
     if faults.is_empty() {
         for (key, message) in config.misfits() {
             let path = path_of(key);
-            faults.push(Fault::of(&path, tree.nearest(&path).place, message));
+            faults.push(Fault::of(&path, tree.nearest(&path).place, &message));
         }
     }
     Some(config)
@@ -99,7 +99,7 @@ impl Checker<'_> {
     fn fault(&mut self, message: String) {
         let node = self.tree.nearest(&self.path);
         if node.is_whole() {
-            self.faults.push(Fault::of(&self.path, node.place, message));
+            self.faults.push(Fault::of(&self.path, node.place, &message));
         }
     }
 

@@ -73,9 +73,9 @@ pub(super) fn parse(text: &str) -> Result<Node, Fault> {
             let place =
                 error.location().map(|location| Place { line: location.line(), column: location.column() });
             let message = error.without_snippet().to_string();
-            // The place is told by itself, and a message is one line.
+            // The place is told by itself.
             let message = message.split_once(" at line ").map_or(message.as_str(), |(before, _)| before);
-            Err(Fault::new(place.unwrap_or_default(), message.replace(['\r', '\n'], " ")))
+            Err(Fault::new(place.unwrap_or_default(), message))
         }
     }
 }

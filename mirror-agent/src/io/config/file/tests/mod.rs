@@ -303,6 +303,15 @@ fn experiments_have_names_of_their_own_and_are_at_most_128() {
 }
 
 #[test]
+fn a_message_is_one_line_whatever_it_quotes() {
+    for url in ["http://[a\\nb", "http://a\\e[31mb", "http://\\u202eab c", &"x".repeat(100_000)] {
+        let told = errors(&minimal().replace("'http://a'", &format!("\"{url}\"")));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].len() < 700 && !told[0].contains('\u{1b}'), "{}", told[0]);
+    }
+}
+
+#[test]
 fn parts_that_repeat_can_be_written_once() {
     let text = minimal().replace(
         "url: 'http://a' }",
