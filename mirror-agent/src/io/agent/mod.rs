@@ -99,7 +99,6 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
         drain_timeout: config.drain_timeout,
         audit: audit.clone(),
         agents: config.agents,
-        observer: None,
     });
     let directory = experiments.directory();
     let orders = Arc::new(Orders::default());

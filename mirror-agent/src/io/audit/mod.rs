@@ -33,6 +33,8 @@ use crate::{
     io::{
         config::AuditConfig,
         control::{BreakerState, Change, Command, ControlError, InterlockState, Setting, time},
+        ledger::CopyBooks,
+        replay::{self, Observer},
     },
     pipeline::{Request, http::Method},
 };
@@ -286,6 +288,14 @@ impl TargetAudit {
             after: Some(after),
             ..Entry::new(event, &Who::Agent)
         });
+    }
+}
+
+impl Observer for TargetAudit {
+    fn handle_event(&self, _: &CopyBooks, event: replay::Event) {
+        match event {
+            replay::Event::Breaker { from, to } => self.breaker(from.into(), to.into()),
+        }
     }
 }
 

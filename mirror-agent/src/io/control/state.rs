@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::io::config::Expiry;
+use crate::io::{config::Expiry, replay};
 
 /// How things are.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -130,6 +130,16 @@ impl BreakerState {
             Self::Closed => "closed",
             Self::Open => "open",
             Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+impl From<replay::BreakerState> for BreakerState {
+    fn from(state: replay::BreakerState) -> Self {
+        match state {
+            replay::BreakerState::Closed => Self::Closed,
+            replay::BreakerState::Open => Self::Open,
+            replay::BreakerState::HalfOpen => Self::HalfOpen,
         }
     }
 }

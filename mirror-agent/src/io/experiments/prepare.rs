@@ -13,10 +13,7 @@ use crate::io::{
     config::{ExperimentConfig, TargetConfig},
     experiments::{CompileError, Lane},
     ledger::Ledger,
-    replay::{
-        Captured, Observer, OwnSocketRegistry, Queue, Refusal, RefuseAddress, Replay, ReplayConfig,
-        ReplayError,
-    },
+    replay::{Captured, OwnSocketRegistry, Queue, Refusal, RefuseAddress, Replay, ReplayConfig, ReplayError},
 };
 
 /// What all replays have in common.
@@ -38,8 +35,6 @@ pub struct Common {
     pub audit: Audit,
     /// How many agents share what is limited for all of them together.
     pub agents: u32,
-    /// Who is told what changes about a target.
-    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// Why a change cannot be made.
@@ -164,6 +159,7 @@ impl Common {
         target: &TargetConfig,
         is_sampled: Arc<AtomicBool>,
     ) -> Result<ReplayConfig, ReplayError> {
+        let audit = self.audit.of_target(&experiment.name, experiment.owner.as_deref(), &target.name);
         Ok(ReplayConfig {
             rewrite: Arc::new(target.rewrite(&experiment.name)?),
             is_sampled,
@@ -174,12 +170,12 @@ impl Common {
             response_timeout: target.timeout,
             queue_age: target.queue_timeout,
             drain_timeout: self.drain_timeout,
-            audit: self.audit.of_target(&experiment.name, experiment.owner.as_deref(), &target.name),
+            audit: audit.clone(),
             requests_per_second: target.limits.requests_per_second.map(|rate| rate.of_one(self.agents)),
             bandwidth: target.limits.bandwidth,
             circuit_breaker: target.circuit_breaker,
             max_connection_age: target.max_connection_age,
-            observer: self.observer.clone(),
+            observer: Some(Arc::new(audit.clone())),
             ..ReplayConfig::new(target.url.clone(), self.instance)
         })
     }

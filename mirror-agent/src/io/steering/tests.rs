@@ -178,7 +178,6 @@ impl Bench {
             drain_timeout: config.drain_timeout,
             audit: Audit::default(),
             agents: 1,
-            observer: None,
         };
         let reader = Reader {
             parse: |text, name| Ok(config::parse(text, name, None)?),
