@@ -32,7 +32,7 @@ use self::{
 use crate::{
     io::{
         config::AuditConfig,
-        control::{BreakerState, Change, Command, ControlError, InterlockState, Setting, time},
+        control::{Change, Command, ControlError, InterlockState, Setting, time},
         ledger::CopyBooks,
         replay::{self, Observer},
     },
@@ -239,20 +239,23 @@ struct Subject {
     target: String,
 }
 
+impl Observer for TargetAudit {
+    fn handle_event(&self, _target: &CopyBooks, event: replay::Event) {
+        match event {
+            replay::Event::Breaker { from, to } => self.changed(
+                Event::Breaker,
+                json!({ "breaker": from.as_str() }),
+                json!({ "breaker": to.as_str() }),
+            ),
+        }
+    }
+}
+
 impl TargetAudit {
     /// Writes and counts nothing.
     #[must_use]
     pub const fn none() -> Self {
         Self(None)
-    }
-
-    /// The circuit breaker of the target changed.
-    pub fn breaker(&self, before: BreakerState, after: BreakerState) {
-        self.changed(
-            Event::Breaker,
-            json!({ "breaker": before.as_str() }),
-            json!({ "breaker": after.as_str() }),
-        );
     }
 
     /// The target has proven that it is a shadow, or does so no longer.
@@ -288,14 +291,6 @@ impl TargetAudit {
             after: Some(after),
             ..Entry::new(event, &Who::Agent)
         });
-    }
-}
-
-impl Observer for TargetAudit {
-    fn handle_event(&self, _: &CopyBooks, event: replay::Event) {
-        match event {
-            replay::Event::Breaker { from, to } => self.breaker(from.into(), to.into()),
-        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::{env, fs, os::unix::fs::MetadataExt, path::Path, process::Command as Pr
 use serde_json::{Value, json};
 
 use super::*;
+use crate::io::replay::BreakerState;
 
 fn config(file: &Path, max_size: u64, keep: u32) -> AuditConfig {
     AuditConfig { file: Some(file.to_owned()), max_size, keep }
@@ -49,7 +50,8 @@ fn records_say_who_what_before_and_after() {
     let signal = Who::Signal { name: "SIGUSR1" };
     audit.obeyed(&signal, &Command::Pause { experiment: None }, &[change]);
     let target = audit.of_target("orders", Some("team"), "v2");
-    target.breaker(BreakerState::Closed, BreakerState::Open);
+    let (from, to) = (BreakerState::Closed, BreakerState::Open);
+    target.handle_event(&CopyBooks::new("orders", "v2"), replay::Event::Breaker { from, to });
     target.interlock(InterlockState::Proven, InterlockState::Unproven);
     audit.expired("orders", None, SystemTime::UNIX_EPOCH);
     audit.reloaded(&Who::File, &["orders".to_owned()], &[], &[]);

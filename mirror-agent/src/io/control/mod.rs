@@ -24,10 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
     listen::{DEFAULT_SOCKET, Listeners},
-    state::{
-        BreakerState, CaptureState, CopyState, ExperimentState, InterlockState, RequestState, State,
-        TargetState,
-    },
+    state::{CaptureState, CopyState, ExperimentState, InterlockState, RequestState, State, TargetState},
 };
 use crate::io::{
     audit::{Audit, Who},

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::io::{config::Expiry, replay};
+use crate::io::{config::Expiry, replay::BreakerState};
 
 /// How things are.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -108,40 +108,6 @@ pub struct CopyState {
     pub skipped: u64,
     /// Could not be made.
     pub dropped: u64,
-}
-
-/// State of a circuit breaker.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BreakerState {
-    /// Copies flow.
-    Closed,
-    /// The target is left alone.
-    Open,
-    /// One copy is let through, to see.
-    HalfOpen,
-}
-
-impl BreakerState {
-    /// As in audit records and in JSON.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-        }
-    }
-}
-
-impl From<replay::BreakerState> for BreakerState {
-    fn from(state: replay::BreakerState) -> Self {
-        match state {
-            replay::BreakerState::Closed => Self::Closed,
-            replay::BreakerState::Open => Self::Open,
-            replay::BreakerState::HalfOpen => Self::HalfOpen,
-        }
-    }
 }
 
 /// State of an interlock.

@@ -170,12 +170,12 @@ impl Common {
             response_timeout: target.timeout,
             queue_age: target.queue_timeout,
             drain_timeout: self.drain_timeout,
-            audit: audit.clone(),
+            observer: Some(Arc::new(audit.clone())),
+            audit,
             requests_per_second: target.limits.requests_per_second.map(|rate| rate.of_one(self.agents)),
             bandwidth: target.limits.bandwidth,
             circuit_breaker: target.circuit_breaker,
             max_connection_age: target.max_connection_age,
-            observer: Some(Arc::new(audit.clone())),
             ..ReplayConfig::new(target.url.clone(), self.instance)
         })
     }

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     io::config::BreakerConfig,
     pipeline::{Timestamp, reason::reasons},
@@ -12,6 +14,8 @@ use crate::{
 
 reasons! {
     /// Where a circuit breaker stands.
+    #[derive(Deserialize, Serialize)]
+    #[serde(rename_all = "snake_case")]
     BreakerState {
         /// Copies flow.
         Closed => "closed",

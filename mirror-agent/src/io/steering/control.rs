@@ -150,7 +150,7 @@ impl Helm {
                 copies: copies(&self.parts.ledger.copies(&config.name, &target.name)),
                 queued: lane.map_or(0, |lane| count(lane.queue.len())),
                 in_flight: lane.map_or(0, |lane| count(lane.gauges.in_flight())),
-                breaker: target.circuit_breaker.and(lane).map(|lane| lane.gauges.breaker().into()),
+                breaker: lane.filter(|_| target.circuit_breaker.is_some()).map(|lane| lane.gauges.breaker()),
                 interlock: None,
             }
         });

@@ -8,9 +8,10 @@ use std::{
 use crate::io::{
     config::Expiry,
     control::{
-        BreakerState, CaptureState, Change, ExperimentState, InterlockState, Setting, State, TargetState,
+        CaptureState, Change, ExperimentState, InterlockState, Setting, State, TargetState,
         time::{expiry_text, from_now, in_words},
     },
+    replay::BreakerState,
 };
 
 /// Prints the whole state.
