@@ -121,12 +121,6 @@ impl Connection {
     ) -> Result<(), Box<Held>> {
         let mut state = self.lock();
         let Some(writer) = &state.writer else { return Err(Box::new(held)) };
-        if let Some(reason) = pool.queue.forbids() {
-            held.ticket.dropped(reason);
-            state.is_retired = true;
-            state.wake();
-            return Ok(());
-        }
         buffer.clear();
         let body = write_copy(buffer, &held.request, &pool.config, held.pipeline);
         let written = match &body {
@@ -254,7 +248,7 @@ impl State {
             && let Some(reason) = pool.queue.forbids()
             && let Some(unsent) = exchange.unsent.take()
         {
-            unsent.held.ticket.dropped(reason);
+            unsent.held.drop_for(reason);
             return Poll::Ready(Err(io::ErrorKind::Interrupted.into()));
         }
         while let Some(unsent) = &mut exchange.unsent {

@@ -201,7 +201,7 @@ impl Pool {
     /// Sends a job on its way, or drops it.
     fn go(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>, way: Way, mut held: Held, now: Timestamp) {
         let allowed = match &way {
-            Way::Reuse(_) => self.protection.admit(&mut held, now),
+            Way::Reuse(_) => self.admit(&mut held, now),
             Way::Open => {
                 // Each of those takes a token once it is open.
                 let opening = inner.open - inner.established;
@@ -227,6 +227,11 @@ impl Pool {
                 held.drop_for(reason);
             }
         }
+    }
+
+    /// Whether the first byte of a copy may be written.
+    fn admit(&self, held: &mut Held, now: Timestamp) -> Result<(), DropReason> {
+        self.queue.forbids().map_or_else(|| self.protection.admit(held, now), Err)
     }
 
     /// Undoes [`Self::find_way`].
@@ -438,7 +443,7 @@ async fn serve(slot: Slot, held: Held) {
 async fn carry(pool: &Arc<Pool>, mut held: Held) {
     for _ in 0..=MAX_RETRIES {
         if let Some(reason) = pool.queue.forbids() {
-            held.ticket.dropped(reason);
+            held.drop_for(reason);
             return;
         }
         let Some((addr, stream, registration)) = pool.connect().await else {
@@ -453,7 +458,7 @@ async fn carry(pool: &Arc<Pool>, mut held: Held) {
         let live = held.turn.is_some().then(|| Live::of(&held.request));
         let retire_at = pool.config.max_connection_age.map(|age| now.after(with_jitter(age, now)));
         let connection = Arc::new(Connection::new(addr, writer, &pool.books, live, retire_at));
-        match pool.protection.admit(&mut held, now) {
+        match pool.admit(&mut held, now) {
             Ok(()) => {
                 let sent = connection.send(held, pool, now, &mut pool.lock().write_buffer);
                 if let Err(unsent) = sent {

@@ -118,9 +118,11 @@ impl Helm {
 
     fn capture_state(&self) -> CaptureState {
         let books = self.parts.ledger.snapshot();
+        let guard = self.parts.config.guard;
+        let is_guarded = guard.cpu.is_some() || guard.memory.is_some();
         CaptureState {
             interfaces: self.parts.gauges.interfaces_attached().iter().sum(),
-            guard_percent: None,
+            guard_percent: is_guarded.then(|| self.parts.gauges.guard().capture * 100.0),
             frames_dropped: frames_dropped(&self.parts.gauges.kernel_counts()),
             requests: RequestState {
                 seen: books.seen,
