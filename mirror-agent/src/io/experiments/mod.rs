@@ -155,6 +155,7 @@ impl Common {
             response_timeout: target.timeout,
             queue_age: target.queue_timeout,
             drain_timeout: self.drain_timeout,
+            tls: target.tls.clone(),
             ..ReplayConfig::new(target.url.clone(), self.instance)
         }
     }

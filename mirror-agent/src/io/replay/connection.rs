@@ -7,7 +7,7 @@
 
 use std::{
     future::poll_fn,
-    io::{self, IoSlice},
+    io,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,10 +16,10 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
+    io::ReadBuf,
     time::{Instant, Sleep, sleep_until},
 };
+use tracing::debug;
 
 use super::{
     clock,
@@ -27,6 +27,7 @@ use super::{
     pool::Pool,
     queue::Held,
     response::{Progress, Response},
+    stream::Stream,
 };
 use crate::{
     io::ledger::{CopyBooks, DropReason, ReplayOutcome},
@@ -42,7 +43,7 @@ pub(super) struct Connection {
 
 struct State {
     /// `None` once the connection's task has ended.
-    writer: Option<OwnedWriteHalf>,
+    stream: Option<Stream>,
     /// What is under way; `None` while the connection is idle.
     exchange: Option<Exchange>,
     /// A job that the socket accepted no byte of: the connection is dead, the job is not.
@@ -77,9 +78,9 @@ struct Unsent {
 }
 
 impl Connection {
-    pub(super) fn new(addr: SocketAddr, writer: OwnedWriteHalf, books: &Arc<CopyBooks>) -> Self {
+    pub(super) fn new(addr: SocketAddr, stream: Stream, books: &Arc<CopyBooks>) -> Self {
         let state = State {
-            writer: Some(writer),
+            stream: Some(stream),
             exchange: None,
             refused: None,
             is_retired: false,
@@ -104,14 +105,10 @@ impl Connection {
         buffer: &mut Vec<u8>,
     ) -> Result<(), Box<Held>> {
         let mut state = self.lock();
-        let Some(writer) = &state.writer else { return Err(Box::new(held)) };
+        let Some(stream) = &mut state.stream else { return Err(Box::new(held)) };
         buffer.clear();
         let body = write_copy(buffer, &held.request, pool.config.instance, held.pipeline);
-        let written = match &body {
-            None => writer.try_write(buffer),
-            Some(body) => writer.try_write_vectored(&[IoSlice::new(buffer), IoSlice::new(body)]),
-        };
-        let accepted = match written {
+        let accepted = match stream.try_write(buffer, body.as_deref().unwrap_or_default()) {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {
@@ -152,15 +149,14 @@ impl Connection {
     }
 
     /// Runs the connection until it is closed. Returns a job that it did not write a byte of.
-    pub(super) async fn drive(self: &Arc<Self>, reader: OwnedReadHalf, pool: &Arc<Pool>) -> Option<Held> {
-        let mut task = Task { connection: self, pool, reader, response: Response::new() };
+    pub(super) async fn drive(self: &Arc<Self>, pool: &Arc<Pool>) -> Option<Held> {
+        let mut task = Task { connection: self, pool, response: Response::new() };
         let mut alarm = pin!(sleep_until(Instant::now()));
         let unwritten = poll_fn(|cx| task.poll(cx, alarm.as_mut())).await;
         drop(task);
         pool.forget(self);
-        // The reader has gone, so that this closes the socket; shutting it down first would be one more call.
-        if let Some(writer) = self.lock().writer.take() {
-            writer.forget();
+        if let Some(stream) = self.lock().stream.take() {
+            stream.close();
         }
         unwritten
     }
@@ -198,15 +194,14 @@ impl State {
 
     /// Goes on writing. Ready once nothing is left to write, with how reading ended if it has ended already.
     fn poll_unsent(&mut self, cx: &mut Context<'_>, pool: &Pool) -> Poll<io::Result<Option<ReplayOutcome>>> {
-        let Self { writer: Some(writer), exchange: Some(exchange), books, deadline, .. } = self else {
+        let Self { stream: Some(stream), exchange: Some(exchange), books, deadline, .. } = self else {
             return Poll::Ready(Ok(None));
         };
         while let Some(unsent) = &mut exchange.unsent {
             let head = unsent.head.get(unsent.accepted..).unwrap_or_default();
             let body_start = unsent.accepted.saturating_sub(unsent.head.len());
             let body = unsent.body.get(body_start..).unwrap_or_default();
-            let bufs = [IoSlice::new(head), IoSlice::new(body)];
-            match ready!(Pin::new(&mut *writer).poll_write_vectored(cx, &bufs)) {
+            match ready!(stream.poll_write(cx, head, body)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(accepted) => unsent.accepted += accepted,
                 Err(error) => return Poll::Ready(Err(error)),
@@ -239,7 +234,6 @@ impl Drop for State {
 struct Task<'a> {
     connection: &'a Arc<Connection>,
     pool: &'a Arc<Pool>,
-    reader: OwnedReadHalf,
     response: Response,
 }
 
@@ -279,10 +273,10 @@ impl Task<'_> {
                 }
             }
             let has_read_all = state.exchange.as_ref().is_some_and(|exchange| exchange.early.is_some());
-            if !has_read_all {
+            if !has_read_all && let Some(stream) = &mut state.stream {
                 let mut buffer = self.pool.read_buffer();
                 let mut input = ReadBuf::new(&mut buffer);
-                match Pin::new(&mut self.reader).poll_read(cx, &mut input) {
+                match stream.poll_read(cx, &mut input) {
                     Poll::Ready(Ok(())) => match self.handle_input(&mut state, input.filled()) {
                         Step::Again => continue,
                         Step::Over => return Poll::Ready(None),
@@ -293,6 +287,8 @@ impl Task<'_> {
                         }
                     },
                     Poll::Ready(Err(error)) => {
+                        debug!(%error, "A connection to the shadow broke.");
+                        self.pool.complain(&error);
                         return Poll::Ready(Self::broken(&mut state, outcome_of(&error)));
                     }
                     Poll::Pending => {}
@@ -354,11 +350,12 @@ impl Task<'_> {
 
 /// How an attempt ended whose answer could not be read.
 fn outcome_of(error: &io::Error) -> ReplayOutcome {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-    // A reset is what a server sends that closes with bytes unread, or that closed before the copy came.
-    if matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) {
-        ReplayOutcome::Closed
-    } else {
-        ReplayOutcome::Read
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, UnexpectedEof};
+    match error.kind() {
+        // A reset is what a server sends that closes with bytes unread, or that closed before the copy came; an
+        // unexpected end is that of a connection without that of its TLS session.
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => ReplayOutcome::Closed,
+        InvalidData => ReplayOutcome::Protocol,
+        _ => ReplayOutcome::Read,
     }
 }

@@ -17,9 +17,11 @@ mod queue;
 mod refusal;
 mod response;
 mod socket;
+mod stream;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -36,12 +38,14 @@ pub use self::{
     refusal::{Captured, Refusal},
     socket::OwnSocketRegistry,
     target::{Target, TargetError},
+    tls::TlsError,
 };
 use self::{
     pool::{Left, PUMP_JOBS, Pool},
     socket::Connector,
+    tls::Tls,
 };
-use crate::io::ledger::CopyBooks;
+use crate::io::{config::TlsConfig, ledger::CopyBooks};
 
 /// Why a replay could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +57,9 @@ pub enum ReplayError {
     /// The target is a captured live endpoint.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The target cannot be spoken to by TLS as is configured.
+    #[error("cannot speak TLS with the shadow")]
+    Tls(#[from] TlsError),
 }
 
 /// How requests are replayed.
@@ -82,12 +89,14 @@ pub struct ReplayConfig {
     pub resolve_interval: Duration,
     /// How long requests queued and under way have to finish when the replay stops.
     pub drain_timeout: Duration,
+    /// How the target is known, where it speaks TLS.
+    pub tls: TlsConfig,
 }
 
 impl ReplayConfig {
     /// The defaults.
     #[must_use]
-    pub const fn new(target: Target, instance: u64) -> Self {
+    pub fn new(target: Target, instance: u64) -> Self {
         Self {
             target,
             instance,
@@ -103,6 +112,7 @@ impl ReplayConfig {
             response_bytes: 64 * 1024 * 1024,
             resolve_interval: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(2),
+            tls: TlsConfig::default(),
         }
     }
 
@@ -126,7 +136,7 @@ impl Replay {
     /// # Errors
     ///
     /// [`ReplayError::Target`] if the target has no addresses, [`ReplayError::Refused`] if it is one that must not
-    /// receive copies.
+    /// receive copies, [`ReplayError::Tls`] if it speaks TLS and a certificate or a key cannot be used.
     pub async fn prepare(
         config: ReplayConfig,
         queue: Arc<Queue>,
@@ -138,7 +148,12 @@ impl Replay {
         if let Some(refusal) = addrs.iter().find_map(|addr| refuse(*addr)) {
             return Err(refusal.into());
         }
-        let connector = Connector::new(registry, config.own_mark);
+        let tls = Tls::new(&config.target, &config.tls)?;
+        if config.tls.insecure_skip_verify {
+            let (experiment, target) = (books.experiment(), books.target());
+            warn!(experiment, target, "The shadow's certificate is not checked: anybody may receive the copies.");
+        }
+        let connector = Connector::new(registry, config.own_mark, tls);
         let pool = Arc::new(Pool::new(config, queue, books, connector));
         pool.set_addresses(&addrs);
         Ok(Self { pool, refuse })

@@ -1,16 +1,17 @@
 //! Enters: jobs from the queue. Leaves: each on a connection, or dropped with its reason.
 
 use std::{
-    mem,
+    io, mem,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::{net::TcpStream, task::JoinSet, time::timeout};
-use tracing::error;
+use tokio::{task::JoinSet, time::timeout};
+use tracing::{debug, error, warn};
 
 use super::{
     ReplayConfig,
@@ -20,6 +21,8 @@ use super::{
     health::{Health, Permission},
     queue::{Held, Queue},
     socket::{Connector, Registration},
+    stream::Stream,
+    tls,
 };
 use crate::{
     io::ledger::{CopyBooks, DropReason, ReplayOutcome},
@@ -58,6 +61,7 @@ pub(super) struct Pool {
     inner: Mutex<Inner>,
     /// Answers are decoded where they are read and then forgotten, so one buffer serves all connections.
     read_buffer: Mutex<Vec<u8>>,
+    complaints: Mutex<Complaints>,
 }
 
 struct Inner {
@@ -72,6 +76,15 @@ struct Inner {
     tasks: JoinSet<()>,
     write_buffer: Vec<u8>,
     is_stopped: bool,
+}
+
+/// Warnings of certificates.
+#[derive(Debug, Default)]
+struct Complaints {
+    /// Until then no other is given; `None` before the first.
+    quiet_until: Option<Timestamp>,
+    /// Those not given since the last.
+    suppressed: u64,
 }
 
 impl Inner {
@@ -124,6 +137,7 @@ impl Pool {
             connector,
             inner: Mutex::new(inner),
             read_buffer: Mutex::new(vec![0; READ_BUFFER_BYTES]),
+            complaints: Mutex::default(),
         }
     }
 
@@ -280,14 +294,19 @@ impl Pool {
     }
 
     /// Opens a connection, trying a few of the target's addresses.
-    async fn connect(&self) -> Option<(SocketAddr, TcpStream, Registration)> {
+    async fn connect(&self) -> Option<(SocketAddr, Stream, Registration)> {
         for _ in 0..MAX_ADDRESSES_TRIED {
             let Some(addr) = self.lock().addresses.pick(clock::now()) else { break };
-            if let Ok(Ok((stream, registration))) =
-                timeout(self.config.connect_timeout, self.connector.open(addr)).await
-            {
-                self.lock().health.opened();
-                return Some((addr, stream, registration));
+            match timeout(self.config.connect_timeout, self.connector.open(addr)).await {
+                Ok(Ok((stream, registration))) => {
+                    self.lock().health.opened();
+                    return Some((addr, stream, registration));
+                }
+                Ok(Err(error)) => {
+                    debug!(%addr, %error, "No connection to the shadow could be opened.");
+                    self.complain(&error);
+                }
+                Err(_) => debug!(%addr, "Opening a connection to the shadow took too long."),
             }
             let mut inner = self.lock();
             let now = clock::now();
@@ -299,6 +318,24 @@ impl Pool {
         self.lock().health.failed(clock::now());
         self.books.replay_ended(ReplayOutcome::Connect, None);
         None
+    }
+
+    /// Warns of certificates that do not fit the configuration: nothing but a change of one of them helps.
+    pub(super) fn complain(&self, error: &io::Error) {
+        if !tls::is_about_certificates(error) {
+            return;
+        }
+        let now = clock::now();
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        if complaints.quiet_until.is_some_and(|until| now < until) {
+            complaints.suppressed += 1;
+            return;
+        }
+        let suppressed = mem::take(&mut complaints.suppressed);
+        complaints.quiet_until = Some(now.after(COMPLAINT_INTERVAL));
+        drop(complaints);
+        let (experiment, target) = (self.books.experiment(), self.books.target());
+        warn!(experiment, target, %error, suppressed, "No TLS session with the shadow: certificates do not fit.");
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -325,15 +362,14 @@ async fn carry(pool: &Arc<Pool>, mut held: Held) {
         // Dropped after the stream: the socket is closed before it is struck off the list.
         let _registration = registration;
         let _established = Established::new(pool);
-        let (reader, writer) = stream.into_split();
-        let connection = Arc::new(Connection::new(addr, writer, &pool.books));
+        let connection = Arc::new(Connection::new(addr, stream, &pool.books));
         if let Err(unsent) = connection.send(held, pool, clock::now(), &mut pool.lock().write_buffer) {
             held = *unsent;
             continue;
         }
         // Others may have waited for the proof that the target is there.
         pool.pump(PUMP_JOBS);
-        let Some(unwritten) = connection.drive(reader, pool).await else { return };
+        let Some(unwritten) = connection.drive(pool).await else { return };
         held = unwritten;
     }
     held.ticket.dropped(DropReason::Write);
@@ -377,3 +413,6 @@ const MAX_ADDRESSES_TRIED: usize = 3;
 
 /// Most answers fit; a longer one takes more reads, each of which is large enough to be cheap per byte.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// A certificate that does not fit is met by every connection; once is enough for as long as it takes to read it.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);

@@ -4,6 +4,8 @@ mod faults;
 mod harness;
 mod limits;
 mod server;
+mod tls;
+mod tls_server;
 mod transfer;
 
 pub(super) use harness::{Books, Sockets, request};
