@@ -36,7 +36,7 @@ use crate::{
         ledger::{Ledger, Snapshot},
         metrics::{self, Gauges, PipelineGauges, TargetGauges},
         object::EBPF_OBJECT,
-        replay::{Captured, OwnSocketRegistry, RefuseAddress},
+        replay::{Captured, OwnSocketRegistry, RefuseAddress, Unobserved},
         worker::{Heartbeat, Orders, Warned, Worker},
     },
     pipeline::{Limits, Pipeline, exchange::Purpose},
@@ -89,6 +89,7 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
         instance: random(),
         queue_bytes: to_usize(queue_bytes_of_target(config)),
         drain_timeout: config.drain_timeout,
+        observer: Arc::new(Unobserved),
     });
     experiments.start(&config.experiments).await?;
     let directory = experiments.directory();
@@ -393,6 +394,7 @@ impl Gauges for AgentGauges {
             queued: count(lane.queue.len()),
             bytes: count(lane.queue.held_bytes()),
             in_flight: count(lane.gauges.in_flight()),
+            interlock: lane.gauges.interlock(),
         };
         table.lanes.iter().map(of_lane).collect()
     }

@@ -55,6 +55,39 @@ pub struct RunArgs {
     #[arg(long, value_name = "URL")]
     pub shadow: String,
 
+    /// PEM file of the authorities to trust for an https shadow. Default: the system's.
+    #[arg(long, value_name = "FILE")]
+    pub shadow_ca: Option<PathBuf>,
+
+    /// PEM file of the certificate that the agent shows to an https shadow, and of those between; with --shadow-key.
+    #[arg(long, value_name = "FILE", requires = "shadow_key")]
+    pub shadow_certificate: Option<PathBuf>,
+
+    /// PEM file of its key.
+    #[arg(long, value_name = "FILE", requires = "shadow_certificate")]
+    pub shadow_key: Option<PathBuf>,
+
+    /// The name that the certificate of an https shadow must have. Default: the host of --shadow.
+    #[arg(long, value_name = "NAME")]
+    pub shadow_server_name: Option<String>,
+
+    /// The certificate of an https shadow is not checked: whoever stands at its address receives the copies.
+    #[arg(long)]
+    pub shadow_insecure_skip_verify: bool,
+
+    /// Copies of methods other than GET, HEAD and OPTIONS flow only while the shadow answers a GET of --interlock-path
+    /// with this header field. Default: --methods is consent enough.
+    #[arg(long, value_name = "HEADER=VALUE", value_parser = parse_field)]
+    pub interlock: Option<(String, String)>,
+
+    /// What the shadow is asked for by which it proves that it is one.
+    #[arg(long, default_value = "/", value_name = "PATH", requires = "interlock", value_parser = parse_path)]
+    pub interlock_path: String,
+
+    /// How often it is asked.
+    #[arg(long, default_value = "5s", value_name = "TIME", requires = "interlock", value_parser = parse_duration)]
+    pub interlock_every: Duration,
+
     /// Only requests to these server addresses (repeat, or separate by commas). Default: any address.
     #[arg(long = "address", value_delimiter = ',', value_name = "CIDR", value_parser = parse_cidr)]
     pub addresses: Vec<IpNet>,
@@ -185,6 +218,28 @@ fn parse_cidr(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>()
         .or_else(|_error| text.parse::<std::net::IpAddr>().map(IpNet::from))
         .map_err(|_error| "expected an address or a network such as 10.0.0.0/8 or fd00::/8".into())
+}
+
+fn parse_field(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected HEADER=VALUE")?;
+    // RFC 9110 section 5.1: a field name is a token.
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(format!("`{name}` is not the name of a header field"));
+    }
+    if value.trim().is_empty() || value.bytes().any(|byte| byte.is_ascii_control()) {
+        return Err("the value is empty, or has bytes that a header field cannot have".into());
+    }
+    Ok((name.to_owned(), value.trim().to_owned()))
+}
+
+fn parse_path(text: &str) -> Result<String, String> {
+    let is_path = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_path {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a path that begins with / and has no spaces".into())
+    }
 }
 
 fn parse_methods(text: &str) -> Result<Methods, String> {

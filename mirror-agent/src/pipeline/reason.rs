@@ -37,6 +37,8 @@ reasons! {
     SkipReason {
         /// CONNECT: the connection becomes a tunnel.
         Connect => "connect",
+        /// The target does not prove that it is a shadow, and the copy could write.
+        Interlock => "interlock",
         /// The request already carries `x-mirror-id`: it is a copy.
         Marked => "marked",
         /// The method is not among those to mirror.

@@ -4,8 +4,8 @@ use anyhow::{Context as _, Result};
 
 use super::{
     AuditConfig, CaptureConfig, Config, ControlConfig, CopyOrder, DropPolicy, ExperimentConfig, Expiry,
-    GuardConfig, HeaderEdits, HostPolicy, Interlock, LimitsConfig, MatchConfig, QueryEdits, SampleConfig,
-    TargetConfig, TlsConfig,
+    GuardConfig, HeaderEdits, HostPolicy, Interlock, LimitsConfig, MatchConfig, ProbeConfig, QueryEdits,
+    SampleConfig, TargetConfig, TlsConfig,
 };
 use crate::io::cli::RunArgs;
 
@@ -36,15 +36,29 @@ impl Config {
                 queue: args.queue_requests,
                 drop_policy: DropPolicy::Newest,
             },
-            tls: TlsConfig::default(),
+            tls: TlsConfig {
+                ca_file: args.shadow_ca.clone(),
+                client_certificate: args.shadow_certificate.clone(),
+                client_key: args.shadow_key.clone(),
+                server_name: args.shadow_server_name.clone(),
+                insecure_skip_verify: args.shadow_insecure_skip_verify,
+            },
             host: HostPolicy::Preserve,
             replace_prefix: Vec::new(),
             headers: HeaderEdits::default(),
             query: QueryEdits::default(),
             trace_sampled: true,
             circuit_breaker: None,
-            // `--methods` is the consent.
-            interlock: Interlock::None,
+            interlock: match &args.interlock {
+                // `--methods` is the consent.
+                None => Interlock::None,
+                Some((header, value)) => Interlock::Probe(ProbeConfig {
+                    header: header.clone(),
+                    value: value.clone(),
+                    path: args.interlock_path.clone(),
+                    every: args.interlock_every,
+                }),
+            },
             order: CopyOrder::None,
             max_connection_age: None,
         };

@@ -21,7 +21,7 @@ use crate::{
     io::{
         config::{ExperimentConfig, TargetConfig},
         ledger::Ledger,
-        replay::{OwnSocketRegistry, Queue, RefuseAddress, Replay, ReplayConfig},
+        replay::{OwnSocketRegistry, Queue, RefuseAddress, Replay, ReplayConfig, TargetObserver},
     },
     pipeline::{
         Policy,
@@ -46,6 +46,8 @@ pub struct Common {
     pub queue_bytes: usize,
     /// How long copies may still take at the end.
     pub drain_timeout: std::time::Duration,
+    /// Who is told of what changes about targets by itself.
+    pub observer: Arc<dyn TargetObserver>,
 }
 
 /// The experiments that run.
@@ -156,6 +158,8 @@ impl Common {
             queue_age: target.queue_timeout,
             drain_timeout: self.drain_timeout,
             tls: target.tls.clone(),
+            interlock: target.interlock.clone(),
+            observer: Arc::clone(&self.observer),
             ..ReplayConfig::new(target.url.clone(), self.instance)
         }
     }

@@ -268,7 +268,10 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
-    use crate::{io::ledger::CopyBooks, pipeline::Stats};
+    use crate::{
+        io::{ledger::CopyBooks, replay::InterlockState},
+        pipeline::Stats,
+    };
 
     #[derive(Debug)]
     struct Fixed;
@@ -282,7 +285,13 @@ mod tests {
         }
         fn targets(&self) -> Vec<TargetGauges> {
             let books = Arc::new(CopyBooks::new("default", "shadow"));
-            vec![TargetGauges { books, queued: 3, bytes: 300, in_flight: 2 }]
+            vec![TargetGauges {
+                books,
+                queued: 3,
+                bytes: 300,
+                in_flight: 2,
+                interlock: Some(InterlockState { is_open: true, changes: 1 }),
+            }]
         }
         fn interfaces_attached(&self) -> [u64; 3] {
             [1, 2, 0]
@@ -315,6 +324,8 @@ mod tests {
             "mirror_copies_total{experiment=\"default\",target=\"shadow\"} 0",
             "mirror_copies_dropped_total{experiment=\"default\",target=\"shadow\",reason=\"write\"} 0",
             "mirror_replay_queue_requests{experiment=\"default\",target=\"shadow\"} 3.0",
+            "mirror_interlock_open{experiment=\"default\",target=\"shadow\"} 1.0",
+            "mirror_interlock_changes_total{experiment=\"default\",target=\"shadow\"} 1",
             "mirror_flows_skipped_total{reason=\"tls\"} 0",
             "mirror_frames_captured_total{side=\"client\"} 1",
             "mirror_frames_dropped_total{reason=\"ring_full\"} 3",
@@ -356,7 +367,7 @@ mod tests {
     #[test]
     fn the_books_balance_with_a_request_open_in_every_state() {
         let ledger = Arc::new(Ledger::default());
-        ledger.publish(&Stats { seen: 5, skipped: [1, 0, 0, 0, 0], ..Stats::default() });
+        ledger.publish(&Stats { seen: 5, skipped: [1, 0, 0, 0, 0, 0], ..Stats::default() });
         let books = ledger.copies("default", "shadow");
         let ticket = || ledger.claim(1).ticket(&books);
         let (open, done, failed) = (ticket(), ticket(), ticket());

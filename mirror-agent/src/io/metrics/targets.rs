@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc};
 
 use super::encoder::{Encoder, Labels};
 use crate::{
-    io::ledger::{CopyBooks, CopySnapshot, DropReason, ReplayOutcome},
+    io::{
+        ledger::{CopyBooks, CopySnapshot, DropReason, ReplayOutcome},
+        replay::InterlockState,
+    },
     pipeline::reason::SkipReason,
 };
 
@@ -19,6 +22,8 @@ pub struct TargetGauges {
     pub bytes: u64,
     /// Copies being written or waiting for their answer.
     pub in_flight: u64,
+    /// How its interlock stands; `None` where it has none.
+    pub interlock: Option<InterlockState>,
 }
 
 impl TargetGauges {
@@ -37,6 +42,17 @@ pub(super) fn encode_targets(out: &mut Encoder<'_>, targets: &[TargetGauges]) ->
         "replays_in_flight",
         "Copies being written or waiting for their response",
         targets.iter().map(|target| (target.labels(), target.in_flight)),
+    )?;
+    let interlocks = || targets.iter().filter_map(|target| Some((target.labels(), target.interlock?)));
+    out.target_gauges(
+        "interlock_open",
+        "1 while an address of the target proves that it is a shadow, else 0",
+        interlocks().map(|(labels, state)| (labels, u64::from(state.is_open))),
+    )?;
+    out.target_counters(
+        "interlock_changes",
+        "How often the interlock of the target opened or closed",
+        interlocks().map(|(labels, state)| (labels, state.changes)),
     )
 }
 

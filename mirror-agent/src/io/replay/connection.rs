@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     io::ledger::{CopyBooks, DropReason, ReplayOutcome},
-    pipeline::{ReplyTo, Timestamp},
+    pipeline::{ReplyTo, Timestamp, reason::SkipReason},
 };
 
 /// An open connection to the shadow.
@@ -192,6 +192,20 @@ impl State {
         self.exchange.take_if(is_unwritten)?.unsent.map(|unsent| unsent.held)
     }
 
+    /// Gives up a copy that must not be written any more, while nothing of it has been. What a TLS session has taken of it
+    /// cannot be taken back, so the connection is over.
+    fn skip_forbidden(&mut self, addr: SocketAddr, pool: &Pool) -> bool {
+        let is_forbidden = |exchange: &mut Exchange| {
+            exchange.started.is_none()
+                && exchange
+                    .unsent
+                    .as_ref()
+                    .is_some_and(|unsent| !pool.permits(&unsent.held, addr, clock::now()))
+        };
+        let forbidden = self.exchange.take_if(is_forbidden).and_then(|exchange| exchange.unsent);
+        forbidden.map(|unsent| unsent.held.ticket.skipped(SkipReason::Interlock)).is_some()
+    }
+
     /// Goes on writing. Ready once nothing is left to write, with how reading ended if it has ended already.
     fn poll_unsent(&mut self, cx: &mut Context<'_>, pool: &Pool) -> Poll<io::Result<Option<ReplayOutcome>>> {
         let Self { stream: Some(stream), exchange: Some(exchange), books, deadline, .. } = self else {
@@ -260,6 +274,9 @@ impl Task<'_> {
                 return Poll::Ready(Some(held));
             }
             if state.is_retired && state.exchange.is_none() {
+                return Poll::Ready(None);
+            }
+            if state.skip_forbidden(self.connection.addr, self.pool) {
                 return Poll::Ready(None);
             }
             match state.poll_unsent(cx, self.pool) {

@@ -12,6 +12,8 @@ pub mod clock;
 mod connection;
 mod copy;
 mod health;
+mod interlock;
+mod observer;
 mod pool;
 mod queue;
 mod refusal;
@@ -23,7 +25,7 @@ mod target;
 mod tests;
 mod tls;
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{future::pending, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     select,
@@ -33,6 +35,8 @@ use tokio::{
 use tracing::{debug, warn};
 
 pub use self::{
+    interlock::InterlockState,
+    observer::{Aspect, TargetChange, TargetObserver, Unobserved},
     pool::Gauges,
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
     refusal::{Captured, Refusal},
@@ -45,7 +49,10 @@ use self::{
     socket::Connector,
     tls::Tls,
 };
-use crate::io::{config::TlsConfig, ledger::CopyBooks};
+use crate::io::{
+    config::{Interlock, TlsConfig},
+    ledger::CopyBooks,
+};
 
 /// Why a replay could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +98,10 @@ pub struct ReplayConfig {
     pub drain_timeout: Duration,
     /// How the target is known, where it speaks TLS.
     pub tls: TlsConfig,
+    /// How the target proves that it is a shadow.
+    pub interlock: Interlock,
+    /// Who is told of what changes about the target by itself.
+    pub observer: Arc<dyn TargetObserver>,
 }
 
 impl ReplayConfig {
@@ -113,6 +124,8 @@ impl ReplayConfig {
             resolve_interval: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(2),
             tls: TlsConfig::default(),
+            interlock: Interlock::None,
+            observer: Arc::new(Unobserved),
         }
     }
 
@@ -151,7 +164,10 @@ impl Replay {
         let tls = Tls::new(&config.target, &config.tls)?;
         if config.tls.insecure_skip_verify {
             let (experiment, target) = (books.experiment(), books.target());
-            warn!(experiment, target, "The shadow's certificate is not checked: anybody may receive the copies.");
+            warn!(
+                experiment,
+                target, "The shadow's certificate is not checked: anybody may receive the copies."
+            );
         }
         let connector = Connector::new(registry, config.own_mark, tls);
         let pool = Arc::new(Pool::new(config, queue, books, connector));
@@ -173,6 +189,7 @@ impl Replay {
             () = shutdown => {}
             () = dispatch(&pool) => {}
             () = keep_addresses(&pool, &refuse) => {}
+            () = keep_proving(&pool) => {}
         }
         pool.queue.close();
         // On the deadline nothing remains to be said: what is dropped is counted.
@@ -205,6 +222,14 @@ async fn dispatch(pool: &Arc<Pool>) {
                 pool.expire();
             }
         }
+    }
+}
+
+/// Has the target prove again and again that it is a shadow, where it has to.
+async fn keep_proving(pool: &Pool) {
+    match &pool.gauges.gate {
+        Some(gate) => gate.keep_asking(&pool.connector).await,
+        None => pending().await,
     }
 }
 

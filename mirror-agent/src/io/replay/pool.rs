@@ -19,6 +19,7 @@ use super::{
     clock,
     connection::Connection,
     health::{Health, Permission},
+    interlock::{Gate, InterlockState},
     queue::{Held, Queue},
     socket::{Connector, Registration},
     stream::Stream,
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     io::ledger::{CopyBooks, DropReason, ReplayOutcome},
-    pipeline::Timestamp,
+    pipeline::{Timestamp, reason::SkipReason},
 };
 
 /// Figures of the replay at this moment.
@@ -34,6 +35,8 @@ use crate::{
 pub struct Gauges {
     open: AtomicUsize,
     idle: AtomicUsize,
+    /// `None` where the target need not prove that it is a shadow.
+    pub(super) gate: Option<Gate>,
 }
 
 impl Gauges {
@@ -49,6 +52,12 @@ impl Gauges {
     pub fn idle(&self) -> usize {
         self.idle.load(Ordering::Relaxed)
     }
+
+    /// How the interlock stands; `None` where the target has none.
+    #[must_use]
+    pub fn interlock(&self) -> Option<InterlockState> {
+        self.gate.as_ref().map(Gate::state)
+    }
 }
 
 /// The connections to one target.
@@ -57,7 +66,7 @@ pub(super) struct Pool {
     pub(super) queue: Arc<Queue>,
     pub(super) gauges: Arc<Gauges>,
     books: Arc<CopyBooks>,
-    connector: Connector,
+    pub(super) connector: Connector,
     inner: Mutex<Inner>,
     /// Answers are decoded where they are read and then forgotten, so one buffer serves all connections.
     read_buffer: Mutex<Vec<u8>>,
@@ -130,9 +139,9 @@ impl Pool {
             is_stopped: false,
         };
         Self {
+            gauges: Arc::new(Gauges { gate: Gate::new(&config, &books), ..Gauges::default() }),
             config,
             queue,
-            gauges: Arc::default(),
             books,
             connector,
             inner: Mutex::new(inner),
@@ -159,11 +168,21 @@ impl Pool {
                 return Left::Nothing;
             };
             match way {
+                Way::Reuse(connection) if !self.permits(&held, connection.addr, now) => {
+                    self.keep(&mut inner, connection);
+                    drop(inner);
+                    held.ticket.skipped(SkipReason::Interlock);
+                }
                 Way::Reuse(connection) => {
                     let Inner { write_buffer, .. } = &mut *inner;
                     if let Err(held) = connection.send(held, self, now, write_buffer) {
                         self.open(&mut inner, *held);
                     }
+                }
+                Way::Open if !self.permits_somewhere(&held, now) => {
+                    inner.health.abandoned();
+                    drop(inner);
+                    held.ticket.skipped(SkipReason::Interlock);
                 }
                 Way::Open => self.open(&mut inner, held),
                 Way::Drop => {
@@ -186,8 +205,20 @@ impl Pool {
         }
     }
 
+    /// Whether the copy may be written to a connection to `addr` at this moment.
+    pub(super) fn permits(&self, held: &Held, addr: SocketAddr, now: Timestamp) -> bool {
+        self.gauges.gate.as_ref().is_none_or(|gate| gate.permits(&held.request, addr, now))
+    }
+
+    fn permits_somewhere(&self, held: &Held, now: Timestamp) -> bool {
+        self.gauges.gate.as_ref().is_none_or(|gate| gate.permits_somewhere(&held.request, now))
+    }
+
     /// Takes the addresses of the target; connections to others are not used again.
     pub(super) fn set_addresses(&self, addrs: &[SocketAddr]) {
+        if let Some(gate) = &self.gauges.gate {
+            gate.set_addresses(addrs);
+        }
         let mut inner = self.lock();
         let Inner { addresses, idle, .. } = &mut *inner;
         addresses.replace(addrs);
@@ -361,6 +392,12 @@ async fn carry(pool: &Arc<Pool>, mut held: Held) {
         };
         // Dropped after the stream: the socket is closed before it is struck off the list.
         let _registration = registration;
+        if !pool.permits(&held, addr, clock::now()) {
+            // The connection is to an address that has not proven; others have.
+            drop(stream);
+            held.ticket.skipped(SkipReason::Interlock);
+            return;
+        }
         let _established = Established::new(pool);
         let connection = Arc::new(Connection::new(addr, stream, &pool.books));
         if let Err(unsent) = connection.send(held, pool, clock::now(), &mut pool.lock().write_buffer) {

@@ -1,6 +1,7 @@
 //! Enters: bytes for the shadow and bytes from it. Leaves: the same, through TLS where the target speaks it.
 
 use std::{
+    future::poll_fn,
     io::{self, ErrorKind, IoSlice, Read, Write},
     mem,
     pin::Pin,
@@ -72,11 +73,35 @@ impl Stream {
     }
 
     /// Reads what has come; nothing means that the shadow has closed its side.
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, input: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, input),
             Self::Tls(tls) => tls.poll_read(cx, input),
         }
+    }
+
+    /// Writes all of `bytes`.
+    pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let accepted = poll_fn(|cx| self.poll_write(cx, rest, &[])).await?;
+            if accepted == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            rest = rest.get(accepted..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Reads what has come; 0 means that the shadow has closed its side.
+    pub(super) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut input = ReadBuf::new(buffer);
+        poll_fn(|cx| self.poll_read(cx, &mut input)).await?;
+        Ok(input.filled().len())
     }
 
     /// Closes the connection.

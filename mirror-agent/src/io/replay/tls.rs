@@ -157,9 +157,7 @@ fn verifier(
     let mut roots = RootCertStore::empty();
     if let Some(path) = &keys.ca_file {
         for certificate in certificates("certificate authorities", path)? {
-            roots
-                .add(certificate)
-                .map_err(|source| TlsError::Authority { path: path.clone(), source })?;
+            roots.add(certificate).map_err(|source| TlsError::Authority { path: path.clone(), source })?;
         }
     } else {
         // One of the system's that is odd must not keep the others from being trusted.

@@ -161,6 +161,8 @@ const fn stage(reason: SkipReason) -> u8 {
         SkipReason::Marked | SkipReason::Connect | SkipReason::Upgrade => 0,
         SkipReason::Method => 1,
         SkipReason::Sampled => 2,
+        // The experiment took it.
+        SkipReason::Interlock => 3,
     }
 }
 

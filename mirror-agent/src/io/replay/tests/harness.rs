@@ -80,7 +80,8 @@ impl Books {
 
     fn settled(&self) -> u64 {
         let dropped: u64 = DropReason::ALL.iter().map(|reason| self.ledger.dropped(*reason)).sum();
-        self.ledger.mirrored() + dropped
+        let skipped: u64 = self.copies.snapshot().skipped.iter().sum();
+        self.ledger.mirrored() + dropped + skipped
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod faults;
 mod harness;
+mod interlock;
 mod limits;
 mod server;
 mod tls;

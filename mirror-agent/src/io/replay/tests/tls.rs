@@ -122,7 +122,8 @@ async fn client_shows_its_certificate_where_it_has_one() {
     let authority = Authority::new();
     let (certificate, key) = authority.files("agent.test");
     for only_tls12 in [false, true] {
-        let server = TlsServer::answering("127.0.0.1", authority.strict_server(&["127.0.0.1"], only_tls12), OK);
+        let server =
+            TlsServer::answering("127.0.0.1", authority.strict_server(&["127.0.0.1"], only_tls12), OK);
         let tls = TlsConfig {
             client_certificate: Some(certificate.clone()),
             client_key: Some(key.clone()),

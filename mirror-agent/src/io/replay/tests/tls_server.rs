@@ -66,7 +66,12 @@ impl Authority {
 
     fn server_with(&self, params: CertificateParams) -> ServerConfig {
         let (chain, key) = self.chain(params);
-        builder().with_safe_default_protocol_versions().unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap()
+        builder()
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap()
     }
 
     /// One that wants a certificate of this authority from its client.
@@ -81,7 +86,11 @@ impl Authority {
         } else {
             builder().with_safe_default_protocol_versions()
         };
-        builder.unwrap().with_client_cert_verifier(verifier.build().unwrap()).with_single_cert(chain, key).unwrap()
+        builder
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(chain, key)
+            .unwrap()
     }
 
     fn chain(&self, params: CertificateParams) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
