@@ -36,7 +36,7 @@ use crate::{
         ledger::{Ledger, Snapshot},
         metrics::{self, Gauges, PipelineGauges, TargetGauges},
         object::EBPF_OBJECT,
-        replay::{Captured, OwnSocketRegistry, RefuseAddress, Unobserved},
+        replay::{Captured, OwnSocketRegistry, Probes, RefuseAddress, Unobserved},
         worker::{Heartbeat, Orders, Warned, Worker},
     },
     pipeline::{Limits, Pipeline, exchange::Purpose},
@@ -81,6 +81,9 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
 
     let ledger = Arc::new(Ledger::default());
     let Capture { mut kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
+    let orders = Arc::new(Orders::default());
+    let watching = Arc::clone(&orders);
+    let probes = Arc::new(Probes::new(move || !watching.is_paused()));
     let mut experiments = Experiments::new(Common {
         ledger: Arc::clone(&ledger),
         registry: Arc::new(Registry(Mutex::new(own_sockets))),
@@ -90,6 +93,7 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
         queue_bytes: to_usize(queue_bytes_of_target(config)),
         drain_timeout: config.drain_timeout,
         observer: Arc::new(Unobserved),
+        probes: Arc::clone(&probes),
     });
     experiments.start(&config.experiments).await?;
     let directory = experiments.directory();
@@ -98,7 +102,6 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
     let heartbeats: Vec<_> = rings.iter().map(|_| Arc::new(Heartbeat::default())).collect();
     let ring_bytes = capture.ring_size.saturating_mul(u64::try_from(rings.len())?);
     let ready = Arc::new(AtomicBool::new(false));
-    let orders = Arc::new(Orders::default());
     let interfaces_seen = Arc::new(Interfaces::default());
     let admin = Arc::new(Admin {
         registry: metrics::registry(
@@ -135,6 +138,7 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
             heartbeat,
             orders: Arc::clone(&orders),
             warned: Arc::clone(&warned),
+            probes: Arc::clone(&probes),
             tally: Tally::default(),
             interfaces: Arc::clone(&interfaces_seen),
         };
@@ -146,6 +150,13 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
         return Err(error.into());
     }
     let kernel = Arc::new(Mutex::new(kernel));
+    // No copy is sent before it is known where the targets lead, which only shows with capture attached.
+    if let Err(error) = experiments.launch().await {
+        detach(Arc::clone(&kernel)).await;
+        orders.stop.store(true, Ordering::Release);
+        join(workers).await;
+        return Err(error);
+    }
     ready.store(true, Ordering::Release);
     let (count, targets) = (config.experiments.len(), config.targets());
     info!(experiments = count, targets, metrics = %capture.metrics_listen, "Mirroring.");
@@ -276,6 +287,10 @@ fn refuse_captured(config: &Config) -> Result<RefuseAddress> {
         ports: config.ports(),
         local: links::local_addresses().context("list the addresses of this host")?.iter().collect(),
         networks: config.addresses(),
+        listeners: [Some(config.capture.metrics_listen), config.control.listen]
+            .into_iter()
+            .flatten()
+            .collect(),
     };
     Ok(Arc::new(move |addr| captured.refuse(addr)))
 }

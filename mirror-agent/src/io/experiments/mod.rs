@@ -20,8 +20,9 @@ pub use self::{
 use crate::{
     io::{
         config::{ExperimentConfig, TargetConfig},
+        join::join_all,
         ledger::Ledger,
-        replay::{OwnSocketRegistry, Queue, RefuseAddress, Replay, ReplayConfig, TargetObserver},
+        replay::{OwnSocketRegistry, Probes, Queue, RefuseAddress, Replay, ReplayConfig, TargetObserver},
     },
     pipeline::{
         Policy,
@@ -48,6 +49,8 @@ pub struct Common {
     pub drain_timeout: std::time::Duration,
     /// Who is told of what changes about targets by itself.
     pub observer: Arc<dyn TargetObserver>,
+    /// Sees where probes of targets arrive.
+    pub probes: Arc<Probes>,
 }
 
 /// The experiments that run.
@@ -55,6 +58,8 @@ pub struct Experiments {
     common: Common,
     directory: Arc<Directory>,
     stop: watch::Sender<bool>,
+    /// Ready, but nothing is sent yet: with the names of experiment and target.
+    prepared: Vec<(String, Replay)>,
     replays: Vec<JoinHandle<()>>,
     next_id: u32,
 }
@@ -67,6 +72,7 @@ impl Experiments {
             common,
             directory: Arc::default(),
             stop: watch::Sender::new(false),
+            prepared: Vec::new(),
             replays: Vec::new(),
             next_id: 0,
         }
@@ -78,7 +84,7 @@ impl Experiments {
         Arc::clone(&self.directory)
     }
 
-    /// Starts the experiments: all of them, or none.
+    /// Makes the experiments ready: all of them, or none. Copies wait in their queues until [`launch`](Self::launch).
     ///
     /// # Errors
     ///
@@ -93,24 +99,38 @@ impl Experiments {
             policy.push(Experiment { id, methods, sample: experiment.sample.share });
             let mut lanes = Vec::new();
             for target in &experiment.targets {
-                let (lane, replay) = self
-                    .prepare(experiment, target)
-                    .await
-                    .with_context(|| format!("target {} of experiment {}", target.name, experiment.name))?;
+                let name = format!("target {} of experiment {}", target.name, experiment.name);
+                let (lane, replay) = self.prepare(experiment, target).await.with_context(|| name.clone())?;
                 lanes.push(table.add(lane));
-                prepared.push(replay);
+                prepared.push((name, replay));
             }
             table.routes.push(Route { id, lanes });
         }
         table.policy = Arc::new(Policy::new(policy));
-        for replay in prepared {
+        self.prepared.append(&mut prepared);
+        self.directory.replace(table);
+        Ok(())
+    }
+
+    /// Sends probes to the targets that were made ready, and starts to send copies once it is known of all of them that they
+    /// do not lead back to the live service. To be called once capture is attached.
+    ///
+    /// # Errors
+    ///
+    /// A target leads back; then nothing is sent to any of them.
+    pub async fn launch(&mut self) -> Result<()> {
+        let mut prepared = std::mem::take(&mut self.prepared);
+        let judged = join_all(prepared.iter_mut().map(|(_, replay)| replay.judge())).await;
+        for (judged, (name, _)) in judged.into_iter().zip(&prepared) {
+            judged.with_context(|| name.clone())?;
+        }
+        for (_, replay) in prepared {
             let mut stop = self.stop.subscribe();
             self.replays.push(tokio::spawn(replay.run(async move {
                 // The sender lives as long as the replays do.
                 drop(stop.wait_for(|stops| *stops).await);
             })));
         }
-        self.directory.replace(table);
         Ok(())
     }
 
@@ -160,6 +180,7 @@ impl Common {
             tls: target.tls.clone(),
             interlock: target.interlock.clone(),
             observer: Arc::clone(&self.observer),
+            probes: Some(Arc::clone(&self.probes)),
             ..ReplayConfig::new(target.url.clone(), self.instance)
         }
     }

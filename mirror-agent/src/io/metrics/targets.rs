@@ -43,6 +43,11 @@ pub(super) fn encode_targets(out: &mut Encoder<'_>, targets: &[TargetGauges]) ->
         "Copies being written or waiting for their response",
         targets.iter().map(|target| (target.labels(), target.in_flight)),
     )?;
+    out.target_counters(
+        "target_addresses_refused",
+        "Addresses of the target that led back to the live service",
+        targets.iter().map(|target| (target.labels(), target.books.addresses_refused())),
+    )?;
     let interlocks = || targets.iter().filter_map(|target| Some((target.labels(), target.interlock?)));
     out.target_gauges(
         "interlock_open",

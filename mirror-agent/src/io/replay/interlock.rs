@@ -6,14 +6,11 @@
 
 use std::{
     fmt::Write as _,
-    future::poll_fn,
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 
@@ -32,6 +29,7 @@ use super::{
 use crate::{
     io::{
         config::{Interlock, ProbeConfig},
+        join::join_all,
         ledger::CopyBooks,
     },
     pipeline::{Request, Timestamp},
@@ -167,13 +165,7 @@ impl Gate {
                 () = self.hurry.notified() => {}
             }
             let addrs: Vec<_> = self.lock().addresses.iter().map(|(addr, _)| *addr).collect();
-            let mut probes: Vec<Pin<Box<_>>> =
-                addrs.into_iter().map(|addr| Box::pin(self.ask(connector, addr))).collect();
-            poll_fn(|cx| {
-                probes.retain_mut(|probe| probe.as_mut().poll(cx).is_pending());
-                if probes.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
+            join_all(addrs.into_iter().map(|addr| self.ask(connector, addr))).await;
         }
     }
 

@@ -15,6 +15,7 @@ mod health;
 mod interlock;
 mod observer;
 mod pool;
+mod probe;
 mod queue;
 mod refusal;
 mod response;
@@ -30,7 +31,7 @@ use std::{future::pending, net::SocketAddr, pin::pin, sync::Arc, time::Duration}
 use tokio::{
     select,
     task::yield_now,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{debug, warn};
 
@@ -38,6 +39,7 @@ pub use self::{
     interlock::InterlockState,
     observer::{Aspect, TargetChange, TargetObserver, Unobserved},
     pool::Gauges,
+    probe::Probes,
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
     refusal::{Captured, Refusal},
     socket::OwnSocketRegistry,
@@ -46,6 +48,7 @@ pub use self::{
 };
 use self::{
     pool::{Left, PUMP_JOBS, Pool},
+    probe::Judge,
     socket::Connector,
     tls::Tls,
 };
@@ -102,6 +105,8 @@ pub struct ReplayConfig {
     pub interlock: Interlock,
     /// Who is told of what changes about the target by itself.
     pub observer: Arc<dyn TargetObserver>,
+    /// Sees where probes arrive; `None` where nothing is captured, and no address is probed.
+    pub probes: Option<Arc<Probes>>,
 }
 
 impl ReplayConfig {
@@ -126,6 +131,7 @@ impl ReplayConfig {
             tls: TlsConfig::default(),
             interlock: Interlock::None,
             observer: Arc::new(Unobserved),
+            probes: None,
         }
     }
 
@@ -140,7 +146,11 @@ pub type RefuseAddress = Arc<dyn Fn(SocketAddr) -> Option<Refusal> + Send + Sync
 /// A replay that is ready to run.
 pub struct Replay {
     pool: Arc<Pool>,
-    refuse: RefuseAddress,
+    judge: Judge,
+    /// What the target stands for.
+    addrs: Vec<SocketAddr>,
+    /// Whether there are addresses of which it is not known where they lead.
+    is_undecided: bool,
 }
 
 impl Replay {
@@ -158,7 +168,8 @@ impl Replay {
         refuse: RefuseAddress,
     ) -> Result<Self, ReplayError> {
         let addrs = config.target.resolve().await?;
-        if let Some(refusal) = addrs.iter().find_map(|addr| refuse(*addr)) {
+        let is_probed = config.probes.is_some();
+        if is_probed && let Some(refusal) = addrs.iter().find_map(|addr| refuse(*addr)) {
             return Err(refusal.into());
         }
         let tls = Tls::new(&config.target, &config.tls)?;
@@ -169,10 +180,30 @@ impl Replay {
                 target, "The shadow's certificate is not checked: anybody may receive the copies."
             );
         }
+        let judge = Judge::new(&config, tls.clone(), refuse, &books);
         let connector = Connector::new(registry, config.own_mark, tls);
         let pool = Arc::new(Pool::new(config, queue, books, connector));
-        pool.set_addresses(&addrs);
-        Ok(Self { pool, refuse })
+        let mut replay = Self { pool, judge, addrs, is_undecided: true };
+        if !is_probed {
+            replay.judge().await?;
+        }
+        Ok(replay)
+    }
+
+    /// Probes the target's addresses, which have no copies before. What cannot be reached is probed again later. To be
+    /// called once capture is attached: what is not seen does not lead back.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::LeadsBack`] if a probe arrives at the live service.
+    pub async fn judge(&mut self) -> Result<(), Refusal> {
+        let judgement = self.judge.judge(&self.addrs).await;
+        if let Some(refusal) = judgement.refusals.first() {
+            return Err(*refusal);
+        }
+        self.pool.set_addresses(self.judge.accepted());
+        self.is_undecided = judgement.is_open;
+        Ok(())
     }
 
     /// Figures to be read while the replay runs.
@@ -183,12 +214,12 @@ impl Replay {
 
     /// Replays until `shutdown` completes. Then lets nothing more into the queue, gives what is queued and under way
     /// until the deadline to finish, and drops the rest: every ticket is settled when this returns.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { pool, refuse } = self;
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        let pool = Arc::clone(&self.pool);
         select! {
             () = shutdown => {}
             () = dispatch(&pool) => {}
-            () = keep_addresses(&pool, &refuse) => {}
+            () = self.keep_addresses() => {}
             () = keep_proving(&pool) => {}
         }
         pool.queue.close();
@@ -196,6 +227,51 @@ impl Replay {
         let is_drained = timeout(pool.config.drain_timeout, drain(&pool)).await.is_ok();
         debug!(is_drained, "Replay stops.");
         pool.stop().await;
+    }
+
+    /// Resolves the target again and again. A failed resolution changes nothing.
+    async fn keep_addresses(&mut self) {
+        let interval = self.pool.config.resolve_interval;
+        let mut due = Instant::now() + interval;
+        loop {
+            if self.is_undecided {
+                self.review().await;
+            }
+            let wait = due.saturating_duration_since(Instant::now());
+            sleep(if self.is_undecided { wait.min(PROBE_INTERVAL) } else { wait }).await;
+            if Instant::now() < due {
+                continue;
+            }
+            match self.pool.config.target.resolve().await {
+                Ok(addrs) => {
+                    self.addrs = addrs;
+                    self.review().await;
+                }
+                Err(error) => {
+                    warn!(%error, "Cannot resolve the shadow again; its known addresses stay in use.");
+                }
+            }
+            due = Instant::now() + interval;
+        }
+    }
+
+    /// Judges the addresses that are known, and uses those that may be.
+    async fn review(&mut self) {
+        let judgement = self.judge.judge(&self.addrs).await;
+        let refused = judgement.refusals.len();
+        for refusal in &judgement.refusals {
+            debug!(%refusal, "An address of the shadow is refused.");
+        }
+        let left = self.judge.accepted();
+        if refused > 0 {
+            warn!(
+                refused,
+                left = left.len(),
+                "Addresses of the shadow are captured live endpoints; not used."
+            );
+        }
+        self.pool.set_addresses(left);
+        self.is_undecided = judgement.is_open;
     }
 }
 
@@ -233,37 +309,6 @@ async fn keep_proving(pool: &Pool) {
     }
 }
 
-/// Resolves the target again and again. A failed resolution changes nothing.
-async fn keep_addresses(pool: &Pool, refuse: &RefuseAddress) {
-    loop {
-        sleep(pool.config.resolve_interval).await;
-        let mut addrs = match pool.config.target.resolve().await {
-            Ok(addrs) => addrs,
-            Err(error) => {
-                warn!(%error, "Cannot resolve the shadow again; its known addresses stay in use.");
-                continue;
-            }
-        };
-        let known = addrs.len();
-        addrs.retain(|addr| {
-            let refusal = refuse(*addr);
-            if let Some(refusal) = refusal {
-                debug!(%refusal, "An address of the shadow is refused.");
-            }
-            refusal.is_none()
-        });
-        let refused = known - addrs.len();
-        if refused > 0 {
-            warn!(
-                refused,
-                left = addrs.len(),
-                "Addresses of the shadow are captured live endpoints; not used."
-            );
-        }
-        pool.set_addresses(&addrs);
-    }
-}
-
 /// Returns when no job is queued or under way.
 async fn drain(pool: &Arc<Pool>) {
     while !pool.is_drained() {
@@ -279,3 +324,6 @@ const EXPIRY_STEPS: u32 = 8;
 
 /// How often a stopping replay looks whether it has finished.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
+
+/// How often an address that cannot be reached is probed again. It gets no copies until it was.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);

@@ -4,6 +4,7 @@ mod faults;
 mod harness;
 mod interlock;
 mod limits;
+mod probes;
 mod server;
 mod tls;
 mod tls_server;
