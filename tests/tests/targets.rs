@@ -185,6 +185,7 @@ impl Certificate {
                     .split(' '),
             )
             .args(["-addext", &format!("subjectAltName={}", names.join(","))])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .args(["-keyout", "key.pem", "-out", "cert.pem"])
             .current_dir(directory.path())
             .output()

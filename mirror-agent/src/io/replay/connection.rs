@@ -305,7 +305,7 @@ impl Task<'_> {
                     },
                     Poll::Ready(Err(error)) => {
                         debug!(%error, "A connection to the shadow broke.");
-                        self.pool.complain(&error);
+                        self.pool.complaints.hear(&error);
                         return Poll::Ready(Self::broken(&mut state, outcome_of(&error)));
                     }
                     Poll::Pending => {}

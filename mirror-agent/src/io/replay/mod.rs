@@ -50,7 +50,7 @@ use self::{
     pool::{Left, PUMP_JOBS, Pool},
     probe::Judge,
     socket::Connector,
-    tls::Tls,
+    tls::{Complaints, Tls},
 };
 use crate::io::{
     config::{Interlock, TlsConfig},
@@ -180,9 +180,10 @@ impl Replay {
                 target, "The shadow's certificate is not checked: anybody may receive the copies."
             );
         }
-        let judge = Judge::new(&config, tls.clone(), refuse, &books);
+        let complaints = Arc::new(Complaints::new(&books));
+        let judge = Judge::new(&config, tls.clone(), refuse, &books, Arc::clone(&complaints));
         let connector = Connector::new(registry, config.own_mark, tls);
-        let pool = Arc::new(Pool::new(config, queue, books, connector));
+        let pool = Arc::new(Pool::new(config, queue, books, connector, complaints));
         let mut replay = Self { pool, judge, addrs, is_undecided: true };
         if !is_probed {
             replay.judge().await?;

@@ -1,17 +1,16 @@
 //! Enters: jobs from the queue. Leaves: each on a connection, or dropped with its reason.
 
 use std::{
-    io, mem,
+    mem,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::{task::JoinSet, time::timeout};
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::{
     ReplayConfig,
@@ -23,7 +22,7 @@ use super::{
     queue::{Held, Queue},
     socket::{Connector, Registration},
     stream::Stream,
-    tls,
+    tls::Complaints,
 };
 use crate::{
     io::ledger::{CopyBooks, DropReason, ReplayOutcome},
@@ -70,7 +69,7 @@ pub(super) struct Pool {
     inner: Mutex<Inner>,
     /// Answers are decoded where they are read and then forgotten, so one buffer serves all connections.
     read_buffer: Mutex<Vec<u8>>,
-    complaints: Mutex<Complaints>,
+    pub(super) complaints: Arc<Complaints>,
 }
 
 struct Inner {
@@ -85,15 +84,6 @@ struct Inner {
     tasks: JoinSet<()>,
     write_buffer: Vec<u8>,
     is_stopped: bool,
-}
-
-/// Warnings of certificates.
-#[derive(Debug, Default)]
-struct Complaints {
-    /// Until then no other is given; `None` before the first.
-    quiet_until: Option<Timestamp>,
-    /// Those not given since the last.
-    suppressed: u64,
 }
 
 impl Inner {
@@ -127,6 +117,7 @@ impl Pool {
         queue: Arc<Queue>,
         books: Arc<CopyBooks>,
         connector: Connector,
+        complaints: Arc<Complaints>,
     ) -> Self {
         let inner = Inner {
             idle: Vec::new(),
@@ -146,7 +137,7 @@ impl Pool {
             connector,
             inner: Mutex::new(inner),
             read_buffer: Mutex::new(vec![0; READ_BUFFER_BYTES]),
-            complaints: Mutex::default(),
+            complaints,
         }
     }
 
@@ -335,7 +326,7 @@ impl Pool {
                 }
                 Ok(Err(error)) => {
                     debug!(%addr, %error, "No connection to the shadow could be opened.");
-                    self.complain(&error);
+                    self.complaints.hear(&error);
                 }
                 Err(_) => debug!(%addr, "Opening a connection to the shadow took too long."),
             }
@@ -349,24 +340,6 @@ impl Pool {
         self.lock().health.failed(clock::now());
         self.books.replay_ended(ReplayOutcome::Connect, None);
         None
-    }
-
-    /// Warns of certificates that do not fit the configuration: nothing but a change of one of them helps.
-    pub(super) fn complain(&self, error: &io::Error) {
-        if !tls::is_about_certificates(error) {
-            return;
-        }
-        let now = clock::now();
-        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        if complaints.quiet_until.is_some_and(|until| now < until) {
-            complaints.suppressed += 1;
-            return;
-        }
-        let suppressed = mem::take(&mut complaints.suppressed);
-        complaints.quiet_until = Some(now.after(COMPLAINT_INTERVAL));
-        drop(complaints);
-        let (experiment, target) = (self.books.experiment(), self.books.target());
-        warn!(experiment, target, %error, suppressed, "No TLS session with the shadow: certificates do not fit.");
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -450,6 +423,3 @@ const MAX_ADDRESSES_TRIED: usize = 3;
 
 /// Most answers fit; a longer one takes more reads, each of which is large enough to be cheap per byte.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
-
-/// A certificate that does not fit is met by every connection; once is enough for as long as it takes to read it.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);

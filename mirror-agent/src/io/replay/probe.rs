@@ -21,7 +21,7 @@ use super::{
     OwnSocketRegistry, Refusal, RefuseAddress,
     observer::{Aspect, TargetChange, TargetObserver},
     socket::Connector,
-    tls::Tls,
+    tls::{Complaints, Tls},
 };
 use crate::{
     io::{join::join_all, ledger::CopyBooks},
@@ -129,6 +129,7 @@ pub(super) struct Judge {
     refused: Vec<SocketAddr>,
     observer: Arc<dyn TargetObserver>,
     books: Arc<CopyBooks>,
+    complaints: Arc<Complaints>,
 }
 
 /// What is known of a target's addresses.
@@ -146,6 +147,7 @@ impl Judge {
         tls: Option<Tls>,
         refuse: RefuseAddress,
         books: &Arc<CopyBooks>,
+        complaints: Arc<Complaints>,
     ) -> Self {
         Self {
             probes: config.probes.clone(),
@@ -158,6 +160,7 @@ impl Judge {
             refused: Vec::new(),
             observer: Arc::clone(&config.observer),
             books: Arc::clone(books),
+            complaints,
         }
     }
 
@@ -225,9 +228,17 @@ impl Judge {
             self.authority, sent.id
         );
         let opened = timeout(self.connect_timeout, self.connector.open(addr)).await;
-        let Ok(Ok((mut stream, _registration))) = opened else {
-            debug!(%addr, "An address of the shadow could not be probed; it gets no copies yet.");
-            return Finding::Unknown;
+        let (mut stream, _registration) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => {
+                debug!(%addr, %error, "An address of the shadow could not be probed; it gets no copies yet.");
+                self.complaints.hear(&error);
+                return Finding::Unknown;
+            }
+            Err(_) => {
+                debug!(%addr, "Probing an address of the shadow took too long; it gets no copies yet.");
+                return Finding::Unknown;
+            }
         };
         let asked = async {
             stream.write_all(message.as_bytes()).await?;
