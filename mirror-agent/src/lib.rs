@@ -3,6 +3,6 @@
 //! [`pipeline`] is pure: it is told the time and the bytes and answers with values. [`io`] holds all that touches
 //! the world and imports the pipeline, never the reverse. `ARCHITECTURE.md` draws the map.
 
-#[cfg(feature = "captures")]
+#[cfg(any(feature = "captures", feature = "config"))]
 pub mod io;
 pub mod pipeline;

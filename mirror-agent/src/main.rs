@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
+    time::SystemTime,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -10,8 +11,8 @@ use clap::Parser;
 use mirror_agent::io::{
     agent,
     check::{Readiness, check},
-    cli::{Cli, Command},
-    config::Config,
+    cli::{CheckArgs, Cli, Command},
+    config::{self, Config},
     inspect::{self, FilePipeline},
     object::EBPF_OBJECT,
 };
@@ -35,7 +36,7 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal).init();
     match &cli.command {
         Command::Run(args) => {
-            let books = agent::run(&Config::from_args(args)?)?;
+            let books = agent::run(&Config::load(args)?)?;
             write!(io::stdout(), "{books}").context("print the ledger")?;
             Ok(ExitCode::SUCCESS)
         }
@@ -43,6 +44,19 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
             let (out, mut warnings) = (io::stdout().lock(), io::stderr().lock());
             inspect::run(&args.file, args.ports.clone(), &mut FilePipeline::new(), out, &mut warnings)
                 .with_context(|| format!("inspect {}", args.file.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Schema => {
+            let text = serde_json::to_string_pretty(&config::schema()).context("write the schema")?;
+            writeln!(io::stdout(), "{text}").context("print the schema")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check(CheckArgs { config: Some(file), .. }) => {
+            let config = config::read(file, Some(SystemTime::now()))?;
+            let (experiments, targets) = (config.experiments.len(), config.targets());
+            let name = file.display();
+            writeln!(io::stdout(), "ok       {name}: {experiments} experiments with {targets} targets")
+                .context("print the findings")?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check(args) => {

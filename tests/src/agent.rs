@@ -88,6 +88,13 @@ impl Arguments {
         Self { words: words.map(str::to_owned).to_vec(), metrics_port: METRICS_PORT }
     }
 
+    /// Does what a configuration file says.
+    #[must_use]
+    pub fn from_file(path: &Path) -> Self {
+        let words = ["run", "--config"].map(str::to_owned).into_iter().chain([path.display().to_string()]);
+        Self { words: words.collect(), metrics_port: METRICS_PORT }
+    }
+
     /// Adds options.
     #[must_use]
     pub fn with(mut self, options: &[&str]) -> Self {

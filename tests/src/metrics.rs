@@ -46,6 +46,17 @@ impl Metrics {
         self.samples.iter().filter(wanted).map(|sample| sample.value).sum()
     }
 
+    /// The sum over the samples of a metric that have all these labels; zero where there is none.
+    #[must_use]
+    pub fn labelled(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let has = |sample: &Sample, (label, value): &(&str, &str)| {
+            sample.labels.get(*label).is_some_and(|found| found == value)
+        };
+        let is_wanted =
+            |sample: &&Sample| sample.name == name && labels.iter().all(|label| has(sample, label));
+        self.samples.iter().filter(is_wanted).map(|sample| sample.value).sum()
+    }
+
     /// Whether the metric has a sample.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {

@@ -256,12 +256,22 @@ impl Host {
     ///
     /// The kernel cannot tell.
     pub fn attached_programs(&self) -> Result<u32> {
+        self.attached_programs_of(INTERFACE)
+    }
+
+    /// The same of the interface of this name.
+    ///
+    /// # Errors
+    ///
+    /// The kernel cannot tell.
+    pub fn attached_programs_of(&self, interface: &str) -> Result<u32> {
         if !sys::has_tcx()? {
-            let ours = self.tc_filters()?.lines().filter(|line| line.contains(" mirror_")).count();
+            let filters = self.tc_filters_of(interface)?;
+            let ours = filters.lines().filter(|line| line.contains(" mirror_")).count();
             return Ok(u32::try_from(ours)?);
         }
         self.within(|| {
-            let index = nix::net::if_::if_nametoindex(INTERFACE)?;
+            let index = nix::net::if_::if_nametoindex(interface)?;
             let ingress = sys::tcx_programs(index, sys::TcxHook::Ingress).context("query TCX ingress")?;
             let egress = sys::tcx_programs(index, sys::TcxHook::Egress).context("query TCX egress")?;
             Ok(ingress + egress)
@@ -274,10 +284,14 @@ impl Host {
     ///
     /// `tc` cannot be run.
     pub fn tc_filters(&self) -> Result<String> {
+        self.tc_filters_of(INTERFACE)
+    }
+
+    fn tc_filters_of(&self, interface: &str) -> Result<String> {
         let mut listed = String::new();
         for hook in ["ingress", "egress"] {
             let output = Command::new("tc")
-                .args(["-n", self.name(), "filter", "show", "dev", INTERFACE, hook])
+                .args(["-n", self.name(), "filter", "show", "dev", interface, hook])
                 .output()
                 .context("run tc")?;
             listed.push_str(&String::from_utf8_lossy(&output.stdout));

@@ -22,6 +22,7 @@ pub(crate) fn run() -> Result<()> {
     for (what, features) in [
         ("purity: the pipeline builds without the runtime", ""),
         ("the reader of capture files builds with the pipeline alone", "captures"),
+        ("the reader of configuration files builds with the pipeline alone", "config"),
     ] {
         report.check(what, || {
             let library =

@@ -29,8 +29,7 @@ use crate::{
             links,
             role::Role,
         },
-        cli::Attach,
-        config::{CaptureConfig, Config},
+        config::{Attach, CaptureConfig, Config},
         experiments::{Common, Directory, Dispatcher, Experiments, Lane},
         interfaces::{Interfaces, Tally},
         ledger::{Ledger, Snapshot},
@@ -51,9 +50,6 @@ const WAKE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How often the kernel program's log is handed on, where it was built with one.
 const KERNEL_LOG_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The least memory that a pipeline is worth starting with, in bytes.
-const MIN_PIPELINE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Runs the mirror until SIGTERM or SIGINT and returns the books.
 ///
@@ -90,7 +86,7 @@ async fn mirror(config: &Config) -> Result<Snapshot> {
         refuse: refuse_captured(config)?,
         own_mark: OWN_MARK,
         instance: random(),
-        queue_bytes: to_usize(queue_bytes_of_target(config)),
+        queue_bytes: to_usize(config.queue_bytes_of_target()),
         drain_timeout: config.drain_timeout,
         observer: Arc::new(Unobserved),
         probes: Arc::clone(&probes),
@@ -238,29 +234,8 @@ fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
 fn limits(config: &Config) -> Result<Limits> {
     let CaptureConfig { memory, queue_bytes, max_body, threads, .. } = config.capture;
     let threads = u64::try_from(threads)?;
-    ensure!(
-        matches!(threads, 1 | 2 | 4 | 8),
-        "--capture-threads {threads}: take 1, 2, 4 or 8, so that flows can be spread by their hash"
-    );
-    let for_target = queue_bytes_of_target(config);
-    ensure!(
-        max_body <= for_target,
-        "--max-body {max_body} is more than the {for_target} bytes of --queue-bytes for a target: such a request \
-         could never be queued"
-    );
-    let needed = queue_bytes.saturating_add(threads.saturating_mul(MIN_PIPELINE_BYTES));
-    ensure!(
-        memory >= needed,
-        "--memory {memory} is too small: --queue-bytes {queue_bytes} and {MIN_PIPELINE_BYTES} for each of {threads} \
-         capture threads make {needed}",
-    );
-    let memory_bytes = to_usize((memory - queue_bytes) / threads);
+    let memory_bytes = to_usize(memory.saturating_sub(queue_bytes) / threads.max(1));
     Ok(Limits { memory_bytes, body_bytes: to_usize(max_body), ..Limits::default() })
-}
-
-/// Bytes of copies that may wait for one target: all have the same, so that the trouble of one is not felt by another.
-fn queue_bytes_of_target(config: &Config) -> u64 {
-    config.capture.queue_bytes / u64::try_from(config.targets().max(1)).unwrap_or(u64::MAX)
 }
 
 fn rules(config: &Config) -> Result<KernelRules> {
@@ -271,8 +246,8 @@ fn rules(config: &Config) -> Result<KernelRules> {
     Ok(KernelRules {
         ports: config.ports(),
         addresses: config.addresses(),
-        vxlan_ports: tunnel_ports("--vxlan-port", &capture.vxlan_ports)?,
-        geneve_ports: tunnel_ports("--geneve-port", &capture.geneve_ports)?,
+        vxlan_ports: tunnel_ports(&capture.vxlan_ports),
+        geneve_ports: tunnel_ports(&capture.geneve_ports),
         ring_bytes,
         rings: u32::try_from(capture.threads)?,
         own_mark: OWN_MARK,
@@ -295,10 +270,9 @@ fn refuse_captured(config: &Config) -> Result<RefuseAddress> {
     Ok(Arc::new(move |addr| captured.refuse(addr)))
 }
 
-/// The ports that `option` names, where 0 stands for none.
-fn tunnel_ports(option: &str, ports: &[u16]) -> Result<Vec<u16>> {
-    ensure!(!ports.contains(&0) || ports.len() == 1, "{option}: 0 stands alone, it switches the tunnel off");
-    Ok(ports.iter().copied().filter(|port| *port != 0).collect())
+/// The ports of a tunnel, where 0 stands for none.
+fn tunnel_ports(ports: &[u16]) -> Vec<u16> {
+    ports.iter().copied().filter(|port| *port != 0).collect()
 }
 
 /// A number that no stranger can guess and no other run shares: the standard library keys its hasher from the kernel.

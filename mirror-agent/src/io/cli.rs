@@ -2,12 +2,15 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use mirror_common::packet::UsualPorts;
 
 use crate::{
-    io::units::{parse_duration, parse_size},
+    io::{
+        config::{Attach, ProbeConfig, default_max_body, default_queue_bytes, parse_interlock},
+        units::{parse_duration, parse_size},
+    },
     pipeline::policy::{Methods, Share},
 };
 
@@ -33,27 +36,40 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Say what this machine can do: kernel, BTF, privileges, TCX or clsact, and what --interface would mean.
     Check(CheckArgs),
+    /// Print the JSON Schema of the configuration file, for editors.
+    Schema,
 }
 
 /// Options of `run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
+    /// Configuration file (YAML), in place of all options below but --metrics-listen: they describe one experiment with
+    /// one target.
+    #[arg(long, value_name = "FILE", conflicts_with_all = OF_ONE_EXPERIMENT)]
+    pub config: Option<PathBuf>,
+
     /// Interfaces to attach to (repeat, or separate by commas): a name, a pattern such as `cali*` (`*`, `?`, `[a-f]`),
     /// or `auto` for those of the default routes; each maybe with :ROLE. What a pattern or `auto` means is followed as
     /// interfaces come and go. ROLE is `node` (requests arrive
     /// at ingress: an uplink, a pod's own eth0) or `pod` (requests leave at egress: the host side of a pod's veth, a
     /// bridge of pods); without it the role is found from the interface. `lo` needs none.
-    #[arg(long = "interface", short = 'i', required = true, value_delimiter = ',', value_name = "IFACE")]
+    #[arg(
+        long = "interface",
+        short = 'i',
+        required_unless_present = "config",
+        value_delimiter = ',',
+        value_name = "IFACE"
+    )]
     pub interfaces: Vec<String>,
 
     /// Live port whose requests are mirrored (repeat, or separate by commas).
-    #[arg(long = "port", short = 'p', required = true, value_delimiter = ',', value_name = "PORT",
+    #[arg(long = "port", short = 'p', required_unless_present = "config", value_delimiter = ',', value_name = "PORT",
           value_parser = clap::value_parser!(u16).range(1..))]
     pub ports: Vec<u16>,
 
     /// Where the copies go: `http://HOST[:PORT]`, HOST being an IPv4 address, an IPv6 address in brackets, or a name.
-    #[arg(long, value_name = "URL")]
-    pub shadow: String,
+    #[arg(long, required_unless_present = "config", value_name = "URL")]
+    pub shadow: Option<String>,
 
     /// PEM file of the authorities to trust for an https shadow. Default: the system's.
     #[arg(long, value_name = "FILE")]
@@ -75,19 +91,6 @@ pub struct RunArgs {
     #[arg(long)]
     pub shadow_insecure_skip_verify: bool,
 
-    /// Copies of methods other than GET, HEAD and OPTIONS flow only while the shadow answers a GET of --interlock-path
-    /// with this header field. Default: --methods is consent enough.
-    #[arg(long, value_name = "HEADER=VALUE", value_parser = parse_field)]
-    pub interlock: Option<(String, String)>,
-
-    /// What the shadow is asked for by which it proves that it is one.
-    #[arg(long, default_value = "/", value_name = "PATH", requires = "interlock", value_parser = parse_path)]
-    pub interlock_path: String,
-
-    /// How often it is asked.
-    #[arg(long, default_value = "5s", value_name = "TIME", requires = "interlock", value_parser = parse_duration)]
-    pub interlock_every: Duration,
-
     /// Only requests to these server addresses (repeat, or separate by commas). Default: any address.
     #[arg(long = "address", value_delimiter = ',', value_name = "CIDR", value_parser = parse_cidr)]
     pub addresses: Vec<IpNet>,
@@ -105,6 +108,19 @@ pub struct RunArgs {
     /// at the shadow: name it only if the shadow can take it.
     #[arg(long, default_value = "GET,HEAD,OPTIONS", value_name = "LIST|all", value_parser = parse_methods)]
     pub methods: Methods,
+
+    /// Header line by which the shadow proves that it is one: it has to be in its answer to a GET of --interlock-path.
+    /// Copies of other methods than GET, HEAD and OPTIONS flow only while it is.
+    #[arg(long, value_name = "HEADER=VALUE", value_parser = parse_interlock)]
+    pub interlock: Option<ProbeConfig>,
+
+    /// What the shadow is asked for by which it proves that it is one. Default: /.
+    #[arg(long, value_name = "PATH", requires = "interlock", value_parser = parse_path)]
+    pub interlock_path: Option<String>,
+
+    /// How often it is asked. Default: 5s.
+    #[arg(long, value_name = "TIME", requires = "interlock", value_parser = parse_duration)]
+    pub interlock_every: Option<Duration>,
 
     /// Share of the requests to mirror, in percent; fractions are allowed.
     #[arg(long, default_value = "100", value_name = "PERCENT", value_parser = parse_share)]
@@ -128,9 +144,10 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub capture_threads: usize,
 
-    /// Where /metrics, /healthz and /readyz are served.
-    #[arg(long, default_value = "127.0.0.1:9477", value_name = "ADDR")]
-    pub metrics_listen: SocketAddr,
+    /// Where /metrics, /healthz and /readyz are served. Default: 127.0.0.1:9477. Beside --config it goes before what the
+    /// file says, since it may differ from node to node.
+    #[arg(long, value_name = "ADDR")]
+    pub metrics_listen: Option<SocketAddr>,
 
     /// Requests that may wait for a connection to the shadow; more are dropped{queue_full}.
     #[arg(long, default_value_t = 4096, value_name = "N")]
@@ -170,36 +187,58 @@ impl RunArgs {
     /// Bytes of requests that may wait or be in the middle of being written.
     #[must_use]
     pub fn queue_bytes(&self) -> u64 {
-        self.queue_bytes.unwrap_or_else(|| DEFAULT_QUEUE_BYTES.min(self.memory / 2))
+        self.queue_bytes.unwrap_or_else(|| default_queue_bytes(self.memory))
     }
 
     /// Largest request body to mirror, in bytes.
     #[must_use]
     pub fn max_body(&self) -> u64 {
-        self.max_body.unwrap_or_else(|| DEFAULT_BODY_BYTES.min(self.queue_bytes() / 2))
+        self.max_body.unwrap_or_else(|| default_max_body(self.queue_bytes(), 1))
     }
 }
 
-const DEFAULT_QUEUE_BYTES: u64 = 32 * 1024 * 1024;
-const DEFAULT_BODY_BYTES: u64 = 16 * 1024 * 1024;
+/// The options that `--config` takes the place of.
+const OF_ONE_EXPERIMENT: [&str; 28] = [
+    "interfaces",
+    "ports",
+    "shadow",
+    "shadow_ca",
+    "shadow_certificate",
+    "shadow_key",
+    "shadow_server_name",
+    "shadow_insecure_skip_verify",
+    "addresses",
+    "vxlan_ports",
+    "geneve_ports",
+    "methods",
+    "interlock",
+    "interlock_path",
+    "interlock_every",
+    "sample",
+    "max_body",
+    "memory",
+    "ring_size",
+    "capture_threads",
+    "queue_requests",
+    "queue_bytes",
+    "queue_timeout",
+    "max_in_flight",
+    "connect_timeout",
+    "response_timeout",
+    "drain_timeout",
+    "attach",
+];
 
 /// Options of `check`.
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
+    /// Say what is wrong with this configuration file, and look at nothing else. Needs no privileges.
+    #[arg(long, value_name = "FILE", conflicts_with = "interfaces")]
+    pub config: Option<PathBuf>,
+
     /// Interfaces as for `run`; each is said with its role, its hooks, and whether requests may bypass it.
     #[arg(long = "interface", short = 'i', value_delimiter = ',', value_name = "IFACE")]
     pub interfaces: Vec<String>,
-}
-
-/// How the programs are attached.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Attach {
-    /// TCX from Linux 6.6 on, else clsact.
-    Auto,
-    /// TCX links.
-    Tcx,
-    /// Filters at a clsact qdisc.
-    Clsact,
 }
 
 /// Options of `inspect`.
@@ -218,19 +257,6 @@ fn parse_cidr(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>()
         .or_else(|_error| text.parse::<std::net::IpAddr>().map(IpNet::from))
         .map_err(|_error| "expected an address or a network such as 10.0.0.0/8 or fd00::/8".into())
-}
-
-fn parse_field(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("expected HEADER=VALUE")?;
-    // RFC 9110 section 5.1: a field name is a token.
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if name.is_empty() || !name.bytes().all(is_token) {
-        return Err(format!("`{name}` is not the name of a header field"));
-    }
-    if value.trim().is_empty() || value.bytes().any(|byte| byte.is_ascii_control()) {
-        return Err("the value is empty, or has bytes that a header field cannot have".into());
-    }
-    Ok((name.to_owned(), value.trim().to_owned()))
 }
 
 fn parse_path(text: &str) -> Result<String, String> {
@@ -265,7 +291,7 @@ fn parse_share(text: &str) -> Result<Share, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, error::ErrorKind};
 
     use super::*;
 
@@ -273,13 +299,47 @@ mod tests {
         let line = ["mirror-agent", "run", "--interface=eth0", "--port=80", "--shadow=http://s"];
         match Cli::try_parse_from(line.iter().chain(args))?.command {
             Command::Run(args) => Ok(*args),
-            Command::Inspect(_) | Command::Check(_) => panic!("`run` was parsed as another command"),
+            Command::Inspect(_) | Command::Check(_) | Command::Schema => {
+                panic!("`run` was parsed as another command")
+            }
         }
     }
 
     #[test]
     fn the_definition_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_file_takes_the_place_of_all_that_describes_an_experiment() {
+        let of_file = |args: &[&str]| {
+            let line = ["mirror-agent", "run", "--config", "f"].iter().chain(args);
+            Cli::try_parse_from(line).map_err(|error| error.kind())
+        };
+        assert!(of_file(&["--metrics-listen", "[::1]:1", "--log-level", "debug"]).is_ok());
+        let command = Cli::command();
+        let run = command.find_subcommand("run").unwrap();
+        for arg in run
+            .get_arguments()
+            .filter(|arg| !["config", "metrics_listen", "help"].contains(&arg.get_id().as_str()))
+        {
+            assert!(OF_ONE_EXPERIMENT.contains(&arg.get_id().as_str()), "{} beside --config", arg.get_id());
+        }
+        assert_eq!(of_file(&["--port", "80"]).unwrap_err(), ErrorKind::ArgumentConflict);
+        assert_eq!(of_file(&["--memory", "256MiB"]).unwrap_err(), ErrorKind::ArgumentConflict);
+        let nothing = Cli::try_parse_from(["mirror-agent", "run"]).unwrap_err();
+        assert_eq!(nothing.kind(), ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn an_interlock_is_a_header_line() {
+        let probe = run(&["--interlock", "x-shadow-mode=on"]).unwrap().interlock.unwrap();
+        assert_eq!(
+            (probe.header.as_str(), probe.value.as_str(), probe.path.as_str()),
+            ("x-shadow-mode", "on", "/")
+        );
+        assert!(run(&["--interlock", "x-shadow-mode"]).is_err());
+        assert!(run(&["--interlock", "x shadow=on"]).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub mod capture;
 pub mod check;
 #[cfg(feature = "runtime")]
 pub mod cli;
-#[cfg(feature = "runtime")]
+#[cfg(feature = "config")]
 pub mod config;
 #[cfg(feature = "runtime")]
 pub mod experiments;
@@ -30,7 +30,9 @@ pub mod metrics;
 pub mod object;
 #[cfg(feature = "runtime")]
 pub mod replay;
-#[cfg(feature = "runtime")]
+#[cfg(feature = "config")]
+pub mod target;
+#[cfg(feature = "config")]
 pub mod units;
 #[cfg(feature = "runtime")]
 pub mod worker;

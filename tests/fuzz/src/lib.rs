@@ -4,6 +4,7 @@
 //! replays the inputs that are kept in `corpus`, on any machine.
 
 mod capture_file;
+mod config;
 mod flow;
 mod frame;
 mod http;
@@ -20,8 +21,9 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     Target { name: "capture_file", run: capture_file::run },
+    Target { name: "config", run: config::run },
     Target { name: "flow", run: flow::run },
     Target { name: "frame", run: frame::run },
     Target { name: "http", run: http::run },

@@ -17,7 +17,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
@@ -56,7 +56,7 @@ impl Summary {
 ///
 /// # Errors
 ///
-/// A directory or file cannot be read, a program cannot be started, `out` cannot be written.
+/// There is no capture, a directory or file cannot be read, a program cannot be started, `out` cannot be written.
 pub fn run(directory: &Path, agent: &Path, verdicts: &Verdicts, out: &mut impl Write) -> Result<Summary> {
     let mut summary = Summary::default();
     let mut seen = Vec::new();
@@ -187,6 +187,7 @@ fn captures(directory: &Path) -> Result<Vec<PathBuf>> {
             }
         }
     }
+    ensure!(!found.is_empty(), "there is no capture in {}", directory.display());
     found.sort();
     Ok(found)
 }

@@ -1,11 +1,13 @@
 //! Enters: the flags of `run`. Leaves: the configuration with one experiment and one target that they mean.
 
-use anyhow::{Context as _, Result};
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result, ensure};
 
 use super::{
     AuditConfig, CaptureConfig, Config, ControlConfig, CopyOrder, DropPolicy, ExperimentConfig, Expiry,
-    GuardConfig, HeaderEdits, HostPolicy, Interlock, LimitsConfig, MatchConfig, ProbeConfig, QueryEdits,
-    SampleConfig, TargetConfig, TlsConfig,
+    GuardConfig, HeaderEdits, HostPolicy, Interlock, LimitsConfig, METRICS_LISTEN, MatchConfig, ProbeConfig,
+    QueryEdits, SampleConfig, TargetConfig, TlsConfig, read,
 };
 use crate::io::cli::RunArgs;
 
@@ -16,13 +18,28 @@ pub(super) const EXPERIMENT: &str = "default";
 pub(super) const TARGET: &str = "shadow";
 
 impl Config {
+    /// The configuration that `run` is to have: that of its file, or else what its flags mean.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is wrong with them.
+    pub fn load(args: &RunArgs) -> Result<Self> {
+        let Some(file) = &args.config else { return Self::from_args(args) };
+        let mut config = read(file, Some(SystemTime::now()))?;
+        if let Some(listen) = args.metrics_listen {
+            config.capture.metrics_listen = listen;
+        }
+        Ok(config)
+    }
+
     /// The configuration that the flags of `run` mean.
     ///
     /// # Errors
     ///
-    /// `--shadow` is not a target.
+    /// `--shadow` is not a target, or values do not fit together.
     pub fn from_args(args: &RunArgs) -> Result<Self> {
-        let url = args.shadow.parse().with_context(|| format!("--shadow {}", args.shadow))?;
+        let shadow = args.shadow.as_deref().context("--shadow is missing")?;
+        let url = shadow.parse().with_context(|| format!("--shadow {shadow}"))?;
         let target = TargetConfig {
             name: TARGET.to_owned(),
             url,
@@ -49,16 +66,14 @@ impl Config {
             query: QueryEdits::default(),
             trace_sampled: true,
             circuit_breaker: None,
-            interlock: match &args.interlock {
-                // `--methods` is the consent.
-                None => Interlock::None,
-                Some((header, value)) => Interlock::Probe(ProbeConfig {
-                    header: header.clone(),
-                    value: value.clone(),
-                    path: args.interlock_path.clone(),
-                    every: args.interlock_every,
-                }),
-            },
+            // `--methods` is the consent.
+            interlock: args.interlock.clone().map_or(Interlock::None, |probe| {
+                Interlock::Probe(ProbeConfig {
+                    path: args.interlock_path.clone().unwrap_or(probe.path),
+                    every: args.interlock_every.unwrap_or(probe.every),
+                    ..probe
+                })
+            }),
             order: CopyOrder::None,
             max_connection_age: None,
         };
@@ -83,9 +98,9 @@ impl Config {
             max_body: args.max_body(),
             ring_size: args.ring_size,
             threads: args.capture_threads,
-            metrics_listen: args.metrics_listen,
+            metrics_listen: args.metrics_listen.unwrap_or(METRICS_LISTEN),
         };
-        Ok(Self {
+        let config = Self {
             capture,
             experiments: vec![experiment],
             guard: GuardConfig::default(),
@@ -93,6 +108,11 @@ impl Config {
             audit: AuditConfig::default(),
             agents: 1,
             drain_timeout: args.drain_timeout,
-        })
+        };
+        let misfits = config.misfits();
+        let lines: Vec<_> =
+            misfits.iter().map(|(key, message)| format!("{} {message}", key.flag())).collect();
+        ensure!(lines.is_empty(), "{}", lines.join("\n"));
+        Ok(config)
     }
 }

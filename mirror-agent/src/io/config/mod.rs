@@ -1,11 +1,23 @@
-//! Enters: the flags of `run`. Leaves: what to capture and which experiments to run, as one value.
+//! Enters: a configuration file, or the flags of `run`. Leaves: what to capture and which experiments to run, as one
+//! value.
 
+#[cfg(feature = "runtime")]
 mod args;
+mod file;
+mod fit;
 mod model;
+#[cfg(feature = "runtime")]
+mod source;
 
 use ipnet::IpNet;
 
-pub use self::model::*;
+#[cfg(feature = "runtime")]
+pub use self::source::{LoadError, read};
+pub use self::{
+    file::{Fault, Faults, parse, parse_interlock, schema},
+    fit::{Key, default_max_body, default_queue_bytes},
+    model::*,
+};
 
 impl Config {
     /// The live ports of all experiments, each once.

@@ -4,15 +4,17 @@
 //! whether values fit together is for [`Config`] to say.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::{Duration, SystemTime},
 };
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    io::{cli::Attach, replay::Target},
+    io::target::Target,
     pipeline::policy::{Methods, Share},
 };
 
@@ -183,7 +185,8 @@ pub enum SampleKey {
 }
 
 /// What happens to a request without the key by which is sampled.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum MissingKey {
     /// It is not mirrored.
     #[default]
@@ -254,7 +257,8 @@ pub enum Rate {
 }
 
 /// What a full queue drops.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum DropPolicy {
     /// The copy that comes.
     #[default]
@@ -334,7 +338,8 @@ pub struct ProbeConfig {
 }
 
 /// What of the order of live requests is kept at a target.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum CopyOrder {
     /// Nothing: copies go to whichever connection is free.
     #[default]
@@ -394,3 +399,19 @@ impl Default for AuditConfig {
         Self { file: None, max_size: 64 * 1024 * 1024, keep: 4 }
     }
 }
+
+/// How the programs are attached.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[cfg_attr(feature = "runtime", derive(clap::ValueEnum))]
+#[serde(rename_all = "camelCase")]
+pub enum Attach {
+    /// TCX from Linux 6.6 on, else clsact.
+    Auto,
+    /// TCX links.
+    Tcx,
+    /// Filters at a clsact qdisc.
+    Clsact,
+}
+
+/// Where metrics and probes are served, where nothing is said.
+pub const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9477);

@@ -16,12 +16,19 @@ use crate::pipeline::{
 #[derive(Debug)]
 pub struct JsonLines<W: Write> {
     out: BufWriter<W>,
+    lines: u64,
 }
 
 impl<W: Write> JsonLines<W> {
     /// Writes to `out`, through a buffer of its own.
     pub fn new(out: W) -> Self {
-        Self { out: BufWriter::new(out) }
+        Self { out: BufWriter::new(out), lines: 0 }
+    }
+
+    /// How many lines were written.
+    #[must_use]
+    pub const fn lines(&self) -> u64 {
+        self.lines
     }
 
     /// Writes the line of one exchange.
@@ -31,6 +38,7 @@ impl<W: Write> JsonLines<W> {
     /// Those of the writer; `BrokenPipe` says that nobody reads any further.
     pub fn write(&mut self, report: &ExchangeReport) -> io::Result<()> {
         serde_json::to_writer(&mut self.out, &Line::from(report))?;
+        self.lines = self.lines.saturating_add(1);
         self.out.write_all(b"\n")
     }
 

@@ -146,6 +146,9 @@ fn print_exchanges(
     for warning in source.warnings() {
         writeln!(warnings, "warning: {}: {warning}", path.display())?;
     }
+    if ended.is_ok() && printer.lines.lines() == 0 {
+        writeln!(warnings, "warning: {}: no HTTP/1.x message was found", path.display())?;
+    }
     Ok(ended?)
 }
 

@@ -368,11 +368,14 @@ impl Task<'_> {
 /// How an attempt ended whose answer could not be read.
 fn outcome_of(error: &io::Error) -> ReplayOutcome {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, UnexpectedEof};
-    match error.kind() {
-        // A reset is what a server sends that closes with bytes unread, or that closed before the copy came; an
-        // unexpected end is that of a connection without that of its TLS session.
-        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => ReplayOutcome::Closed,
-        InvalidData => ReplayOutcome::Protocol,
-        _ => ReplayOutcome::Read,
+    let kind = error.kind();
+    // A reset is what a server sends that closes with bytes unread, or that closed before the copy came; an unexpected
+    // end is that of a connection without that of its TLS session.
+    if matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof) {
+        ReplayOutcome::Closed
+    } else if kind == InvalidData {
+        ReplayOutcome::Protocol
+    } else {
+        ReplayOutcome::Read
     }
 }

@@ -21,7 +21,6 @@ mod refusal;
 mod response;
 mod socket;
 mod stream;
-mod target;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -43,7 +42,6 @@ pub use self::{
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
     refusal::{Captured, Refusal},
     socket::OwnSocketRegistry,
-    target::{Target, TargetError},
     tls::TlsError,
 };
 use self::{
@@ -52,6 +50,7 @@ use self::{
     socket::Connector,
     tls::{Complaints, Tls},
 };
+pub use crate::io::target::{Target, TargetError};
 use crate::io::{
     config::{Interlock, TlsConfig},
     ledger::CopyBooks,

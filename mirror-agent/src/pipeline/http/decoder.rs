@@ -199,7 +199,11 @@ impl ResponseDecoder {
             head.release();
             return machine.poll(input);
         }
-        match head.take(input, is_hopeless_response) {
+        let is_hopeless = match reader {
+            Reader::Strict => is_hopeless_response,
+            Reader::Lenient => lenient::is_hopeless_response,
+        };
+        match head.take(input, is_hopeless) {
             Taken::NeedMore => Event::NeedMore,
             Taken::Refused(refusal) => machine.refuse(refusal),
             Taken::Whole(raw) => match reader.parse_response(raw, reply_to) {

@@ -71,6 +71,11 @@ pub(super) fn is_hopeless_request(head: &[u8]) -> bool {
     method_len.is_some_and(|len| len == 0 || !matches!(head.get(len), Some(b' ' | b'\t')))
 }
 
+/// Whether `head`, the first bytes of one that is incomplete, can no longer become a response.
+pub(super) fn is_hopeless_response(head: &[u8]) -> bool {
+    super::head::is_hopeless_response(trim_whitespace(head))
+}
+
 /// Whether a request starts at the first of `bytes`; `None` where the line is still incomplete.
 pub(super) fn request_start(bytes: &[u8]) -> Option<bool> {
     match start_line(bytes) {

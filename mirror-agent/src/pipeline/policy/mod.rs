@@ -14,6 +14,8 @@ pub enum Methods {
 }
 
 impl Methods {
+    const SAFE: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
+
     /// Whether `method` is in the set.
     #[must_use]
     pub fn contains(&self, method: &[u8]) -> bool {
@@ -22,12 +24,21 @@ impl Methods {
             Self::Only(list) => list.iter().any(|entry| entry.as_bytes() == method),
         }
     }
+
+    /// Whether all of them are safe: RFC 9110 section 9.2.1, of those that are mirrored unless said otherwise.
+    #[must_use]
+    pub fn are_safe(&self) -> bool {
+        match self {
+            Self::All => false,
+            Self::Only(list) => list.iter().all(|method| Self::SAFE.contains(&method.as_str())),
+        }
+    }
 }
 
 impl Default for Methods {
     /// The methods that RFC 9110 section 9.2.1 calls safe and that servers answer: a copy of any other is a write.
     fn default() -> Self {
-        Self::Only(["GET", "HEAD", "OPTIONS"].map(String::from).to_vec())
+        Self::Only(Self::SAFE.map(String::from).to_vec())
     }
 }
 
@@ -49,6 +60,12 @@ impl Share {
         // In range by the line above, so the cast can neither wrap nor lose its sign.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1,000,000")]
         Some(Self((percent * 10_000.0).round() as u32))
+    }
+
+    /// The share in percent.
+    #[must_use]
+    pub fn percent(self) -> f64 {
+        f64::from(self.0) / 10_000.0
     }
 
     /// Whether a request whose draw is `draw`, uniform over all `u64`, is in.

@@ -182,7 +182,7 @@ impl Peer {
         }
         let head = String::from_utf8_lossy(&bytes).to_ascii_lowercase();
         if let Some((_, length)) = head.split_once("content-length: ") {
-            let mut body = vec![0; length.split_once('\r').unwrap().0.parse().unwrap()];
+            let mut body = vec![0; length.split_once('\r')?.0.parse().ok()?];
             self.stream.read_exact(&mut body).ok()?;
             bytes.extend(body);
         }

@@ -4,10 +4,13 @@ use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
-    time::Duration,
 };
 
-use tokio::{net::lookup_host, time::timeout};
+#[cfg(feature = "runtime")]
+use {
+    std::time::Duration,
+    tokio::{net::lookup_host, time::timeout},
+};
 
 /// Why a text is not a target, or a target has no addresses.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +154,7 @@ impl Target {
     /// # Errors
     ///
     /// [`TargetError::Resolve`] and [`TargetError::NoAddress`], both only for names.
+    #[cfg(feature = "runtime")]
     pub async fn resolve(&self) -> Result<Vec<SocketAddr>, TargetError> {
         let name = match &self.host {
             Host::Address(ip) => return Ok(vec![SocketAddr::new(*ip, self.port)]),
@@ -251,9 +255,11 @@ fn parse_port(text: &str) -> Result<u16, TargetError> {
 const MAX_NAME_BYTES: usize = 253;
 
 /// More addresses than this add nothing to spreading the load, and the list is walked for every connection.
+#[cfg(feature = "runtime")]
 const MAX_ADDRESSES: usize = 64;
 
 /// The resolver's own limit is often 30 s; a start that says nothing for so long looks hung.
+#[cfg(feature = "runtime")]
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

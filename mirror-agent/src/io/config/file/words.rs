@@ -1,0 +1,211 @@
+//! Enters: texts of a file. Leaves: what they mean, or what would be right in their place.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use regex::bytes::RegexBuilder;
+
+use crate::io::config::{HostPolicy, SampleKey};
+
+pub(super) fn name(text: &str) -> Result<String, String> {
+    let is_name_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(is_name_byte) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is not a name; expected 1 to {MAX_NAME_BYTES} of a-z, 0-9 and -"))
+}
+
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>().or_else(|_error| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_error| {
+        format!("{text:?} is neither an address nor a network; expected one such as 10.0.0.0/8 or fd00::/8")
+    })
+}
+
+pub(super) fn interface(text: &str) -> Result<String, String> {
+    #[cfg(feature = "runtime")]
+    if let Err(error) = text.parse::<crate::io::capture::role::InterfaceSpec>() {
+        return Err(error.to_string());
+    }
+    if text.is_empty() {
+        return Err("expected a name, a pattern such as cali*, or `auto`".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_error| {
+        format!("{text:?} is not an address with a port; expected one such as 127.0.0.1:9477 or [::1]:9477")
+    })
+}
+
+pub(super) fn path(text: &str) -> Result<String, String> {
+    // RFC 9112 section 3.2: a request target holds neither white space nor control characters.
+    let is_path = text.starts_with('/') && !text.bytes().any(|byte| byte <= b' ' || byte == 0x7f);
+    if is_path && !text.contains(['?', '#']) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} is not a path; expected one that begins with / and has no blanks, no query, no fragment"
+    ))
+}
+
+/// A regular expression that has to find all of what it is held against.
+pub(super) fn pattern(text: &str) -> Result<String, String> {
+    if text.len() > MAX_PATTERN_BYTES {
+        return Err(format!(
+            "a regular expression has at most {MAX_PATTERN_BYTES} bytes, this one {}",
+            text.len()
+        ));
+    }
+    match RegexBuilder::new(text).size_limit(MAX_PROGRAM_BYTES).build() {
+        Ok(_) => Ok(text.to_owned()),
+        // Its message is a drawing of several lines, of which the last says what is wrong.
+        Err(error) => {
+            let error = error.to_string();
+            Err(format!(
+                "not a regular expression: {}",
+                error.lines().last().unwrap_or_default().trim_start()
+            ))
+        }
+    }
+}
+
+pub(super) fn header_name(text: &str) -> Result<String, String> {
+    if !text.is_empty() && text.bytes().all(is_token_byte) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is not the name of a header field; expected letters, digits and !#$%&'*+-.^_`|~"))
+}
+
+pub(super) fn header_value(text: &str) -> Result<String, String> {
+    // RFC 9110 section 5.5: these are dangerous in a value, whatever the reader makes of them.
+    if text.contains(['\r', '\n', '\0']) {
+        return Err("the value of a header field is one line: it has no CR, LF or NUL".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn method(text: &str) -> Result<String, String> {
+    // RFC 9110 section 9.1: a method is a token and case-sensitive; lower case here is almost surely a mistake.
+    let is_method_byte = |byte: u8| byte.is_ascii_uppercase() || byte == b'-' || byte == b'_';
+    if !text.is_empty() && text.bytes().all(is_method_byte) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is not a method; methods are written in capitals, such as GET"))
+}
+
+pub(super) fn hostname(text: &str) -> Result<String, String> {
+    let labels = text.strip_prefix("*.").unwrap_or(text);
+    if text.parse::<IpAddr>().is_ok() || is_domain(labels) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!("{text:?} is not a host; expected a name without a port, or *. and the end of names"))
+}
+
+pub(super) fn host(text: &str) -> Result<HostPolicy, String> {
+    match text {
+        "preserve" => Ok(HostPolicy::Preserve),
+        "target" => Ok(HostPolicy::Target),
+        _ if is_authority(text) => Ok(HostPolicy::Literal(text.to_owned())),
+        _ => Err(format!(
+            "{text:?} is not a host; expected `preserve`, `target`, or a host, maybe with a port"
+        )),
+    }
+}
+
+fn is_authority(text: &str) -> bool {
+    if text.parse::<SocketAddr>().is_ok() || text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4()) {
+        return true;
+    }
+    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    match text.split_once(':') {
+        None => is_domain(text),
+        Some((host, port)) => {
+            let is_port = port.bytes().all(|byte| byte.is_ascii_digit())
+                && port.parse().is_ok_and(|port: u16| port > 0);
+            is_domain(host) && is_port
+        }
+    }
+}
+
+fn is_domain(text: &str) -> bool {
+    let is_label_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_label_byte);
+    // RFC 1035 sections 2.3.1 and 2.3.4; underscores are seen in practice.
+    text.len() <= 253 && text.strip_suffix('.').unwrap_or(text).split('.').all(is_label)
+}
+
+pub(super) fn sample_key(text: &str) -> Result<SampleKey, String> {
+    let expected = || {
+        format!(
+            "{text:?} is not known here; expected `request`, `connection`, `client`, `header:NAME`, `cookie:NAME`, \
+             `query:NAME` or `jwt:CLAIM`"
+        )
+    };
+    match text.split_once(':') {
+        None => match text {
+            "request" => Ok(SampleKey::Request),
+            "connection" => Ok(SampleKey::Connection),
+            "client" => Ok(SampleKey::Client),
+            _ => Err(expected()),
+        },
+        Some((_, "")) => Err(expected()),
+        Some(("header", name)) => header_name(name).map(SampleKey::Header),
+        // RFC 6265 section 4.1.1: the name of a cookie is a token.
+        Some(("cookie", name)) => header_name(name).map(SampleKey::Cookie),
+        Some(("query", name)) => parameter_name(name).map(SampleKey::Query),
+        Some(("jwt", claim)) => Ok(SampleKey::Jwt(claim.to_owned())),
+        Some(_) => Err(expected()),
+    }
+}
+
+pub(super) fn write_sample_key(key: &SampleKey) -> String {
+    match key {
+        SampleKey::Request => "request".to_owned(),
+        SampleKey::Connection => "connection".to_owned(),
+        SampleKey::Client => "client".to_owned(),
+        SampleKey::Header(name) => format!("header:{name}"),
+        SampleKey::Cookie(name) => format!("cookie:{name}"),
+        SampleKey::Query(name) => format!("query:{name}"),
+        SampleKey::Jwt(claim) => format!("jwt:{claim}"),
+    }
+}
+
+pub(super) fn write_host(host: &HostPolicy) -> String {
+    match host {
+        HostPolicy::Preserve => "preserve".to_owned(),
+        HostPolicy::Target => "target".to_owned(),
+        HostPolicy::Literal(host) => host.clone(),
+    }
+}
+
+pub(super) fn ratio(text: &str) -> Result<f64, String> {
+    let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
+    match percent {
+        Some(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent / 100.0),
+        _ => Err(format!("{text:?} is not a share; expected more than 0% and at most 100%")),
+    }
+}
+
+pub(super) fn parameter_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(['\r', '\n', '\0']) {
+        return Err("the name of a query parameter is not empty and has no CR, LF or NUL".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// As long as a label of a host name, and of Kubernetes.
+const MAX_NAME_BYTES: usize = 63;
+
+/// Longer ones are a mistake.
+const MAX_PATTERN_BYTES: usize = 4096;
+
+/// Most memory of one compiled expression, in bytes.
+const MAX_PROGRAM_BYTES: usize = 256 * 1024;
