@@ -196,27 +196,35 @@ pub struct Marked {
     pub original: Vec<u8>,
     /// The value of `x-mirror-id`.
     pub id: String,
+    /// The value of `x-mirror-experiment`.
+    pub experiment: String,
+    /// The value of `x-mirror-match`.
+    pub chosen: String,
 }
 
-/// Takes the two markers out of a copy. `None` where it does not carry exactly one of each.
+/// Takes the four markers out of a copy. `None` where it does not carry exactly one of each.
 #[must_use]
 pub fn without_markers(copy: &[u8]) -> Option<Marked> {
     let (head, body) = copy.split_at(head_len(copy)?);
     let mut original = Vec::with_capacity(copy.len());
-    let mut ids = Vec::new();
-    let mut shadows = 0;
+    let mut values: [Vec<String>; 4] = Default::default();
     for line in head.split_inclusive(|byte| *byte == b'\n') {
-        if let Some(id) = line.strip_prefix(b"x-mirror-id: ") {
-            ids.push(String::from_utf8_lossy(id.trim_ascii()).into_owned());
-        } else if line == b"x-shadow: true\r\n" {
-            shadows += 1;
-        } else {
-            original.extend_from_slice(line);
+        let value = MARKERS
+            .iter()
+            .zip(&mut values)
+            .find_map(|(name, values)| Some((line.strip_prefix(name.as_bytes())?, values)));
+        match value {
+            Some((value, values)) => values.push(String::from_utf8_lossy(value.trim_ascii()).into_owned()),
+            None => original.extend_from_slice(line),
         }
     }
     original.extend_from_slice(body);
-    let id = ids.pop()?;
-    (ids.is_empty() && shadows == 1).then_some(Marked { original, id })
+    let [id, shadow, experiment, chosen] =
+        values.map(|mut values| values.pop().filter(|_| values.is_empty()));
+    if shadow? != "true" {
+        return None;
+    }
+    Some(Marked { original, id: id?, experiment: experiment?, chosen: chosen? })
 }
 
 /// Whether this is a probe by which the agent finds out where a target leads.
@@ -226,6 +234,9 @@ pub fn is_probe(raw: &[u8]) -> bool {
 }
 
 const MARK: &[u8] = b"x-mirror-id: probe-";
+
+/// How the mirror's lines begin.
+const MARKERS: [&str; 4] = ["x-mirror-id: ", "x-shadow: ", "x-mirror-experiment: ", "x-mirror-match: "];
 
 #[cfg(test)]
 mod tests {
@@ -246,10 +257,11 @@ mod tests {
 
     #[test]
     fn markers_come_out_wherever_they_stand() {
-        let copy = b"POST / HTTP/1.1\r\nA: b\r\nx-mirror-id: 12-3\r\nx-shadow: true\r\n\r\nbody";
+        let copy = b"POST / HTTP/1.1\r\nA: b\r\nx-mirror-id: 12-3\r\nx-shadow: true\r\n\
+                     x-mirror-experiment: default\r\nx-mirror-match: sampled\r\n\r\nbody";
         let marked = without_markers(copy).unwrap();
         assert_eq!(marked.original, b"POST / HTTP/1.1\r\nA: b\r\n\r\nbody");
-        assert_eq!(marked.id, "12-3");
+        assert_eq!([marked.id, marked.experiment, marked.chosen], ["12-3", "default", "sampled"]);
         assert_eq!(without_markers(&marked.original), None);
     }
 

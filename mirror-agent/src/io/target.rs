@@ -283,6 +283,19 @@ mod tests {
     }
 
     #[test]
+    fn host_line_has_the_port_where_it_is_not_the_schemes() {
+        for (text, authority) in [
+            ("http://10.0.0.7:8080", "10.0.0.7:8080"),
+            ("http://10.0.0.7:80", "10.0.0.7"),
+            ("http://shadow/", "shadow"),
+            ("http://[2001:db8::1]:81", "[2001:db8::1]:81"),
+            ("http://[2001:db8::1]", "[2001:db8::1]"),
+        ] {
+            assert_eq!(text.parse::<Target>().unwrap().authority(), authority, "{text}");
+        }
+    }
+
+    #[test]
     fn refused_forms_say_why() {
         for (text, why) in [
             ("10.0.0.7:8080", "no scheme"),

@@ -43,4 +43,6 @@ pub struct Request {
     pub first_byte_at: Timestamp,
     /// When the last of its segments was seen: it was not complete before.
     pub last_byte_at: Timestamp,
+    /// Whether its head has lines that only the mirror is to write; see [`super::http::RequestFacts::has_marker`].
+    pub has_marker: bool,
 }

@@ -28,6 +28,7 @@ pub mod message;
 pub mod orient;
 pub mod policy;
 pub mod reason;
+pub mod rewrite;
 pub mod segment;
 pub mod seq;
 pub mod span;

@@ -9,6 +9,7 @@ mod flow;
 mod frame;
 mod http;
 mod input;
+mod rewrite;
 mod whole;
 
 /// A target by its name.
@@ -21,13 +22,14 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target { name: "capture_file", run: capture_file::run },
     Target { name: "config", run: config::run },
     Target { name: "flow", run: flow::run },
     Target { name: "frame", run: frame::run },
     Target { name: "http", run: http::run },
     Target { name: "pipeline", run: whole::run },
+    Target { name: "rewrite", run: rewrite::run },
 ];
 
 /// Runs the target of this name; unknown names do nothing.

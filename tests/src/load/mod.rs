@@ -98,6 +98,13 @@ pub struct Progress {
     pub latency: Histogram,
 }
 
+/// How many times slower than planned an open loop goes: 1 unless `MIRROR_TEST_SLOWDOWN` says more, for machines that
+/// are emulated. There are as many requests, in a longer time.
+fn slowdown() -> f64 {
+    let said = std::env::var("MIRROR_TEST_SLOWDOWN").ok().and_then(|text| text.parse().ok());
+    said.filter(|factor: &f64| factor.is_finite()).map_or(1.0, |factor| factor.max(1.0))
+}
+
 /// How a load went.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Report {
@@ -245,16 +252,21 @@ impl<'a> Generator<'a> {
     fn drive(&mut self) -> Result<Report> {
         let cpu_before = sys::thread_cpu()?;
         let batch = self.plan.pipeline.max(1) as u64;
+        let slowdown = match self.plan.pace {
+            Pace::PerSecond(_) => slowdown(),
+            Pace::ClosedLoop => 1.0,
+        };
+        let duration = self.plan.duration.mul_f64(slowdown);
         // Open loop: the time between two batches, and how many there are. A closed loop has neither.
         let (period, batches) = match self.plan.pace {
             Pace::PerSecond(rate) => {
-                let per_batch = batch as f64 / rate;
-                (per_batch, (self.plan.duration.as_secs_f64() / per_batch).round() as u64)
+                let per_batch = batch as f64 / rate * slowdown;
+                (per_batch, (duration.as_secs_f64() / per_batch).round() as u64)
             }
             Pace::ClosedLoop => (0.0, u64::MAX),
         };
         self.start = Instant::now() + Duration::from_millis(1);
-        let end = self.start + self.plan.duration;
+        let end = self.start + duration;
         // What was due in time is sent even if it is late: an open loop does not let requests off.
         let last_start = if period > 0.0 { end + GRACE / 2 } else { end };
         let mut sent_batches = 0;

@@ -36,7 +36,7 @@ pub(crate) enum End {
 pub(crate) const MARK: &str = "@@ ";
 
 /// What the tests use, and what the agent is tried on.
-const MODULES: [&str; 38] = [
+const MODULES: [&str; 42] = [
     "veth",
     "sch_ingress",
     "cls_bpf",
@@ -63,6 +63,11 @@ const MODULES: [&str; 38] = [
     "ipvlan",
     "nf_tables",
     "nft_compat",
+    // Of its own before Linux 5.17, and in every rule of iptables.
+    "nft_counter",
+    "nft_chain_nat",
+    "iptable_nat",
+    "xt_nat",
     "ip_tables",
     "ip6_tables",
     "iptable_filter",
@@ -283,6 +288,7 @@ fn init(modules: &[&str], tests: &[Test], patience: Duration) -> String {
     let mut script = String::from(
         "#!/bin/sh\nexport PATH=/sbin:/bin HOME=/root MIRROR_AGENT_BIN=/tests/mirror-agent\n\
          export MIRROR_EBPF_OBJECT=/tests/mirror-ebpf.o RUST_TEST_THREADS=2\n\
+         export MIRROR_TEST_SLOWDOWN=4\n\
          mount -t proc proc /proc\nmount -t sysfs sys /sys\nmount -t devtmpfs dev /dev\nmount -t tmpfs tmp /tmp\n\
          mount -t tmpfs run /run\nmkdir -p /dev/net /run/netns\necho 1 > /proc/sys/kernel/printk\nulimit -l unlimited\n",
     );

@@ -6,6 +6,7 @@ mod args;
 mod file;
 mod fit;
 mod model;
+mod rewrite;
 #[cfg(feature = "runtime")]
 mod source;
 

@@ -7,7 +7,7 @@
 mod directory;
 mod dispatch;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use anyhow::{Context as _, Result};
 use tokio::{sync::watch, task::JoinHandle};
@@ -26,7 +26,7 @@ use crate::{
     },
     pipeline::{
         Policy,
-        policy::{Experiment, ExperimentId},
+        policy::{Experiment, ExperimentId, Share},
     },
 };
 
@@ -150,7 +150,7 @@ impl Experiments {
         let queue = Arc::new(Queue::new(target.limits.queue, common.queue_bytes));
         let books = common.ledger.copies(&experiment.name, &target.name);
         let replay = Replay::prepare(
-            common.replay_config(target),
+            common.replay_config(experiment, target)?,
             Arc::clone(&queue),
             Arc::clone(&books),
             Arc::clone(&common.registry),
@@ -168,8 +168,10 @@ impl Experiments {
 }
 
 impl Common {
-    fn replay_config(&self, target: &TargetConfig) -> ReplayConfig {
-        ReplayConfig {
+    fn replay_config(&self, experiment: &ExperimentConfig, target: &TargetConfig) -> Result<ReplayConfig> {
+        Ok(ReplayConfig {
+            rewrite: Arc::new(target.rewrite(&experiment.name)?),
+            is_sampled: Arc::new(AtomicBool::new(experiment.sample.share != Share::ALL)),
             own_mark: self.own_mark,
             in_flight: target.limits.max_in_flight,
             connect_timeout: target.connect_timeout,
@@ -182,6 +184,6 @@ impl Common {
             observer: Arc::clone(&self.observer),
             probes: Some(Arc::clone(&self.probes)),
             ..ReplayConfig::new(target.url.clone(), self.instance)
-        }
+        })
     }
 }

@@ -107,7 +107,7 @@ impl Connection {
         let mut state = self.lock();
         let Some(stream) = &mut state.stream else { return Err(Box::new(held)) };
         buffer.clear();
-        let body = write_copy(buffer, &held.request, pool.config.instance, held.pipeline);
+        let body = write_copy(buffer, &held.request, &pool.config, held.pipeline);
         let accepted = match stream.try_write(buffer, body.as_deref().unwrap_or_default()) {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,

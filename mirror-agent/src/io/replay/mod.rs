@@ -25,7 +25,16 @@ mod stream;
 mod tests;
 mod tls;
 
-use std::{future::pending, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     select,
@@ -51,9 +60,12 @@ use self::{
     tls::{Complaints, Tls},
 };
 pub use crate::io::target::{Target, TargetError};
-use crate::io::{
-    config::{Interlock, TlsConfig},
-    ledger::CopyBooks,
+use crate::{
+    io::{
+        config::{Interlock, TlsConfig},
+        ledger::CopyBooks,
+    },
+    pipeline::rewrite::{Chosen, Rewrite},
 };
 
 /// Why a replay could not be started.
@@ -98,6 +110,10 @@ pub struct ReplayConfig {
     pub resolve_interval: Duration,
     /// How long requests queued and under way have to finish when the replay stops.
     pub drain_timeout: Duration,
+    /// How the head of each copy is made.
+    pub rewrite: Arc<Rewrite>,
+    /// Whether the experiment takes a share of the requests only, as copies say. Shared with whoever may change it.
+    pub is_sampled: Arc<AtomicBool>,
     /// How the target is known, where it speaks TLS.
     pub tls: TlsConfig,
     /// How the target proves that it is a shadow.
@@ -127,11 +143,17 @@ impl ReplayConfig {
             response_bytes: 64 * 1024 * 1024,
             resolve_interval: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(2),
+            rewrite: Arc::default(),
+            is_sampled: Arc::default(),
             tls: TlsConfig::default(),
             interlock: Interlock::None,
             observer: Arc::new(Unobserved),
             probes: None,
         }
+    }
+
+    fn chosen(&self) -> Chosen {
+        if self.is_sampled.load(Ordering::Relaxed) { Chosen::Sampled } else { Chosen::Targeted }
     }
 
     fn shortest_timeout(&self) -> Duration {

@@ -11,7 +11,7 @@ use crate::pipeline::{
         context::{Context, Purpose},
         report::{MessageReport, Place},
     },
-    http::{Framing, RequestHead},
+    http::{Framing, RequestFacts, RequestHead},
     policy::Selection,
     reason::LostReason,
 };
@@ -27,12 +27,30 @@ pub(crate) struct OpenRequest {
     /// The flow may be handed to another protocol by the answer: an upgrade was asked for, or CONNECT.
     pub(crate) handover: bool,
     pub(crate) go_ahead: GoAhead,
-    keep_alive: bool,
+    flags: HeadFlags,
     /// Length of the head in bytes; 0 before it is complete.
     head_len: u32,
     first_byte_at: Timestamp,
     last_byte_at: Timestamp,
     keep: Keep,
+}
+
+/// What the head says and the copy needs, in one byte: every flow in the table has room for it.
+#[derive(Clone, Copy, Debug)]
+struct HeadFlags(u8);
+
+impl HeadFlags {
+    const KEEP_ALIVE: u8 = 1;
+    const HAS_MARKER: u8 = 2;
+
+    const fn of(facts: &RequestFacts) -> Self {
+        let keep_alive = if facts.keep_alive { Self::KEEP_ALIVE } else { 0 };
+        Self(keep_alive | if facts.has_marker { Self::HAS_MARKER } else { 0 })
+    }
+
+    const fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
 }
 
 /// Whether a client sends the body of its request without being asked for it (RFC 9110 section 10.1.1).
@@ -73,7 +91,7 @@ impl OpenRequest {
             reply_to: ReplyTo::Other,
             handover: false,
             go_ahead: GoAhead::NotAwaited,
-            keep_alive: true,
+            flags: HeadFlags(HeadFlags::KEEP_ALIVE),
             head_len: 0,
             first_byte_at: at,
             last_byte_at: at,
@@ -91,7 +109,7 @@ impl OpenRequest {
         }
         // Heads are at most as long as the limit for them, which is far below.
         self.head_len = u32::try_from(head.raw.len()).unwrap_or(u32::MAX);
-        self.keep_alive = head.facts.keep_alive;
+        self.flags = HeadFlags::of(&head.facts);
         let Keep::Undecided { start, refused } = self.keep else {
             return; // damaged before its head was complete
         };
@@ -197,9 +215,10 @@ impl OpenRequest {
                     raw: Bytes::from(raw),
                     head_len: to_usize(self.head_len),
                     reply_to: self.reply_to,
-                    keep_alive: self.keep_alive,
+                    keep_alive: self.flags.has(HeadFlags::KEEP_ALIVE),
                     first_byte_at: self.first_byte_at,
                     last_byte_at: self.last_byte_at,
+                    has_marker: self.flags.has(HeadFlags::HAS_MARKER),
                 });
                 None
             }

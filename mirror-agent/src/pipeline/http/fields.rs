@@ -29,6 +29,7 @@ pub(super) struct Fields<'a> {
     pub(super) has_upgrade: bool,
     pub(super) expects_continue: bool,
     pub(super) has_mirror_id: bool,
+    pub(super) has_marker: bool,
     pub(super) host: Option<&'a [u8]>,
 }
 
@@ -60,6 +61,9 @@ impl<'a> Fields<'a> {
             4 if name.eq_ignore_ascii_case(b"host") => self.host = self.host.or(Some(value)),
             6 if name.eq_ignore_ascii_case(b"expect") => {
                 self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+            }
+            8 | 14 | 19 if MARKERS.iter().any(|marker| name.eq_ignore_ascii_case(marker.as_bytes())) => {
+                self.has_marker = true;
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.has_upgrade = true,
             10 if name.eq_ignore_ascii_case(b"connection") => self.note_connection(value),
@@ -177,6 +181,9 @@ impl Codings {
         }
     }
 }
+
+/// The lines of a copy that say what it is, but for the one that says which: 8, 19 and 14 bytes long.
+pub(in crate::pipeline) const MARKERS: [&str; 3] = ["x-shadow", "x-mirror-experiment", "x-mirror-match"];
 
 /// Digits and nothing else. `None` for an empty string, a sign, a space, or a number above `u64::MAX`.
 fn parse_decimal(digits: &[u8]) -> Option<u64> {

@@ -68,6 +68,8 @@ pub struct RequestFacts {
     pub connect: bool,
     /// There is an `x-mirror-id` line: the request is a copy.
     pub has_mirror_id: bool,
+    /// There is a line by which a copy says what it is, though the request is none: `x-shadow`, for example.
+    pub has_marker: bool,
     /// Why a strict decoder refuses the head, which only a lenient one gives all the same.
     pub refusal: Option<Refusal>,
 }
@@ -99,6 +101,7 @@ impl<'a> RequestHead<'a> {
             upgrade: fields.has_upgrade,
             connect: method == b"CONNECT",
             has_mirror_id: fields.has_mirror_id,
+            has_marker: fields.has_marker,
             refusal: None,
         };
         Ok(Self { raw, method, target, version, host: fields.host, facts })

@@ -33,6 +33,7 @@ pub(super) fn parse_request(raw: &[u8]) -> Result<RequestHead<'_>, Refusal> {
         upgrade: fields.has_upgrade,
         connect: method == b"CONNECT",
         has_mirror_id: fields.has_mirror_id,
+        has_marker: fields.has_marker,
         refusal: Some(refusal),
     };
     let host = headers(raw).find(|(name, _)| name.eq_ignore_ascii_case(b"host")).map(|(_, value)| value);

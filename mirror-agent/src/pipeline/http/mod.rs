@@ -20,6 +20,7 @@ mod tests;
 
 pub use decoder::{EndEffect, Event, GapEffect, RequestDecoder, ResponseDecoder};
 pub use fields::Framing;
+pub(super) use fields::MARKERS;
 pub use head::{RequestFacts, RequestHead, ResponseFacts, ResponseHead, Version};
 pub use headers::{Headers, headers, unfold};
 pub use method::Method;
@@ -63,7 +64,7 @@ impl From<Refusal> for LostReason {
 }
 
 /// Whether `byte` may stand in a token (RFC 9110 section 5.6.2): a method or a field name.
-const fn is_token_byte(byte: u8) -> bool {
+pub(super) const fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
@@ -91,12 +92,12 @@ const fn is_target_byte(byte: u8) -> bool {
 }
 
 /// Whether `byte` may stand in a field value, a reason phrase or a chunk extension (RFC 9110 section 5.5).
-const fn is_text_byte(byte: u8) -> bool {
+pub(super) const fn is_text_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 /// Position of the first line feed.
-fn find_line_feed(bytes: &[u8]) -> Option<usize> {
+pub(super) fn find_line_feed(bytes: &[u8]) -> Option<usize> {
     // Eight bytes at a time: heads are searched once for each request, and a loop over bytes costs as much as the
     // parser. A byte of `differing` is 0 where there is a line feed; subtracting 1 from each byte borrows into the
     // high bit of the first such byte, which was not set before.
@@ -118,7 +119,7 @@ fn find_line_feed(bytes: &[u8]) -> Option<usize> {
 }
 
 /// `bytes` without the spaces and tabs around it: optional whitespace (RFC 9110 section 5.6.3).
-fn trim_whitespace(mut bytes: &[u8]) -> &[u8] {
+pub(super) fn trim_whitespace(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }

@@ -62,12 +62,6 @@ impl Share {
         Some(Self((percent * 10_000.0).round() as u32))
     }
 
-    /// The share in percent.
-    #[must_use]
-    pub fn percent(self) -> f64 {
-        f64::from(self.0) / 10_000.0
-    }
-
     /// Whether a request whose draw is `draw`, uniform over all `u64`, is in.
     #[must_use]
     pub fn takes(self, draw: u64) -> bool {

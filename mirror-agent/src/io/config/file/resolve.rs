@@ -278,7 +278,7 @@ fn target(file: TargetFile, checker: &mut Checker<'_>) -> TargetConfig {
         });
     }
     let limits = file.limits;
-    TargetConfig {
+    let target = TargetConfig {
         name: file.name.0,
         url: file.url.0,
         connect_timeout: file.connect_timeout.0,
@@ -331,5 +331,10 @@ fn target(file: TargetFile, checker: &mut Checker<'_>) -> TargetConfig {
         },
         order: file.order,
         max_connection_age: file.max_connection_age.map(|time| time.0),
+    };
+    // The name of the experiment is checked where it stands.
+    if let Err(error) = target.rewrite("") {
+        checker.within(error.key(), |checker| checker.fault(error.to_string()));
     }
+    target
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned, budget, options};
+use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned, alias_limits, budget, options};
 
 use super::fault::{Fault, Place};
 
@@ -50,9 +50,18 @@ pub(super) enum Step {
 ///
 /// The text is not YAML, or more than a configuration can sensibly be.
 pub(super) fn parse(text: &str) -> Result<Node, Fault> {
-    let budget = budget! { max_nodes: MAX_NODES, max_depth: MAX_DEPTH, max_documents: 1 };
+    let budget = budget! {
+        max_nodes: MAX_NODES,
+        max_events: MAX_NODES,
+        max_depth: MAX_DEPTH,
+        max_documents: 1,
+        max_aliases: MAX_ALIASES,
+        max_merge_keys: MAX_ALIASES,
+        max_total_scalar_bytes: MAX_TEXT_BYTES,
+    };
     let options = options! {
         budget: budget,
+        alias_limits: alias_limits! { max_total_replayed_events: MAX_NODES },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         strict_booleans: true,
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
@@ -65,7 +74,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Fault> {
                 error.location().map(|location| Place { line: location.line(), column: location.column() });
             let message = error.without_snippet().to_string();
             // The place is told by itself, and a message is one line.
-            let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(before, _)| before);
+            let message = message.split_once(" at line ").map_or(message.as_str(), |(before, _)| before);
             Err(Fault::new(place.unwrap_or_default(), message.replace(['\r', '\n'], " ")))
         }
     }
@@ -73,6 +82,12 @@ pub(super) fn parse(text: &str) -> Result<Node, Fault> {
 
 /// Values of a file: a configuration with all experiments and targets that there may be has fewer.
 const MAX_NODES: usize = 100_000;
+
+/// Uses of what is written once. With them a file of a few lines can stand for much more than its size.
+const MAX_ALIASES: usize = 2_000;
+
+/// Bytes of all texts, what is used again included: twice what a file can have.
+const MAX_TEXT_BYTES: usize = 2 * 1024 * 1024;
 
 /// How deep values may lie in each other. A configuration needs 9.
 const MAX_DEPTH: usize = 32;

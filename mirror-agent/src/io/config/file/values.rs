@@ -181,7 +181,8 @@ written! {
     Host: |host| words::write_host(&host.0);
     Listen: |listen| listen.0;
     PathText: |path| path.0.clone();
-    Percent: |percent| percent.0.percent();
+    // Nothing but the default is written.
+    Percent: |_all| 100;
     Port: |port| port.0;
     Size: |size| write_size(size.0);
     Time: |time| write_duration(time.0);

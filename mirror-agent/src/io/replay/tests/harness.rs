@@ -36,6 +36,7 @@ pub(in super::super) fn request(raw: &[u8], head_len: usize) -> Request {
         keep_alive: true,
         first_byte_at: Timestamp::ZERO,
         last_byte_at: clock::now(),
+        has_marker: false,
     }
 }
 

@@ -185,9 +185,18 @@ fn facts_name_what_decides_about_a_copy() {
     assert!(!facts("POST / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n").expect_continue);
     assert!(facts("GET / HTTP/1.1\r\nupgrade: websocket\r\n\r\n").upgrade);
     assert!(facts("GET / HTTP/1.1\r\nX-Mirror-ID:\r\n\r\n").has_mirror_id);
+    for marker in ["X-Shadow: false", "x-mirror-experiment:", "x-mirror-MATCH: 1"] {
+        assert!(facts(&format!("GET / HTTP/1.1\r\n{marker}\r\n\r\n")).has_marker, "{marker}");
+    }
     assert!(facts("CONNECT a:1 HTTP/1.1\r\n\r\n").connect);
     let plain = facts("GET / HTTP/1.1\r\nAccept: x-mirror-id\r\n\r\n");
-    assert!(!plain.upgrade && !plain.has_mirror_id && !plain.connect && !plain.expect_continue);
+    assert!(
+        !plain.upgrade
+            && !plain.has_mirror_id
+            && !plain.has_marker
+            && !plain.connect
+            && !plain.expect_continue
+    );
 }
 
 #[test]

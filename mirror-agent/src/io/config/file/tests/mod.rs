@@ -210,8 +210,8 @@ fn values_that_are_wrong_are_refused_where_they_stand() {
         ),
         (
             "url: 'http://a'",
-            "url: 'http://a', limits: { requestsPerSecond: { totl: 1 } }",
-            "experiments[0].targets[0].limits.requestsPerSecond.totl: unknown key",
+            "url: 'http://a', limits: { requestsPerSecond: { total: 0 } }",
+            "experiments[0].targets[0].limits.requestsPerSecond.total: expected a number",
         ),
         (
             "url: 'http://a'",
@@ -353,6 +353,13 @@ fn bombs_and_endless_lists_of_errors_end_early() {
         bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
     }
     assert!(parse(&bomb, "f", None).is_err());
+    // A long text, of which a few lines would make gigabytes.
+    let mut long = format!("a0: &a0 {}\n", "x".repeat(60_000));
+    for level in 1..5 {
+        let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+        long.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+    }
+    assert!(parse(&long, "f", None).is_err());
     assert!(parse(&"[".repeat(100_000), "f", None).is_err());
     assert!(parse(&"a:\n ".repeat(10_000), "f", None).is_err());
     let ports = vec!["0"; 10_000].join(", ");
