@@ -348,4 +348,4 @@ const EXPIRY_STEPS: u32 = 8;
 const DRAIN_STEP: Duration = Duration::from_millis(5);
 
 /// How often an address that cannot be reached is probed again. It gets no copies until it was.
-const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+const PROBE_INTERVAL: Duration = Duration::from_millis(250);

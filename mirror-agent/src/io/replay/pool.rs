@@ -211,7 +211,11 @@ impl Pool {
             gate.set_addresses(addrs);
         }
         let mut inner = self.lock();
-        let Inner { addresses, idle, .. } = &mut *inner;
+        let Inner { addresses, idle, health, .. } = &mut *inner;
+        if addresses.is_empty() {
+            // What failed until now, failed for want of an address.
+            *health = Health::Unknown { is_probing: false };
+        }
         addresses.replace(addrs);
         idle.retain(|connection| {
             let is_current = addresses.contains(connection.addr);
