@@ -13,8 +13,10 @@ use mirror_agent::io::{
     check::{Readiness, check},
     cli::{CheckArgs, Cli, Command},
     config::{self, Config},
+    control::ctl,
     inspect::{self, FilePipeline},
     object::EBPF_OBJECT,
+    steering::Followed,
 };
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -36,7 +38,8 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal).init();
     match &cli.command {
         Command::Run(args) => {
-            let books = agent::run(&Config::load(args)?)?;
+            let file = args.config.clone().map(|path| Followed { path, metrics_listen: args.metrics_listen });
+            let books = agent::run(&Config::load(args)?, file)?;
             write!(io::stdout(), "{books}").context("print the ledger")?;
             Ok(ExitCode::SUCCESS)
         }
@@ -44,6 +47,10 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
             let (out, mut warnings) = (io::stdout().lock(), io::stderr().lock());
             inspect::run(&args.file, args.ports.clone(), &mut FilePipeline::new(), out, &mut warnings)
                 .with_context(|| format!("inspect {}", args.file.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Ctl(args) => {
+            ctl::run(args, &mut io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Schema => {

@@ -24,11 +24,15 @@ pub enum Counter {
     Own = 8,
     /// Packets in tunnels that are not looked into.
     Tunnel = 9,
+    /// Clients' SYNs of connections that are in no sample of their port.
+    SampledOut = 10,
+    /// Clients' SYNs of connections that were shed.
+    Shed = 11,
 }
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: u32 = 10;
+    pub const COUNT: u32 = 12;
 
     /// All of them, in the order of their indices.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -42,5 +46,7 @@ impl Counter {
         Self::TooDeep,
         Self::Own,
         Self::Tunnel,
+        Self::SampledOut,
+        Self::Shed,
     ];
 }

@@ -9,6 +9,7 @@ pub mod counter;
 pub mod maps;
 pub mod packet;
 pub mod record;
+pub mod sample;
 
 pub use counter::Counter;
 pub use record::{RecordFlags, RecordHeader, RecordSide};

@@ -30,6 +30,14 @@ pub mod map {
     /// Longest-prefix trie of v4-mapped addresses to `u8`: server addresses to match, asked only where
     /// [`KernelConfig::match_addresses`](super::KernelConfig::match_addresses) is set.
     pub const ADDRESSES: &str = "ADDRESSES";
+    /// Hash of [`PortKey`](super::PortKey) to [`PortSample`](super::PortSample): of which connections to a live port
+    /// segments are copied, asked only where [`KernelConfig::connections`](super::KernelConfig::connections) has
+    /// [`ConnectionFlags::SAMPLED`](super::ConnectionFlags::SAMPLED). A port without an entry has all copied.
+    pub const SAMPLES: &str = "SAMPLES";
+    /// Least-recently-used hash of [`ConnectionKey`](super::ConnectionKey) to `u32`: connections that were shed at their
+    /// start, with [`KernelConfig::shed_epoch`](super::KernelConfig::shed_epoch) as it was then. The agent does not
+    /// touch it.
+    pub const SHED: &str = "SHED";
     /// Array of one [`KernelConfig`](super::KernelConfig).
     pub const CONFIG: &str = "CONFIG";
     /// Per-CPU array of [`Counter::COUNT`](crate::Counter::COUNT) `u64`.
@@ -91,6 +99,20 @@ pub const MAX_OWN_SOCKETS: u32 = 4096;
 /// Entries of the address trie.
 pub const MAX_ADDRESSES: u32 = 1024;
 
+/// Live ports of which connections can be sampled in the kernel program; of more the agent decides alone.
+pub const MAX_SAMPLED_PORTS: u32 = 1024;
+
+/// Samples of one port in the kernel program; where there are more the agent decides alone.
+pub const MAX_LANES: usize = 4;
+
+/// Connections that are remembered as shed. Where there are more, those that sent nothing for longest are forgotten, and
+/// copied from then on.
+pub const MAX_SHED_CONNECTIONS: u32 = 32_768;
+
+/// The key of the draws by which connections are shed: unlike that of any experiment, so that a sample loses no more
+/// than its share. Any number would do.
+pub const SHED_KEY: u64 = 0x6d69_7272_6f72_7368;
+
 /// How many bytes of payload a server record carries at most: enough for a status line's version and code
 /// (`HTTP/1.1 101`), which tells whether a connection was handed to another protocol.
 pub const STATUS_PEEK_BYTES: u32 = 12;
@@ -124,6 +146,76 @@ impl SocketKey {
     }
 }
 
+/// The live port of a sample.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(C)]
+pub struct PortKey {
+    /// The port.
+    pub port: u32,
+}
+
+/// One experiment's sample of the connections to a port.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct SampleLane {
+    /// The key of its draws; see [`connection_draw`](crate::sample::connection_draw).
+    pub key: u64,
+    /// The share that is in it; 0 where the lane is not used.
+    pub millionths: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The samples of the connections to a port: what is in any of them is copied.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct PortSample {
+    /// One for each experiment.
+    pub lanes: [SampleLane; MAX_LANES],
+}
+
+impl PortSample {
+    /// Length of the value in words of 64 bits.
+    pub const WORDS: usize = 2 * MAX_LANES;
+
+    /// The value as it stands in the map.
+    #[must_use]
+    pub fn to_words(self) -> [u64; Self::WORDS] {
+        let mut words = [0; Self::WORDS];
+        for (words, lane) in words.chunks_exact_mut(2).zip(self.lanes) {
+            let ([k0, k1, k2, k3], [r0, r1, r2, r3]) =
+                (lane.millionths.to_ne_bytes(), lane.reserved.to_ne_bytes());
+            words.copy_from_slice(&[lane.key, u64::from_ne_bytes([k0, k1, k2, k3, r0, r1, r2, r3])]);
+        }
+        words
+    }
+}
+
+/// A connection that was shed, as seen at one hook.
+///
+/// Where the server's address is translated between two hooks its port may differ there, too. Each hook then has its own
+/// entry: the draw, which goes by the client alone, is the same at both.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(C)]
+pub struct ConnectionKey {
+    /// The client's address, v4-mapped for IPv4, in network byte order.
+    pub client_addr: [u8; 16],
+    /// The client's port.
+    pub client_port: u16,
+    /// The server's port.
+    pub server_port: u16,
+}
+
+/// Bits of [`KernelConfig::connections`].
+pub struct ConnectionFlags;
+
+impl ConnectionFlags {
+    /// There are entries in [`map::SAMPLES`].
+    pub const SAMPLED: u32 = 1 << 0;
+    /// Connections are shed, or some are still left out that were.
+    pub const SHED: u32 = 1 << 1;
+}
+
 /// What the agent tells the kernel program.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
@@ -141,21 +233,47 @@ pub struct KernelConfig {
     /// A wake-up of a ring's reader is asked for at most once in so many nanoseconds a CPU. A reader that found
     /// nothing must go on looking for longer than this before it blocks.
     pub wake_interval_ns: u32,
+    /// [`ConnectionFlags`]: which of the following, and of the maps of connections, are to be asked at all.
+    pub connections: u32,
+    /// The share of new connections of which no segment is copied; one that was left out is taken up again once the
+    /// share has fallen so far that it would not be.
+    pub shed_millionths: u32,
+    /// Raised whenever shedding begins: what stands in [`map::SHED`] from before then does not count.
+    pub shed_epoch: u32,
 }
 
 impl KernelConfig {
+    /// Length of the value in words of 32 bits.
+    pub const WORDS: usize = 9;
+
     /// The value as it stands in the map.
     #[must_use]
-    pub fn to_words(self) -> [u32; 6] {
-        let Self { paused, rings, own_mark, match_addresses, copy_responses, wake_interval_ns } = self;
-        [paused, rings, own_mark, match_addresses, copy_responses, wake_interval_ns]
+    pub fn to_words(self) -> [u32; Self::WORDS] {
+        let Self { paused, rings, own_mark, match_addresses, copy_responses, wake_interval_ns, .. } = self;
+        let Self { connections, shed_millionths, shed_epoch, .. } = self;
+        [
+            paused,
+            rings,
+            own_mark,
+            match_addresses,
+            copy_responses,
+            wake_interval_ns,
+            connections,
+            shed_millionths,
+            shed_epoch,
+        ]
     }
 }
 
 const _: () = {
     assert!(size_of::<SocketKey>() == SocketKey::LEN);
     assert!(offset_of!(SocketKey, port) == 16);
-    assert!(size_of::<KernelConfig>() == 24);
+    assert!(size_of::<PortKey>() == 4);
+    assert!(size_of::<PortSample>() == PortSample::WORDS * 8);
+    assert!(offset_of!(SampleLane, millionths) == 8);
+    assert!(size_of::<ConnectionKey>() == 20);
+    assert!(size_of::<KernelConfig>() == KernelConfig::WORDS * 4);
+    assert!(offset_of!(KernelConfig, shed_epoch) == 32);
     assert!(offset_of!(KernelConfig, rings) == 4);
     assert!(offset_of!(KernelConfig, wake_interval_ns) == 20);
 };

@@ -14,9 +14,9 @@ use crate::counters::count;
 use crate::emit::emit;
 use crate::parse::try_parse_any;
 use crate::ports::ConfiguredPorts;
-use crate::scratch::{Scratch, scratch};
+use crate::scratch::{Slot, slot};
 use crate::skb::Skb;
-use crate::{address, own, ports};
+use crate::{address, connection, own, ports};
 
 /// Which port makes a packet ours: a constant of each entry point.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -65,18 +65,18 @@ fn try_plain(skb: Skb, side: RecordSide) -> Option<()> {
     if config.paused != 0 {
         return None;
     }
-    let scratch = match parse_plain(&skb.linear(), skb.offloaded_tag()) {
+    let slot = match parse_plain(&skb.linear(), skb.offloaded_tag()) {
         Ok(packet) => {
-            let scratch = scratch()?;
-            scratch.packet = packet;
-            scratch
+            let slot = slot()?;
+            slot.take().packet = packet;
+            slot
         }
         Err(_) => {
             try_parse_any(skb)?;
-            scratch()?
+            slot()?
         }
     };
-    try_record(skb, side, config, scratch)
+    try_record(skb, side, config, slot)
 }
 
 /// Copies the segment of a packet if it turns out to be matched.
@@ -87,15 +87,16 @@ fn try_unclear(skb: Skb, role: Role) -> Option<()> {
         return None;
     }
     try_parse_any(skb)?;
-    let scratch = scratch()?;
-    let side = side(role, scratch.packet.src_port, scratch.packet.dst_port)?;
-    try_record(skb, side, config, scratch)
+    let slot = slot()?;
+    let packet = &slot.take().packet;
+    let side = side(role, packet.src_port, packet.dst_port)?;
+    try_record(skb, side, config, slot)
 }
 
 /// Copies a matched segment, unless it says nothing or is none of the clients' and servers' asked for.
 #[inline(never)]
-fn try_record(skb: Skb, side: RecordSide, config: &KernelConfig, scratch: &mut Scratch) -> Option<()> {
-    let packet = &scratch.packet;
+fn try_record(skb: Skb, side: RecordSide, config: &KernelConfig, slot: Slot) -> Option<()> {
+    let packet = &slot.take().packet;
     if is_pure_ack(packet) {
         return None;
     }
@@ -112,7 +113,10 @@ fn try_record(skb: Skb, side: RecordSide, config: &KernelConfig, scratch: &mut S
             return None;
         }
     }
-    emit(skb, side, config, scratch)
+    if config.connections != 0 && connection::is_left_out(side) {
+        return None;
+    }
+    emit(skb, side, config, slot.take())
 }
 
 /// Tells plain packets from the others by as few loads as it takes.

@@ -12,6 +12,7 @@
 mod address;
 mod classify;
 mod config;
+mod connection;
 mod counters;
 mod emit;
 mod fragments;

@@ -51,10 +51,29 @@ const _: () = {
 /// The scratch of this CPU.
 #[inline(always)]
 pub(crate) fn scratch() -> Option<&'static mut Scratch> {
-    let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: the slot is this CPU's, classifiers run to their end with bottom halves disabled, and no function holds
-    // the reference while it calls another that takes one. Any bytes are a valid value.
-    Some(unsafe { &mut *scratch })
+    slot().map(Slot::take)
+}
+
+/// Where the scratch of this CPU is.
+#[inline(always)]
+pub(crate) fn slot() -> Option<Slot> {
+    SCRATCH.get_ptr_mut(0).map(|at| Slot { at })
+}
+
+/// The place of a scratch, which looking it up once is enough for.
+#[derive(Clone, Copy)]
+pub(crate) struct Slot {
+    at: *mut Scratch,
+}
+
+impl Slot {
+    /// The scratch.
+    #[inline(always)]
+    pub(crate) fn take(self) -> &'static mut Scratch {
+        // SAFETY: the slot is this CPU's, classifiers run to their end with bottom halves disabled, and no function
+        // holds the reference while it calls another that takes one. Any bytes are a valid value.
+        unsafe { &mut *self.at }
+    }
 }
 
 impl Scratch {

@@ -15,7 +15,7 @@ use aya::{
 };
 use mirror_common::{
     Counter, RecordHeader,
-    maps::{KernelConfig, SocketKey, map, tunnel_bits, tunnel_port_place},
+    maps::{KernelConfig, PortSample, SocketKey, map, tunnel_bits, tunnel_port_place},
     packet::{FirstFragment, FragmentKey, UdpTunnel, UsualPorts},
 };
 
@@ -104,7 +104,7 @@ impl Classifier {
     /// The kernel's.
     pub fn set_config(&mut self, config: KernelConfig) -> Result<()> {
         let map = self.ebpf.map_mut(map::CONFIG).context("no configuration")?;
-        Ok(Array::<_, [u32; 6]>::try_from(map)?.set(0, config.to_words(), 0)?)
+        Ok(Array::<_, [u32; KernelConfig::WORDS]>::try_from(map)?.set(0, config.to_words(), 0)?)
     }
 
     /// Adds a port to a set of ports: [`map::PORTS`] or [`map::OWN_PORTS`].
@@ -166,6 +166,17 @@ impl Classifier {
         let map = self.ebpf.map_mut(map::OWN_SOCKETS).context("no own sockets")?;
         let mut sockets = HashMap::<_, [u8; SocketKey::LEN], u8>::try_from(map)?;
         Ok(sockets.insert(socket.to_bytes(), 1, 0)?)
+    }
+
+    /// Says which connections to a port are copied.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn set_sample(&mut self, port: u16, sample: PortSample) -> Result<()> {
+        let map = self.ebpf.map_mut(map::SAMPLES).context("no samples")?;
+        let mut samples = HashMap::<_, u32, [u64; PortSample::WORDS]>::try_from(map)?;
+        Ok(samples.insert(u32::from(port), sample.to_words(), 0)?)
     }
 
     /// Lets the program forget the fragments that it has seen.

@@ -9,7 +9,8 @@ use mirror_common::packet::UsualPorts;
 use crate::{
     io::{
         config::{Attach, ProbeConfig, default_max_body, default_queue_bytes, parse_interlock},
-        units::{parse_duration, parse_size},
+        control::ctl::CtlArgs,
+        units::{parse_duration, parse_percent, parse_size},
     },
     pipeline::policy::{Methods, Share},
 };
@@ -38,6 +39,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
+    /// Steer the agent that runs here: see how things are, pause and resume, change a share or an end.
+    Ctl(CtlArgs),
 }
 
 /// Options of `run`.
@@ -178,9 +181,35 @@ pub struct RunArgs {
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = parse_duration)]
     pub drain_timeout: Duration,
 
+    /// The share of the processors that the agent may use, such as `50%`: of its control group's limit, or of all of
+    /// the node's. Before it uses more, it leaves out new connections. Default: not guarded.
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    pub guard_cpu: Option<f64>,
+
+    /// The share of the memory that may be used, likewise.
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    pub guard_memory: Option<f64>,
+
     /// How to attach: TCX where the kernel has it and clsact elsewhere, or one of them by force.
     #[arg(long, default_value = "auto", value_enum)]
     pub attach: Attach,
+
+    /// The unix socket for `mirror-agent ctl`. Default: /run/mirror-agent/control.sock, or none where that cannot be had.
+    #[arg(long, value_name = "PATH")]
+    pub control_socket: Option<PathBuf>,
+
+    /// Steer over TCP as well; whoever does needs the token. Beyond loopback it needs --control-token-file.
+    #[arg(long, value_name = "ADDR")]
+    pub control_listen: Option<SocketAddr>,
+
+    /// The file with the token for --control-listen: 32 characters or more, not readable by everybody. Default: a token
+    /// made at the start, in a file beside the socket.
+    #[arg(long, value_name = "FILE", requires = "control_listen")]
+    pub control_token_file: Option<PathBuf>,
+
+    /// Write down who changed what, and every copy of an unsafe method, as JSON lines.
+    #[arg(long, value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
 }
 
 impl RunArgs {
@@ -198,7 +227,7 @@ impl RunArgs {
 }
 
 /// The options that `--config` takes the place of.
-const OF_ONE_EXPERIMENT: [&str; 28] = [
+const OF_ONE_EXPERIMENT: [&str; 34] = [
     "interfaces",
     "ports",
     "shadow",
@@ -226,7 +255,13 @@ const OF_ONE_EXPERIMENT: [&str; 28] = [
     "connect_timeout",
     "response_timeout",
     "drain_timeout",
+    "guard_cpu",
+    "guard_memory",
     "attach",
+    "control_socket",
+    "control_listen",
+    "control_token_file",
+    "audit_log",
 ];
 
 /// Options of `check`.
@@ -299,7 +334,7 @@ mod tests {
         let line = ["mirror-agent", "run", "--interface=eth0", "--port=80", "--shadow=http://s"];
         match Cli::try_parse_from(line.iter().chain(args))?.command {
             Command::Run(args) => Ok(*args),
-            Command::Inspect(_) | Command::Check(_) | Command::Schema => {
+            Command::Inspect(_) | Command::Check(_) | Command::Schema | Command::Ctl(_) => {
                 panic!("`run` was parsed as another command")
             }
         }

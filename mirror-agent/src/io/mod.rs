@@ -5,6 +5,8 @@ pub mod admin;
 #[cfg(feature = "runtime")]
 pub mod agent;
 #[cfg(feature = "runtime")]
+pub mod audit;
+#[cfg(feature = "runtime")]
 pub mod capture;
 #[cfg(feature = "runtime")]
 pub mod check;
@@ -13,9 +15,13 @@ pub mod cli;
 #[cfg(feature = "config")]
 pub mod config;
 #[cfg(feature = "runtime")]
+pub mod control;
+#[cfg(feature = "runtime")]
 pub mod experiments;
 #[cfg(feature = "captures")]
 pub mod file;
+#[cfg(feature = "runtime")]
+pub mod guard;
 #[cfg(feature = "runtime")]
 pub mod inspect;
 #[cfg(feature = "runtime")]
@@ -30,6 +36,9 @@ pub mod metrics;
 pub mod object;
 #[cfg(feature = "runtime")]
 pub mod replay;
+#[cfg(feature = "runtime")]
+pub mod steering;
+#[cfg(feature = "runtime")]
 #[cfg(feature = "config")]
 pub mod target;
 #[cfg(feature = "config")]

@@ -21,6 +21,9 @@ pub enum UnitError {
     /// It is nothing.
     #[error("`{0}` is no time at all: nothing could be mirrored")]
     Zero(String),
+    /// It is no percentage of anything.
+    #[error("`{0}` is not a share: write a number of percent, more than 0 and at most 100, such as 50%")]
+    NoPercent(String),
     /// The unit is unknown.
     #[error("`{unit}` is not a unit here; use one of {allowed}")]
     UnknownUnit {
@@ -54,6 +57,19 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
         }
     };
     number.checked_mul(factor).ok_or_else(|| UnitError::TooLarge(text.into()))
+}
+
+/// Parses a share in percent with its sign, such as `50%` or `2.5%`: more than 0 and at most 1.
+///
+/// # Errors
+///
+/// [`UnitError::NoPercent`].
+pub fn parse_percent(text: &str) -> Result<f64, UnitError> {
+    let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
+    match percent {
+        Some(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent / 100.0),
+        _ => Err(UnitError::NoPercent(text.into())),
+    }
 }
 
 /// Parses a duration: `500ms`, `10s`, `2m`, `1h`. A unit is required, and more than nothing.
@@ -176,6 +192,14 @@ fn split(text: &str) -> Result<(u64, &str), UnitError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_percentages_of_something() {
+        assert_eq!((parse_percent("50%"), parse_percent("2.5 %")), (Ok(0.5), Ok(0.025)));
+        for text in ["50", "0%", "-1%", "101%", "NaN%", "%", ""] {
+            assert_eq!(parse_percent(text), Err(UnitError::NoPercent(text.into())));
+        }
+    }
 
     #[test]
     fn sizes_follow_kubernetes_and_people() {

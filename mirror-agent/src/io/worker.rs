@@ -104,11 +104,17 @@ impl Worker {
                 self.publish();
                 let policy = self.dispatcher.turn();
                 self.pipeline.set_policy(policy);
+                self.pipeline.set_body_limit(self.dispatcher.body_bytes());
             }
             let taken = self.round();
             if taken == ROUND_RECORDS {
                 idle_rounds = 0;
                 continue;
+            }
+            if self.dispatcher.has_missed() {
+                // The ring is empty: what was captured before that changed has been taken in.
+                self.dispatcher.interrupt(&mut self.pipeline);
+                self.publish();
             }
             if is_stopping {
                 break;
@@ -186,7 +192,10 @@ impl Warned {
                         "A matched port carries flows that are not HTTP/1.x; they are counted, not mirrored."
                     );
                 }
-                FlowSkipReason::Own | FlowSkipReason::Sampled | FlowSkipReason::Upgraded => {}
+                FlowSkipReason::Own
+                | FlowSkipReason::Sampled
+                | FlowSkipReason::Shed
+                | FlowSkipReason::Upgraded => {}
             }
         }
     }

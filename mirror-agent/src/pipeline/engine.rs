@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::pipeline::{
-    Limits, Policy, Request, Segment, Side, Stats, Timestamp,
+    FlowKey, Limits, Policy, Request, Segment, Side, Stats, Timestamp,
     exchange::{Connection, Context, Probe, Purpose, report::ExchangeReport},
     flow::FlowTable,
     reason::{EvictReason, SkipReason},
@@ -32,6 +32,11 @@ impl Pipeline {
         self.context.set_purpose(Purpose::Replay(policy));
     }
 
+    /// Takes another limit for bodies, in bytes, inclusive.
+    pub const fn set_body_limit(&mut self, bytes: usize) {
+        self.context.limits.body_bytes = bytes;
+    }
+
     /// Tells how often each experiment, by its position in the policy, left a request aside since this was last asked,
     /// by [`SkipReason`](crate::pipeline::reason::SkipReason).
     pub fn take_skips(&mut self, tell: impl FnMut(usize, &[u64; SkipReason::ALL.len()])) {
@@ -57,7 +62,12 @@ impl Pipeline {
     /// Takes note that capture was interrupted: what is incomplete is lost, and connections go on as ones whose beginning
     /// was not seen. What is sent again of what was seen before is still known as old.
     pub fn interrupt(&mut self, now: Timestamp) {
-        self.flows.interrupt(now, &mut self.context);
+        self.flows.interrupt(now, |_| true, &mut self.context);
+    }
+
+    /// The same for the flows that `is_affected` names, where the capture of no others was interrupted.
+    pub fn interrupt_some(&mut self, now: Timestamp, is_affected: impl FnMut(&FlowKey) -> bool) {
+        self.flows.interrupt(now, is_affected, &mut self.context);
     }
 
     /// Takes the end of the capture: every flow is closed, what is incomplete is lost.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::pipeline::{policy::Selection, segment::FlowKey, time::Timestamp};
+use crate::pipeline::{flow::FlowId, policy::Selection, segment::FlowKey, time::Timestamp};
 
 /// Number of an exchange: unique within one pipeline, in the order of the requests' first bytes.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -45,4 +45,6 @@ pub struct Request {
     pub last_byte_at: Timestamp,
     /// Whether its head has lines that only the mirror is to write; see [`super::http::RequestFacts::has_marker`].
     pub has_marker: bool,
+    /// Tells the flow from a later one between the same ends; unique within one pipeline.
+    pub flow_id: FlowId,
 }

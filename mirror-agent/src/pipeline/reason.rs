@@ -37,14 +37,22 @@ reasons! {
     SkipReason {
         /// CONNECT: the connection becomes a tunnel.
         Connect => "connect",
+        /// It is among what the experiment excludes.
+        Excluded => "excluded",
         /// The target does not prove that it is a shadow, and the copy could write.
         Interlock => "interlock",
         /// The request already carries `x-mirror-id`: it is a copy.
         Marked => "marked",
         /// The method is not among those to mirror.
         Method => "method",
+        /// It lacks the key by which is sampled.
+        NoKey => "no_key",
+        /// The experiment is paused.
+        Paused => "paused",
         /// Not in the sample.
         Sampled => "sampled",
+        /// It is not what any experiment is about, its method aside.
+        Unmatched => "unmatched",
         /// The request asks for an upgrade of the connection.
         Upgrade => "upgrade",
     }
@@ -83,8 +91,10 @@ reasons! {
         NotHttp => "not_http",
         /// One of the agent's own replay connections.
         Own => "own",
-        /// The flow is not in the connection sample.
+        /// The flow is in no sample of connections; counted by the kernel program.
         Sampled => "sampled",
+        /// The flow began while the agent was short of processors or memory; counted by the kernel program.
+        Shed => "shed",
         /// The connection was handed to another protocol by an upgrade or CONNECT.
         Upgraded => "upgraded",
         /// A TLS record.

@@ -9,6 +9,7 @@ mod flow;
 mod frame;
 mod http;
 mod input;
+mod policy;
 mod rewrite;
 mod whole;
 
@@ -22,13 +23,14 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "capture_file", run: capture_file::run },
     Target { name: "config", run: config::run },
     Target { name: "flow", run: flow::run },
     Target { name: "frame", run: frame::run },
     Target { name: "http", run: http::run },
     Target { name: "pipeline", run: whole::run },
+    Target { name: "policy", run: policy::run },
     Target { name: "rewrite", run: rewrite::run },
 ];
 

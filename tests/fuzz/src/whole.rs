@@ -96,7 +96,7 @@ impl World {
         let is_replay = config & 4 == 0;
         let purpose = if is_replay {
             let methods = if config & 8 == 0 { Methods::All } else { Methods::default() };
-            Purpose::replay(Experiment { methods, ..Experiment::default() })
+            Purpose::replay(Experiment::of_methods(methods))
         } else {
             Purpose::Inspect
         };

@@ -6,11 +6,14 @@
 use std::collections::{BTreeMap, HashSet};
 
 use mirror_agent::pipeline::frame::{Frame, LinkType};
-use mirror_common::maps::{KernelConfig, STATUS_PEEK_BYTES, SocketKey, program, ring_index};
+use mirror_common::maps::{
+    ConnectionFlags, KernelConfig, PortSample, STATUS_PEEK_BYTES, SampleLane, SocketKey, program, ring_index,
+};
 use mirror_common::packet::{
     CapturedBytes, FirstFragment, FragmentKey, Innermost, Start, TcpPacket, Unparsed, UsualPorts,
     find_innermost, parse, tcp_flag,
 };
+use mirror_common::sample::{connection_draw, is_in_share};
 use mirror_common::{Counter, RecordFlags, RecordHeader, RecordSide};
 use mirror_tests::classifier::Counts;
 
@@ -25,6 +28,8 @@ pub(crate) struct Rules {
     /// Prefix lengths and addresses, v4-mapped.
     pub(crate) networks: Vec<(u32, [u8; 16])>,
     pub(crate) own: HashSet<SocketKey>,
+    /// Of which connections to a port segments are copied.
+    pub(crate) samples: Vec<(u16, PortSample)>,
 }
 
 /// A frame as it stands at a hook.
@@ -121,7 +126,27 @@ impl Rules {
         if self.config.match_addresses != 0 && !self.networks.iter().any(|network| holds(*network, server)) {
             return Verdict::default();
         }
+        if self.is_sampled_out(&packet, side) {
+            let is_start = packet.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
+            let counts = is_start && side == RecordSide::Client;
+            return if counts { Verdict::counted(Counter::SampledOut) } else { Verdict::default() };
+        }
         self.copied(frame, &packet, side)
+    }
+
+    fn is_sampled_out(&self, packet: &TcpPacket, side: RecordSide) -> bool {
+        let (client, client_port, server_port) = match side {
+            RecordSide::Client => (packet.src, packet.src_port, packet.dst_port),
+            RecordSide::Server => (packet.dst, packet.dst_port, packet.src_port),
+        };
+        let of_port = self.samples.iter().find(|(port, _)| *port == server_port);
+        self.config.connections & ConnectionFlags::SAMPLED != 0
+            && of_port.is_some_and(|(_, sample)| {
+                let is_in = |lane: &SampleLane| {
+                    is_in_share(connection_draw(lane.key, client, client_port), lane.millionths)
+                };
+                !sample.lanes.iter().any(is_in)
+            })
     }
 
     /// What comes of a frame without a segment: counted by its reason, unless the ports of the plain layout show that

@@ -4,7 +4,7 @@ use std::env;
 
 use anyhow::{Context, Result};
 use mirror_common::Counter;
-use mirror_common::maps::{KernelConfig, SocketKey, map};
+use mirror_common::maps::{ConnectionFlags, KernelConfig, PortSample, SampleLane, SocketKey, map};
 use mirror_common::packet::v4_mapped;
 use mirror_tests::classifier::{Classifier, Counts};
 use mirror_tests::frame_gen::Population;
@@ -64,7 +64,21 @@ pub(crate) fn tell(classifier: &mut Classifier) -> Result<Rules> {
     for (prefix_len, addr) in &networks {
         classifier.add_network(*prefix_len, *addr)?;
     }
-    Ok(Rules { config: KernelConfig::default(), ports: MATCHED.into(), networks, own: own.into() })
+    let lane = |key, millionths| SampleLane { key, millionths, reserved: 0 };
+    let unused = SampleLane::default();
+    let samples = vec![
+        (MATCHED[0], PortSample { lanes: [lane(1, 300_000), unused, unused, unused] }),
+        (
+            MATCHED[1],
+            PortSample { lanes: [lane(2, 200_000), lane(3, 300_000), lane(4, 1), lane(u64::MAX, 10)] },
+        ),
+        (MATCHED[2], PortSample { lanes: [unused; 4] }),
+    ];
+    for (port, sample) in &samples {
+        classifier.set_sample(*port, *sample)?;
+    }
+    let config = KernelConfig::default();
+    Ok(Rules { config, ports: MATCHED.into(), networks, own: own.into(), samples })
 }
 
 /// Any configuration.
@@ -76,6 +90,8 @@ pub(crate) fn any_config(rng: &mut Rng) -> KernelConfig {
         match_addresses: u32::from(rng.percent(35)),
         copy_responses: u32::from(rng.percent(35)),
         wake_interval_ns: 1_000_000,
+        connections: if rng.percent(60) { ConnectionFlags::SAMPLED } else { 0 },
+        ..KernelConfig::default()
     }
 }
 

@@ -53,6 +53,7 @@ fn generated_frames_are_seen_alike() -> Result<()> {
         Counter::Malformed,
         Counter::TooDeep,
         Counter::Own,
+        Counter::SampledOut,
     ] {
         ensure!(tally.count(counter) > frames / 2_000, "{counter:?} hardly occurred");
     }

@@ -166,9 +166,10 @@ impl Scene {
         let mut tally = Tally::default();
         for number in 0..frames {
             if number % ROUND == 0 {
-                // Neither paused nor spread over rings: the followers have to be seen, in their order.
+                // Neither paused, sampled nor spread over rings: the followers have to be seen, in their order.
                 let config = scene::any_config(self.frames.rng());
-                self.rules.config = KernelConfig { paused: 0, rings: 1, own_mark: 0, ..config };
+                self.rules.config =
+                    KernelConfig { paused: 0, rings: 1, own_mark: 0, connections: 0, ..config };
                 for hook in [&mut self.egress, &mut self.ingress, &mut self.tun_ingress] {
                     hook.classifier.set_config(self.rules.config)?;
                     hook.classifier.forget_fragments()?;

@@ -2,11 +2,13 @@
 
 use aya::programs::TestRunOptions;
 use mirror_common::Counter;
-use mirror_common::maps::{KernelConfig, program};
+use mirror_common::maps::{ConnectionFlags, KernelConfig, PortSample, SampleLane, program};
+use mirror_common::packet::tcp_flag;
+use mirror_common::sample::WHOLE_MILLIONTHS;
 use mirror_tests::overlay::{ethernet, ipv4, protocol, udp, vxlan};
 
 use crate::kernel::{ALL, Kernel};
-use crate::packet::{ACK, PSH_ACK, Packet, request};
+use crate::packet::{ACK, PSH_ACK, Packet, SERVER_PORT, request};
 
 #[test]
 fn programs_take_the_verifier_a_fraction_of_its_limit() {
@@ -41,16 +43,51 @@ fn cost_of_a_packet_is_printed() {
         ("matched, 1400 B", request(PSH_ACK, &[b'x'; 1400]).ethernet()),
         ("matched, 3000 B", request(PSH_ACK, &[b'x'; 3000]).ethernet()),
     ];
-    // The ring holds the records of one round.
-    let (rounds, repeat) = (40, 5000);
     for (name, bytes) in cases {
-        let mut best = u128::MAX;
-        for _ in 0..rounds {
-            let options = TestRunOptions { data_in: Some(&bytes), repeat, ..TestRunOptions::default() };
-            best = best.min(kernel.test_run(program::REQUESTS, options).duration.as_nanos());
-            while kernel.record_of(0).is_some() {}
-        }
-        println!("{name:<32} {best:>5} ns");
+        println!("{name:<32} {:>5} ns", cost(&mut kernel, &bytes));
     }
     assert!(kernel.counters().iter().all(|(counter, _)| *counter == Counter::CopiedClient));
+}
+
+#[test]
+fn cost_of_choosing_connections_is_printed() {
+    let config = KernelConfig { rings: 1, wake_interval_ns: 1_000_000, ..KernelConfig::default() };
+    let Some(mut kernel) = Kernel::load_with(config, 1 << 25) else { return };
+    let lane = |millionths| SampleLane { key: 7, millionths, reserved: 0 };
+    let (out, one) = (lane(1), lane(WHOLE_MILLIONTHS));
+    let unused = SampleLane::default();
+    let packet = request(PSH_ACK, &[b'x'; 100]).ethernet();
+    let sampled = KernelConfig { connections: ConnectionFlags::SAMPLED, ..config };
+    let samples = [
+        ("sampled, in by 1 of 1", [one, unused, unused, unused]),
+        ("sampled, in by the last of 4", [out, out, out, one]),
+        ("sampled, out by 1 of 1", [out, unused, unused, unused]),
+        ("sampled, out by 4 of 4", [out; 4]),
+    ];
+    println!("{:<32} {:>5} ns", "matched, 100 B", cost(&mut kernel, &packet));
+    kernel.set_config(sampled);
+    for (name, lanes) in samples {
+        kernel.set_sample(SERVER_PORT, PortSample { lanes });
+        println!("{name:<32} {:>5} ns", cost(&mut kernel, &packet));
+    }
+    let shed =
+        KernelConfig { connections: ConnectionFlags::SHED, shed_millionths: WHOLE_MILLIONTHS, ..config };
+    kernel.set_config(shed);
+    println!("{:<32} {:>5} ns", "shedding, taken", cost(&mut kernel, &packet));
+    let syn = request(tcp_flag::SYN, b"").ethernet();
+    println!("{:<32} {:>5} ns", "shedding, SYN left out", cost(&mut kernel, &syn));
+    println!("{:<32} {:>5} ns", "shedding, left out", cost(&mut kernel, &packet));
+}
+
+/// What a packet costs the program for requests at the least, in nanoseconds.
+fn cost(kernel: &mut Kernel, bytes: &[u8]) -> u128 {
+    // The ring holds the records of one round.
+    let (rounds, repeat) = (40, 5000);
+    let mut best = u128::MAX;
+    for _ in 0..rounds {
+        let options = TestRunOptions { data_in: Some(bytes), repeat, ..TestRunOptions::default() };
+        best = best.min(kernel.test_run(program::REQUESTS, options).duration.as_nanos());
+        while kernel.record_of(0).is_some() {}
+    }
+    best
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult};
-use mirror_common::maps::{KernelConfig, SocketKey, map, program};
+use mirror_common::maps::{KernelConfig, PortSample, SocketKey, map, program};
 use mirror_common::packet::{UdpTunnel, v4_mapped};
 use mirror_common::{Counter, RecordHeader};
 use mirror_tests::classifier::{Classifier, object};
@@ -63,6 +63,10 @@ impl Kernel {
 
     pub(crate) fn set_own_socket(&mut self, addr: [u8; 4], port: u16) {
         self.classifier.add_own(SocketKey { addr: v4_mapped(addr), port, reserved: 0 }).unwrap();
+    }
+
+    pub(crate) fn set_sample(&mut self, port: u16, sample: PortSample) {
+        self.classifier.set_sample(port, sample).unwrap();
     }
 
     /// Runs a program on a packet, and sees to it that it lets it be.

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod choice;
 #[cfg(test)]
+mod connections;
+#[cfg(test)]
 mod cost;
 #[cfg(test)]
 mod fragments;

@@ -52,7 +52,7 @@ impl Attack {
     pub(crate) fn on(memory_bytes: usize) -> Self {
         let allocated_before = sys::bytes_allocated();
         let limits = Limits { memory_bytes, ..Limits::default() };
-        let experiment = Experiment { methods: Methods::All, ..Experiment::default() };
+        let experiment = Experiment::of_methods(Methods::All);
         let mut attack = Self {
             pipeline: Pipeline::new(Purpose::replay(experiment), limits, 7),
             memory_bytes,

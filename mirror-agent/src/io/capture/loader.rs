@@ -4,24 +4,25 @@ use std::{collections::BTreeMap, io};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{
-        Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key,
-    },
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{ProgramError, SchedClassifier},
 };
 use aya_log::EbpfLogger;
-use mirror_common::maps::{KernelConfig, MAX_RINGS, map, program};
+use mirror_common::maps::{ConnectionFlags, KernelConfig, MAX_RINGS, map, program};
 
 use crate::io::capture::{
     attach::{self, AttachError, AttachMode, Attachment},
     counters::KernelCounters,
     desired::Interface,
     links::Link,
+    matched::{Matched, Step},
     own::OwnSockets,
     presence::Presence,
     ring::RingReader,
-    rules::{CONFIG_WORDS, KernelRules, PortSet, RulesError, config_words, trie_key, tunnel_port_words},
+    rules::{KernelRules, RulesError, tunnel_port_words},
+    samples::{self, PortSample, Samples},
     sys::page_bytes,
+    tables::Tables,
 };
 
 /// All that the kernel side consists of, each part for the thread that needs it.
@@ -43,8 +44,10 @@ pub struct Kernel {
     interfaces: BTreeMap<u32, Interface>,
     presence: Option<Presence>,
     ebpf: Ebpf,
-    config_map: Array<MapData, [u32; CONFIG_WORDS]>,
+    config_map: Array<MapData, [u32; KernelConfig::WORDS]>,
     config: KernelConfig,
+    samples: Samples,
+    tables: Tables,
     flush_log: Option<Box<dyn FnMut() + Send>>,
 }
 
@@ -123,12 +126,8 @@ impl Capture {
             classifier.load().map_err(|error| LoadError::Program { program, source: Box::new(error) })?;
         }
 
-        fill_ports(take(&mut ebpf, map::PORTS)?, rules)?;
         fill_tunnel_ports(take(&mut ebpf, map::TUNNEL_PORTS)?, rules)?;
-        fill_addresses(take(&mut ebpf, map::ADDRESSES)?, rules)?;
-        let config = rules.config();
-        let mut config_map = take(&mut ebpf, map::CONFIG)?;
-        write_config(&mut config_map, &config).map_err(fill(map::CONFIG))?;
+        let tables = Tables::new(take(&mut ebpf, map::PORTS)?, take(&mut ebpf, map::ADDRESSES)?);
         let mut ring_table: ArrayOfMaps<MapData, RingBuf<MapData>> = take(&mut ebpf, map::RINGS)?;
         let mut rings = Vec::new();
         for (index, name) in (0..rules.rings).zip(map::RING) {
@@ -140,16 +139,23 @@ impl Capture {
         let sockets: HashMap<_, _, _> = take(&mut ebpf, map::OWN_SOCKETS)?;
         let own_sockets = OwnSockets::new(sockets, take(&mut ebpf, map::OWN_PORTS)?);
         let counters = KernelCounters::new(take::<PerCpuArray<_, _>>(&mut ebpf, map::COUNTERS)?);
+        let samples = Samples::new(take(&mut ebpf, map::SAMPLES)?);
         let flush_log = flush_log(&mut ebpf);
-        let kernel = Kernel {
+        let mut kernel = Kernel {
             attachments: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             presence: None,
+            config_map: take(&mut ebpf, map::CONFIG)?,
             ebpf,
-            config_map,
-            config,
+            config: KernelConfig { match_addresses: 0, ..rules.config() },
+            samples,
+            tables,
             flush_log,
         };
+        write_config(&mut kernel.config_map, &kernel.config).map_err(fill(map::CONFIG))?;
+        let matched = Matched::new(&rules.ports, &rules.addresses);
+        kernel.take_less(&matched)?;
+        kernel.take_more(&matched)?;
         Ok(Self { kernel, own_sockets, counters, rings })
     }
 }
@@ -232,10 +238,107 @@ impl Kernel {
     ///
     /// The kernel's, where the map cannot be written; then nothing changes.
     pub fn set_paused(&mut self, is_paused: bool) -> Result<(), MapError> {
-        let config = KernelConfig { paused: u32::from(is_paused), ..self.config };
-        write_config(&mut self.config_map, &config)?;
-        self.config = config;
+        self.configure(KernelConfig { paused: u32::from(is_paused), ..self.config })
+    }
+
+    /// Says of which connections to which ports segments are copied, in place of what was said before. Of a port that
+    /// is not named all are. May be called at any time; connections that come into a sample are picked up where they
+    /// are.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, where a map cannot be written. Then what was said before may still hold for some ports.
+    pub fn set_samples(&mut self, samples: &[PortSample]) -> Result<(), MapError> {
+        let entries = samples::entries(samples);
+        let flag = if entries.is_empty() { 0 } else { ConnectionFlags::SAMPLED };
+        self.samples.replace(entries)?;
+        let connections = (self.config.connections & !ConnectionFlags::SAMPLED) | flag;
+        self.configure(KernelConfig { connections, ..self.config })
+    }
+
+    /// Sheds so many millionths of the connections that begin from now on; 0 for none. Connections that were shed are
+    /// picked up where they are as soon as the share would not shed them; what is left of them when it ends, once
+    /// something is sent on them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, where the map cannot be written; then nothing changes.
+    pub fn set_shed(&mut self, millionths: u32) -> Result<(), MapError> {
+        let config = self.config;
+        let begins = config.connections & ConnectionFlags::SHED == 0 && millionths != 0;
+        self.configure(KernelConfig {
+            connections: config.connections | if begins { ConnectionFlags::SHED } else { 0 },
+            shed_millionths: millionths,
+            shed_epoch: config.shed_epoch.wrapping_add(u32::from(begins)),
+            ..config
+        })
+    }
+
+    /// Forgets the connections that were shed: all that are still left out are picked up where they are, and asking
+    /// for them costs nothing more. Does nothing while connections are shed.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, where the map cannot be written; then nothing changes.
+    pub fn forget_shed(&mut self) -> Result<(), MapError> {
+        if self.config.shed_millionths != 0 {
+            return Ok(());
+        }
+        let connections = self.config.connections & !ConnectionFlags::SHED;
+        self.configure(KernelConfig { connections, ..self.config })
+    }
+
+    fn configure(&mut self, config: KernelConfig) -> Result<(), MapError> {
+        if config != self.config {
+            write_config(&mut self.config_map, &config)?;
+            self.config = config;
+        }
         Ok(())
+    }
+
+    /// Takes nothing more that `matched` does not ask for.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Rules`] where the tables cannot hold it: then nothing changes. [`LoadError::Fill`] where the kernel
+    /// refuses to change an entry.
+    pub fn take_less(&mut self, matched: &Matched) -> Result<(), LoadError> {
+        matched.validate()?;
+        self.change(&self.tables.held.less(matched))
+    }
+
+    /// Takes all that `matched` asks for. What is taken that it does not ask for goes first, with
+    /// [`take_less`](Self::take_less).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`take_less`](Self::take_less).
+    pub fn take_more(&mut self, matched: &Matched) -> Result<(), LoadError> {
+        matched.validate()?;
+        self.change(&self.tables.held.more(matched))
+    }
+
+    /// Makes all the steps; where one fails, those before it are undone.
+    fn change(&mut self, steps: &[Step]) -> Result<(), LoadError> {
+        for (count, step) in steps.iter().enumerate() {
+            if let Err(error) = self.make(*step) {
+                for step in steps.iter().take(count).rev() {
+                    // What is undone was so before. Should even that fail, the first error tells of it.
+                    drop(self.make(step.undone()));
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, step: Step) -> Result<(), LoadError> {
+        if let Step::MatchAddresses(is_matched) = step {
+            let config = KernelConfig { match_addresses: u32::from(is_matched), ..self.config };
+            write_config(&mut self.config_map, &config).map_err(fill(map::CONFIG))?;
+            self.config = config;
+        }
+        self.tables.apply(step)
     }
 
     /// Whether the programs were built to log.
@@ -259,32 +362,15 @@ impl Kernel {
 }
 
 fn write_config(
-    map: &mut Array<MapData, [u32; CONFIG_WORDS]>,
+    map: &mut Array<MapData, [u32; KernelConfig::WORDS]>,
     config: &KernelConfig,
 ) -> Result<(), MapError> {
-    map.set(0, config_words(config), 0)
-}
-
-fn fill_ports(mut map: Array<MapData, u64>, rules: &KernelRules) -> Result<(), LoadError> {
-    let mut ports = PortSet::new();
-    for &port in &rules.ports {
-        let (index, word) = ports.set(port, true);
-        map.set(index, word, 0).map_err(fill(map::PORTS))?;
-    }
-    Ok(())
+    map.set(0, config.to_words(), 0)
 }
 
 fn fill_tunnel_ports(mut map: Array<MapData, u64>, rules: &KernelRules) -> Result<(), LoadError> {
     for (index, word) in tunnel_port_words(rules) {
         map.set(index, word, 0).map_err(fill(map::TUNNEL_PORTS))?;
-    }
-    Ok(())
-}
-
-fn fill_addresses(mut map: LpmTrie<MapData, [u8; 16], u8>, rules: &KernelRules) -> Result<(), LoadError> {
-    for &network in &rules.addresses {
-        let (prefix_len, octets) = trie_key(network);
-        map.insert(&Key::new(prefix_len, octets), 1, 0).map_err(fill(map::ADDRESSES))?;
     }
     Ok(())
 }
@@ -302,6 +388,6 @@ fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Resul
     T::try_from(map).map_err(|error| missing(Some(Box::new(error))))
 }
 
-fn fill(map: &'static str) -> impl Fn(MapError) -> LoadError {
+pub(super) fn fill(map: &'static str) -> impl Fn(MapError) -> LoadError {
     move |error| LoadError::Fill { map, source: Box::new(error) }
 }

@@ -11,23 +11,28 @@ pub mod kernel;
 pub mod links;
 mod loader;
 mod lock;
+mod matched;
 mod netlink;
 mod own;
 mod presence;
 mod ring;
 pub mod role;
 mod rules;
+mod samples;
 pub(super) mod sys;
+mod tables;
 mod watch;
 
 pub use attach::{AttachError, AttachMethod, AttachMode, Attachment};
 pub use counters::{CounterValues, KernelCounters};
 pub use glob::Glob;
 pub use loader::{Capture, Kernel, LoadError};
+pub use matched::Matched;
 pub use netlink::NetlinkError;
 pub use own::{OwnSockets, OwnSocketsError};
 pub use ring::RingReader;
 pub use rules::{KernelRules, RulesError};
+pub use samples::{PortSample, port_samples};
 
 #[cfg(test)]
 mod tests;

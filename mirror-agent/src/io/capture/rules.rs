@@ -124,6 +124,7 @@ impl KernelRules {
             match_addresses: u32::from(!self.addresses.is_empty()),
             copy_responses: u32::from(self.copies_responses),
             wake_interval_ns: self.wake_interval_ns,
+            ..KernelConfig::default()
         }
     }
 }
@@ -186,22 +187,7 @@ pub(super) fn socket_key(address: SocketAddr) -> [u8; SOCKET_KEY_LEN] {
     key
 }
 
-/// The fields of [`KernelConfig`] in their order.
-pub(super) const CONFIG_WORDS: usize = size_of::<KernelConfig>() / size_of::<u32>();
-
-/// The bytes of a configuration, as the words that the map holds.
-pub(super) fn config_words(config: &KernelConfig) -> [u32; CONFIG_WORDS] {
-    let KernelConfig { paused, rings, own_mark, match_addresses, copy_responses, wake_interval_ns } = *config;
-    [paused, rings, own_mark, match_addresses, copy_responses, wake_interval_ns]
-}
-
 const _: () = {
-    assert!(offset_of!(KernelConfig, paused) == 0);
-    assert!(offset_of!(KernelConfig, rings) == 4);
-    assert!(offset_of!(KernelConfig, own_mark) == 8);
-    assert!(offset_of!(KernelConfig, match_addresses) == 12);
-    assert!(offset_of!(KernelConfig, copy_responses) == 16);
-    assert!(offset_of!(KernelConfig, wake_interval_ns) == 20);
     assert!(offset_of!(SocketKey, addr) == 0);
 };
 

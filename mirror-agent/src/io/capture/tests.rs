@@ -22,7 +22,7 @@ use mirror_common::Counter;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{
-    AttachMethod, AttachMode, Capture, CounterValues, KernelRules, RingReader,
+    AttachMethod, AttachMode, Capture, CounterValues, KernelRules, PortSample, RingReader,
     desired::View,
     filters::{Filter, filters, qdiscs},
     kernel::has_tcx,
@@ -135,6 +135,34 @@ fn paused_own_and_unmatched_traffic_is_not_seen() {
         assert_eq!(seen.client_bytes(), b"seen");
         let counters = capture.counters.read().unwrap();
         assert!(counters.get(Counter::Own) > 0 && counters.get(Counter::CopiedClient) > 0, "{counters:?}");
+    });
+}
+
+#[test]
+fn samples_and_shedding_hold_from_the_moment_they_are_told() {
+    let Some(hosts) = Hosts::new("samples") else { return };
+    hosts.beside_server(|| {
+        let mut capture = hosts.capture(&rules(), "lo", AttachMode::Auto);
+        let nobody = |port| PortSample { port, lanes: vec![(1, 0), (2, 0)] };
+        capture.kernel.set_samples(&[nobody(1), nobody(PORT)]).unwrap();
+        exchange("127.0.0.1", b"sampled out", |_| {});
+        capture.kernel.set_samples(&[nobody(1)]).unwrap();
+        exchange("127.0.0.1", b"no sample of the port", |_| {});
+        let seen = Seen::drain(&mut capture.rings, |seen| seen.has_ended());
+        assert_eq!(seen.client_bytes(), b"no sample of the port");
+
+        capture.kernel.set_samples(&[]).unwrap();
+        capture.kernel.set_shed(1_000_000).unwrap();
+        exchange("::1", b"shed", |_| {});
+        capture.kernel.forget_shed().unwrap();
+        exchange("::1", b"still shed", |_| {});
+        capture.kernel.set_shed(0).unwrap();
+        capture.kernel.forget_shed().unwrap();
+        exchange("::1", b"taken", |_| {});
+        let seen = Seen::drain(&mut capture.rings, |seen| seen.has_ended());
+        assert_eq!(seen.client_bytes(), b"taken");
+        let counters = capture.counters.read().unwrap();
+        assert_eq!((counters.get(Counter::SampledOut), counters.get(Counter::Shed)), (1, 2), "{counters:?}");
     });
 }
 

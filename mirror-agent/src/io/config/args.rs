@@ -103,9 +103,13 @@ impl Config {
         let config = Self {
             capture,
             experiments: vec![experiment],
-            guard: GuardConfig::default(),
-            control: ControlConfig::default(),
-            audit: AuditConfig::default(),
+            guard: GuardConfig { cpu: args.guard_cpu, memory: args.guard_memory },
+            control: ControlConfig {
+                socket: args.control_socket.clone(),
+                listen: args.control_listen,
+                token_file: args.control_token_file.clone(),
+            },
+            audit: AuditConfig { file: args.audit_log.clone(), ..AuditConfig::default() },
             agents: 1,
             drain_timeout: args.drain_timeout,
         };

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// All that `run` is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// What to look at, and with how much memory.
     pub capture: CaptureConfig,
@@ -38,7 +38,7 @@ pub struct Config {
 }
 
 /// What to look at, and with how much memory. Sizes are in bytes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CaptureConfig {
     /// Names, patterns, or `auto`, each maybe with a role.
     pub interfaces: Vec<String>,
@@ -63,7 +63,7 @@ pub struct CaptureConfig {
 }
 
 /// One experiment: which requests go to which targets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ExperimentConfig {
     /// Its name, unique among the experiments.
     pub name: String,
@@ -95,7 +95,7 @@ pub enum Expiry {
 }
 
 /// What a request must be like: all that is said.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MatchConfig {
     /// Its path, without the query; `None` for any.
     pub path: Option<PathMatch>,
@@ -196,7 +196,7 @@ pub enum MissingKey {
 }
 
 /// One endpoint that receives copies, and how it is treated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TargetConfig {
     /// Its name, unique within the experiment.
     pub name: String,
@@ -233,7 +233,7 @@ pub struct TargetConfig {
 }
 
 /// How much a target gets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LimitsConfig {
     /// Copies a second; `None` for any.
     pub requests_per_second: Option<Rate>,
@@ -254,6 +254,17 @@ pub enum Rate {
     Each(f64),
     /// From all agents together.
     Total(f64),
+}
+
+impl Rate {
+    /// What one of so many agents may send.
+    #[must_use]
+    pub fn of_one(self, agents: u32) -> f64 {
+        match self {
+            Self::Each(rate) => rate,
+            Self::Total(rate) => rate / f64::from(agents.max(1)),
+        }
+    }
 }
 
 /// What a full queue drops.

@@ -2,11 +2,12 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use crate::{
     io::{
+        capture::Matched,
         ledger::CopyBooks,
         replay::{Gauges, Queue},
     },
@@ -22,6 +23,8 @@ pub struct Lane {
     pub books: Arc<CopyBooks>,
     /// Figures of its replay.
     pub gauges: Arc<Gauges>,
+    /// Whether the experiment takes a share of the requests only, as copies say.
+    pub is_sampled: Arc<AtomicBool>,
 }
 
 /// The targets of one experiment.
@@ -42,6 +45,11 @@ pub struct Table {
     pub routes: Vec<Route>,
     /// All targets.
     pub lanes: Vec<Lane>,
+    /// Longest body that is mirrored, in bytes.
+    pub body_bytes: usize,
+    /// What has been captured of late, each with a number that grows; the last is in force. A capture thread that was
+    /// busy may have missed some, after each of which flows may have gone on unseen.
+    pub captured: Vec<(u64, Arc<Matched>)>,
 }
 
 impl Table {

@@ -1,10 +1,11 @@
 //! Enters: the requests of one capture thread. Leaves: a copy of each in the queue of every target that it is for.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use super::directory::{Directory, Table};
 use crate::{
     io::{
+        capture::Matched,
         ledger::{DropReason, Ledger},
         replay::{Job, clock},
     },
@@ -24,6 +25,10 @@ pub struct Dispatcher {
     batches: Vec<Vec<Job>>,
     /// Targets of the request at hand.
     chosen: Vec<usize>,
+    /// Number of what was captured last by the table.
+    captured: u64,
+    /// What has been captured since this was last asked for.
+    missed: Vec<Arc<Matched>>,
 }
 
 impl Dispatcher {
@@ -38,8 +43,12 @@ impl Dispatcher {
             table: Arc::default(),
             batches: Vec::new(),
             chosen: Vec::new(),
+            captured: 0,
+            missed: Vec::new(),
         };
         dispatcher.turn();
+        // There are no flows yet.
+        dispatcher.missed.clear();
         dispatcher
     }
 
@@ -47,6 +56,12 @@ impl Dispatcher {
     #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.table.policy)
+    }
+
+    /// Longest body that is mirrored, in bytes.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.table.body_bytes
     }
 
     /// Whether another table is in force.
@@ -61,7 +76,25 @@ impl Dispatcher {
         self.version = self.directory.version();
         self.table = self.directory.table();
         self.batches.resize_with(self.table.lanes.len(), Vec::new);
+        let later = self.table.captured.iter().filter(|(number, _)| *number > self.captured);
+        self.missed.extend(later.map(|(_, matched)| Arc::clone(matched)));
+        self.captured = self.table.captured.last().map_or(self.captured, |(number, _)| *number);
         self.policy()
+    }
+
+    /// Whether something else is captured than before: [`interrupt`](Self::interrupt) is due when all that was captured
+    /// before has been taken in.
+    #[must_use]
+    pub const fn has_missed(&self) -> bool {
+        !self.missed.is_empty()
+    }
+
+    /// Interrupts the flows that were not captured for a time, or are not any more.
+    pub fn interrupt(&mut self, pipeline: &mut Pipeline) {
+        let missed = mem::take(&mut self.missed);
+        pipeline.interrupt_some(clock::now(), |flow| {
+            missed.iter().any(|matched| !matched.takes(flow.server.addr, flow.server.port))
+        });
     }
 
     /// Hands on what the pipeline has ready. Its counts have been published before: a request is seen before it can be

@@ -3,26 +3,42 @@
 //!
 //! All of it runs on the main thread's runtime. Capture threads see no more than the [`Directory`]: its table is
 //! replaced as a whole, and each of them takes the next one between two rounds.
+//!
+//! A change is made in two steps. [`Common::prepare`] finds the targets that do not run yet, which takes time and may
+//! fail; nothing has changed then. [`Experiments::apply`] puts all in force at once and cannot fail any more.
 
+mod compile;
 mod directory;
 mod dispatch;
+mod plan;
+mod prepare;
+mod samples;
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    mem,
+    sync::{Arc, atomic::Ordering},
+};
 
-use anyhow::{Context as _, Result};
 use tokio::{sync::watch, task::JoinHandle};
 use tracing::error;
 
+use self::plan::plan;
+#[cfg(test)]
+pub(in crate::io) use self::plan::tests::config;
 pub use self::{
+    compile::{CompileError, compile},
     directory::{Directory, Lane, Route, Table},
     dispatch::Dispatcher,
+    plan::{Activity, Wanted},
+    prepare::{Common, PrepareError, Prepared},
+    samples::connection_samples,
 };
 use crate::{
     io::{
+        capture::Matched,
         config::{ExperimentConfig, TargetConfig},
-        join::join_all,
-        ledger::Ledger,
-        replay::{OwnSocketRegistry, Probes, Queue, RefuseAddress, Replay, ReplayConfig, TargetObserver},
+        ledger::CopyBooks,
+        replay::Replay,
     },
     pipeline::{
         Policy,
@@ -30,38 +46,39 @@ use crate::{
     },
 };
 
-/// What all replays have in common.
-#[derive(Clone)]
-pub struct Common {
-    /// The books.
-    pub ledger: Arc<Ledger>,
-    /// Who is told of the agent's own connections.
-    pub registry: Arc<dyn OwnSocketRegistry>,
-    /// Which addresses must not receive copies.
-    pub refuse: RefuseAddress,
-    /// The mark of the connections.
-    pub own_mark: u32,
-    /// The first part of `x-mirror-id`.
-    pub instance: u64,
-    /// Bytes of copies that may wait for one target or be written to it.
-    pub queue_bytes: usize,
-    /// How long copies may still take at the end.
-    pub drain_timeout: std::time::Duration,
-    /// Who is told of what changes about targets by itself.
-    pub observer: Arc<dyn TargetObserver>,
-    /// Sees where probes of targets arrive.
-    pub probes: Arc<Probes>,
-}
+/// How many changes of what is captured a capture thread may miss at a time: it takes one each 100 ms at the latest.
+const CHANGES_KEPT: usize = 16;
 
 /// The experiments that run.
 pub struct Experiments {
     common: Common,
     directory: Arc<Directory>,
+    running: Vec<Running>,
+    /// Targets that were removed, and finish what is in flight.
+    leaving: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
-    /// Ready, but nothing is sent yet: with the names of experiment and target.
-    prepared: Vec<(String, Replay)>,
-    replays: Vec<JoinHandle<()>>,
+    is_paused: bool,
+    captured: Vec<(u64, Arc<Matched>)>,
     next_id: u32,
+}
+
+/// One of them.
+struct Running {
+    id: ExperimentId,
+    wanted: Wanted,
+    /// The part that decides on requests.
+    policy: Experiment,
+    targets: Vec<RunningTarget>,
+    /// The books of all its targets, also of those that do not run.
+    _books: Vec<Arc<CopyBooks>>,
+}
+
+/// A target that runs.
+struct RunningTarget {
+    lane: Lane,
+    /// Removes it.
+    remove: watch::Sender<bool>,
+    replay: JoinHandle<()>,
 }
 
 impl Experiments {
@@ -71,9 +88,11 @@ impl Experiments {
         Self {
             common,
             directory: Arc::default(),
+            running: Vec::new(),
+            leaving: Vec::new(),
             stop: watch::Sender::new(false),
-            prepared: Vec::new(),
-            replays: Vec::new(),
+            is_paused: false,
+            captured: Vec::new(),
             next_id: 0,
         }
     }
@@ -84,106 +103,194 @@ impl Experiments {
         Arc::clone(&self.directory)
     }
 
-    /// Makes the experiments ready: all of them, or none. Copies wait in their queues until [`launch`](Self::launch).
+    /// What all replays have in common.
+    #[must_use]
+    pub const fn common(&self) -> &Common {
+        &self.common
+    }
+
+    /// What runs.
+    pub fn running(&self) -> impl Iterator<Item = &Wanted> {
+        self.running.iter().map(|running| &running.wanted)
+    }
+
+    /// The targets that run: experiment, target, and the way to it.
+    pub fn lanes(&self) -> impl Iterator<Item = (&ExperimentConfig, &TargetConfig, &Lane)> {
+        self.running.iter().flat_map(|running| {
+            let targets = running.wanted.targets().iter().zip(&running.targets);
+            targets.map(|(config, target)| (&running.wanted.config, config, &target.lane))
+        })
+    }
+
+    /// The targets of `wanted` that do not run yet, each with its experiment.
+    #[must_use]
+    pub fn missing(&self, wanted: &[Wanted]) -> Vec<(ExperimentConfig, TargetConfig)> {
+        let running: Vec<_> = self.running().cloned().collect();
+        let steps = plan(&running, wanted);
+        let missing = |(wanted, step): (&Wanted, plan::Step)| {
+            let targets = wanted.targets().iter().zip(step.targets);
+            let missing = targets.filter(|(_, place)| place.is_none());
+            missing.map(|(target, _)| (wanted.config.clone(), target.clone())).collect::<Vec<_>>()
+        };
+        wanted.iter().zip(steps).flat_map(missing).collect()
+    }
+
+    /// Puts `wanted` in force. What did not change goes on as it is: experiments keep their numbers, targets their
+    /// queues, connections and books. What a target that is removed has queued is dropped; what is in flight there
+    /// is finished in the background.
+    ///
+    /// Bodies are held up to `body_bytes`. All targets share `queue_bytes` evenly. A queue that holds more than its share takes nothing until it holds less;
+    /// what removed targets still hold comes on top until it is written, or the drain timeout has passed.
     ///
     /// # Errors
     ///
-    /// A target that cannot be found, or must not receive copies.
-    pub async fn start(&mut self, experiments: &[ExperimentConfig]) -> Result<()> {
-        let mut prepared = Vec::new();
-        let mut table = Table::default();
-        let mut policy = Vec::new();
-        for experiment in experiments {
-            let id = self.next_id();
-            let methods = experiment.matches.first().map(|entry| entry.methods.clone()).unwrap_or_default();
-            policy.push(Experiment { id, methods, sample: experiment.sample.share });
-            let mut lanes = Vec::new();
-            for target in &experiment.targets {
-                let name = format!("target {} of experiment {}", target.name, experiment.name);
-                let (lane, replay) = self.prepare(experiment, target).await.with_context(|| name.clone())?;
-                lanes.push(table.add(lane));
-                prepared.push((name, replay));
-            }
-            table.routes.push(Route { id, lanes });
+    /// [`PrepareError::Missing`] if `prepared` lacks a target that does not run yet, [`PrepareError::Rule`] if a rule
+    /// cannot be held against requests. Nothing has changed.
+    pub fn apply(
+        &mut self,
+        wanted: Vec<Wanted>,
+        prepared: Prepared,
+        captured: &Matched,
+        (queue_bytes, body_bytes): (usize, usize),
+    ) -> Result<(), PrepareError> {
+        let mut prepared = prepared;
+        let missing = self.missing(&wanted);
+        if let Some((experiment, target)) =
+            missing.into_iter().find(|(experiment, target)| !prepared.has(&experiment.name, target))
+        {
+            return Err(PrepareError::Missing { experiment: experiment.name, target: target.name });
         }
-        table.policy = Arc::new(Policy::new(policy));
-        self.prepared.append(&mut prepared);
-        self.directory.replace(table);
+        let known: Vec<_> = self.running().cloned().collect();
+        let policies = self.compile(&wanted)?;
+        let mut before: Vec<_> = mem::take(&mut self.running).into_iter().map(Some).collect();
+        let mut before_targets: Vec<Vec<_>> = before
+            .iter_mut()
+            .map(|running| {
+                running.as_mut().map(|running| mem::take(&mut running.targets)).unwrap_or_default()
+            })
+            .map(|targets| targets.into_iter().map(Some).collect())
+            .collect();
+        for ((step, wanted), mut policy) in plan(&known, &wanted).into_iter().zip(wanted).zip(policies) {
+            let id = match step.kept.and_then(|kept| before.get_mut(kept)?.take()) {
+                Some(running) => running.id,
+                None => self.next_id(),
+            };
+            policy.id = id;
+            policy.is_paused = wanted.activity != Activity::Active;
+            let mut targets = Vec::new();
+            for (config, place) in wanted.targets().iter().zip(step.targets) {
+                let kept = step.kept.zip(place).and_then(|(experiment, target)| {
+                    before_targets.get_mut(experiment)?.get_mut(target)?.take()
+                });
+                let mut fresh = || prepared.take(&wanted.config.name, config);
+                let target = kept.or_else(|| fresh().map(|(lane, replay)| self.start(lane, replay)));
+                let is_sampled = wanted.config.sample.share != Share::ALL;
+                targets.extend(
+                    target.inspect(|target| target.lane.is_sampled.store(is_sampled, Ordering::Relaxed)),
+                );
+            }
+            let books = |target: &TargetConfig| self.common.ledger.copies(&wanted.config.name, &target.name);
+            let books = wanted.config.targets.iter().map(books).collect();
+            self.running.push(Running { id, wanted, policy, targets, _books: books });
+        }
+        prepared.commit();
+        let count = self.running.iter().map(|running| running.wanted.config.targets.len()).sum::<usize>();
+        for (_, _, lane) in self.lanes() {
+            lane.queue.set_bytes_limit(queue_bytes / count.max(1));
+        }
+        self.settle_pauses();
+        self.publish(captured, body_bytes);
+        for target in before_targets.into_iter().flatten().flatten() {
+            target.lane.queue.remove();
+            target.remove.send_replace(true);
+            self.leaving.push(target.replay);
+        }
+        self.leaving.retain(|replay| !replay.is_finished());
+        // Books that nobody has any more are settled: a ticket has them too.
+        self.common.ledger.retain_copies(|books| Arc::strong_count(books) > 1);
         Ok(())
     }
 
-    /// Sends probes to the targets that were made ready, and starts to send copies once it is known of all of them that they
-    /// do not lead back to the live service. To be called once capture is attached.
-    ///
-    /// # Errors
-    ///
-    /// A target leads back; then nothing is sent to any of them.
-    pub async fn launch(&mut self) -> Result<()> {
-        let mut prepared = std::mem::take(&mut self.prepared);
-        let judged = join_all(prepared.iter_mut().map(|(_, replay)| replay.judge())).await;
-        for (judged, (name, _)) in judged.into_iter().zip(&prepared) {
-            judged.with_context(|| name.clone())?;
-        }
-        for (_, replay) in prepared {
-            let mut stop = self.stop.subscribe();
-            self.replays.push(tokio::spawn(replay.run(async move {
-                // The sender lives as long as the replays do.
-                drop(stop.wait_for(|stops| *stops).await);
-            })));
-        }
-        Ok(())
+    /// The parts that decide on requests. Those that did not change are not made anew.
+    fn compile(&self, wanted: &[Wanted]) -> Result<Vec<Experiment>, PrepareError> {
+        let compile_one = |Wanted { config, .. }: &Wanted| match self
+            .running
+            .iter()
+            .find(|running| running.wanted.config == *config)
+        {
+            Some(running) => Ok(running.policy.clone()),
+            None => compile(ExperimentId::default(), config)
+                .map_err(|source| PrepareError::Rule { experiment: config.name.clone(), source }),
+        };
+        wanted.iter().map(compile_one).collect()
+    }
+
+    /// Pauses or resumes all of them, without touching which of them are paused by themselves. Nothing is begun at any
+    /// target once this returns.
+    pub fn set_paused(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
+        self.settle_pauses();
     }
 
     /// Lets nothing more into the queues, and gives what waits and is under way its time. Every copy is settled when
     /// this returns.
     pub async fn stop(self) {
         self.stop.send_replace(true);
-        for replay in self.replays {
+        let replays = self.running.into_iter().flat_map(|running| running.targets);
+        for replay in replays.map(|target| target.replay).chain(self.leaving) {
             if let Err(error) = replay.await {
                 error!(%error, "A replay failed; what it held is counted as dropped.");
             }
         }
     }
 
-    async fn prepare(&self, experiment: &ExperimentConfig, target: &TargetConfig) -> Result<(Lane, Replay)> {
-        let common = &self.common;
-        let queue = Arc::new(Queue::new(target.limits.queue, common.queue_bytes));
-        let books = common.ledger.copies(&experiment.name, &target.name);
-        let replay = Replay::prepare(
-            common.replay_config(experiment, target)?,
-            Arc::clone(&queue),
-            Arc::clone(&books),
-            Arc::clone(&common.registry),
-            Arc::clone(&common.refuse),
-        )
-        .await?;
-        Ok((Lane { queue, books, gauges: replay.gauges() }, replay))
+    fn settle_pauses(&self) {
+        for running in &self.running {
+            let is_paused = self.is_paused || running.wanted.activity != Activity::Active;
+            for target in &running.targets {
+                if is_paused {
+                    target.lane.queue.pause();
+                } else {
+                    target.lane.queue.resume();
+                }
+            }
+        }
     }
 
-    fn next_id(&mut self) -> ExperimentId {
+    /// Puts the table of what runs in force for the capture threads.
+    fn publish(&mut self, captured: &Matched, body_bytes: usize) {
+        if self.captured.last().is_none_or(|(_, last)| **last != *captured) {
+            let number = self.captured.last().map_or(1, |(number, _)| number + 1);
+            self.captured.push((number, Arc::new(captured.clone())));
+            self.captured.drain(..self.captured.len().saturating_sub(CHANGES_KEPT));
+        }
+        let mut table = Table { body_bytes, captured: self.captured.clone(), ..Table::default() };
+        let mut policy = Vec::new();
+        for running in self.running.iter().filter(|running| running.wanted.activity != Activity::Expired) {
+            policy.push(running.policy.clone());
+            let lanes = running.targets.iter().map(|target| table.add(target.lane.clone())).collect();
+            table.routes.push(Route { id: running.id, lanes });
+        }
+        table.policy = Arc::new(Policy::new(policy));
+        self.directory.replace(table);
+    }
+
+    fn start(&self, lane: Lane, replay: Replay) -> RunningTarget {
+        let (remove, mut removed) = watch::channel(false);
+        let mut stop = self.stop.subscribe();
+        let replay = tokio::spawn(replay.run(async move {
+            // The senders live as long as the replay does, or have no more to say.
+            tokio::select! {
+                _ = stop.wait_for(|stops| *stops) => {}
+                _ = removed.wait_for(|removed| *removed) => {}
+            }
+        }));
+        RunningTarget { lane, remove, replay }
+    }
+
+    const fn next_id(&mut self) -> ExperimentId {
         let id = ExperimentId(self.next_id);
         self.next_id += 1;
         id
-    }
-}
-
-impl Common {
-    fn replay_config(&self, experiment: &ExperimentConfig, target: &TargetConfig) -> Result<ReplayConfig> {
-        Ok(ReplayConfig {
-            rewrite: Arc::new(target.rewrite(&experiment.name)?),
-            is_sampled: Arc::new(AtomicBool::new(experiment.sample.share != Share::ALL)),
-            own_mark: self.own_mark,
-            in_flight: target.limits.max_in_flight,
-            connect_timeout: target.connect_timeout,
-            write_timeout: target.timeout,
-            response_timeout: target.timeout,
-            queue_age: target.queue_timeout,
-            drain_timeout: self.drain_timeout,
-            tls: target.tls.clone(),
-            interlock: target.interlock.clone(),
-            observer: Arc::clone(&self.observer),
-            probes: Some(Arc::clone(&self.probes)),
-            ..ReplayConfig::new(target.url.clone(), self.instance)
-        })
     }
 }

@@ -3,7 +3,9 @@
 //! Everything is read at the moment of the scrape by one collector, so no counter is mirrored into a second place,
 //! and every series of every reason exists from the first scrape on.
 
+mod audit;
 mod encoder;
+mod steering;
 mod targets;
 
 use std::{
@@ -17,7 +19,7 @@ use std::{
 use mirror_common::Counter;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
-pub use self::targets::TargetGauges;
+pub use self::{audit::register_audit, steering::register_steering, targets::TargetGauges};
 use self::{
     encoder::Encoder,
     targets::{encode_copies, encode_targets},
@@ -25,6 +27,7 @@ use self::{
 use crate::{
     io::{
         capture::{CounterValues, role::Role},
+        guard::GuardValues,
         interfaces::Interfaces,
         ledger::{DropReason, Ledger},
         worker::Orders,
@@ -78,6 +81,30 @@ pub trait Gauges: Debug + Send + Sync + 'static {
     fn targets(&self) -> Vec<TargetGauges>;
     /// Interfaces with programs attached, in the order of [`Role::ALL`].
     fn interfaces_attached(&self) -> [u64; Role::ALL.len()];
+    /// What the guard of the node last found.
+    fn guard(&self) -> GuardValues;
+}
+
+impl<G: Gauges + ?Sized> Gauges for Arc<G> {
+    fn kernel_counts(&self) -> CounterValues {
+        (**self).kernel_counts()
+    }
+
+    fn ring_bytes(&self) -> u64 {
+        (**self).ring_bytes()
+    }
+
+    fn targets(&self) -> Vec<TargetGauges> {
+        (**self).targets()
+    }
+
+    fn interfaces_attached(&self) -> [u64; Role::ALL.len()] {
+        (**self).interfaces_attached()
+    }
+
+    fn guard(&self) -> GuardValues {
+        (**self).guard()
+    }
 }
 
 /// Everything that a scrape shows.
@@ -114,6 +141,23 @@ const FRAME_DROPS: [(&str, Counter); 7] = [
     ("tunnel", Counter::Tunnel),
     ("unreadable", Counter::DroppedUnreadable),
 ];
+
+/// Adds the connections that the kernel program left out to those that were not parsed, by [`FlowSkipReason`].
+pub fn add_left_out(flows_skipped: &mut [u64; FlowSkipReason::ALL.len()], kernel: &CounterValues) {
+    for (reason, counter) in
+        [(FlowSkipReason::Sampled, Counter::SampledOut), (FlowSkipReason::Shed, Counter::Shed)]
+    {
+        if let Some(count) = flows_skipped.get_mut(reason.index()) {
+            *count = count.saturating_add(kernel.get(counter));
+        }
+    }
+}
+
+/// Frames of matched ports that the kernel program did not copy in full.
+#[must_use]
+pub fn frames_dropped(counts: &CounterValues) -> u64 {
+    FRAME_DROPS.iter().map(|(_, counter)| counts.get(*counter)).sum()
+}
 
 impl Collector for Metrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -161,12 +205,14 @@ impl Metrics {
             &LostReason::LABELS,
             &books.lost,
         )?;
+        let mut flows_skipped = books.flows_skipped;
+        add_left_out(&mut flows_skipped, &self.gauges.kernel_counts());
         out.family(
             "flows_skipped",
             "Flows that are not parsed",
             "reason",
             &FlowSkipReason::LABELS,
-            &books.flows_skipped,
+            &flows_skipped,
         )?;
         out.family(
             "flows_evicted",
@@ -245,6 +291,7 @@ impl Metrics {
             &Role::LABELS,
             &self.gauges.interfaces_attached().map(|count| count as f64),
         )?;
+        self.encode_guard(out)?;
         let replay_bytes: u64 = self.gauges.targets().iter().map(|target| target.bytes).sum();
         let pools = [
             ("flows", self.sum(|pipeline| &pipeline.flow_bytes)),
@@ -254,6 +301,25 @@ impl Metrics {
         ];
         let (labels, values) = (pools.map(|(label, _)| label), pools.map(|(_, value)| value as f64));
         out.gauges("memory_bytes", "Memory held, in bytes", "pool", &labels, &values)
+    }
+
+    fn encode_guard(&self, out: &mut Encoder<'_>) -> fmt::Result {
+        let GuardValues { capture, cpu, memory } = self.gauges.guard();
+        out.gauge(
+            "guard_capture_ratio",
+            "Share of new connections that are captured, 0 to 1; less than 1 while the guard sheds",
+            capture,
+        )?;
+        out.gauge(
+            "guard_cpu_ratio",
+            "Processor time used in the last second, as a ratio of what the guard allows; 0 where it is not guarded",
+            cpu,
+        )?;
+        out.gauge(
+            "guard_memory_ratio",
+            "Memory used, as a ratio of what the guard allows; 0 where it is not guarded",
+            memory,
+        )
     }
 
     fn sum(&self, field: impl Fn(&PipelineGauges) -> &AtomicU64) -> u64 {
@@ -269,7 +335,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        io::{ledger::CopyBooks, replay::InterlockState},
+        io::{
+            audit::Audit,
+            ledger::CopyBooks,
+            replay::{BreakerState, InterlockGauge},
+            steering::{ExperimentStatus, Status},
+        },
         pipeline::Stats,
     };
 
@@ -285,28 +356,39 @@ mod tests {
         }
         fn targets(&self) -> Vec<TargetGauges> {
             let books = Arc::new(CopyBooks::new("default", "shadow"));
+            let breaker = BreakerState::Open;
             vec![TargetGauges {
                 books,
                 queued: 3,
                 bytes: 300,
                 in_flight: 2,
-                interlock: Some(InterlockState { is_open: true, changes: 1 }),
+                interlock: Some(InterlockGauge { is_open: true, changes: 1 }),
+                breaker,
+                breaker_changes: [4, 5, 6],
             }]
         }
         fn interfaces_attached(&self) -> [u64; 3] {
             [1, 2, 0]
         }
+        fn guard(&self) -> GuardValues {
+            GuardValues { capture: 0.5, cpu: 0.9, memory: 0.25 }
+        }
     }
 
     fn scrape(ledger: &Arc<Ledger>) -> String {
         let _books = ledger.copies("default", "shadow");
-        let registry = registry(
+        let mut registry = registry(
             Arc::clone(ledger),
             vec![Arc::new(PipelineGauges::default())],
             Box::new(Fixed),
             Arc::default(),
             Arc::default(),
         );
+        register_audit(&mut registry, Audit::default());
+        let status = Arc::<Status>::default();
+        let experiment = ExperimentStatus { name: "default".to_owned(), is_paused: true, expires: 7 };
+        status.set_experiments(vec![experiment]);
+        register_steering(&mut registry, status);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         text
@@ -326,6 +408,8 @@ mod tests {
             "mirror_replay_queue_requests{experiment=\"default\",target=\"shadow\"} 3.0",
             "mirror_interlock_open{experiment=\"default\",target=\"shadow\"} 1.0",
             "mirror_interlock_changes_total{experiment=\"default\",target=\"shadow\"} 1",
+            "mirror_breaker_state{experiment=\"default\",target=\"shadow\"} 2.0",
+            "mirror_breaker_changes_total{experiment=\"default\",target=\"shadow\",to=\"half_open\"} 5",
             "mirror_flows_skipped_total{reason=\"tls\"} 0",
             "mirror_frames_captured_total{side=\"client\"} 1",
             "mirror_frames_dropped_total{reason=\"ring_full\"} 3",
@@ -333,8 +417,19 @@ mod tests {
             "mirror_memory_bytes{pool=\"rings\"} 4096.0",
             "mirror_flows_observed_twice_total 0",
             "mirror_interfaces_one_sided 0.0",
+            "mirror_flows_skipped_total{reason=\"sampled\"} 11",
+            "mirror_flows_skipped_total{reason=\"shed\"} 12",
+            "mirror_guard_capture_ratio 0.5",
+            "mirror_guard_cpu_ratio 0.9",
+            "mirror_guard_memory_ratio 0.25",
             "mirror_capture_paused 0.0",
             "mirror_interfaces_attached{role=\"pod\"} 2.0",
+            "mirror_experiment_paused{experiment=\"default\"} 1.0",
+            "mirror_experiment_expiry_timestamp_seconds{experiment=\"default\"} 7.0",
+            "mirror_config_last_reload_successful 1.0",
+            "mirror_config_reloads_total{result=\"rejected\"} 0",
+            "mirror_audit_records_total{event=\"pause\"} 0",
+            "mirror_audit_records_dropped_total{reason=\"queue_full\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
@@ -367,7 +462,7 @@ mod tests {
     #[test]
     fn the_books_balance_with_a_request_open_in_every_state() {
         let ledger = Arc::new(Ledger::default());
-        ledger.publish(&Stats { seen: 5, skipped: [1, 0, 0, 0, 0, 0], ..Stats::default() });
+        ledger.publish(&Stats { seen: 5, skipped: [1, 0, 0, 0, 0, 0, 0, 0, 0, 0], ..Stats::default() });
         let books = ledger.copies("default", "shadow");
         let ticket = || ledger.claim(1).ticket(&books);
         let (open, done, failed) = (ticket(), ticket(), ticket());

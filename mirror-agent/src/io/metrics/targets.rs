@@ -6,7 +6,7 @@ use super::encoder::{Encoder, Labels};
 use crate::{
     io::{
         ledger::{CopyBooks, CopySnapshot, DropReason, ReplayOutcome},
-        replay::InterlockState,
+        replay::{BreakerState, InterlockGauge},
     },
     pipeline::reason::SkipReason,
 };
@@ -23,7 +23,11 @@ pub struct TargetGauges {
     /// Copies being written or waiting for their answer.
     pub in_flight: u64,
     /// How its interlock stands; `None` where it has none.
-    pub interlock: Option<InterlockState>,
+    pub interlock: Option<InterlockGauge>,
+    /// Where its circuit breaker stands.
+    pub breaker: BreakerState,
+    /// How often it has come to stand there, in the order of [`BreakerState::ALL`].
+    pub breaker_changes: [u64; BreakerState::ALL.len()],
 }
 
 impl TargetGauges {
@@ -58,6 +62,18 @@ pub(super) fn encode_targets(out: &mut Encoder<'_>, targets: &[TargetGauges]) ->
         "interlock_changes",
         "How often the interlock of the target opened or closed",
         interlocks().map(|(labels, state)| (labels, state.changes)),
+    )?;
+    let index = |target: &TargetGauges| u64::try_from(target.breaker.index()).unwrap_or(u64::MAX);
+    out.target_gauges(
+        "breaker_state",
+        "Where the circuit breaker stands: 0 closed, 1 half-open, 2 open",
+        targets.iter().map(|target| (target.labels(), index(target))),
+    )?;
+    out.target_families(
+        "breaker_changes",
+        "Changes of the circuit breaker's state, by the state that it came to",
+        ("to", &BreakerState::LABELS),
+        targets.iter().map(|target| (target.labels(), &target.breaker_changes[..])),
     )
 }
 

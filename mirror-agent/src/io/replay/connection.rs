@@ -24,7 +24,9 @@ use tracing::debug;
 use super::{
     clock,
     copy::write_copy,
+    lanes::{Live, Turn},
     pool::Pool,
+    protection::Pass,
     queue::Held,
     response::{Progress, Response},
     stream::Stream,
@@ -38,6 +40,10 @@ use crate::{
 pub(super) struct Connection {
     /// The address that it was opened to.
     pub(super) addr: SocketAddr,
+    /// The live connection whose copies alone it carries, where order is kept.
+    pub(super) live: Option<Live>,
+    /// From when on it takes no further copies.
+    retire_at: Option<Timestamp>,
     state: Mutex<State>,
 }
 
@@ -66,6 +72,10 @@ struct Exchange {
     keep_alive: bool,
     /// How reading ended, where it did so before writing.
     early: Option<ReplayOutcome>,
+    /// Of the answer, once it is complete.
+    status: Option<u16>,
+    pass: Option<Pass>,
+    turn: Option<Box<Turn>>,
 }
 
 /// The rest of a copy.
@@ -78,7 +88,13 @@ struct Unsent {
 }
 
 impl Connection {
-    pub(super) fn new(addr: SocketAddr, stream: Stream, books: &Arc<CopyBooks>) -> Self {
+    pub(super) fn new(
+        addr: SocketAddr,
+        stream: Stream,
+        books: &Arc<CopyBooks>,
+        live: Option<Live>,
+        retire_at: Option<Timestamp>,
+    ) -> Self {
         let state = State {
             stream: Some(stream),
             exchange: None,
@@ -88,7 +104,7 @@ impl Connection {
             waker: None,
             books: Arc::clone(books),
         };
-        Self { addr, state: Mutex::new(state) }
+        Self { addr, live, retire_at, state: Mutex::new(state) }
     }
 
     /// Writes the copy of a request as far as the socket takes it; the connection's task sees to the rest. `buffer` is
@@ -99,13 +115,19 @@ impl Connection {
     /// The job, if the connection has ended.
     pub(super) fn send(
         &self,
-        held: Held,
+        mut held: Held,
         pool: &Pool,
         now: Timestamp,
         buffer: &mut Vec<u8>,
     ) -> Result<(), Box<Held>> {
         let mut state = self.lock();
         let Some(stream) = &mut state.stream else { return Err(Box::new(held)) };
+        if let Some(reason) = pool.queue.forbids() {
+            held.ticket.dropped(reason);
+            state.is_retired = true;
+            state.wake();
+            return Ok(());
+        }
         buffer.clear();
         let body = write_copy(buffer, &held.request, &pool.config, held.pipeline);
         let accepted = match stream.try_write(buffer, body.as_deref().unwrap_or_default()) {
@@ -123,12 +145,18 @@ impl Connection {
             reply_to: held.request.reply_to,
             keep_alive: held.request.keep_alive,
             early: None,
+            status: None,
+            pass: held.pass.take(),
+            turn: held.turn.take(),
         };
+        let len = buffer.len() + body.as_ref().map_or(0, Bytes::len);
+        pool.protection.written(len, now);
         if accepted > 0 {
             exchange.started = Some(now);
+            pool.config.note(&held);
             state.books.replay_lag(now.since(held.request.last_byte_at));
         }
-        if accepted == buffer.len() + body.as_ref().map_or(0, Bytes::len) {
+        if accepted == len {
             held.ticket.mirrored();
             state.deadline = now.after(pool.config.response_timeout);
         } else {
@@ -146,6 +174,21 @@ impl Connection {
         let mut state = self.lock();
         state.is_retired = true;
         state.wake();
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.lock().is_retired
+    }
+
+    /// Whether it is too old to take a further copy, or was opened for another live connection.
+    pub(super) fn is_outdated(&self, live: Option<&Live>, now: Timestamp) -> bool {
+        self.retire_at.is_some_and(|retire_at| retire_at <= now)
+            || live.is_some_and(|_| self.live.as_ref() != live)
+    }
+
+    /// Keeps the connection, which carries nothing yet, until `deadline`.
+    pub(super) fn rest(&self, deadline: Timestamp) {
+        self.lock().deadline = deadline;
     }
 
     /// Runs the connection until it is closed. Returns a job that it did not write a byte of.
@@ -174,22 +217,28 @@ impl State {
         }
     }
 
-    /// Ends what is under way. A request that was not written whole is dropped.
-    fn end(&mut self, outcome: ReplayOutcome, now: Timestamp) {
-        let Some(exchange) = self.exchange.take() else { return };
+    /// Ends what is under way, and gives the turn back. A request that was not written whole is dropped.
+    fn end(&mut self, outcome: ReplayOutcome, now: Timestamp) -> Option<Box<Turn>> {
+        let exchange = self.exchange.take()?;
+        let outcome = if exchange.unsent.is_some() { ReplayOutcome::Write } else { outcome };
+        if let Some(pass) = exchange.pass {
+            pass.ended(outcome, exchange.status);
+        }
         if let Some(unsent) = exchange.unsent {
-            unsent.held.ticket.dropped(DropReason::Write);
-            self.books.replay_ended(ReplayOutcome::Write, None);
-            return;
+            unsent.held.drop_for(DropReason::Write);
         }
         let duration = exchange.started.filter(|_| outcome == ReplayOutcome::Answered);
         self.books.replay_ended(outcome, duration.map(|started| now.since(started)));
+        exchange.turn
     }
 
     /// Takes the job back if no byte of it was accepted and nothing was answered.
     fn take_unwritten(&mut self) -> Option<Held> {
         let is_unwritten = |exchange: &mut Exchange| exchange.started.is_none() && exchange.early.is_none();
-        self.exchange.take_if(is_unwritten)?.unsent.map(|unsent| unsent.held)
+        let Exchange { unsent, pass, turn, .. } = self.exchange.take_if(is_unwritten)?;
+        let mut held = unsent?.held;
+        (held.pass, held.turn) = (pass, turn);
+        Some(held)
     }
 
     /// Gives up a copy that must not be written any more, while nothing of it has been. What a TLS session has taken of it
@@ -211,6 +260,13 @@ impl State {
         let Self { stream: Some(stream), exchange: Some(exchange), books, deadline, .. } = self else {
             return Poll::Ready(Ok(None));
         };
+        if exchange.started.is_none()
+            && let Some(reason) = pool.queue.forbids()
+            && let Some(unsent) = exchange.unsent.take()
+        {
+            unsent.held.ticket.dropped(reason);
+            return Poll::Ready(Err(io::ErrorKind::Interrupted.into()));
+        }
         while let Some(unsent) = &mut exchange.unsent {
             let head = unsent.head.get(unsent.accepted..).unwrap_or_default();
             let body_start = unsent.accepted.saturating_sub(unsent.head.len());
@@ -223,6 +279,7 @@ impl State {
             let now = clock::now();
             if exchange.started.is_none() {
                 exchange.started = Some(now);
+                pool.config.note(&unsent.held);
                 books.replay_lag(now.since(unsent.held.request.last_byte_at));
             }
             if unsent.accepted >= unsent.head.len() + unsent.body.len()
@@ -255,8 +312,8 @@ struct Task<'a> {
 enum Step {
     /// There may be more to do at once.
     Again,
-    /// The connection is free for the next job.
-    Free,
+    /// The connection is free for the next job, which may be of the lane whose turn this was.
+    Free(Option<Box<Turn>>),
     /// The connection is over.
     Over,
 }
@@ -297,9 +354,9 @@ impl Task<'_> {
                     Poll::Ready(Ok(())) => match self.handle_input(&mut state, input.filled()) {
                         Step::Again => continue,
                         Step::Over => return Poll::Ready(None),
-                        Step::Free => {
+                        Step::Free(turn) => {
                             drop((buffer, state));
-                            self.pool.free(self.connection);
+                            self.pool.free(self.connection, turn);
                             continue;
                         }
                     },
@@ -345,7 +402,10 @@ impl Task<'_> {
         };
         let (outcome, reusable) = match progress {
             Progress::Partial => return Step::Again,
-            Progress::Complete { reusable } => (ReplayOutcome::Answered, reusable),
+            Progress::Complete { reusable, status } => {
+                exchange.status = Some(status);
+                (ReplayOutcome::Answered, reusable)
+            }
             Progress::Closed => (ReplayOutcome::Closed, false),
             Progress::Protocol => (ReplayOutcome::Protocol, false),
         };
@@ -356,12 +416,12 @@ impl Task<'_> {
         }
         let reusable = reusable && exchange.keep_alive;
         let now = clock::now();
-        state.end(outcome, now);
+        let turn = state.end(outcome, now);
         if !reusable {
             return Step::Over;
         }
         state.deadline = now.after(self.pool.config.idle_timeout);
-        Step::Free
+        Step::Free(turn)
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn write_copy(
 /// `x-mirror-id` of an exchange, of fixed length: agent, pipeline, number of the exchange.
 ///
 /// Unlike one number for all it needs no coordination: pipelines count for themselves, agents draw theirs.
-fn exchange_text(instance: u64, pipeline: u16, id: ExchangeId) -> [u8; MIRROR_ID_BYTES] {
+pub(super) fn exchange_text(instance: u64, pipeline: u16, id: ExchangeId) -> [u8; MIRROR_ID_BYTES] {
     let mut text = [b'-'; MIRROR_ID_BYTES];
     let (agent, rest) = text.split_at_mut(16);
     hex(agent, instance);

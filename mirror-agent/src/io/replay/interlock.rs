@@ -22,13 +22,15 @@ use tracing::{debug, info, warn};
 
 use super::{
     ReplayConfig, clock,
-    observer::{Aspect, TargetChange, TargetObserver},
+    event::{Event, Observer},
     socket::Connector,
     stream::Stream,
 };
 use crate::{
     io::{
+        audit::TargetAudit,
         config::{Interlock, ProbeConfig},
+        control::InterlockState,
         join::join_all,
         ledger::CopyBooks,
     },
@@ -47,7 +49,8 @@ pub(super) struct Gate {
     changes: AtomicU64,
     /// There are addresses that were never asked.
     hurry: Notify,
-    observer: Arc<dyn TargetObserver>,
+    observer: Option<Arc<dyn Observer>>,
+    audit: TargetAudit,
     books: Arc<CopyBooks>,
 }
 
@@ -68,7 +71,7 @@ impl Inner {
 
 /// How the interlock of a target stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct InterlockState {
+pub struct InterlockGauge {
     /// Whether an address of it has proven to be a shadow.
     pub is_open: bool,
     /// How often that changed.
@@ -113,7 +116,8 @@ impl Gate {
             inner: Mutex::default(),
             changes: AtomicU64::default(),
             hurry: Notify::new(),
-            observer: Arc::clone(&config.observer),
+            observer: config.observer.clone(),
+            audit: config.audit.clone(),
             books: Arc::clone(books),
         })
     }
@@ -147,8 +151,8 @@ impl Gate {
     }
 
     /// How it stands.
-    pub(super) fn state(&self) -> InterlockState {
-        InterlockState {
+    pub(super) fn gauge(&self) -> InterlockGauge {
+        InterlockGauge {
             is_open: self.lock().is_open(clock::now()),
             changes: self.changes.load(Ordering::Relaxed),
         }
@@ -250,16 +254,8 @@ impl Gate {
             return;
         }
         self.changes.fetch_add(1, Ordering::Relaxed);
-        let name = |is_open| if is_open { "open" } else { "closed" };
-        let change = TargetChange {
-            experiment: self.books.experiment(),
-            target: self.books.target(),
-            aspect: Aspect::Interlock,
-            before: name(was_open),
-            after: name(is_open),
-            reason,
-        };
-        let (experiment, target) = (change.experiment, change.target);
+        let (experiment, target) = (self.books.experiment(), self.books.target());
+        let state = |is_open| if is_open { InterlockState::Proven } else { InterlockState::Unproven };
         if is_open {
             info!(experiment, target, "The shadow proves that it is one: copies that could write flow.");
         } else {
@@ -268,7 +264,10 @@ impl Gate {
                 target, reason, "The shadow no longer proves that it is one: no copy that could write flows."
             );
         }
-        self.observer.target_changed(&change);
+        self.audit.interlock(state(was_open), state(is_open));
+        if let Some(observer) = &self.observer {
+            observer.handle_event(&self.books, Event::Interlock { is_open });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -340,7 +339,7 @@ mod tests {
         let write = request(b"POST / HTTP/1.1\r\n\r\n", 19);
         let now = clock::now();
         gate.set_addresses(&[one, two]);
-        assert!(!gate.permits(&write, one, now) && !gate.state().is_open);
+        assert!(!gate.permits(&write, one, now) && !gate.gauge().is_open);
         let until = now.after(Duration::from_secs(6));
         gate.lock().addresses[0].1 = Some(until);
         assert!(gate.permits(&write, one, now) && gate.permits_somewhere(&write, now));
@@ -349,7 +348,7 @@ mod tests {
         assert!(gate.permits(&write, one, now), "known before");
         assert!(!gate.permits(&write, three, now), "never asked");
         assert!(!gate.permits(&write, two, now), "gone");
-        assert_eq!(gate.state(), InterlockState { is_open: true, changes: 1 });
+        assert_eq!(gate.gauge(), InterlockGauge { is_open: true, changes: 1 });
         assert!(!gate.permits(&write, one, until) && !gate.permits_somewhere(&write, until), "too old");
     }
 

@@ -8,21 +8,26 @@
 //! connections and time up to the limits of [`ReplayConfig`], and requests dropped with their reason.
 
 mod addresses;
+mod breaker;
 pub mod clock;
 mod connection;
 mod copy;
+mod event;
 mod health;
+mod idle;
 mod interlock;
-mod observer;
+mod lanes;
+mod limiter;
 mod pool;
 mod probe;
+mod protection;
 mod queue;
 mod refusal;
 mod response;
 mod socket;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(in crate::io) mod tests;
 mod tls;
 
 use std::{
@@ -44,8 +49,9 @@ use tokio::{
 use tracing::{debug, warn};
 
 pub use self::{
-    interlock::InterlockState,
-    observer::{Aspect, TargetChange, TargetObserver, Unobserved},
+    breaker::BreakerState,
+    event::{Event, Observer},
+    interlock::InterlockGauge,
     pool::Gauges,
     probe::Probes,
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
@@ -54,18 +60,21 @@ pub use self::{
     tls::TlsError,
 };
 use self::{
+    copy::exchange_text,
     pool::{Left, PUMP_JOBS, Pool},
     probe::Judge,
+    queue::Held,
     socket::Connector,
     tls::{Complaints, Tls},
 };
 pub use crate::io::target::{Target, TargetError};
 use crate::{
     io::{
-        config::{Interlock, TlsConfig},
+        audit::TargetAudit,
+        config::{BreakerConfig, Interlock, TlsConfig},
         ledger::CopyBooks,
     },
-    pipeline::rewrite::{Chosen, Rewrite},
+    pipeline::rewrite::{Chosen, Rewrite, RewriteError},
 };
 
 /// Why a replay could not be started.
@@ -80,7 +89,17 @@ pub enum ReplayError {
     Refused(#[from] Refusal),
     /// The target cannot be spoken to by TLS as is configured.
     #[error("cannot speak TLS with the shadow")]
-    Tls(#[from] TlsError),
+    Tls(#[source] Box<TlsError>),
+    /// Its copies cannot be made as the configuration says.
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
+}
+
+impl From<TlsError> for ReplayError {
+    fn from(error: TlsError) -> Self {
+        // Much larger than the others, and rare.
+        Self::Tls(Box::new(error))
+    }
 }
 
 /// How requests are replayed.
@@ -114,12 +133,22 @@ pub struct ReplayConfig {
     pub rewrite: Arc<Rewrite>,
     /// Whether the experiment takes a share of the requests only, as copies say. Shared with whoever may change it.
     pub is_sampled: Arc<AtomicBool>,
+    /// Most copies a second; `None` for any number.
+    pub requests_per_second: Option<f64>,
+    /// Most bytes of copies a second; `None` for any number.
+    pub bandwidth: Option<u64>,
+    /// When the target is left alone because it fails; `None` for never.
+    pub circuit_breaker: Option<BreakerConfig>,
+    /// How long a connection is used, a tenth more or less; `None` for as long as it lasts.
+    pub max_connection_age: Option<Duration>,
+    /// Who is told what changes about the target.
+    pub observer: Option<Arc<dyn Observer>>,
+    /// Who writes down what happens to the target, and the copies that are writes.
+    pub audit: TargetAudit,
     /// How the target is known, where it speaks TLS.
     pub tls: TlsConfig,
     /// How the target proves that it is a shadow.
     pub interlock: Interlock,
-    /// Who is told of what changes about the target by itself.
-    pub observer: Arc<dyn TargetObserver>,
     /// Sees where probes arrive; `None` where nothing is captured, and no address is probed.
     pub probes: Option<Arc<Probes>>,
 }
@@ -145,15 +174,25 @@ impl ReplayConfig {
             drain_timeout: Duration::from_secs(2),
             rewrite: Arc::default(),
             is_sampled: Arc::default(),
+            requests_per_second: None,
+            bandwidth: None,
+            circuit_breaker: None,
+            max_connection_age: None,
+            observer: None,
+            audit: TargetAudit::none(),
             tls: TlsConfig::default(),
             interlock: Interlock::None,
-            observer: Arc::new(Unobserved),
             probes: None,
         }
     }
 
     fn chosen(&self) -> Chosen {
         if self.is_sampled.load(Ordering::Relaxed) { Chosen::Sampled } else { Chosen::Targeted }
+    }
+
+    /// Writes down a copy of which the shadow has accepted a byte, if it is a write.
+    fn note(&self, held: &Held) {
+        self.audit.accepted(&held.request, || exchange_text(self.instance, held.pipeline, held.request.id));
     }
 
     fn shortest_timeout(&self) -> Duration {
@@ -206,26 +245,10 @@ impl Replay {
         let connector = Connector::new(registry, config.own_mark, tls);
         let pool = Arc::new(Pool::new(config, queue, books, connector, complaints));
         let mut replay = Self { pool, judge, addrs, is_undecided: true };
-        if !is_probed {
-            replay.judge().await?;
+        if !is_probed && let Some(refusal) = replay.review().await {
+            return Err(refusal.into());
         }
         Ok(replay)
-    }
-
-    /// Probes the target's addresses, which have no copies before. What cannot be reached is probed again later. To be
-    /// called once capture is attached: what is not seen does not lead back.
-    ///
-    /// # Errors
-    ///
-    /// [`Refusal::LeadsBack`] if a probe arrives at the live service.
-    pub async fn judge(&mut self) -> Result<(), Refusal> {
-        let judgement = self.judge.judge(&self.addrs).await;
-        if let Some(refusal) = judgement.refusals.first() {
-            return Err(*refusal);
-        }
-        self.pool.set_addresses(self.judge.accepted());
-        self.is_undecided = judgement.is_open;
-        Ok(())
     }
 
     /// Figures to be read while the replay runs.
@@ -236,13 +259,14 @@ impl Replay {
 
     /// Replays until `shutdown` completes. Then lets nothing more into the queue, gives what is queued and under way
     /// until the deadline to finish, and drops the rest: every ticket is settled when this returns.
+    ///
+    /// Nothing is sent before the target's addresses were judged, for which capture has to be attached; copies wait in
+    /// the queue.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let pool = Arc::clone(&self.pool);
         select! {
             () = shutdown => {}
-            () = dispatch(&pool) => {}
-            () = self.keep_addresses() => {}
-            () = keep_proving(&pool) => {}
+            () = self.work() => {}
         }
         pool.queue.close();
         // On the deadline nothing remains to be said: what is dropped is counted.
@@ -251,17 +275,28 @@ impl Replay {
         pool.stop().await;
     }
 
+    async fn work(&mut self) {
+        let pool = Arc::clone(&self.pool);
+        if self.is_undecided {
+            self.judge.watched().await;
+            self.review().await;
+        }
+        select! {
+            () = dispatch(&pool) => {}
+            () = self.keep_addresses() => {}
+            () = keep_proving(&pool) => {}
+        }
+    }
+
     /// Resolves the target again and again. A failed resolution changes nothing.
     async fn keep_addresses(&mut self) {
         let interval = self.pool.config.resolve_interval;
         let mut due = Instant::now() + interval;
         loop {
-            if self.is_undecided {
-                self.review().await;
-            }
             let wait = due.saturating_duration_since(Instant::now());
             sleep(if self.is_undecided { wait.min(PROBE_INTERVAL) } else { wait }).await;
             if Instant::now() < due {
+                self.review().await;
                 continue;
             }
             match self.pool.config.target.resolve().await {
@@ -277,8 +312,8 @@ impl Replay {
         }
     }
 
-    /// Judges the addresses that are known, and uses those that may be.
-    async fn review(&mut self) {
+    /// Judges the addresses that are known, and uses those that may be. Returns why one of them may not.
+    async fn review(&mut self) -> Option<Refusal> {
         let judgement = self.judge.judge(&self.addrs).await;
         let refused = judgement.refusals.len();
         for refusal in &judgement.refusals {
@@ -294,6 +329,10 @@ impl Replay {
         }
         self.pool.set_addresses(left);
         self.is_undecided = judgement.is_open;
+        let refusal = judgement.refusals.first().copied();
+        // What comes later changes nothing about the first.
+        let _known = self.pool.gauges.verdict.set(refusal);
+        refusal
     }
 }
 

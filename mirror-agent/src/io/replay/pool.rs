@@ -4,21 +4,26 @@ use std::{
     mem,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{task::JoinSet, time::timeout};
 use tracing::{debug, error};
 
 use super::{
-    ReplayConfig,
+    Refusal, ReplayConfig,
     addresses::Addresses,
+    breaker::BreakerState,
     clock,
     connection::Connection,
     health::{Health, Permission},
-    interlock::{Gate, InterlockState},
+    idle::Idle,
+    interlock::{Gate, InterlockGauge},
+    lanes::{Live, Turn},
+    protection::{BreakerGauges, Protection},
     queue::{Held, Queue},
     socket::{Connector, Registration},
     stream::Stream,
@@ -34,8 +39,12 @@ use crate::{
 pub struct Gauges {
     open: AtomicUsize,
     idle: AtomicUsize,
+    addresses: Mutex<Vec<SocketAddr>>,
+    pub(super) breaker: BreakerGauges,
     /// `None` where the target need not prove that it is a shadow.
     pub(super) gate: Option<Gate>,
+    /// Why it gets no copies, if it does not; once that is known.
+    pub(super) verdict: OnceLock<Option<Refusal>>,
 }
 
 impl Gauges {
@@ -52,10 +61,34 @@ impl Gauges {
         self.idle.load(Ordering::Relaxed)
     }
 
+    /// The addresses of the target, as it was resolved last.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// How the interlock stands; `None` where the target has none.
     #[must_use]
-    pub fn interlock(&self) -> Option<InterlockState> {
-        self.gate.as_ref().map(Gate::state)
+    pub fn interlock(&self) -> Option<InterlockGauge> {
+        self.gate.as_ref().map(Gate::gauge)
+    }
+
+    /// Whether the target was refused when it was judged first, and why; `None` before it was.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Option<Refusal>> {
+        self.verdict.get().copied()
+    }
+
+    /// Where the circuit breaker stands; closed where there is none.
+    #[must_use]
+    pub fn breaker(&self) -> BreakerState {
+        self.breaker.state()
+    }
+
+    /// How often it has come to stand there, in the order of [`BreakerState::ALL`].
+    #[must_use]
+    pub fn breaker_changes(&self) -> [u64; BreakerState::ALL.len()] {
+        self.breaker.changes()
     }
 }
 
@@ -64,21 +97,23 @@ pub(super) struct Pool {
     pub(super) config: ReplayConfig,
     pub(super) queue: Arc<Queue>,
     pub(super) gauges: Arc<Gauges>,
+    pub(super) protection: Arc<Protection>,
     books: Arc<CopyBooks>,
     pub(super) connector: Connector,
+    pub(super) complaints: Arc<Complaints>,
     inner: Mutex<Inner>,
     /// Answers are decoded where they are read and then forgotten, so one buffer serves all connections.
     read_buffer: Mutex<Vec<u8>>,
-    pub(super) complaints: Arc<Complaints>,
 }
 
 struct Inner {
-    /// The one used last is used next: the others may then fall idle and be closed.
-    idle: Vec<Arc<Connection>>,
+    idle: Idle,
     /// Connections, idle or not, and those being opened; never more than the cap.
     open: usize,
     /// Connections that are open.
     established: usize,
+    /// Those of them that are about to be closed though nothing is wrong with them.
+    retired: usize,
     health: Health,
     addresses: Addresses,
     tasks: JoinSet<()>,
@@ -90,6 +125,11 @@ impl Inner {
     /// What jobs have waited for that are too old.
     const fn waiting_for(&self) -> DropReason {
         if self.established == 0 { DropReason::Connect } else { DropReason::InFlight }
+    }
+
+    fn retire(&mut self, connection: &Connection) {
+        self.retired += usize::from(!connection.is_retired());
+        connection.retire();
     }
 }
 
@@ -120,24 +160,28 @@ impl Pool {
         complaints: Arc<Complaints>,
     ) -> Self {
         let inner = Inner {
-            idle: Vec::new(),
+            idle: Idle::new(queue.is_ordered()),
             open: 0,
             established: 0,
+            retired: 0,
             health: Health::Unknown { is_probing: false },
             addresses: Addresses::default(),
             tasks: JoinSet::new(),
             write_buffer: Vec::new(),
             is_stopped: false,
         };
+        let gauges = Arc::new(Gauges { gate: Gate::new(&config, &books), ..Gauges::default() });
+        let protection = Protection::new(&config, Arc::clone(&books), Arc::clone(&gauges));
         Self {
-            gauges: Arc::new(Gauges { gate: Gate::new(&config, &books), ..Gauges::default() }),
             config,
             queue,
+            gauges,
+            protection: Arc::new(protection),
             books,
             connector,
+            complaints,
             inner: Mutex::new(inner),
             read_buffer: Mutex::new(vec![0; READ_BUFFER_BYTES]),
-            complaints,
         }
     }
 
@@ -148,41 +192,100 @@ impl Pool {
                 return Left::Nothing;
             }
             let now = clock::now();
-            let mut inner = self.lock();
-            let Some(way) = self.find_way(&mut inner, now) else { return Left::Waiting };
-            let Some(held) = self.pop_fresh(now, inner.waiting_for()) else {
-                match way {
-                    Way::Reuse(connection) => self.keep(&mut inner, connection),
-                    Way::Open => inner.health.abandoned(),
-                    Way::Drop => {}
-                }
+            if self.protection.is_shut(now) {
+                self.drop_waiting();
                 return Left::Nothing;
+            }
+            let mut inner = self.lock();
+            let next = if self.queue.is_ordered() {
+                let Some(next) = self.queue.next_ready() else { return Left::Waiting };
+                Some(next)
+            } else {
+                None
             };
-            match way {
-                Way::Reuse(connection) if !self.permits(&held, connection.addr, now) => {
-                    self.keep(&mut inner, connection);
-                    drop(inner);
-                    held.ticket.skipped(SkipReason::Interlock);
+            let live = next.as_ref().map(|(_, live)| live);
+            let Some(way) = self.find_way(&mut inner, live, now) else { return Left::Waiting };
+            let reason = inner.waiting_for();
+            let popped = match next {
+                Some((number, _)) => {
+                    self.queue.pop_ready(number).and_then(|held| self.fresh(held, now, reason))
                 }
-                Way::Reuse(connection) => {
-                    let Inner { write_buffer, .. } = &mut *inner;
-                    if let Err(held) = connection.send(held, self, now, write_buffer) {
-                        self.open(&mut inner, *held);
-                    }
-                }
-                Way::Open if !self.permits_somewhere(&held, now) => {
-                    inner.health.abandoned();
-                    drop(inner);
-                    held.ticket.skipped(SkipReason::Interlock);
-                }
-                Way::Open => self.open(&mut inner, held),
-                Way::Drop => {
-                    drop(inner);
-                    held.ticket.dropped(DropReason::Connect);
-                }
+                None => self.pop_fresh(now, reason),
+            };
+            match popped {
+                Some(held) => self.go(inner, way, held, now),
+                None => self.give_back(&mut inner, way),
             }
         }
         Left::Jobs
+    }
+
+    /// Sends a job on its way, or drops it.
+    fn go(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>, way: Way, mut held: Held, now: Timestamp) {
+        if !self.permits_way(&way, &held, now) {
+            self.give_back(&mut inner, way);
+            drop(inner);
+            held.ticket.skipped(SkipReason::Interlock);
+            return;
+        }
+        let allowed = match &way {
+            Way::Reuse(_) => self.protection.admit(&mut held, now),
+            Way::Open => {
+                // Each of those takes a token once it is open.
+                let opening = inner.open - inner.established;
+                self.protection.let_out(&mut held, opening, now)
+            }
+            Way::Drop => Err(DropReason::Connect),
+        };
+        match (way, allowed) {
+            (Way::Reuse(connection), Ok(())) => {
+                let Inner { write_buffer, .. } = &mut *inner;
+                if let Err(held) = connection.send(held, self, now, write_buffer) {
+                    self.open(&mut inner, *held);
+                }
+            }
+            (Way::Open | Way::Drop, Ok(())) => self.open(&mut inner, held),
+            (way, Err(reason)) => {
+                let is_unreachable = matches!(way, Way::Drop);
+                self.give_back(&mut inner, way);
+                drop(inner);
+                if is_unreachable {
+                    self.protection.unreachable(now);
+                }
+                held.drop_for(reason);
+            }
+        }
+    }
+
+    /// Whether the copy may be written to a connection to `addr` at this moment.
+    pub(super) fn permits(&self, held: &Held, addr: SocketAddr, now: Timestamp) -> bool {
+        self.gauges.gate.as_ref().is_none_or(|gate| gate.permits(&held.request, addr, now))
+    }
+
+    fn permits_way(&self, way: &Way, held: &Held, now: Timestamp) -> bool {
+        match (&self.gauges.gate, way) {
+            (None, _) | (_, Way::Drop) => true,
+            (Some(gate), Way::Reuse(connection)) => gate.permits(&held.request, connection.addr, now),
+            (Some(gate), Way::Open) => gate.permits_somewhere(&held.request, now),
+        }
+    }
+
+    /// Undoes [`Self::find_way`].
+    fn give_back(&self, inner: &mut Inner, way: Way) {
+        match way {
+            Way::Reuse(connection) => self.keep(inner, connection),
+            Way::Open => inner.health.abandoned(),
+            Way::Drop => {}
+        }
+    }
+
+    /// Drops what waits, for the circuit breaker, and closes what is idle: the probe shall show that the target can be
+    /// reached, not that a connection from before its trouble can. What comes meanwhile is for the next round.
+    fn drop_waiting(&self) {
+        self.retire_idle(|_| true);
+        for held in (0..self.queue.len()).map_while(|_| self.queue.pop()) {
+            held.drop_for(DropReason::Breaker);
+        }
     }
 
     /// Drops the jobs that have waited for too long.
@@ -192,17 +295,8 @@ impl Pool {
         let cutoff = Timestamp::ZERO.after(now.since(Timestamp::ZERO).saturating_sub(max_age));
         let reason = self.lock().waiting_for();
         while let Some(held) = self.queue.pop_older(cutoff) {
-            held.ticket.dropped(reason);
+            held.drop_for(reason);
         }
-    }
-
-    /// Whether the copy may be written to a connection to `addr` at this moment.
-    pub(super) fn permits(&self, held: &Held, addr: SocketAddr, now: Timestamp) -> bool {
-        self.gauges.gate.as_ref().is_none_or(|gate| gate.permits(&held.request, addr, now))
-    }
-
-    fn permits_somewhere(&self, held: &Held, now: Timestamp) -> bool {
-        self.gauges.gate.as_ref().is_none_or(|gate| gate.permits_somewhere(&held.request, now))
     }
 
     /// Takes the addresses of the target; connections to others are not used again.
@@ -211,38 +305,51 @@ impl Pool {
             gate.set_addresses(addrs);
         }
         let mut inner = self.lock();
-        let Inner { addresses, idle, health, .. } = &mut *inner;
-        if addresses.is_empty() {
+        if inner.addresses.is_empty() {
             // What failed until now, failed for want of an address.
-            *health = Health::Unknown { is_probing: false };
+            inner.health = Health::Unknown { is_probing: false };
         }
-        addresses.replace(addrs);
+        inner.addresses.replace(addrs);
+        *self.gauges.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addrs.to_vec();
+        drop(inner);
+        self.retire_idle(|addr| !addrs.contains(&addr));
+    }
+
+    /// Closes the idle connections to some addresses.
+    fn retire_idle(&self, is_meant: impl Fn(SocketAddr) -> bool) {
+        let mut inner = self.lock();
+        let Inner { idle, retired, .. } = &mut *inner;
         idle.retain(|connection| {
-            let is_current = addresses.contains(connection.addr);
-            if !is_current {
+            let is_kept = !is_meant(connection.addr);
+            if !is_kept {
+                *retired += usize::from(!connection.is_retired());
                 connection.retire();
             }
-            is_current
+            is_kept
         });
         self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
     }
 
     /// Takes a connection whose exchange has ended, and gives it the next job if one waits.
-    pub(super) fn free(self: &Arc<Self>, connection: &Arc<Connection>) {
+    pub(super) fn free(self: &Arc<Self>, connection: &Arc<Connection>, turn: Option<Box<Turn>>) {
         let mut inner = self.lock();
         if inner.addresses.contains(connection.addr) && !inner.is_stopped {
             self.keep(&mut inner, Arc::clone(connection));
             drop(inner);
-            self.pump(1);
+            // The lane's next copy finds the connection idle.
+            let jobs = if turn.is_some() { PUMP_JOBS } else { 1 };
+            drop(turn);
+            self.pump(jobs);
         } else {
-            connection.retire();
+            inner.retire(connection);
         }
     }
 
     /// Forgets a connection that is over.
     pub(super) fn forget(&self, connection: &Arc<Connection>) {
         let mut inner = self.lock();
-        inner.idle.retain(|idle| !Arc::ptr_eq(idle, connection));
+        inner.idle.forget(connection);
+        inner.retired -= usize::from(connection.is_retired());
         self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
     }
 
@@ -262,7 +369,7 @@ impl Pool {
         };
         tasks.shutdown().await;
         while let Some(held) = self.queue.pop() {
-            held.ticket.dropped(DropReason::Shutdown);
+            held.drop_for(DropReason::Shutdown);
         }
         self.gauges.idle.store(0, Ordering::Relaxed);
     }
@@ -272,22 +379,33 @@ impl Pool {
         self.read_buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find_way(&self, inner: &mut Inner, now: Timestamp) -> Option<Way> {
+    fn find_way(&self, inner: &mut Inner, live: Option<&Live>, now: Timestamp) -> Option<Way> {
         if inner.is_stopped {
             return None;
         }
-        if let Some(connection) = inner.idle.pop() {
+        while let Some(connection) = inner.idle.take(live) {
             self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
-            return Some(Way::Reuse(connection));
+            if !connection.is_outdated(live, now) {
+                return Some(Way::Reuse(connection));
+            }
+            inner.retire(&connection);
         }
         if inner.open >= self.config.in_flight {
+            // Where each lane has a connection of its own, one that is idle makes room.
+            if inner.retired == 0
+                && let Some(connection) = inner.idle.take_longest()
+            {
+                self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
+                inner.retire(&connection);
+            }
             return None;
         }
         match inner.health.ask(now) {
             Permission::Open => Some(Way::Open),
             Permission::Wait => None,
-            // With connections open the target is not dead, perhaps full: one of them will be free again.
-            Permission::Refuse if inner.established > 0 => None,
+            // With connections open the target is not dead, perhaps full: one of them will be free again. It is of no use
+            // to another lane.
+            Permission::Refuse if inner.established > 0 && live.is_none() => None,
             Permission::Refuse => Some(Way::Drop),
         }
     }
@@ -295,16 +413,25 @@ impl Pool {
     /// The oldest job that has not waited for too long; those that have are dropped.
     fn pop_fresh(&self, now: Timestamp, reason: DropReason) -> Option<Held> {
         loop {
-            let held = self.queue.pop()?;
-            if now.since(held.queued_at) <= self.config.queue_age {
+            if let Some(held) = self.fresh(self.queue.pop()?, now, reason) {
                 return Some(held);
             }
-            held.ticket.dropped(reason);
         }
     }
 
+    /// The job, unless it has waited for too long: then it is dropped.
+    fn fresh(&self, held: Held, now: Timestamp, reason: DropReason) -> Option<Held> {
+        if now.since(held.queued_at) <= self.config.queue_age {
+            return Some(held);
+        }
+        held.drop_for(reason);
+        None
+    }
+
     fn keep(&self, inner: &mut Inner, connection: Arc<Connection>) {
-        inner.idle.push(connection);
+        if let Some(displaced) = inner.idle.put(connection) {
+            inner.retire(&displaced);
+        }
         self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
     }
 
@@ -363,30 +490,58 @@ async fn serve(slot: Slot, held: Held) {
 
 async fn carry(pool: &Arc<Pool>, mut held: Held) {
     for _ in 0..=MAX_RETRIES {
+        if let Some(reason) = pool.queue.forbids() {
+            held.ticket.dropped(reason);
+            return;
+        }
         let Some((addr, stream, registration)) = pool.connect().await else {
-            held.ticket.dropped(DropReason::Connect);
+            held.fail(ReplayOutcome::Connect, DropReason::Connect);
             return;
         };
         // Dropped after the stream: the socket is closed before it is struck off the list.
         let _registration = registration;
-        if !pool.permits(&held, addr, clock::now()) {
+        let _established = Established::new(pool);
+        let now = clock::now();
+        if !pool.permits(&held, addr, now) {
             // The connection is to an address that has not proven; others have.
             drop(stream);
             held.ticket.skipped(SkipReason::Interlock);
             return;
         }
-        let _established = Established::new(pool);
-        let connection = Arc::new(Connection::new(addr, stream, &pool.books));
-        if let Err(unsent) = connection.send(held, pool, clock::now(), &mut pool.lock().write_buffer) {
-            held = *unsent;
-            continue;
+        let live = held.turn.is_some().then(|| Live::of(&held.request));
+        let retire_at = pool.config.max_connection_age.map(|age| now.after(with_jitter(age, now)));
+        let connection = Arc::new(Connection::new(addr, stream, &pool.books, live, retire_at));
+        match pool.protection.admit(&mut held, now) {
+            Ok(()) => {
+                let sent = connection.send(held, pool, now, &mut pool.lock().write_buffer);
+                if let Err(unsent) = sent {
+                    held = *unsent;
+                    continue;
+                }
+                // Others may have waited for the proof that the target is there.
+                pool.pump(PUMP_JOBS);
+            }
+            Err(reason) => {
+                let turn = held.turn.take();
+                held.drop_for(reason);
+                if reason == DropReason::Breaker {
+                    return;
+                }
+                connection.rest(now.after(pool.config.idle_timeout));
+                pool.free(&connection, turn);
+            }
         }
-        // Others may have waited for the proof that the target is there.
-        pool.pump(PUMP_JOBS);
         let Some(unwritten) = connection.drive(pool).await else { return };
         held = unwritten;
     }
-    held.ticket.dropped(DropReason::Write);
+    held.fail(ReplayOutcome::Write, DropReason::Write);
+}
+
+/// An age, a tenth more or less: connections opened together are not all replaced at the same moment.
+fn with_jitter(age: Duration, now: Timestamp) -> Duration {
+    // The low bits of the clock differ between connections as well as a random number would.
+    let jitter = u32::try_from(now.as_nanos() % 1024).unwrap_or(0);
+    age * 9 / 10 + age / 5 * jitter / 1024
 }
 
 /// A place among the connections. It is taken before the task runs, which may be stopped before it starts.

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use super::{
     OwnSocketRegistry, Refusal, RefuseAddress,
-    observer::{Aspect, TargetChange, TargetObserver},
+    event::{Event, Observer},
     socket::Connector,
     tls::{Complaints, Tls},
 };
@@ -127,7 +127,7 @@ pub(super) struct Judge {
     accepted: Vec<SocketAddr>,
     /// They lead back, and are not asked again while the target's name stands for them.
     refused: Vec<SocketAddr>,
-    observer: Arc<dyn TargetObserver>,
+    observer: Option<Arc<dyn Observer>>,
     books: Arc<CopyBooks>,
     complaints: Arc<Complaints>,
 }
@@ -154,13 +154,20 @@ impl Judge {
             // Neither marked nor registered: the kernel program is to take it for a stranger's.
             connector: Connector::new(Arc::new(Unregistered), 0, tls),
             authority: config.target.authority(),
-            connect_timeout: config.connect_timeout,
+            connect_timeout: config.connect_timeout.min(CONNECT_TIME),
             refuse,
             accepted: Vec::new(),
             refused: Vec::new(),
-            observer: Arc::clone(&config.observer),
+            observer: config.observer.clone(),
             books: Arc::clone(books),
             complaints,
+        }
+    }
+
+    /// Waits until probes can be seen, as long as that takes.
+    pub(super) async fn watched(&self) {
+        while self.probes.as_ref().is_some_and(|probes| !(probes.is_watching)()) {
+            sleep(LOOK_INTERVAL).await;
         }
     }
 
@@ -202,13 +209,13 @@ impl Judge {
 
     fn tell(&self) {
         let (experiment, target) = (self.books.experiment(), self.books.target());
-        let reason = "a probe sent there arrived at the captured live service";
         warn!(
             experiment,
             target, "An address of the shadow leads back to the live service; it gets no copies."
         );
-        let (aspect, before, after) = (Aspect::Refusal, "unknown", "refused");
-        self.observer.target_changed(&TargetChange { experiment, target, aspect, before, after, reason });
+        if let Some(observer) = &self.observer {
+            observer.handle_event(&self.books, Event::Refused);
+        }
     }
 
     async fn probe_all(&self, addrs: Vec<SocketAddr>) -> Vec<(SocketAddr, Finding)> {
@@ -270,6 +277,9 @@ impl OwnSocketRegistry for Unregistered {
 
     fn closed(&self, _local: SocketAddr) {}
 }
+
+/// An agent that starts waits for this.
+const CONNECT_TIME: Duration = Duration::from_secs(2);
 
 /// How long an answer to a probe is waited for: a proxy may have to connect first.
 const ANSWER_TIME: Duration = Duration::from_secs(1);

@@ -5,14 +5,21 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
 };
 
 use tokio::sync::Notify;
 
+use super::{
+    lanes::{Lanes, Live, Turn},
+    protection::Pass,
+};
 use crate::{
-    io::ledger::{DropReason, Ticket},
+    io::{
+        config::{CopyOrder, DropPolicy},
+        ledger::{DropReason, ReplayOutcome, Ticket},
+    },
     pipeline::{Request, Timestamp},
 };
 
@@ -31,22 +38,114 @@ pub struct Job {
 
 /// The bounded queue between the capture threads and the replay: capture --jobs--> replay.
 ///
-/// The lock is held for as long as it takes to move one batch into place. Nothing is allocated, freed, or settled
-/// under it, and nobody waits for anything else while holding it.
+/// The lock is held for as long as it takes to move one batch into place. Nothing is settled under it, nothing is
+/// allocated or freed but what [`Lanes`] need, and nobody waits for anything else while holding it.
 pub struct Queue {
     jobs_limit: usize,
-    bytes_limit: usize,
-    waiting: Mutex<Waiting>,
+    bytes_limit: AtomicUsize,
+    drop_policy: DropPolicy,
+    order: CopyOrder,
+    /// How it stands; changed under the lock of `waiting`, and read without it.
+    standing: AtomicU8,
+    waiting: Arc<Mutex<Waiting>>,
     /// Bytes of requests queued or being written: a slow shadow must not let more be held than the limit says.
     held_bytes: Arc<AtomicUsize>,
     arrived: Notify,
 }
 
 #[derive(Debug)]
-struct Waiting {
-    /// Never more than `jobs_limit`; never reallocated.
-    jobs: VecDeque<Job>,
-    is_closed: bool,
+pub(super) struct Waiting {
+    /// Never more than `jobs_limit`.
+    jobs: Jobs,
+    /// Bytes of their requests.
+    bytes: usize,
+}
+
+/// Whether copies go through a queue. Each is closed in more ways than the one before it.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+enum Standing {
+    /// They come and are sent.
+    Open,
+    /// None comes any more; those that wait are sent.
+    Closing,
+    /// None comes and none is begun, for the time being.
+    Paused,
+    /// None comes and none is begun, ever again.
+    Removed,
+}
+
+impl Standing {
+    const fn of(value: u8) -> Self {
+        match value {
+            0 => Self::Open,
+            1 => Self::Closing,
+            2 => Self::Paused,
+            _ => Self::Removed,
+        }
+    }
+
+    /// What a copy that comes is dropped for.
+    const fn refuses(self) -> Option<DropReason> {
+        match self {
+            Self::Open => None,
+            Self::Closing => Some(DropReason::Shutdown),
+            Self::Paused => Some(DropReason::Paused),
+            Self::Removed => Some(DropReason::Removed),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Jobs {
+    /// In the order in which they came; never reallocated.
+    InLine(VecDeque<Job>),
+    /// That of each live connection for itself.
+    InLanes(Lanes),
+}
+
+impl Waiting {
+    pub(super) const fn lanes(&mut self) -> Option<&mut Lanes> {
+        match &mut self.jobs {
+            Jobs::InLanes(lanes) => Some(lanes),
+            Jobs::InLine(_) => None,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match &self.jobs {
+            Jobs::InLine(jobs) => jobs.len(),
+            Jobs::InLanes(lanes) => lanes.len(),
+        }
+    }
+
+    fn push(&mut self, job: Job) {
+        self.bytes += job.request.raw.len();
+        match &mut self.jobs {
+            Jobs::InLine(jobs) => jobs.push_back(job),
+            Jobs::InLanes(lanes) => lanes.push(job),
+        }
+    }
+
+    fn pop_oldest(&mut self) -> Option<Job> {
+        let job = match &mut self.jobs {
+            Jobs::InLine(jobs) => jobs.pop_front(),
+            Jobs::InLanes(lanes) => lanes.pop_oldest(),
+        };
+        self.left(job)
+    }
+
+    fn oldest(&self) -> Option<Timestamp> {
+        match &self.jobs {
+            Jobs::InLine(jobs) => jobs.front().map(|job| job.queued_at),
+            Jobs::InLanes(lanes) => lanes.oldest(),
+        }
+    }
+
+    fn left(&mut self, job: Option<Job>) -> Option<Job> {
+        self.bytes -= job.as_ref().map_or(0, |job| job.request.raw.len());
+        job
+    }
 }
 
 impl Queue {
@@ -56,33 +155,71 @@ impl Queue {
     pub fn new(jobs_limit: usize, bytes_limit: usize) -> Self {
         Self {
             jobs_limit,
-            bytes_limit,
-            waiting: Mutex::new(Waiting { jobs: VecDeque::with_capacity(jobs_limit), is_closed: false }),
+            bytes_limit: AtomicUsize::new(bytes_limit),
+            drop_policy: DropPolicy::Newest,
+            order: CopyOrder::None,
+            standing: AtomicU8::new(Standing::Open as u8),
+            waiting: Arc::new(Mutex::new(Waiting {
+                jobs: Jobs::InLine(VecDeque::with_capacity(jobs_limit)),
+                bytes: 0,
+            })),
             held_bytes: Arc::default(),
             arrived: Notify::new(),
         }
     }
 
-    /// Queues jobs in their order; those that do not fit are dropped and counted. Never waits for the replay.
+    /// Says what is dropped where more come than there is room for; the newest unless said.
+    #[must_use]
+    pub const fn with_drop_policy(mut self, drop_policy: DropPolicy) -> Self {
+        self.drop_policy = drop_policy;
+        self
+    }
+
+    /// Says what order is kept; none unless said. It is said before there are jobs.
+    #[must_use]
+    pub fn with_order(mut self, order: CopyOrder) -> Self {
+        self.order = order;
+        if order == CopyOrder::Connection {
+            self.lock().jobs = Jobs::InLanes(Lanes::default());
+        }
+        self
+    }
+
+    /// Whether the order of each live connection is kept.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.order == CopyOrder::Connection
+    }
+
+    /// Queues jobs in their order; where there is no room for all, some are dropped and counted. Never waits for the
+    /// replay.
     ///
     /// The iterator runs under the lock, so it should do no more than hand out what is ready.
     pub fn push_batch(&self, jobs: impl IntoIterator<Item = Job>) {
         let mut guard = None;
         let mut has_pushed = false;
         for job in jobs {
-            let waiting = guard.get_or_insert_with(|| self.lock());
             let len = job.request.raw.len();
-            let has_room = waiting.jobs.len() < self.jobs_limit
-                && self.held_bytes.load(Ordering::Relaxed).saturating_add(len) <= self.bytes_limit;
-            if waiting.is_closed || !has_room {
-                let reason = if waiting.is_closed { DropReason::Shutdown } else { DropReason::QueueFull };
+            let refused = loop {
+                let waiting = guard.get_or_insert_with(|| self.lock());
+                if let Some(reason) = self.standing().refuses() {
+                    break Some((job, reason));
+                }
+                if self.has_room(waiting, len) {
+                    self.held_bytes.fetch_add(len, Ordering::Relaxed);
+                    waiting.push(job);
+                    has_pushed = true;
+                    break None;
+                }
+                let Some(oldest) = self.give_way(waiting, len) else {
+                    break Some((job, DropReason::QueueFull));
+                };
+                guard = None;
+                self.hold(oldest).drop_for(DropReason::QueueFull);
+            };
+            if let Some((job, reason)) = refused {
                 guard = None;
                 job.ticket.dropped(reason);
-                continue;
             }
-            self.held_bytes.fetch_add(len, Ordering::Relaxed);
-            waiting.jobs.push_back(job);
-            has_pushed = true;
         }
         drop(guard);
         if has_pushed {
@@ -90,10 +227,24 @@ impl Queue {
         }
     }
 
+    fn has_room(&self, waiting: &Waiting, len: usize) -> bool {
+        waiting.len() < self.jobs_limit
+            && self.held_bytes.load(Ordering::Relaxed).saturating_add(len)
+                <= self.bytes_limit.load(Ordering::Relaxed)
+    }
+
+    /// Takes the oldest job out for one of `len` bytes, where the policy says so and room can be made at all: bytes that
+    /// are being written do not give way.
+    fn give_way(&self, waiting: &mut Waiting, len: usize) -> Option<Job> {
+        let being_written = self.held_bytes.load(Ordering::Relaxed).saturating_sub(waiting.bytes);
+        let can_fit = being_written.saturating_add(len) <= self.bytes_limit.load(Ordering::Relaxed);
+        if self.drop_policy == DropPolicy::Oldest && can_fit { waiting.pop_oldest() } else { None }
+    }
+
     /// Requests that wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lock().jobs.len()
+        self.lock().len()
     }
 
     /// Whether no request waits.
@@ -108,9 +259,62 @@ impl Queue {
         self.held_bytes.load(Ordering::Relaxed)
     }
 
+    /// Changes how many bytes may be held. What is held beyond that stays, and nothing more comes until there is room.
+    pub fn set_bytes_limit(&self, bytes: usize) {
+        self.bytes_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Drops what waits, and from now on what comes. A copy of which a socket has accepted a byte is finished, no other
+    /// is begun. Returns how many were dropped.
+    pub fn pause(&self) -> usize {
+        self.shut(Standing::Paused)
+    }
+
+    /// Lets copies come again after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        let _waiting = self.lock();
+        if self.standing() == Standing::Paused {
+            self.standing.store(Standing::Open as u8, Ordering::Release);
+        }
+    }
+
+    /// The same as [`pause`](Self::pause), for good.
+    pub fn remove(&self) -> usize {
+        self.shut(Standing::Removed)
+    }
+
+    /// What a copy is dropped for of which no byte has been written; `None` where it may be sent. Asked for each before
+    /// its first byte.
+    pub(super) fn forbids(&self) -> Option<DropReason> {
+        let standing = self.standing();
+        if standing >= Standing::Paused { standing.refuses() } else { None }
+    }
+
     /// Lets nothing more in.
     pub(super) fn close(&self) {
-        self.lock().is_closed = true;
+        let _waiting = self.lock();
+        self.standing.fetch_max(Standing::Closing as u8, Ordering::AcqRel);
+    }
+
+    fn shut(&self, standing: Standing) -> usize {
+        let waiting = self.lock();
+        if self.standing() == Standing::Closing && standing == Standing::Paused {
+            // Who stops pauses no more.
+            return 0;
+        }
+        self.standing.fetch_max(standing as u8, Ordering::AcqRel);
+        drop(waiting);
+        // From here on nothing comes any more, so that this comes to an end.
+        let mut count = 0;
+        while let Some(held) = self.pop() {
+            held.drop_for(standing.refuses().unwrap_or(DropReason::Shutdown));
+            count += 1;
+        }
+        count
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::of(self.standing.load(Ordering::Acquire))
     }
 
     /// Waits until jobs have been pushed since the last wait.
@@ -118,19 +322,35 @@ impl Queue {
         self.arrived.notified().await;
     }
 
-    /// Takes the oldest job.
+    /// Takes the oldest job; where order is kept it may not be its turn.
     pub(super) fn pop(&self) -> Option<Held> {
-        let job = self.lock().jobs.pop_front();
+        let job = self.lock().pop_oldest();
         job.map(|job| self.hold(job))
     }
 
     /// Takes the oldest job if it was queued before `cutoff`.
     pub(super) fn pop_older(&self, cutoff: Timestamp) -> Option<Held> {
         let mut waiting = self.lock();
-        let is_old = waiting.jobs.front().is_some_and(|job| job.queued_at < cutoff);
-        let job = if is_old { waiting.jobs.pop_front() } else { None };
+        let is_old = waiting.oldest().is_some_and(|queued_at| queued_at < cutoff);
+        let job = if is_old { waiting.pop_oldest() } else { None };
         drop(waiting);
         job.map(|job| self.hold(job))
+    }
+
+    /// The live connection whose turn it is, and the number by which to take its job. `None` where all that waits has to
+    /// wait for what is under way, and where no order is kept.
+    pub(super) fn next_ready(&self) -> Option<(u64, Live)> {
+        self.lock().lanes()?.next_ready()
+    }
+
+    /// Takes the job of this number, if it is still its turn.
+    pub(super) fn pop_ready(&self, number: u64) -> Option<Held> {
+        let mut waiting = self.lock();
+        let job = waiting.lanes()?.pop_ready(number);
+        let job = waiting.left(job)?;
+        drop(waiting);
+        let turn = Turn { waiting: Arc::clone(&self.waiting), key: job.request.flow };
+        Some(Held { turn: Some(Box::new(turn)), ..self.hold(job) })
     }
 
     fn hold(&self, job: Job) -> Held {
@@ -140,6 +360,9 @@ impl Queue {
             ticket: job.ticket,
             pipeline: job.pipeline,
             queued_at: job.queued_at,
+            has_paid: false,
+            pass: None,
+            turn: None,
             _lease: lease,
         }
     }
@@ -169,8 +392,29 @@ pub(super) struct Held {
     pub(super) ticket: Ticket,
     pub(super) pipeline: u16,
     pub(super) queued_at: Timestamp,
+    /// Whether it counts against the target's rate already.
+    pub(super) has_paid: bool,
+    /// The circuit breaker's, once it has let it through.
+    pub(super) pass: Option<Pass>,
+    /// That of its lane, where order is kept. In a box, so that a job is no longer to move where it is not.
+    pub(super) turn: Option<Box<Turn>>,
     /// Held for as long as the request is.
     _lease: Lease,
+}
+
+impl Held {
+    /// Settles the copy as dropped.
+    pub(super) fn drop_for(self, reason: DropReason) {
+        self.ticket.dropped(reason);
+    }
+
+    /// Settles the copy as dropped because of how the attempt to send it ended.
+    pub(super) fn fail(self, outcome: ReplayOutcome, reason: DropReason) {
+        if let Some(pass) = self.pass {
+            pass.ended(outcome, None);
+        }
+        self.ticket.dropped(reason);
+    }
 }
 
 /// Bytes that count against the queue's limit.
@@ -198,6 +442,7 @@ mod tests {
         super::tests::{Books, request},
         *,
     };
+    use crate::pipeline::ExchangeId;
 
     fn jobs(books: &Books, count: usize, len: usize) -> Vec<Job> {
         (0..count).map(|_| books.job(request(&vec![b'x'; len], len))).collect()
@@ -210,6 +455,38 @@ mod tests {
         queue.push_batch(jobs(&books, 5, 10));
         assert_eq!((queue.len(), queue.held_bytes()), (3, 30));
         assert_eq!(books.dropped(DropReason::QueueFull), 2);
+    }
+
+    #[test]
+    fn oldest_gives_way_by_count_and_by_bytes_whatever_order_is_kept() {
+        for order in [CopyOrder::None, CopyOrder::Connection] {
+            let books = Books::default();
+            let queue = Queue::new(3, 100).with_drop_policy(DropPolicy::Oldest).with_order(order);
+            let job = |id, len| {
+                let mut request = request(&vec![b'x'; len], len);
+                request.id = ExchangeId(id);
+                books.job(request)
+            };
+            queue.push_batch((0..5).map(|id| job(id, 10)));
+            assert_eq!((queue.len(), queue.held_bytes()), (3, 30));
+            assert_eq!(books.dropped(DropReason::QueueFull), 2);
+            queue.push_batch([job(5, 75)]);
+            assert_eq!((queue.len(), queue.held_bytes()), (3, 95), "2 is out by count");
+            queue.push_batch([job(6, 25)]);
+            assert_eq!((queue.len(), queue.held_bytes()), (2, 100), "3 and 4 are out by bytes");
+            let held = queue.pop().unwrap();
+            assert_eq!(held.request.id, ExchangeId(5));
+            queue.push_batch([job(7, 26)]);
+            assert_eq!((queue.len(), queue.held_bytes()), (1, 100), "bytes being written give no way");
+            assert_eq!(books.dropped(DropReason::QueueFull), 6);
+            queue.push_batch([job(8, 101)]);
+            assert_eq!(
+                (queue.len(), books.dropped(DropReason::QueueFull)),
+                (1, 7),
+                "nothing gives way in vain"
+            );
+            assert_eq!(queue.pop().unwrap().request.id, ExchangeId(6));
+        }
     }
 
     #[test]
@@ -233,6 +510,54 @@ mod tests {
         queue.close();
         queue.push_batch(jobs(&books, 2, 1));
         assert_eq!((queue.is_empty(), books.dropped(DropReason::Shutdown)), (true, 2));
+    }
+
+    #[test]
+    fn paused_queue_drops_what_waits_and_what_comes_until_it_is_resumed() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        queue.push_batch(jobs(&books, 2, 1));
+        assert_eq!((queue.pause(), queue.len(), queue.held_bytes()), (2, 0, 0));
+        queue.push_batch(jobs(&books, 3, 1));
+        assert_eq!((queue.forbids(), books.dropped(DropReason::Paused)), (Some(DropReason::Paused), 5));
+        queue.resume();
+        queue.push_batch(jobs(&books, 1, 1));
+        assert_eq!((queue.forbids(), queue.len()), (None, 1));
+    }
+
+    #[test]
+    fn removed_queue_stays_removed() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        queue.push_batch(jobs(&books, 1, 1));
+        queue.remove();
+        queue.pause();
+        queue.resume();
+        queue.close();
+        queue.push_batch(jobs(&books, 1, 1));
+        assert_eq!((queue.forbids(), books.dropped(DropReason::Removed)), (Some(DropReason::Removed), 2));
+    }
+
+    #[test]
+    fn queue_that_closes_sends_what_waits() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        queue.push_batch(jobs(&books, 1, 1));
+        queue.close();
+        assert_eq!((queue.forbids(), queue.pop().is_some()), (None, true));
+    }
+
+    #[test]
+    fn queue_that_holds_more_than_it_may_waits_until_there_is_room() {
+        let books = Books::default();
+        let queue = Queue::new(10, 100);
+        queue.push_batch(jobs(&books, 2, 40));
+        queue.set_bytes_limit(50);
+        queue.push_batch(jobs(&books, 1, 10));
+        assert_eq!((queue.len(), books.dropped(DropReason::QueueFull)), (2, 1));
+        drop(queue.pop());
+        queue.push_batch(jobs(&books, 1, 10));
+        assert_eq!((queue.len(), queue.held_bytes()), (2, 50));
     }
 
     #[test]

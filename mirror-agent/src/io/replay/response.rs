@@ -13,6 +13,7 @@ pub(super) struct Response {
     received: u64,
     is_interim: bool,
     keep_alive: bool,
+    status: u16,
 }
 
 /// Where the answer stands.
@@ -21,7 +22,7 @@ pub(super) enum Progress {
     /// It goes on.
     Partial,
     /// It is complete; `reusable` says whether the connection takes another request.
-    Complete { reusable: bool },
+    Complete { reusable: bool, status: u16 },
     /// It was cut off.
     Closed,
     /// It is not an answer that can be stepped over.
@@ -35,6 +36,7 @@ impl Response {
             received: 0,
             is_interim: false,
             keep_alive: false,
+            status: 0,
         }
     }
 
@@ -51,12 +53,14 @@ impl Response {
                     }
                     self.is_interim = head.facts.interim;
                     self.keep_alive = head.facts.keep_alive;
+                    self.status = head.status;
                 }
                 // RFC 9110 section 15.2: a final response follows.
                 Event::End if self.is_interim => {}
                 Event::End => {
                     self.received = 0;
-                    return Progress::Complete { reusable: self.keep_alive && input.is_empty() };
+                    let reusable = self.keep_alive && input.is_empty();
+                    return Progress::Complete { reusable, status: self.status };
                 }
                 Event::Refused(_) => return Progress::Protocol,
                 Event::NeedMore if self.received > limit => return Progress::Protocol,
@@ -68,7 +72,7 @@ impl Response {
     /// Takes the end of the byte stream.
     pub(super) fn handle_end(&mut self) -> Progress {
         match self.decoder.handle_end() {
-            EndEffect::Complete => Progress::Complete { reusable: false },
+            EndEffect::Complete => Progress::Complete { reusable: false, status: self.status },
             EndEffect::Clean | EndEffect::Truncated => Progress::Closed,
         }
     }

@@ -454,7 +454,7 @@ impl ClientSide {
                         if head.facts.has_mirror_id {
                             context.note_probe(flow, &head);
                         }
-                        request.head(context, &head, at);
+                        request.head(context, flow, &head, at);
                         observer.head(request.id, request.reply_to);
                     }
                 }

@@ -8,6 +8,7 @@ use std::{
 use crate::pipeline::{
     Endpoint, ExchangeId, FlowKey, Limits, Policy, Request, Stats, Timestamp,
     exchange::report::ExchangeReport,
+    flow::FlowId,
     http::RequestHead,
     policy::{Experiment, ExperimentSet, Selection, mix},
     reason::{FlowSkipReason, LostReason, SkipReason},
@@ -61,6 +62,8 @@ pub(crate) struct Context {
     next_id: u64,
     /// Those that arrived.
     probes: VecDeque<Probe>,
+    /// Of the flow that a span was handed on of last.
+    pub(crate) flow_id: FlowId,
 }
 
 impl Context {
@@ -80,6 +83,7 @@ impl Context {
             pending: 0,
             next_id: 0,
             probes: VecDeque::new(),
+            flow_id: FlowId(0),
         };
         context.set_purpose(purpose);
         context
@@ -95,16 +99,17 @@ impl Context {
         self.purpose = purpose;
     }
 
-    /// Decides which experiments take a request; `Err` holds the reason to skip it.
+    /// Decides which experiments take a request of `flow`; `Err` holds the reason to skip it.
     pub(crate) fn select(
         &mut self,
         id: ExchangeId,
+        flow: &FlowKey,
         head: &RequestHead<'_>,
     ) -> Result<Arc<Selection>, SkipReason> {
         let Self { purpose: Purpose::Replay(policy), skips, skipped_by, selection, seed, .. } = self else {
-            return Err(SkipReason::Method);
+            return Err(SkipReason::Unmatched);
         };
-        let experiments = policy.decide(head, mix(*seed ^ id.0), |position, reason| {
+        let experiments = policy.decide(flow, head, mix(*seed ^ id.0), |position, reason| {
             skipped_by.insert(position);
             if let Some(skips) = skips.get_mut(position) {
                 bump(skips, reason.index(), 1);

@@ -100,7 +100,13 @@ impl OpenRequest {
     }
 
     /// Takes the complete head and decides what to keep.
-    pub(crate) fn head(&mut self, context: &mut Context, head: &RequestHead<'_>, at: Timestamp) {
+    pub(crate) fn head(
+        &mut self,
+        context: &mut Context,
+        flow: &FlowKey,
+        head: &RequestHead<'_>,
+        at: Timestamp,
+    ) {
         self.last_byte_at = self.last_byte_at.max(at);
         self.reply_to = head.reply_to();
         self.handover = head.facts.upgrade || head.facts.connect;
@@ -128,7 +134,7 @@ impl OpenRequest {
             Framing::None | Framing::Chunked | Framing::UntilClose | Framing::Ambiguous => 0,
         };
         let advance = head.raw.len().saturating_add(body_len.min(MAX_ADVANCE_BYTES));
-        let selection = match context.select(self.id, head) {
+        let selection = match context.select(self.id, flow, head) {
             Ok(selection) => selection,
             Err(reason) => {
                 self.keep = Keep::Settled;
@@ -219,6 +225,7 @@ impl OpenRequest {
                     first_byte_at: self.first_byte_at,
                     last_byte_at: self.last_byte_at,
                     has_marker: self.flags.has(HeadFlags::HAS_MARKER),
+                    flow_id: context.flow_id,
                 });
                 None
             }

@@ -76,6 +76,7 @@ impl FlowHandler for Context {
     }
 
     fn span(&mut self, flow: &FlowInfo, connection: &mut Connection, side: Side, span: Span<'_>) -> Interest {
+        self.flow_id = flow.id;
         let Connection { client, server } = connection;
         let interest = match (side, server) {
             (Side::Client, ServerSide::Peek(observer)) => {

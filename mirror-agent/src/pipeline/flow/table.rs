@@ -215,11 +215,21 @@ impl<S> FlowTable<S> {
         }
     }
 
-    /// Takes note that segments may have passed unseen. Each flow that is assembled is closed and opened again as one
-    /// whose beginning was not seen; what is sent again of what it has handed on is still known as old.
-    pub fn interrupt<H: FlowHandler<State = S>>(&mut self, now: Timestamp, handler: &mut H) {
+    /// Takes note that segments of the flows that `is_affected` names may have passed unseen. Each of them that is
+    /// assembled is closed and opened again as one whose beginning was not seen; what is sent again of what it has handed
+    /// on is still known as old.
+    pub fn interrupt<H: FlowHandler<State = S>>(
+        &mut self,
+        now: Timestamp,
+        mut is_affected: impl FnMut(&FlowKey) -> bool,
+        handler: &mut H,
+    ) {
         self.clock.set(now);
         for slot in 0..u32::try_from(self.slots.0.len()).unwrap_or(u32::MAX) {
+            if !self.slots.get_mut(slot).is_some_and(|entry| entry.is_live() && is_affected(&entry.info.key))
+            {
+                continue;
+            }
             self.with_streams(slot, handler, |streams, _, stats, outlet| streams.flush(now, stats, outlet));
             self.settle(slot, handler);
             let id = FlowId(self.next_id);

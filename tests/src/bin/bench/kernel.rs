@@ -116,8 +116,9 @@ impl Kernel {
             ebpf.program_mut(program::REQUESTS).context("no program for requests")?.try_into()?;
         requests.load().context("load the program")?;
         let config = KernelConfig { rings: 1, wake_interval_ns: 1_000_000, ..KernelConfig::default() };
-        let mut configs =
-            Array::<_, [u32; 6]>::try_from(ebpf.map_mut(map::CONFIG).context("no configuration")?)?;
+        let mut configs = Array::<_, [u32; KernelConfig::WORDS]>::try_from(
+            ebpf.map_mut(map::CONFIG).context("no configuration")?,
+        )?;
         configs.set(0, config.to_words(), 0)?;
         let mut ports = Array::<_, u64>::try_from(ebpf.map_mut(map::PORTS).context("no ports")?)?;
         ports.set(u32::from(PORT / 64), 1 << (PORT % 64), 0)?;

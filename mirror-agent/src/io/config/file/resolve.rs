@@ -208,16 +208,18 @@ fn match_of(file: MatchFile, methods: Methods, checker: &mut Checker<'_>) -> Mat
         });
     }
     let path = checker.within("path", |checker| file.path.and_then(|path| path_match(path, checker)));
+    let mut names = BTreeSet::new();
     let headers = checker.within("headers", |checker| {
-        checker.each(file.headers, |checker, HeaderFile { name, kind, value }| NamedMatch {
-            name: name.0,
-            value: value_match(kind, value, checker),
+        checker.each(file.headers, |checker, HeaderFile { name, kind, value }| {
+            checker.unique(&mut names, &name.0.to_ascii_lowercase(), "header field");
+            NamedMatch { name: name.0, value: value_match(kind, value, checker) }
         })
     });
+    let mut names = BTreeSet::new();
     let query_params = checker.within("queryParams", |checker| {
-        checker.each(file.query_params, |checker, ParameterFile { name, kind, value }| NamedMatch {
-            name: name.0,
-            value: value_match(kind, value, checker),
+        checker.each(file.query_params, |checker, ParameterFile { name, kind, value }| {
+            checker.unique(&mut names, &name.0, "parameter");
+            NamedMatch { name: name.0, value: value_match(kind, value, checker) }
         })
     });
     MatchConfig {

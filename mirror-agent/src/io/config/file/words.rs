@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::{
+    io::config::{HostPolicy, SampleKey},
+    pipeline::policy::{Pattern, RuleError},
+};
 use ipnet::IpNet;
-use regex::bytes::RegexBuilder;
-
-use crate::io::config::{HostPolicy, SampleKey};
 
 pub(super) fn name(text: &str) -> Result<String, String> {
     let is_name_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -57,17 +58,15 @@ pub(super) fn pattern(text: &str) -> Result<String, String> {
             text.len()
         ));
     }
-    match RegexBuilder::new(text).size_limit(MAX_PROGRAM_BYTES).build() {
-        Ok(_) => Ok(text.to_owned()),
-        // Its message is a drawing of several lines, of which the last says what is wrong.
-        Err(error) => {
-            let error = error.to_string();
-            Err(format!(
-                "not a regular expression: {}",
-                error.lines().last().unwrap_or_default().trim_start()
-            ))
-        }
-    }
+    // Its message is a drawing of several lines, of which the last says what is wrong.
+    Pattern::new(text).map(|_| text.to_owned()).map_err(|error| {
+        let error = if let RuleError::Pattern { source, .. } = &error {
+            source.to_string()
+        } else {
+            error.to_string()
+        };
+        format!("not a regular expression: {}", error.lines().last().unwrap_or_default().trim_start())
+    })
 }
 
 pub(super) fn header_name(text: &str) -> Result<String, String> {
@@ -206,6 +205,3 @@ const MAX_NAME_BYTES: usize = 63;
 
 /// Longer ones are a mistake.
 const MAX_PATTERN_BYTES: usize = 4096;
-
-/// Most memory of one compiled expression, in bytes.
-const MAX_PROGRAM_BYTES: usize = 256 * 1024;

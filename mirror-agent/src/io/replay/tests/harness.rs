@@ -14,22 +14,24 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::super::{Gauges, Job, OwnSocketRegistry, Queue, Replay, ReplayConfig, clock};
+use super::super::{Gauges, Job, OwnSocketRegistry, Queue, Replay, ReplayConfig, clock, pool::Pool};
 use crate::{
     io::ledger::{CopyBooks, DropReason, Ledger, ReplayOutcome},
     pipeline::{
         Endpoint, ExchangeId, FlowKey, ReplyTo, Request, Timestamp,
+        flow::FlowId,
         policy::{ExperimentSet, Selection},
     },
 };
 
 /// A request with number 7 and nothing special about it.
-pub(in super::super) fn request(raw: &[u8], head_len: usize) -> Request {
+pub(in crate::io) fn request(raw: &[u8], head_len: usize) -> Request {
     let endpoint = Endpoint::from(SocketAddr::from(([192, 0, 2, 1], 80)));
     Request {
         id: ExchangeId(7),
         selection: Arc::new(Selection { policy: Arc::default(), experiments: ExperimentSet::default() }),
         flow: FlowKey { client: endpoint, server: endpoint, vlan: 0, vni: 0 },
+        flow_id: FlowId(0),
         raw: Bytes::copy_from_slice(raw),
         head_len,
         reply_to: ReplyTo::Other,
@@ -46,6 +48,14 @@ pub(super) fn get(path: &str) -> Request {
     request(raw.as_bytes(), raw.len())
 }
 
+/// `GET /path` of the live connection `id` of the client with this port.
+pub(super) fn get_of(client: u16, id: u64, path: &str) -> Request {
+    let mut request = get(path);
+    request.flow.client = SocketAddr::from(([192, 0, 2, 9], client)).into();
+    request.flow_id = FlowId(id);
+    request
+}
+
 /// A POST with a body of `len` bytes.
 pub(super) fn post(len: usize) -> Request {
     let head = format!("POST / HTTP/1.1\r\ncontent-length: {len}\r\n\r\n");
@@ -53,6 +63,7 @@ pub(super) fn post(len: usize) -> Request {
 }
 
 /// A ledger for requests made up by tests.
+#[derive(Clone)]
 pub(in super::super) struct Books {
     pub(super) ledger: Arc<Ledger>,
     pub(super) copies: Arc<CopyBooks>,
@@ -91,6 +102,7 @@ pub(super) struct Running {
     pub(super) books: Books,
     pub(super) queue: Arc<Queue>,
     pub(super) gauges: Arc<Gauges>,
+    pub(super) pool: Arc<Pool>,
     pub(super) sockets: Arc<Sockets>,
     pushed: u64,
     shutdown: oneshot::Sender<()>,
@@ -100,22 +112,37 @@ pub(super) struct Running {
 impl Running {
     /// Starts a replay to `addr` with patient limits, and with what `adjust` changes.
     pub(super) async fn start(addr: SocketAddr, adjust: impl FnOnce(&mut ReplayConfig)) -> Self {
+        Self::with_queue(addr, Queue::default(), adjust).await
+    }
+
+    /// The same with a queue of its own.
+    pub(super) async fn with_queue(
+        addr: SocketAddr,
+        queue: Queue,
+        adjust: impl FnOnce(&mut ReplayConfig),
+    ) -> Self {
         let mut config = ReplayConfig::new(format!("http://{addr}").parse().unwrap(), 1);
         // On a busy machine everything takes long; tests about these limits set them.
         config.queue_age = Duration::from_secs(60);
         config.drain_timeout = Duration::from_secs(8);
         adjust(&mut config);
         let books = Books::default();
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(queue);
         let sockets = Arc::<Sockets>::default();
         let registry = Arc::<Sockets>::clone(&sockets);
         let copies = Arc::clone(&books.copies);
         let replay =
             Replay::prepare(config, Arc::clone(&queue), copies, registry, Arc::new(|_| None)).await.unwrap();
         let gauges = replay.gauges();
+        let pool = Arc::clone(&replay.pool);
         let (shutdown, told) = oneshot::channel();
         let task = tokio::spawn(replay.run(async move { drop(told.await) }));
-        Self { books, queue, gauges, sockets, pushed: 0, shutdown, task }
+        Self { books, queue, gauges, pool, sockets, pushed: 0, shutdown, task }
+    }
+
+    /// Notes that something else has queued so many requests.
+    pub(super) const fn pushed_beside(&mut self, count: u64) {
+        self.pushed += count;
     }
 
     pub(super) fn push(&mut self, requests: impl IntoIterator<Item = Request>) {
@@ -148,6 +175,10 @@ impl Running {
         self.shutdown.send(()).unwrap();
         timeout(Duration::from_secs(10), self.task).await.unwrap().unwrap();
         assert_eq!(self.books.settled(), self.pushed, "{:?}", self.books.ledger);
+        let copies = self.books.copies.snapshot();
+        assert_eq!((copies.copies, copies.pending), (self.pushed, 0), "{copies}");
+        let left_out: u64 = copies.dropped.iter().chain(&copies.skipped).sum();
+        assert_eq!(copies.copies, copies.mirrored + left_out, "{copies}");
         assert_eq!((self.queue.len(), self.queue.held_bytes()), (0, 0));
         assert_eq!((self.gauges.in_flight(), self.gauges.idle()), (0, 0));
         assert_eq!(self.sockets.open(), 0, "all sockets are closed and struck off");

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    super::{ReplayConfig, TargetChange, TargetObserver},
+    super::{Event, Observer, ReplayConfig},
     harness::{Running, get, post},
     server::Server,
     tls_server::{Authority, TlsServer},
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     io::{
         config::{Interlock, ProbeConfig, TlsConfig},
-        ledger::ReplayOutcome,
+        ledger::{CopyBooks, ReplayOutcome},
     },
     pipeline::reason::SkipReason,
 };
@@ -82,10 +82,9 @@ fn skipped(replay: &Running) -> u64 {
 #[derive(Debug, Default)]
 struct Told(Mutex<Vec<String>>);
 
-impl TargetObserver for Told {
-    fn target_changed(&self, change: &TargetChange<'_>) {
-        let text = format!("{}/{} {} {}", change.experiment, change.target, change.before, change.after);
-        self.0.lock().unwrap().push(text);
+impl Observer for Told {
+    fn handle_event(&self, target: &CopyBooks, event: Event) {
+        self.0.lock().unwrap().push(format!("{}/{} {event:?}", target.experiment(), target.target()));
     }
 }
 
@@ -97,7 +96,7 @@ async fn writes_flow_only_while_the_shadow_proves_to_be_one() {
     let observer = Arc::<Told>::clone(&told);
     let mut replay = Running::start(server.addr, |config| {
         interlock(config);
-        config.observer = observer;
+        config.observer = Some(observer);
     })
     .await;
     let mut writes = 0;
@@ -120,7 +119,10 @@ async fn writes_flow_only_while_the_shadow_proves_to_be_one() {
     }
     let count = |prefix: &str| server.requests().iter().filter(|request| request.starts_with(prefix)).count();
     assert_eq!((count("POST / "), count("GET / ")), (writes, 2 * LAPSES.len()));
-    assert_eq!(told.0.lock().unwrap()[..2], ["default/shadow closed open", "default/shadow open closed"]);
+    assert_eq!(
+        told.0.lock().unwrap()[..2],
+        [true, false].map(|is_open| format!("default/shadow Interlock {{ is_open: {is_open} }}"))
+    );
     let changes = replay.gauges.interlock().unwrap().changes;
     assert_eq!(changes, told.0.lock().unwrap().len() as u64);
     replay.stop().await;

@@ -1,13 +1,18 @@
 //! Enters: requests, and shadows that behave in every way there is. Leaves: proof that the books balance.
 
+mod audit;
 mod faults;
 mod harness;
 mod interlock;
 mod limits;
+mod order;
 mod probes;
+mod protection;
 mod server;
 mod tls;
 mod tls_server;
+mod torture;
 mod transfer;
 
-pub(super) use harness::{Books, Sockets, request};
+pub(in crate::io) use harness::request;
+pub(super) use harness::{Books, Sockets};

@@ -1,6 +1,13 @@
 //! Enters: targets that lead back to the live service, or do not. Leaves: that no copy is sent before that is known.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{net::TcpListener, time::Instant};
 
@@ -52,7 +59,7 @@ async fn prepare(addr: SocketAddr, probes: &Arc<Probes>) -> Replay {
 async fn target_whose_probe_arrives_at_the_hook_is_refused() {
     let probes = Arc::new(Probes::new(|| true));
     let server = live(&probes).await;
-    let refusal = prepare(server.addr, &probes).await.judge().await.unwrap_err();
+    let refusal = prepare(server.addr, &probes).await.review().await.unwrap();
     assert_eq!(refusal, Refusal::LeadsBack { target: server.addr });
     assert!(refusal.to_string().contains("leads back to the live service"));
     let requests = server.requests();
@@ -70,11 +77,11 @@ async fn target_that_leads_elsewhere_is_accepted_whatever_others_send() {
     probes.saw(&Probe { id: b"probe-0123456789abcdef".to_vec(), server });
     let server = Server::answering(OK).await;
     let start = Instant::now();
-    prepare(server.addr, &probes).await.judge().await.unwrap();
+    assert!(prepare(server.addr, &probes).await.review().await.is_none());
     assert!(start.elapsed() < Duration::from_secs(2), "an answer is not waited for longer than it takes");
     // One that takes the probe and never answers is no reason not to start.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    prepare(silent.local_addr().unwrap(), &probes).await.judge().await.unwrap();
+    assert!(prepare(silent.local_addr().unwrap(), &probes).await.review().await.is_none());
 }
 
 #[tokio::test]
@@ -117,12 +124,19 @@ async fn address_that_leads_back_is_told_once_and_never_used() {
 }
 
 #[tokio::test]
-async fn nothing_is_concluded_while_nothing_is_watched() {
-    let probes = Arc::new(Probes::new(|| false));
+async fn copies_wait_until_probes_can_be_seen() {
+    let is_attached = Arc::new(AtomicBool::new(false));
+    let watching = Arc::clone(&is_attached);
+    let probes = Arc::new(Probes::new(move || watching.load(Ordering::SeqCst)));
     let server = Server::answering(OK).await;
     let mut replay = Running::start(server.addr, |config| config.probes = Some(Arc::clone(&probes))).await;
     replay.push([get("")]);
-    replay.settled().await;
-    assert_eq!(server.requests().len(), 0);
-    assert_eq!(replay.stop().await.0, 0);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((server.requests().len(), replay.queue.len()), (0, 1));
+    assert_eq!(replay.gauges.verdict(), None);
+    is_attached.store(true, Ordering::SeqCst);
+    replay.ended(ReplayOutcome::Answered, 1).await;
+    assert_eq!(replay.gauges.verdict(), Some(None));
+    assert!(server.requests()[0].contains("probe-"), "the probe came first");
+    assert_eq!(replay.stop().await.0, 1);
 }

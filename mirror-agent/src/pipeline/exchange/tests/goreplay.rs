@@ -60,7 +60,7 @@ fn segment_of_only_nul_bytes() {
 
 #[test]
 fn sequence_wrap_inside_a_body() {
-    let purpose = Purpose::replay(Experiment { methods: Methods::All, ..Experiment::default() });
+    let purpose = Purpose::replay(Experiment::of_methods(Methods::All));
     let mut talk = Conversation::adopted(purpose, Limits::default(), u32::MAX - 100, 5);
     let request = post(&[b'w'; 300]);
     request.chunks(50).for_each(|piece| talk.client(piece));

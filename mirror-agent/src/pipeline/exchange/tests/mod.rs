@@ -34,10 +34,7 @@ const SERVER: usize = 1;
 impl Conversation {
     /// A connection from its handshake on, mirrored with every method.
     pub(super) fn new() -> Self {
-        Self::with(
-            Purpose::replay(Experiment { methods: Methods::All, ..Experiment::default() }),
-            Limits::default(),
-        )
+        Self::with(Purpose::replay(Experiment::of_methods(Methods::All)), Limits::default())
     }
 
     pub(super) fn inspected() -> Self {

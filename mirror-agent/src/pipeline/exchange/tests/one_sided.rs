@@ -6,7 +6,7 @@ use super::*;
 
 /// A connection of which the capture sees the client alone, from its SYN on.
 fn requests_only() -> Conversation {
-    let purpose = Purpose::replay(Experiment { methods: Methods::All, ..Experiment::default() });
+    let purpose = Purpose::replay(Experiment::of_methods(Methods::All));
     let mut talk = Conversation::adopted(purpose, Limits::default(), 1_000, 2_000);
     talk.segment(Side::Client, TcpFlags::SYN, 0, b"", 0);
     talk.next = [SeqNumber(1_001), SeqNumber(2_001)];

@@ -16,7 +16,7 @@ fn pair(talk: &mut Conversation, a: FlowKey, b: FlowKey, side: Side, flags: TcpF
 }
 
 fn keys() -> (Conversation, FlowKey, FlowKey, FlowKey) {
-    let purpose = Purpose::replay(Experiment { methods: Methods::All, ..Experiment::default() });
+    let purpose = Purpose::replay(Experiment::of_methods(Methods::All));
     let talk = Conversation::adopted(purpose, Limits::default(), 1_000, 2_000);
     let vip = talk.flow;
     let pod = |text: &str| FlowKey { server: text.parse::<SocketAddr>().unwrap().into(), ..vip };
@@ -111,7 +111,7 @@ fn request_sent_again_after_a_pause_past_another_interface_is_old() {
 
 #[test]
 fn body_behind_a_go_ahead_with_fields_is_no_request() {
-    let purpose = Purpose::replay(Experiment { methods: Methods::All, ..Experiment::default() });
+    let purpose = Purpose::replay(Experiment::of_methods(Methods::All));
     let mut talk = Conversation::adopted(purpose, Limits::default(), 1_000, 2_000);
     talk.client(&get("/first"));
     talk.skip(Side::Server, OK.len());
@@ -128,4 +128,19 @@ fn body_behind_a_go_ahead_with_fields_is_no_request() {
         "{:?}",
         got.iter().map(|r| String::from_utf8_lossy(r).into_owned()).collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn request_open_on_a_port_that_is_captured_no_longer_is_lost_at_once_and_others_go_on() {
+    for (port, lost) in [(80, 0), (81, 1)] {
+        let (mut talk, ..) = keys();
+        talk.client(&get("/whole"));
+        talk.client(b"GET /half HTTP/1.1\r\n");
+        let now = Timestamp::from_nanos(talk.now);
+        talk.pipeline.interrupt_some(now, |flow| flow.server.port != port);
+        assert_eq!(talk.pipeline.pending(), 1 - lost, "port {port}");
+        talk.client(b"Host: a\r\n\r\n");
+        assert_eq!(talk.requests().len() as u64, 2 - lost);
+        assert_eq!(talk.lost(LostReason::Aborted), lost);
+    }
 }

@@ -248,7 +248,7 @@ fn a_proxy_protocol_prefix_is_stepped_over() {
 #[test]
 fn a_body_over_the_limit_is_lost_whether_its_length_was_told_or_not() {
     let limits = Limits { body_bytes: 100, ..Limits::default() };
-    let purpose = Purpose::replay(Experiment { methods: Methods::All, ..Experiment::default() });
+    let purpose = Purpose::replay(Experiment::of_methods(Methods::All));
     let mut talk = Conversation::with(purpose, limits);
     talk.client(&post(&[0; 101]));
     talk.client(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -265,7 +265,7 @@ fn a_body_over_the_limit_is_lost_whether_its_length_was_told_or_not() {
 #[test]
 fn bodies_beyond_the_memory_are_lost_and_let_go() {
     let limits = Limits { memory_bytes: 256 * 1024, ..Limits::default() };
-    let purpose = Purpose::replay(Experiment { methods: Methods::All, ..Experiment::default() });
+    let purpose = Purpose::replay(Experiment::of_methods(Methods::All));
     let mut talk = Conversation::with(purpose, limits);
     talk.client(&post(&vec![1; 200 * 1024]));
     assert_eq!(talk.lost(LostReason::Memory), 1);

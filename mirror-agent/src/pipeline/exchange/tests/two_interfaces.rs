@@ -82,7 +82,7 @@ impl Glimpse {
 
 /// Sends the turns past both interfaces. With `healed`, what one misses the other sees.
 fn converse(turns: &[Turn], second: FlowKey, handshake: [bool; 2], healed: bool) -> Conversation {
-    let purpose = Purpose::replay(Experiment { methods: Methods::All, ..Experiment::default() });
+    let purpose = Purpose::replay(Experiment::of_methods(Methods::All));
     let mut talk = Conversation::adopted(purpose, Limits::default(), u32::MAX - 500, 2_000);
     let first = talk.flow;
     let places = [(1, first), (2, second)];

@@ -207,7 +207,7 @@ impl Wire {
     }
 
     fn interrupt(&mut self) {
-        self.table.interrupt(self.now, &mut self.recorder);
+        self.table.interrupt(self.now, |_| true, &mut self.recorder);
     }
 
     fn finish(&mut self) {

@@ -1,0 +1,129 @@
+//! Enters: the parts of a running agent. Leaves: what its listener and its replays ask of them.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tracing::warn;
+
+use super::lock;
+use crate::io::{
+    admin::Health,
+    capture::{
+        CounterValues, Kernel, KernelCounters, Matched, OwnSockets, OwnSocketsError, PortSample,
+        follow::AttachedCounts, role::Role,
+    },
+    experiments::{Directory, Lane},
+    guard::{GuardGauges, GuardValues},
+    metrics::{Gauges, TargetGauges},
+    replay::OwnSocketRegistry,
+    steering::{AnyError, Tap},
+    worker::{Heartbeat, Orders},
+};
+
+/// The kernel's list of own sockets, shared by the tasks of the replay.
+pub(super) struct Registry(Mutex<OwnSockets>);
+
+impl Registry {
+    pub(super) const fn new(sockets: OwnSockets) -> Self {
+        Self(Mutex::new(sockets))
+    }
+
+    fn with(&self, change: impl FnOnce(&mut OwnSockets) -> Result<(), OwnSocketsError>) {
+        let mut sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = change(&mut sockets) {
+            // The mark and the marker headers still tell copies from live requests.
+            warn!(%error, "The kernel program could not be told of a replay connection.");
+        }
+    }
+}
+
+impl OwnSocketRegistry for Registry {
+    fn opened(&self, local: SocketAddr) {
+        self.with(|sockets| sockets.insert(local));
+    }
+
+    fn closed(&self, local: SocketAddr) {
+        self.with(|sockets| sockets.remove(local));
+    }
+}
+
+/// The kernel program, and the capture threads that have to know of its pauses.
+pub(super) struct KernelTap {
+    pub(super) kernel: Arc<Mutex<Kernel>>,
+    pub(super) orders: Arc<Orders>,
+}
+
+impl Tap for KernelTap {
+    fn take_less(&mut self, matched: &Matched) -> Result<(), AnyError> {
+        Ok(lock(&self.kernel).take_less(matched)?)
+    }
+
+    fn take_more(&mut self, matched: &Matched) -> Result<(), AnyError> {
+        Ok(lock(&self.kernel).take_more(matched)?)
+    }
+
+    fn set_samples(&mut self, samples: &[PortSample]) -> Result<(), AnyError> {
+        Ok(lock(&self.kernel).set_samples(samples)?)
+    }
+
+    fn set_paused(&mut self, is_paused: bool) -> Result<(), AnyError> {
+        lock(&self.kernel).set_paused(is_paused)?;
+        self.orders.set_paused(is_paused);
+        Ok(())
+    }
+}
+
+/// What the metrics ask for.
+#[derive(Debug)]
+pub(super) struct AgentGauges {
+    pub(super) counters: Arc<KernelCounters>,
+    pub(super) ring_bytes: u64,
+    pub(super) directory: Arc<Directory>,
+    pub(super) attached: Arc<AttachedCounts>,
+    pub(super) guard: Arc<GuardGauges>,
+}
+
+impl Gauges for AgentGauges {
+    fn kernel_counts(&self) -> CounterValues {
+        // The map was made by this process; if it cannot be read, zeros show that something is very wrong.
+        self.counters.read().unwrap_or_default()
+    }
+
+    fn ring_bytes(&self) -> u64 {
+        self.ring_bytes
+    }
+
+    fn targets(&self) -> Vec<TargetGauges> {
+        let count = |value| u64::try_from(value).unwrap_or(u64::MAX);
+        let table = self.directory.table();
+        let of_lane = |lane: &Lane| TargetGauges {
+            books: Arc::clone(&lane.books),
+            queued: count(lane.queue.len()),
+            bytes: count(lane.queue.held_bytes()),
+            in_flight: count(lane.gauges.in_flight()),
+            interlock: lane.gauges.interlock(),
+            breaker: lane.gauges.breaker(),
+            breaker_changes: lane.gauges.breaker_changes(),
+        };
+        table.lanes.iter().map(of_lane).collect()
+    }
+
+    fn interfaces_attached(&self) -> [u64; Role::ALL.len()] {
+        self.attached.read()
+    }
+
+    fn guard(&self) -> GuardValues {
+        self.guard.read()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Heartbeats(pub(super) Vec<Arc<Heartbeat>>);
+
+impl Health for Heartbeats {
+    fn is_alive(&self) -> bool {
+        self.0.iter().all(|heartbeat| heartbeat.is_alive())
+    }
+}

@@ -1,0 +1,289 @@
+//! Enters: the configuration. Leaves: a running mirror, and at its end the balanced books.
+//!
+//! Threads: one a ring for capture, and the caller's, which runs the replay, the admin listener and the signals on
+//! one tokio runtime. Capture never waits for the replay; the queue between them refuses what does not fit.
+
+mod gauges;
+mod signals;
+mod values;
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tracing::{info, warn};
+
+use self::{
+    gauges::{AgentGauges, Heartbeats, KernelTap, Registry},
+    signals::{Signals, Told},
+    values::{READER, attach_mode, limits, rules},
+};
+use crate::{
+    io::{
+        admin::{self, Admin},
+        audit::{Audit, Event, Who},
+        capture::{
+            Capture, Kernel,
+            follow::Follower,
+            kernel::{Capabilities, Capability},
+        },
+        config::Config,
+        control::{self, Command, Listeners, Order},
+        experiments::{Common, Dispatcher, Experiments},
+        guard::Guard,
+        interfaces::{Interfaces, Tally},
+        ledger::{Ledger, Snapshot},
+        metrics::{self, PipelineGauges},
+        object::EBPF_OBJECT,
+        replay::Probes,
+        steering::{CapturedCell, Followed, Helm, Parts, Status},
+        worker::{Heartbeat, Orders, Warned, Worker},
+    },
+    pipeline::{Pipeline, exchange::Purpose},
+};
+
+/// SO_MARK of the replay sockets: the letters `mirr`, unlikely to be anybody else's.
+const OWN_MARK: u32 = 0x6d69_7272;
+
+/// How often the kernel program's log is handed on, where it was built with one.
+const KERNEL_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs the mirror until SIGTERM or SIGINT and returns the books. `file` is where the configuration came from, which is
+/// read again when it changes.
+///
+/// # Errors
+///
+/// Values that do not fit together, an interface or a target that cannot be used, missing privileges, a kernel that
+/// refuses the programs: all of them before anything is captured.
+pub fn run(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(mirror(config, file))
+}
+
+async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
+    let capture = &config.capture;
+    let limits = limits(config)?;
+    let rules = rules(config)?;
+    require_capabilities()?;
+    let specs = capture.interfaces.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>, _>>()?;
+    let mut follower = Follower::open(specs, attach_mode(capture.attach))?;
+    let listener = admin::bind(capture.metrics_listen)
+        .await
+        .with_context(|| format!("listen on {} for metrics", capture.metrics_listen))?;
+    // Caught from here on: a signal during the start must not skip the detaching.
+    let mut signals = Signals::new().context("catch signals")?;
+
+    let (control, mut commands) = control::channel();
+    let listeners = Listeners::start(&config.control, &control).await?;
+    let (audit, audit_writer) = Audit::open(&config.audit).with_context(|| audit_file(config))?;
+    let ledger = Arc::new(Ledger::default());
+    let Capture { kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
+    let counters = Arc::new(counters);
+    let kernel = Arc::new(Mutex::new(kernel));
+    let mut guard = Guard::new(config.guard);
+    let captured = Arc::<CapturedCell>::default();
+    let is_captured = Arc::clone(&captured);
+    let orders = Arc::new(Orders::default());
+    // A probe is seen once capture is attached, and not while it is paused.
+    let attached = Arc::new(AtomicBool::new(false));
+    let (is_attached, watched) = (Arc::clone(&attached), Arc::clone(&orders));
+    let probes = Arc::new(Probes::new(move || is_attached.load(Ordering::Acquire) && !watched.is_paused()));
+    let experiments = Experiments::new(Common {
+        ledger: Arc::clone(&ledger),
+        registry: Arc::new(Registry::new(own_sockets)),
+        refuse: Arc::new(move |address| is_captured.load().refuse(address)),
+        own_mark: OWN_MARK,
+        instance: random(),
+        drain_timeout: config.drain_timeout,
+        audit: audit.clone(),
+        agents: config.agents,
+        observer: None,
+        probes: Some(Arc::clone(&probes)),
+    });
+    let directory = experiments.directory();
+    let status = Arc::<Status>::default();
+    let gauges = Arc::new(AgentGauges {
+        counters: Arc::clone(&counters),
+        ring_bytes: capture.ring_size.saturating_mul(u64::try_from(rings.len())?),
+        directory: Arc::clone(&directory),
+        attached: follower.counts(),
+        guard: guard.gauges(),
+    });
+    let mut helm = Helm::start(Parts {
+        config: config.clone(),
+        experiments,
+        tap: Box::new(KernelTap { kernel: Arc::clone(&kernel), orders: Arc::clone(&orders) }),
+        captured,
+        reader: READER,
+        audit: audit.clone(),
+        ledger: Arc::clone(&ledger),
+        gauges: Arc::<AgentGauges>::clone(&gauges),
+        status: Arc::clone(&status),
+    })
+    .await?;
+
+    let pipelines: Vec<_> = rings.iter().map(|_| Arc::new(PipelineGauges::default())).collect();
+    let heartbeats: Vec<_> = rings.iter().map(|_| Arc::new(Heartbeat::default())).collect();
+    let ready = Arc::new(AtomicBool::new(false));
+    let interfaces_seen = Arc::new(Interfaces::default());
+    let mut registry = metrics::registry(
+        Arc::clone(&ledger),
+        pipelines.clone(),
+        Box::new(gauges),
+        Arc::clone(&orders),
+        Arc::clone(&interfaces_seen),
+    );
+    metrics::register_audit(&mut registry, audit.clone());
+    metrics::register_steering(&mut registry, status);
+    let admin = Arc::new(Admin {
+        registry,
+        ready: Arc::clone(&ready),
+        healthy: Arc::new(Heartbeats(heartbeats.clone())),
+    });
+    let admin = tokio::spawn(admin::serve(listener, admin));
+
+    let warned = Arc::new(Warned::default());
+    let mut workers = Vec::new();
+    for (number, ((reader, gauges), heartbeat)) in
+        rings.into_iter().zip(pipelines).zip(heartbeats).enumerate()
+    {
+        let number = u16::try_from(number)?;
+        let dispatcher = Dispatcher::new(number, Arc::clone(&ledger), Arc::clone(&directory));
+        let worker = Worker {
+            number,
+            reader,
+            pipeline: Pipeline::new(Purpose::Replay(dispatcher.policy()), limits.clone(), random()),
+            dispatcher,
+            ledger: Arc::clone(&ledger),
+            gauges,
+            heartbeat,
+            orders: Arc::clone(&orders),
+            warned: Arc::clone(&warned),
+            probes: Arc::clone(&probes),
+            tally: Tally::default(),
+            interfaces: Arc::clone(&interfaces_seen),
+        };
+        let thread = thread::Builder::new().name(format!("capture-{number}"));
+        workers.push(thread.spawn(move || worker.run()).context("start a capture thread")?);
+    }
+    if let Err(error) = follower.attach_all(&mut lock(&kernel)) {
+        orders.stop.store(true, Ordering::Release);
+        return Err(error.into());
+    }
+    attached.store(true, Ordering::Release);
+    if let Err(error) = helm.judged(|| orders.is_paused()).await {
+        listeners.stop().await;
+        detach(Arc::clone(&kernel)).await;
+        orders.stop.store(true, Ordering::Release);
+        join(workers).await;
+        helm.stop().await;
+        audit_writer.close();
+        return Err(error.into());
+    }
+    ready.store(true, Ordering::Release);
+    let (count, targets) = (config.experiments.len(), config.targets());
+    audit.life(Event::Start, &helm.names());
+    info!(experiments = count, targets, metrics = %capture.metrics_listen, "Mirroring.");
+
+    if let Some(file) = file {
+        helm.follow(file);
+    }
+
+    let has_log = lock(&kernel).has_log();
+    let mut log_due = tokio::time::interval(KERNEL_LOG_INTERVAL);
+    loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::Stop => break,
+                Told::Pause => tell(&mut helm, &audit, "SIGUSR1", Command::Pause { experiment: None }).await,
+                Told::Resume => tell(&mut helm, &audit, "SIGUSR2", Command::Resume { experiment: None }).await,
+                Told::Reload => helm.reload(),
+            },
+            Some(order) = commands.recv() => order.obey(&mut helm, &audit).await,
+            _ = log_due.tick(), if has_log => lock(&kernel).flush_log(),
+            () = helm.turn() => {}
+            () = follower.follow(&kernel) => {}
+            () = guard.tick(&kernel) => {}
+        }
+    }
+    listeners.stop().await;
+    info!("Stopping: capture is detached, copies under way are finished.");
+    ready.store(false, Ordering::Release);
+    follower.stop().await;
+    detach(Arc::clone(&kernel)).await;
+    lock(&kernel).flush_log();
+    orders.stop.store(true, Ordering::Release);
+    join(workers).await;
+    let names = helm.names();
+    helm.stop().await;
+    admin.abort();
+    audit.life(Event::Stop, &names);
+    audit_writer.close();
+    let mut books = ledger.snapshot();
+    metrics::add_left_out(&mut books.flows_skipped, &counters.read().unwrap_or_default());
+    Ok(books)
+}
+
+fn audit_file(config: &Config) -> String {
+    let file = config.audit.file.as_deref().unwrap_or(Path::new(""));
+    format!("open {} for audit records", file.display())
+}
+
+/// Does what a signal says.
+async fn tell(helm: &mut Helm, audit: &Audit, name: &'static str, command: Command) {
+    Order::unasked(Who::Signal { name }, command).obey(helm, audit).await;
+}
+
+/// Says which privilege is missing. The kernel would not: it answers "permission denied", after pages of the verifier's
+/// log where CAP_PERFMON is what it wants.
+fn require_capabilities() -> Result<()> {
+    // Where /proc does not say, the kernel has the last word.
+    let missing = Capabilities::effective().map(Capabilities::missing).unwrap_or_default();
+    ensure!(
+        missing.is_empty(),
+        "missing capabilities: {}; run as root, or with {}",
+        Capability::list(&missing),
+        Capability::list(&Capability::NEEDED)
+    );
+    Ok(())
+}
+
+/// Waits for the capture threads without stopping the replay: they empty their rings into its queue.
+async fn join(workers: Vec<thread::JoinHandle<()>>) {
+    let joined = tokio::task::spawn_blocking(move || {
+        for worker in workers {
+            if worker.join().is_err() {
+                warn!("A capture thread ended in a panic; what it held is missing from the books.");
+            }
+        }
+    });
+    if joined.await.is_err() {
+        warn!("The capture threads could not be waited for.");
+    }
+}
+
+/// Detaches everything without stopping the replay: the kernel takes tens of milliseconds for each interface.
+async fn detach(kernel: Arc<Mutex<Kernel>>) {
+    let detached = tokio::task::spawn_blocking(move || lock(&kernel).detach());
+    for error in detached.await.unwrap_or_default() {
+        warn!(error = &error as &dyn std::error::Error, "Detaching a mirror program failed.");
+    }
+}
+
+/// What a thread that panicked left in the value is still what is attached.
+fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
+    kernel.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A number that no stranger can guess and no other run shares: the standard library keys its hasher from the kernel.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}

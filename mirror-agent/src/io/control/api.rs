@@ -1,0 +1,199 @@
+//! Enters: method, path and body of a request. Leaves: the command that it means, and the answer as JSON.
+
+use std::time::SystemTime;
+
+use hyper::{Method, StatusCode};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{Answer, Change, Command, ControlError, time::parse_expiry};
+
+/// Why a request is not answered.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Wish {
+    /// That something is done.
+    Command(Command),
+    /// A cookie for the token.
+    OpenSession,
+    /// The end of that.
+    CloseSession,
+}
+
+/// Understands a request.
+pub(super) fn understand(method: &Method, path: &str, body: &[u8]) -> Result<Wish, Refusal> {
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let wish = match (method, &segments[..]) {
+        (&Method::GET | &Method::HEAD, ["v1", "state"]) => Command::State,
+        (&Method::POST, ["v1", "pause"]) => Command::Pause { experiment: which(body)? },
+        (&Method::POST, ["v1", "resume"]) => Command::Resume { experiment: which(body)? },
+        (&Method::POST, ["v1", "experiments", name, "percent"]) => {
+            let PercentBody { percent } = parse(body)?;
+            Command::SetPercent { experiment: decode(name)?, percent }
+        }
+        (&Method::POST, ["v1", "experiments", name, "expiry"]) => {
+            let ExpiryBody { expires } = parse(body)?;
+            let expires = parse_expiry(&expires, SystemTime::now()).map_err(bad)?;
+            Command::SetExpiry { experiment: decode(name)?, expires }
+        }
+        (&Method::POST, ["v1", "session"]) => return Ok(Wish::OpenSession),
+        (&Method::DELETE, ["v1", "session"]) => return Ok(Wish::CloseSession),
+        (_, ["v1", "state"]) => return Err(wrong_method("GET")),
+        (_, ["v1", "session"]) => return Err(wrong_method("POST and DELETE")),
+        (_, ["v1", "pause" | "resume"] | ["v1", "experiments", _, "percent" | "expiry"]) => {
+            return Err(wrong_method("POST"));
+        }
+        _ => {
+            return Err(Refusal::new(
+                StatusCode::NOT_FOUND,
+                "there are /v1/state, /v1/pause, /v1/resume, /v1/experiments/NAME/percent, \
+                 /v1/experiments/NAME/expiry and /v1/session",
+            ));
+        }
+    };
+    Ok(Wish::Command(wish))
+}
+
+/// What came of a command.
+pub(super) fn answer(answer: Result<Answer, ControlError>) -> Result<Vec<u8>, Refusal> {
+    let json = match answer.map_err(refusal)? {
+        Answer::State(state) => serde_json::to_vec(&state),
+        Answer::Changed(changes) => serde_json::to_vec(&Changes { changes }),
+    };
+    json.map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+/// A refusal as JSON.
+pub(super) fn refused(refusal: &Refusal) -> Vec<u8> {
+    let body = ErrorBody { error: refusal.message.clone() };
+    // One string: nothing that JSON cannot hold.
+    serde_json::to_vec(&body).unwrap_or_default()
+}
+
+/// The changes that an order made, in JSON.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Changes {
+    pub(super) changes: Vec<Change>,
+}
+
+/// What went wrong, in JSON.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct ErrorBody {
+    pub(super) error: String,
+}
+
+/// Body of pause and resume.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhichBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) experiment: Option<String>,
+}
+
+/// Body of a change of percent.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PercentBody {
+    pub(super) percent: f64,
+}
+
+/// Body of a change of expiry.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExpiryBody {
+    pub(super) expires: String,
+}
+
+/// The name as one segment of a path (RFC 3986 section 2.1).
+pub(super) fn encode(name: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    name.bytes().map(encode).collect()
+}
+
+fn decode(segment: &str) -> Result<String, Refusal> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((&first, others)) = rest.split_first() {
+        rest = others;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let digits = others.split_first_chunk::<2>();
+        let value = digits.and_then(|(digits, _)| {
+            let digits =
+                digits.iter().all(u8::is_ascii_hexdigit).then(|| str::from_utf8(digits).ok()).flatten();
+            digits.and_then(|digits| u8::from_str_radix(digits, 16).ok())
+        });
+        bytes.push(value.ok_or_else(|| bad("the path is not well encoded"))?);
+        rest = others.get(2..).unwrap_or_default();
+    }
+    String::from_utf8(bytes).map_err(|_error| bad("the path is not UTF-8"))
+}
+
+/// The experiment of the body; an empty one means all.
+fn which(body: &[u8]) -> Result<Option<String>, Refusal> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    parse::<WhichBody>(body).map(|body| body.experiment)
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| bad(format!("the body: {error}")))
+}
+
+fn bad(message: impl Into<String>) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, message)
+}
+
+fn wrong_method(allowed: &str) -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("only {allowed} here"))
+}
+
+fn refusal(error: ControlError) -> Refusal {
+    let status = match &error {
+        ControlError::UnknownExperiment { .. } => StatusCode::NOT_FOUND,
+        ControlError::Ended { .. } => StatusCode::CONFLICT,
+        ControlError::Percent { .. } | ControlError::Past => StatusCode::BAD_REQUEST,
+        ControlError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        ControlError::Stopping | ControlError::Unanswered => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Refusal::new(status, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_with_any_characters_survives_the_path() {
+        for name in ["orders-v2", "a b/c", "%41", "é\n", "?#"] {
+            assert_eq!(decode(&encode(name)).unwrap(), name);
+        }
+        for bad in ["%", "%4", "%zz", "%+1", "%ff"] {
+            assert_eq!(decode(bad).unwrap_err().status, StatusCode::BAD_REQUEST, "{bad}");
+        }
+    }
+
+    #[test]
+    fn request_with_an_unknown_key_is_refused_and_not_taken_for_all() {
+        let refusal = understand(&Method::POST, "/v1/pause", br#"{"experment": "a"}"#).unwrap_err();
+        assert_eq!(refusal.status, StatusCode::BAD_REQUEST);
+        assert!(refusal.message.contains("experment"), "{}", refusal.message);
+    }
+}

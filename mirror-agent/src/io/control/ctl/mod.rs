@@ -1,0 +1,184 @@
+//! Enters: what an operator wants. Leaves: the order at the agent's socket, and its answer as a table or as JSON.
+
+mod table;
+
+use std::{
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use clap::{Args, Subcommand};
+use serde::{Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+use super::{
+    DEFAULT_SOCKET, State,
+    api::{Changes, ErrorBody, ExpiryBody, PercentBody, WhichBody, encode},
+};
+
+/// How long the agent may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// More than this is no answer of an agent, in bytes.
+const ANSWER_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Options of `ctl`.
+#[derive(Args, Clone, Debug)]
+pub struct CtlArgs {
+    /// The control socket of the agent.
+    #[arg(long, default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub socket: PathBuf,
+
+    /// Print the agent's answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CtlCommand,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CtlCommand {
+    /// Say how things are.
+    State,
+    /// Copy and send nothing more, of one experiment or of all.
+    Pause {
+        /// Its name; all where it is not said.
+        experiment: Option<String>,
+    },
+    /// Go on after a pause.
+    Resume {
+        /// Its name; all where it is not said.
+        experiment: Option<String>,
+    },
+    /// Take another share of the requests.
+    Percent {
+        /// The experiment.
+        experiment: String,
+        /// 0 to 100, fractions allowed.
+        percent: f64,
+    },
+    /// Have an experiment end at another time.
+    Extend {
+        /// The experiment.
+        experiment: String,
+        /// RFC 3339, such as 2027-01-31T00:00:00Z; a duration from now on, such as 24h or 7d; or `never`.
+        time: String,
+    },
+}
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum CtlError {
+    /// Nobody listens.
+    #[error("no agent listens at {path}; --socket names another place")]
+    NoAgent {
+        /// The socket.
+        path: PathBuf,
+        /// Why it cannot be connected to.
+        #[source]
+        source: io::Error,
+    },
+    /// Only the agent's owner may.
+    #[error("{path} is for its owner alone; be the user that runs the agent")]
+    Forbidden {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The connection broke, or took too long.
+    #[error("the connection to the agent")]
+    Io(#[from] io::Error),
+    /// What came back is not understood.
+    #[error("the agent's answer is not understood; is it of the same version?")]
+    Answer,
+    /// The agent refuses.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Gives the order and prints what comes of it.
+///
+/// # Errors
+///
+/// All variants of [`CtlError`].
+pub fn run(args: &CtlArgs, out: &mut impl Write) -> Result<(), CtlError> {
+    let answer = match &args.command {
+        CtlCommand::State => ask::<()>(&args.socket, "GET", "/v1/state", None)?,
+        CtlCommand::Pause { experiment } => {
+            let body = WhichBody { experiment: experiment.clone() };
+            ask(&args.socket, "POST", "/v1/pause", Some(&body))?
+        }
+        CtlCommand::Resume { experiment } => {
+            let body = WhichBody { experiment: experiment.clone() };
+            ask(&args.socket, "POST", "/v1/resume", Some(&body))?
+        }
+        CtlCommand::Percent { experiment, percent } => {
+            let path = format!("/v1/experiments/{}/percent", encode(experiment));
+            ask(&args.socket, "POST", &path, Some(&PercentBody { percent: *percent }))?
+        }
+        CtlCommand::Extend { experiment, time } => {
+            let path = format!("/v1/experiments/{}/expiry", encode(experiment));
+            ask(&args.socket, "POST", &path, Some(&ExpiryBody { expires: time.clone() }))?
+        }
+    };
+    if args.json {
+        out.write_all(&answer)?;
+        writeln!(out)?;
+    } else if matches!(args.command, CtlCommand::State) {
+        table::state(&parse::<State>(&answer)?, SystemTime::now(), out)?;
+    } else {
+        table::changes(&parse::<Changes>(&answer)?.changes, out)?;
+    }
+    Ok(())
+}
+
+/// Sends one request and returns the body of the answer.
+fn ask<T: Serialize>(socket: &Path, method: &str, path: &str, body: Option<&T>) -> Result<Vec<u8>, CtlError> {
+    let mut stream = connect(socket)?;
+    let body = body.map(serde_json::to_vec).transpose().map_err(io::Error::from)?.unwrap_or_default();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), &body].concat())?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES).read_to_end(&mut answer)?;
+    let (status, body) = split(&answer).ok_or(CtlError::Answer)?;
+    if status == 200 {
+        return Ok(body.to_vec());
+    }
+    Err(CtlError::Refused(parse::<ErrorBody>(body)?.error))
+}
+
+fn connect(path: &Path) -> Result<UnixStream, CtlError> {
+    let stream = UnixStream::connect(path).map_err(|source| {
+        let path = path.to_owned();
+        if source.kind() == io::ErrorKind::PermissionDenied {
+            return CtlError::Forbidden { path };
+        }
+        CtlError::NoAgent { path, source }
+    })?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    Ok(stream)
+}
+
+/// Status and body of an answer that ends with the connection. The agent always says the length.
+fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
+    let mut headers = [httparse::EMPTY_HEADER; 16];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(head) = response.parse(answer).ok()? else { return None };
+    let body = answer.get(head..)?;
+    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
+    let length: usize = str::from_utf8(length.value).ok()?.parse().ok()?;
+    (body.len() == length).then_some((response.code?, body))
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CtlError> {
+    serde_json::from_slice(body).map_err(|_error| CtlError::Answer)
+}

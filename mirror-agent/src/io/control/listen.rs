@@ -1,0 +1,120 @@
+//! Enters: where to listen. Leaves: the listeners, which run until the returned value is let go.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tracing::{info, warn};
+
+use super::{
+    Control,
+    door::Door,
+    server::{serve_socket, serve_tcp},
+    socket::ControlSocket,
+    token::{Token, TokenFile},
+};
+use crate::io::config::ControlConfig;
+
+/// Where `mirror-agent ctl` looks, and the agent listens if nothing is said.
+pub const DEFAULT_SOCKET: &str = "/run/mirror-agent/control.sock";
+
+/// The listeners of one run. Socket and token go with this value.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The address of the TCP listener, with the port that the kernel chose where 0 was asked for.
+    pub tcp: Option<SocketAddr>,
+    tasks: Vec<JoinHandle<()>>,
+    _token: Option<TokenFile>,
+}
+
+impl Listeners {
+    /// Listens. Needs a tokio runtime.
+    ///
+    /// Where no socket is named, and the usual one cannot be had (another agent has it, the folder cannot be written),
+    /// the agent runs without one.
+    ///
+    /// # Errors
+    ///
+    /// A socket or an address that was named cannot be had, or the token cannot.
+    pub async fn start(config: &ControlConfig, control: &Control) -> Result<Self> {
+        let socket_path = config.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET));
+        let socket = match (ControlSocket::bind(socket_path), &config.socket) {
+            (Ok(socket), _) => Some(socket),
+            (Err(error), Some(_)) => {
+                return Err(error).with_context(|| format!("control socket {}", socket_path.display()));
+            }
+            (Err(error), None) => {
+                info!(%error, path = %socket_path.display(), "No control socket; name one with --control-socket.");
+                None
+            }
+        };
+        let mut listeners = Self { tcp: None, tasks: Vec::new(), _token: None };
+        if let Some(address) = config.listen {
+            let token_path = socket.is_some().then(|| socket_path.with_extension("token"));
+            listeners.listen(address, config.token_file.as_deref(), token_path, control).await?;
+        }
+        if let Some(socket) = socket {
+            listeners.tasks.push(tokio::spawn(serve_socket(socket, control.clone())));
+        }
+        Ok(listeners)
+    }
+
+    async fn listen(
+        &mut self,
+        address: SocketAddr,
+        token_file: Option<&Path>,
+        token_path: Option<PathBuf>,
+        control: &Control,
+    ) -> Result<()> {
+        let token = match (token_file, token_path) {
+            (Some(path), _) => {
+                Token::read(path).with_context(|| format!("control token in {}", path.display()))?
+            }
+            (None, _) if !address.ip().is_loopback() => {
+                bail!("control listener at {address}: beyond loopback it needs a token file");
+            }
+            (None, None) => {
+                bail!("control listener at {address}: without a control socket it needs a token file")
+            }
+            (None, Some(path)) => {
+                let token = Token::random().context("make a control token")?;
+                let written = token.write(&path);
+                self._token =
+                    Some(written.with_context(|| format!("write a control token to {}", path.display()))?);
+                info!(path = %path.display(), "The token for the control listener is in this file.");
+                token
+            }
+        };
+        if !address.ip().is_loopback() {
+            warn!(%address, "The control listener is open to the network, and its token goes unencrypted.");
+        }
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("control listener at {address}"))?;
+        let bound = listener.local_addr().context("read the address of the control listener")?;
+        let door = Arc::new(Door::new(&token, bound.port()));
+        self.tasks.push(tokio::spawn(serve_tcp(listener, door, control.clone())));
+        self.tcp = Some(bound);
+        Ok(())
+    }
+
+    /// Listens no longer.
+    pub async fn stop(mut self) {
+        for task in std::mem::take(&mut self.tasks) {
+            task.abort();
+            // Its end is what was asked for; the socket's file goes with it.
+            drop(task.await);
+        }
+    }
+}
+
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}

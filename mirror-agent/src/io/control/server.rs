@@ -1,0 +1,223 @@
+//! Enters: connections at the unix socket and at the TCP listener. Leaves: orders, and answers in JSON.
+//!
+//! Whoever connects can hold little: connections, heads, bodies and the time for each of them are bounded, apart for
+//! the two listeners, so that strangers at the one cannot keep the owner out of the other.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{
+        CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SET_COOKIE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    },
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tracing::{debug, warn};
+
+use super::{
+    Control, ControlError,
+    api::{Refusal, Wish, answer, refused, understand},
+    door::Door,
+    socket::ControlSocket,
+};
+use crate::io::audit::Who;
+
+/// Largest body of a request, in bytes; the largest that makes sense is some hundred.
+const BODY_BYTES: usize = 64 * 1024;
+
+/// Most that is buffered of a head, in bytes.
+const HEAD_BYTES: usize = 16 * 1024;
+
+/// How long a client may take to send a head.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long it may take to send a body.
+const BODY_READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may last, whatever happens on it.
+const CONNECTION_TIME: Duration = Duration::from_secs(60);
+
+/// How long the main loop may take to obey.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections served at once, at each listener; more wait in its backlog.
+const MAX_CONNECTIONS: usize = 32;
+
+/// Pause after a failed accept (out of file descriptors), so that it cannot spin.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// From where a request came.
+#[derive(Clone)]
+enum Caller {
+    /// The unix socket: who can open it may do everything.
+    Local(Who),
+    /// The TCP listener.
+    Remote(SocketAddr, Arc<Door>),
+}
+
+/// Serves the unix socket until the task is dropped.
+pub(super) async fn serve_socket(socket: ControlSocket, control: Control) {
+    let slots = Slots::default();
+    while let Some(slot) = slots.next().await {
+        match socket.listener.accept().await {
+            Ok((stream, _)) => {
+                let Ok(peer) = stream.peer_cred() else { continue };
+                let who = Who::Socket { uid: peer.uid(), pid: peer.pid().unwrap_or_default() };
+                serve(stream, Caller::Local(who), control.clone(), slot);
+            }
+            Err(error) => back_off(&error).await,
+        }
+    }
+}
+
+/// Serves the TCP listener until the task is dropped.
+pub(super) async fn serve_tcp(listener: TcpListener, door: Arc<Door>, control: Control) {
+    let slots = Slots::default();
+    while let Some(slot) = slots.next().await {
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                serve(stream, Caller::Remote(address, Arc::clone(&door)), control.clone(), slot);
+            }
+            Err(error) => back_off(&error).await,
+        }
+    }
+}
+
+/// Room for connections.
+struct Slots(Arc<Semaphore>);
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_CONNECTIONS)))
+    }
+}
+
+impl Slots {
+    async fn next(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).acquire_owned().await.ok()
+    }
+}
+
+async fn back_off(error: &std::io::Error) {
+    warn!(%error, "Accepting a control connection failed.");
+    tokio::time::sleep(ACCEPT_BACKOFF).await;
+}
+
+fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    caller: Caller,
+    control: Control,
+    slot: OwnedSemaphorePermit,
+) {
+    let service = service_fn(move |request| {
+        let (caller, control) = (caller.clone(), control.clone());
+        async move { Ok::<_, Infallible>(respond(request, &caller, &control).await) }
+    });
+    tokio::spawn(async move {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_READ_TIMEOUT)
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        match timeout(CONNECTION_TIME, connection).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "A control connection ended early."),
+            Err(_elapsed) => debug!("A control connection lasted for too long."),
+        }
+        drop(slot);
+    });
+}
+
+async fn respond(request: Request<Incoming>, caller: &Caller, control: &Control) -> Response<Full<Bytes>> {
+    let is_head = request.method() == Method::HEAD;
+    match handle(request, caller, control).await {
+        Ok(Reply { body, cookie }) => {
+            let mut response = json(StatusCode::OK, if is_head { Vec::new() } else { body });
+            if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
+                response.headers_mut().insert(SET_COOKIE, cookie);
+            }
+            response
+        }
+        Err(refusal) => {
+            let mut response = json(refusal.status, refused(&refusal));
+            if refusal.status == StatusCode::UNAUTHORIZED {
+                // RFC 9110 section 15.5.2: it has to say how.
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            response
+        }
+    }
+}
+
+struct Reply {
+    body: Vec<u8>,
+    cookie: Option<String>,
+}
+
+async fn handle(request: Request<Incoming>, caller: &Caller, control: &Control) -> Result<Reply, Refusal> {
+    let (head, body) = request.into_parts();
+    // Before anything else of the request is looked at, or waited for.
+    let who = match caller {
+        Caller::Local(who) => *who,
+        Caller::Remote(address, door) => door.admit(&head.uri, &head.headers)?.who(*address),
+    };
+    let body = read(body).await?;
+    let wish = understand(&head.method, head.uri.path(), &body)?;
+    let no_session = || Refusal::new(StatusCode::NOT_FOUND, "there are no sessions at the unix socket");
+    match (wish, caller) {
+        (Wish::Command(command), _) => {
+            let given = timeout(ORDER_TIMEOUT, control.give(who, command)).await;
+            let body = answer(given.unwrap_or(Err(ControlError::Unanswered)))?;
+            Ok(Reply { body, cookie: None })
+        }
+        (Wish::OpenSession | Wish::CloseSession, Caller::Local(_)) => Err(no_session()),
+        (Wish::OpenSession, Caller::Remote(_, door)) => {
+            if !matches!(who, Who::Token { .. }) {
+                // A cookie that could be exchanged for another would never expire.
+                return Err(Refusal::new(StatusCode::UNAUTHORIZED, "a session is opened with the token"));
+            }
+            let cookie = door
+                .open_session()
+                .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+            Ok(Reply { body: EMPTY.to_vec(), cookie: Some(cookie) })
+        }
+        (Wish::CloseSession, Caller::Remote(_, door)) => {
+            Ok(Reply { body: EMPTY.to_vec(), cookie: Some(door.close_session(&head.headers)) })
+        }
+    }
+}
+
+const EMPTY: &[u8] = b"{}";
+
+async fn read(body: Incoming) -> Result<Bytes, Refusal> {
+    let Ok(read) = timeout(BODY_READ_TIMEOUT, Limited::new(body, BODY_BYTES).collect()).await else {
+        return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"));
+    };
+    read.map(http_body_util::Collected::to_bytes).map_err(|error| {
+        if error.is::<http_body_util::LengthLimitError>() {
+            let message = format!("the body is longer than {BODY_BYTES} bytes");
+            return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message);
+        }
+        Refusal::new(StatusCode::BAD_REQUEST, "the body could not be read")
+    })
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,156 @@
+//! Enters: nothing. Leaves: the shape of what the agent says of itself, which is also its JSON.
+
+use serde::{Deserialize, Serialize};
+
+use crate::io::config::Expiry;
+
+/// How things are.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// Version of the agent.
+    pub version: String,
+    /// Seconds since it began to mirror.
+    pub uptime_seconds: f64,
+    /// Whether all is paused.
+    pub paused: bool,
+    /// What is captured.
+    pub capture: CaptureState,
+    /// The experiments, in the order of the configuration.
+    pub experiments: Vec<ExperimentState>,
+}
+
+/// What is captured.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CaptureState {
+    /// Interfaces with programs attached.
+    pub interfaces: u64,
+    /// The share of new connections that the guard of the node leaves to be captured, in percent: 100 where it sheds
+    /// nothing; `None` where it is off.
+    pub guard_percent: Option<f64>,
+    /// Frames that were not copied in full.
+    pub frames_dropped: u64,
+    /// The books of the requests.
+    pub requests: RequestState,
+}
+
+/// The books of the requests: `seen = pending + mirrored + skipped + dropped + lost`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestState {
+    /// Begun.
+    pub seen: u64,
+    /// None of the following yet.
+    pub pending: u64,
+    /// Sent to at least one target.
+    pub mirrored: u64,
+    /// Deliberately not sent.
+    pub skipped: u64,
+    /// Could not be sent.
+    pub dropped: u64,
+    /// Damaged or incomplete.
+    pub lost: u64,
+}
+
+/// One experiment.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExperimentState {
+    /// Its name.
+    pub name: String,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// When it ends by itself: RFC 3339, or `never`.
+    #[serde(with = "super::time::expiry")]
+    pub expires: Expiry,
+    /// Whether it has ended by itself.
+    pub expired: bool,
+    /// The share of requests that it takes, in percent.
+    pub percent: f64,
+    /// Whether it is paused, by itself or with all.
+    pub paused: bool,
+    /// Its targets.
+    pub targets: Vec<TargetState>,
+}
+
+/// One target.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetState {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// The books of its copies.
+    pub copies: CopyState,
+    /// Copies that wait for a connection.
+    pub queued: u64,
+    /// Copies being written or waiting for their response.
+    pub in_flight: u64,
+    /// Its circuit breaker; `None` where it has none.
+    pub breaker: Option<BreakerState>,
+    /// Its interlock; `None` where it has none.
+    pub interlock: Option<InterlockState>,
+}
+
+/// The books of the copies for one target: `copies = pending + mirrored + skipped + dropped`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CopyState {
+    /// To be made, and those left aside.
+    pub copies: u64,
+    /// None of the following yet.
+    pub pending: u64,
+    /// All bytes accepted by a socket of the target.
+    pub mirrored: u64,
+    /// Deliberately not made.
+    pub skipped: u64,
+    /// Could not be made.
+    pub dropped: u64,
+}
+
+/// State of a circuit breaker.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerState {
+    /// Copies flow.
+    Closed,
+    /// The target is left alone.
+    Open,
+    /// One copy is let through, to see.
+    HalfOpen,
+}
+
+impl BreakerState {
+    /// As in audit records and in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+/// State of an interlock.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InterlockState {
+    /// The target has proven that it is a shadow: copies of unsafe methods flow.
+    Proven,
+    /// It has not, or no longer.
+    Unproven,
+}
+
+impl InterlockState {
+    /// As in audit records and in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Unproven => "unproven",
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Enters: targets that are to run. Leaves: all of them found and allowed, or none.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::io::{
+    audit::Audit,
+    config::{ExperimentConfig, TargetConfig},
+    experiments::{CompileError, Lane},
+    ledger::Ledger,
+    replay::{
+        Captured, Observer, OwnSocketRegistry, Probes, Queue, Refusal, RefuseAddress, Replay, ReplayConfig,
+        ReplayError,
+    },
+};
+
+/// What all replays have in common.
+#[derive(Clone)]
+pub struct Common {
+    /// The books.
+    pub ledger: Arc<Ledger>,
+    /// Who is told of the agent's own connections.
+    pub registry: Arc<dyn OwnSocketRegistry>,
+    /// Which addresses must not receive copies.
+    pub refuse: RefuseAddress,
+    /// The mark of the connections.
+    pub own_mark: u32,
+    /// The first part of `x-mirror-id`.
+    pub instance: u64,
+    /// How long copies may still take at the end.
+    pub drain_timeout: std::time::Duration,
+    /// What is written down.
+    pub audit: Audit,
+    /// How many agents share what is limited for all of them together.
+    pub agents: u32,
+    /// Who is told what changes about a target.
+    pub observer: Option<Arc<dyn Observer>>,
+    /// Sees where probes of targets arrive; `None` where nothing is captured.
+    pub probes: Option<Arc<Probes>>,
+}
+
+/// Why a change cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrepareError {
+    /// A target cannot be found, or must not receive copies.
+    #[error("target {target} of experiment {experiment}")]
+    Target {
+        /// Name of the experiment.
+        experiment: String,
+        /// Name of the target.
+        target: String,
+        /// What is wrong with it.
+        #[source]
+        source: ReplayError,
+    },
+    /// A target that runs must not receive copies any more.
+    #[error("target {target} of experiment {experiment}")]
+    Refused {
+        /// Name of the experiment.
+        experiment: String,
+        /// Name of the target.
+        target: String,
+        /// What is wrong with it.
+        #[source]
+        source: Refusal,
+    },
+    /// What it takes cannot be said to the pipeline.
+    #[error("experiment {experiment}")]
+    Rule {
+        /// Name of the experiment.
+        experiment: String,
+        /// What is wrong.
+        #[source]
+        source: CompileError,
+    },
+    /// A target was not prepared.
+    #[error("target {target} of experiment {experiment} was not prepared")]
+    Missing {
+        /// Name of the experiment.
+        experiment: String,
+        /// Name of the target.
+        target: String,
+    },
+}
+
+/// Targets that are ready to run. They stop being so where this is dropped.
+#[derive(Default)]
+pub struct Prepared {
+    targets: Vec<(String, TargetConfig, Lane, Replay)>,
+    is_committed: Arc<AtomicBool>,
+}
+
+impl Common {
+    /// Finds the `missing` targets and checks them against what will be captured. `running` are the addresses of the
+    /// targets that go on, which are checked too.
+    ///
+    /// # Errors
+    ///
+    /// [`PrepareError::Target`] and [`PrepareError::Refused`].
+    pub async fn prepare(
+        self,
+        missing: Vec<(ExperimentConfig, TargetConfig)>,
+        running: Vec<(String, String, Vec<SocketAddr>)>,
+        captured: Captured,
+    ) -> Result<Prepared, PrepareError> {
+        for (experiment, target, addresses) in running {
+            if let Some(source) = addresses.into_iter().find_map(|address| captured.refuse(address)) {
+                return Err(PrepareError::Refused { experiment, target, source });
+            }
+        }
+        let mut prepared = Prepared::default();
+        // Until the change is made a target is held against what will be captured, from then on against what is.
+        let (is_committed, then) = (Arc::clone(&prepared.is_committed), Arc::clone(&self.refuse));
+        let refuse: RefuseAddress = Arc::new(move |address| {
+            if is_committed.load(Ordering::Acquire) { then(address) } else { captured.refuse(address) }
+        });
+        for (experiment, target) in missing {
+            match self.prepare_one(&experiment, &target, &refuse).await {
+                Ok((lane, replay)) => prepared.targets.push((experiment.name, target, lane, replay)),
+                Err(source) => {
+                    // Not to be shown: there are no copies of it.
+                    drop(prepared);
+                    let is_used = |books: &Arc<_>| Arc::strong_count(books) > 1;
+                    self.ledger.retain_copies(|books| is_used(books) || books.snapshot().copies > 0);
+                    let (experiment, target) = (experiment.name, target.name);
+                    return Err(PrepareError::Target { experiment, target, source });
+                }
+            }
+        }
+        Ok(prepared)
+    }
+
+    async fn prepare_one(
+        &self,
+        experiment: &ExperimentConfig,
+        target: &TargetConfig,
+        refuse: &RefuseAddress,
+    ) -> Result<(Lane, Replay), ReplayError> {
+        // Its share of the bytes is told when it starts.
+        let queue = Queue::new(target.limits.queue, 0)
+            .with_drop_policy(target.limits.drop_policy)
+            .with_order(target.order);
+        let queue = Arc::new(queue);
+        let is_sampled = Arc::<AtomicBool>::default();
+        let books = self.ledger.copies(&experiment.name, &target.name);
+        let replay = Replay::prepare(
+            self.replay_config(experiment, target, Arc::clone(&is_sampled))?,
+            Arc::clone(&queue),
+            Arc::clone(&books),
+            Arc::clone(&self.registry),
+            Arc::clone(refuse),
+        )
+        .await?;
+        Ok((Lane { queue, books, gauges: replay.gauges(), is_sampled }, replay))
+    }
+
+    fn replay_config(
+        &self,
+        experiment: &ExperimentConfig,
+        target: &TargetConfig,
+        is_sampled: Arc<AtomicBool>,
+    ) -> Result<ReplayConfig, ReplayError> {
+        Ok(ReplayConfig {
+            rewrite: Arc::new(target.rewrite(&experiment.name)?),
+            is_sampled,
+            own_mark: self.own_mark,
+            in_flight: target.limits.max_in_flight,
+            connect_timeout: target.connect_timeout,
+            write_timeout: target.timeout,
+            response_timeout: target.timeout,
+            queue_age: target.queue_timeout,
+            drain_timeout: self.drain_timeout,
+            audit: self.audit.of_target(&experiment.name, experiment.owner.as_deref(), &target.name),
+            requests_per_second: target.limits.requests_per_second.map(|rate| rate.of_one(self.agents)),
+            bandwidth: target.limits.bandwidth,
+            circuit_breaker: target.circuit_breaker,
+            max_connection_age: target.max_connection_age,
+            observer: self.observer.clone(),
+            tls: target.tls.clone(),
+            interlock: target.interlock.clone(),
+            probes: self.probes.clone(),
+            ..ReplayConfig::new(target.url.clone(), self.instance)
+        })
+    }
+}
+
+impl Prepared {
+    #[must_use]
+    pub(in crate::io) fn has(&self, experiment: &str, target: &TargetConfig) -> bool {
+        self.targets.iter().any(|(name, known, ..)| name == experiment && known == target)
+    }
+
+    pub(super) fn take(&mut self, experiment: &str, target: &TargetConfig) -> Option<(Lane, Replay)> {
+        let place =
+            self.targets.iter().position(|(name, known, ..)| name == experiment && known == target)?;
+        let (_, _, lane, replay) = self.targets.swap_remove(place);
+        Some((lane, replay))
+    }
+
+    pub(super) fn commit(&self) {
+        self.is_committed.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,82 @@
+//! Enters: the experiments of the configuration. Leaves: what the kernel program can decide of their samples.
+
+use crate::{
+    io::{
+        capture::{PortSample, port_samples},
+        config::{ExperimentConfig, SampleConfig, SampleKey},
+    },
+    pipeline::policy::connection_key,
+};
+
+/// Of which connections to which ports the kernel program has to copy segments for these experiments, and no others.
+#[must_use]
+pub fn connection_samples(experiments: &[ExperimentConfig]) -> Vec<PortSample> {
+    let lane = |experiment: &ExperimentConfig| {
+        let SampleConfig { share, by, .. } = &experiment.sample;
+        (*by == SampleKey::Connection).then(|| (connection_key(&experiment.name), share.millionths()))
+    };
+    port_samples(experiments.iter().map(|experiment| (&experiment.ports[..], lane(experiment))))
+}
+
+#[cfg(test)]
+mod tests {
+    use mirror_common::sample::{connection_draw, is_in_share};
+
+    use super::*;
+    use crate::{
+        io::{
+            config::{Expiry, MatchConfig, MissingKey},
+            experiments::compile,
+        },
+        pipeline::{
+            Endpoint, FlowKey, Policy,
+            http::RequestHead,
+            policy::{ExperimentId, Methods, Share},
+        },
+    };
+
+    fn experiment(by: SampleKey, percent: f64) -> ExperimentConfig {
+        ExperimentConfig {
+            name: "orders-v2".to_owned(),
+            owner: None,
+            expires: Expiry::Never,
+            ports: vec![80],
+            addresses: Vec::new(),
+            matches: vec![MatchConfig::of_methods(Methods::All)],
+            excludes: Vec::new(),
+            sample: SampleConfig {
+                share: Share::from_percent(percent).unwrap(),
+                by,
+                missing: MissingKey::Skip,
+            },
+            targets: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn kernel_program_and_agent_decide_alike() {
+        let experiment = experiment(SampleKey::Connection, 30.0);
+        let samples = connection_samples(std::slice::from_ref(&experiment));
+        let [PortSample { port: 80, lanes }] = &samples[..] else { panic!("{samples:?}") };
+        let (key, millionths) = lanes[0];
+        let policy = Policy::from(compile(ExperimentId(0), &experiment).unwrap());
+        let head = RequestHead::parse(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let end = |port| Endpoint::from(std::net::SocketAddr::from(([192, 0, 2, 1], port)));
+        let mut taken = 0;
+        for port in 1..10_000 {
+            let flow = FlowKey { client: end(port), server: end(80), vlan: 0, vni: 0 };
+            let by_agent = policy.decide(&flow, &head, 1, |_, _| {}).is_ok();
+            let draw = connection_draw(key, flow.client.addr.octets(), port);
+            assert_eq!(by_agent, is_in_share(draw, millionths), "{port}");
+            taken += u32::from(by_agent);
+        }
+        assert!((2_800..3_200).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn what_is_sampled_by_anything_else_is_left_to_the_agent() {
+        let experiments = [experiment(SampleKey::Connection, 1.0), experiment(SampleKey::Client, 1.0)];
+        assert_eq!(connection_samples(&experiments), []);
+        assert_eq!(connection_samples(&[experiment(SampleKey::Connection, 100.0)]), []);
+    }
+}

@@ -1,0 +1,227 @@
+//! Enters: what the agent may take of the node. Leaves: the share of new connections that it captures.
+//!
+//! Once a second it is measured how much of what was given is used. Before it is all of it, the kernel program sheds: it
+//! copies nothing of a share of the connections that begin from then on. Those that are followed already stay.
+
+mod controller;
+mod group;
+mod usage;
+
+use std::{
+    future,
+    sync::atomic::{AtomicU64, Ordering},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use aya::maps::MapError;
+use mirror_common::sample::WHOLE_MILLIONTHS;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use self::{
+    controller::Controller,
+    usage::{Meter, Use},
+};
+use crate::io::{capture::Kernel, config::GuardConfig};
+
+/// How often it is measured.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How long everything must have been captured before what is still left out is forgotten: long enough that most of it
+/// was taken up one by one, as something was sent on it.
+const FORGET_AFTER: Duration = Duration::from_secs(30);
+/// How often a share that goes on changing is logged.
+const LOG_PERIOD: Duration = Duration::from_secs(30);
+
+/// What the guard shows; ratios of what was given, 1 being all of it, and 0 of what is not guarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GuardValues {
+    /// The share of new connections that is captured.
+    pub capture: f64,
+    /// Use of processors.
+    pub cpu: f64,
+    /// Use of memory.
+    pub memory: f64,
+}
+
+/// What the guard last found, for the metrics.
+#[derive(Debug)]
+pub struct GuardGauges {
+    capture: AtomicU64,
+    cpu: AtomicU64,
+    memory: AtomicU64,
+}
+
+impl GuardGauges {
+    /// The values.
+    #[must_use]
+    pub fn read(&self) -> GuardValues {
+        let load = |gauge: &AtomicU64| f64::from_bits(gauge.load(Ordering::Relaxed));
+        GuardValues { capture: load(&self.capture), cpu: load(&self.cpu), memory: load(&self.memory) }
+    }
+
+    fn set(&self, GuardValues { capture, cpu, memory }: GuardValues) {
+        for (gauge, value) in [(&self.capture, capture), (&self.cpu, cpu), (&self.memory, memory)] {
+            gauge.store(value.to_bits(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Default for GuardGauges {
+    fn default() -> Self {
+        let gauges = Self { capture: AtomicU64::new(0), cpu: AtomicU64::new(0), memory: AtomicU64::new(0) };
+        gauges.set(GuardValues { capture: 1.0, ..GuardValues::default() });
+        gauges
+    }
+}
+
+/// Watches the use of the node. It is one branch of the agent's loop.
+#[derive(Debug)]
+pub struct Guard {
+    /// `None` where nothing is guarded.
+    watch: Option<Watch>,
+    gauges: Arc<GuardGauges>,
+}
+
+#[derive(Debug)]
+struct Watch {
+    meter: Meter,
+    controller: Controller,
+    interval: Interval,
+    started: Instant,
+    /// The share of new connections that the kernel program captures.
+    share: f64,
+    /// When all were last found to be captured for the first time; `None` while connections are shed, and after what was
+    /// left out was forgotten.
+    whole_since: Option<Instant>,
+    logged: Option<Instant>,
+}
+
+impl Guard {
+    /// A guard of what `config` gives; of nothing where that says nothing.
+    #[must_use]
+    pub fn new(config: GuardConfig) -> Self {
+        let is_guarded = config.cpu.is_some() || config.memory.is_some();
+        Self { watch: is_guarded.then(|| Watch::new(config)), gauges: Arc::default() }
+    }
+
+    /// What it shows.
+    #[must_use]
+    pub fn gauges(&self) -> Arc<GuardGauges> {
+        Arc::clone(&self.gauges)
+    }
+
+    /// Waits until it is time, measures, and has the kernel program capture the share that is right. Nothing is lost
+    /// where it is given up while it waits.
+    pub async fn tick(&mut self, kernel: &Mutex<Kernel>) {
+        let Some(watch) = &mut self.watch else { return future::pending().await };
+        watch.interval.tick().await;
+        watch.look(kernel, &self.gauges);
+    }
+}
+
+impl Watch {
+    fn new(config: GuardConfig) -> Self {
+        let meter = Meter::new(config);
+        let memory = meter.memory().map_or(0, |memory| memory.given);
+        info!(
+            processors = meter.processors(),
+            memory_bytes = memory,
+            cpu_share = config.cpu,
+            memory_share = config.memory,
+            "Guarding the node."
+        );
+        let mut interval = interval(PERIOD);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            meter,
+            controller: Controller::default(),
+            interval,
+            started: Instant::now(),
+            share: 1.0,
+            whole_since: None,
+            logged: None,
+        }
+    }
+
+    fn look(&mut self, kernel: &Mutex<Kernel>, gauges: &GuardGauges) {
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(self.started);
+        let Use { cpu, memory } = self.meter.measure(elapsed);
+        if let Some(highest) = cpu.into_iter().chain(memory).reduce(f64::max) {
+            let share = self.controller.handle_use(elapsed, highest);
+            if let Err(error) = self.apply(share, now, kernel) {
+                self.log_failure(now, &error);
+            }
+        }
+        gauges.set(GuardValues {
+            capture: self.share,
+            cpu: cpu.unwrap_or_default(),
+            memory: memory.unwrap_or_default(),
+        });
+    }
+
+    fn apply(&mut self, share: f64, now: Instant, kernel: &Mutex<Kernel>) -> Result<(), MapError> {
+        let lock = || kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        if share.to_bits() != self.share.to_bits() {
+            lock().set_shed(shed_millionths(share))?;
+            self.whole_since = (share >= 1.0).then_some(now);
+            self.log(share, now);
+            self.share = share;
+        } else if self.whole_since.is_some_and(|since| now.saturating_duration_since(since) > FORGET_AFTER) {
+            lock().forget_shed()?;
+            self.whole_since = None;
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, share: f64, now: Instant) {
+        let is_due = self.is_log_due(now);
+        if self.share >= 1.0 {
+            warn!(share, "New connections are shed: the agent uses nearly all that it was given.");
+        } else if share >= 1.0 {
+            info!("All new connections are captured again.");
+        } else if is_due {
+            info!(share, "The share of new connections that are captured changes.");
+        } else {
+            return;
+        }
+        self.logged = Some(now);
+    }
+
+    fn log_failure(&mut self, now: Instant, error: &MapError) {
+        if self.is_log_due(now) {
+            error!(%error, "The kernel program could not be told which connections to shed.");
+            self.logged = Some(now);
+        }
+    }
+
+    fn is_log_due(&self, now: Instant) -> bool {
+        self.logged.is_none_or(|logged| now.saturating_duration_since(logged) >= LOG_PERIOD)
+    }
+}
+
+/// The share to shed where `share`, 0 to 1, is to be captured.
+fn shed_millionths(share: f64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1,000,000")]
+    let captured = (share.clamp(0.0, 1.0) * f64::from(WHOLE_MILLIONTHS)).round() as u32;
+    WHOLE_MILLIONTHS.saturating_sub(captured)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_captured_is_shed() {
+        for (share, shed) in [(1.0, 0), (0.0, 1_000_000), (0.75, 250_000), (0.999_999_9, 0), (2.0, 0)] {
+            assert_eq!(shed_millionths(share), shed, "{share}");
+        }
+    }
+
+    #[test]
+    fn all_is_captured_until_it_is_known_better() {
+        let values = Guard::new(GuardConfig::default()).gauges().read();
+        assert_eq!(values, GuardValues { capture: 1.0, cpu: 0.0, memory: 0.0 });
+    }
+}

@@ -1,0 +1,609 @@
+//! Enters: configurations, orders, and the time. Leaves: experiments, kernel tables and senders that do as they say.
+//!
+//! One value, owned by the main loop, knows what is to run: what the file says, and what was changed by hand since. All
+//! changes go through it one at a time. What takes time, finding the targets that do not run yet, is done beside the main
+//! loop and has no effect until it has succeeded for all of them; then everything is put in force at once.
+//!
+//! The order in which that is done never takes traffic that neither the old nor the new configuration asks for: the
+//! kernel program takes less first, then capture threads and targets turn to what is to run, then the kernel program takes
+//! more.
+
+mod control;
+mod overrides;
+mod restart;
+mod source;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::VecDeque,
+    error::Error,
+    future::pending,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{
+    task::JoinHandle,
+    time::{Interval, MissedTickBehavior, interval, sleep},
+};
+use tracing::{error, info, warn};
+
+pub use self::status::{ExperimentStatus, ReloadResult, Status};
+use self::{
+    overrides::Overrides,
+    restart::needs_restart,
+    source::{Reading, Source},
+    status::seconds,
+};
+use crate::{
+    io::{
+        audit::{Audit, Who},
+        capture::{Matched, PortSample},
+        config::{Config, ExperimentConfig, Expiry, TargetConfig},
+        experiments::{Activity, Experiments, PrepareError, Prepared, Wanted, connection_samples},
+        ledger::Ledger,
+        metrics::Gauges,
+        replay::Captured,
+    },
+    pipeline::policy::ExperimentSet,
+};
+
+/// How often the clock is looked at.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How long it takes until a target that could not be found is looked for again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Anything that may go wrong in the parts that are steered.
+pub type AnyError = Box<dyn Error + Send + Sync>;
+
+/// The kernel program, as far as it is steered.
+pub trait Tap {
+    /// Takes nothing more that `matched` does not ask for.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's. Nothing has changed.
+    fn take_less(&mut self, matched: &Matched) -> Result<(), AnyError>;
+
+    /// Takes all that `matched` asks for.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's. Nothing has changed.
+    fn take_more(&mut self, matched: &Matched) -> Result<(), AnyError>;
+
+    /// Leaves out the connections to some ports that these do not take.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's. Nothing has changed.
+    fn set_samples(&mut self, samples: &[PortSample]) -> Result<(), AnyError>;
+
+    /// Takes nothing at all for the time being, or goes on.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's. Nothing has changed.
+    fn set_paused(&mut self, is_paused: bool) -> Result<(), AnyError>;
+}
+
+/// What a configuration is read and judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader {
+    /// Reads the text of the file of this name.
+    pub parse: fn(text: &str, name: &str) -> Result<Config, AnyError>,
+    /// Whether its values fit together.
+    pub judge: fn(&Config) -> Result<(), AnyError>,
+    /// What of it is captured.
+    pub captured: fn(&Config) -> Result<Captured, AnyError>,
+    /// The time of the wall clock.
+    pub now: fn() -> SystemTime,
+}
+
+/// What must not receive copies, as it is in force.
+#[derive(Debug, Default)]
+pub struct CapturedCell(Mutex<Arc<Captured>>);
+
+impl CapturedCell {
+    /// What is in force.
+    #[must_use]
+    pub fn load(&self) -> Arc<Captured> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn store(&self, captured: Captured) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(captured);
+    }
+}
+
+/// A configuration file that is followed.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What the command line says in place of the file.
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+/// What the owner is made of.
+pub struct Parts {
+    /// The configuration at the start.
+    pub config: Config,
+    /// None yet.
+    pub experiments: Experiments,
+    /// The kernel program.
+    pub tap: Box<dyn Tap>,
+    /// What must not receive copies.
+    pub captured: Arc<CapturedCell>,
+    /// How configurations are read.
+    pub reader: Reader,
+    /// What is written down.
+    pub audit: Audit,
+    /// The books.
+    pub ledger: Arc<Ledger>,
+    /// Figures.
+    pub gauges: Arc<dyn Gauges>,
+    /// What the metrics show.
+    pub status: Arc<Status>,
+}
+
+/// The owner of what runs.
+pub struct Helm {
+    parts: Parts,
+    overrides: Overrides,
+    is_paused: bool,
+    /// What the experiments and their targets were told last.
+    matched: Matched,
+    begun: Instant,
+    tick: Interval,
+    source: Option<(Followed, Source)>,
+    /// What is being prepared.
+    preparing: Option<Preparing>,
+    /// Readings that wait for that.
+    waiting: VecDeque<Reading>,
+    /// Whether the kernel program takes less than what is asked for.
+    takes_too_little: bool,
+    /// Not before this is tried again what failed.
+    retry_at: Option<Instant>,
+}
+
+/// Targets that are being looked for.
+struct Preparing {
+    /// The configuration that has them; `None` for the one in force.
+    offer: Option<(Config, Who)>,
+    task: JoinHandle<Result<Prepared, PrepareError>>,
+}
+
+/// Why a configuration cannot be put in force.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SteerError {
+    /// It cannot be read, or is not one.
+    #[error("{0}")]
+    Invalid(AnyError),
+    /// It changes what is read at the start only.
+    #[error("needs a restart: {}", keys.join(", "))]
+    NeedsRestart {
+        /// The keys.
+        keys: Vec<&'static str>,
+    },
+    /// There are more experiments than a request can be in.
+    #[error("{count} experiments are more than {}", ExperimentSet::CAPACITY)]
+    TooMany {
+        /// How many.
+        count: usize,
+    },
+    /// A target cannot be found or must not receive copies.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The kernel program could not be told.
+    #[error("tell the kernel program: {0}")]
+    Kernel(AnyError),
+}
+
+impl Helm {
+    /// Starts the experiments of the configuration.
+    ///
+    /// # Errors
+    ///
+    /// A target cannot be found, or must not receive copies; the kernel program cannot be told.
+    pub async fn start(parts: Parts) -> Result<Self, SteerError> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut helm = Self {
+            parts,
+            overrides: Overrides::default(),
+            is_paused: false,
+            matched: Matched::default(),
+            begun: Instant::now(),
+            tick,
+            source: None,
+            preparing: None,
+            waiting: VecDeque::new(),
+            takes_too_little: false,
+            retry_at: None,
+        };
+        let captured = (helm.parts.reader.captured)(&helm.parts.config).map_err(SteerError::Invalid)?;
+        helm.parts.captured.store(captured.clone());
+        let wanted = helm.wanted();
+        for expired in wanted.iter().filter(|wanted| wanted.activity == Activity::Expired) {
+            warn!(
+                experiment = expired.config.name,
+                "The experiment has expired; nothing is mirrored for it."
+            );
+        }
+        let missing = helm.parts.experiments.missing(&wanted);
+        let prepared = helm.parts.experiments.common().clone().prepare(missing, Vec::new(), captured).await?;
+        helm.enforce(wanted, prepared)?;
+        helm.parts.status.started((helm.parts.reader.now)());
+        Ok(helm)
+    }
+
+    /// Follows a configuration file from here on.
+    pub fn follow(&mut self, file: Followed) {
+        let source = Source::watch(file.path.clone());
+        self.source = Some((file, source));
+    }
+
+    /// Has the configuration file read now.
+    pub fn reload(&self) {
+        match &self.source {
+            Some((_, source)) => source.ask(),
+            None => warn!("There is no configuration file to be read again."),
+        }
+    }
+
+    /// Does the next thing that is due by itself. May be given up while it waits.
+    pub async fn turn(&mut self) {
+        let Self { preparing, source, tick, .. } = self;
+        tokio::select! {
+            result = async {
+                match preparing {
+                    Some(preparing) => (&mut preparing.task).await,
+                    None => pending().await,
+                }
+            } => {
+                if let Some(Preparing { offer, .. }) = self.preparing.take() {
+                    // It neither panics nor is it cut off.
+                    if let Ok(result) = result {
+                        self.prepared(offer, result);
+                    }
+                }
+                if let Some(reading) = self.waiting.pop_front() {
+                    self.read(reading);
+                }
+            }
+            reading = async {
+                match source {
+                    Some((_, source)) => source.next().await,
+                    None => pending().await,
+                }
+            } => {
+                if let Some(reading) = reading {
+                    self.read(reading);
+                }
+            }
+            _ = tick.tick() => self.look_at_the_clock(),
+        }
+    }
+
+    /// Waits until the targets were judged with which it started, as long as `is_paused` does not say that nothing can be
+    /// seen. Capture has to be attached.
+    ///
+    /// # Errors
+    ///
+    /// A target leads back to the live service.
+    pub async fn judged(&self, is_paused: impl Fn() -> bool) -> Result<(), PrepareError> {
+        for (experiment, target, lane) in self.parts.experiments.lanes() {
+            let refusal = loop {
+                match lane.gauges.verdict() {
+                    Some(refusal) => break refusal,
+                    None if is_paused() => break None,
+                    None => sleep(LOOK_INTERVAL).await,
+                }
+            };
+            if let Some(source) = refusal {
+                let (experiment, target) = (experiment.name.clone(), target.name.clone());
+                return Err(PrepareError::Refused { experiment, target, source });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the replays; every copy is settled when this returns.
+    pub async fn stop(self) {
+        if let Some(preparing) = self.preparing {
+            preparing.task.abort();
+        }
+        self.parts.experiments.stop().await;
+    }
+
+    /// Names of the experiments.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        names(&self.parts.config)
+    }
+
+    /// How each experiment is to run at this moment.
+    fn wanted(&mut self) -> Vec<Wanted> {
+        let now = (self.parts.reader.now)();
+        self.overrides.apply(&self.parts.config, now)
+    }
+
+    fn look_at_the_clock(&mut self) {
+        if self.retry_at.is_some_and(|retry_at| Instant::now() < retry_at) {
+            return;
+        }
+        self.retry_at = None;
+        if let Err(error) = self.reconcile() {
+            error!(%error, "What is to run could not be put in force; it is tried again.");
+            self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
+        }
+    }
+
+    /// Puts what is wanted in force, but for experiments whose targets have to be found first: those follow.
+    fn reconcile(&mut self) -> Result<(), SteerError> {
+        let mut wanted = self.wanted();
+        let missing = self.parts.experiments.missing(&wanted);
+        for wanted in &mut wanted {
+            if missing.iter().any(|(experiment, _)| experiment.name == wanted.config.name) {
+                wanted.activity = Activity::Expired;
+            }
+        }
+        if !self.is_in_force(&wanted) || self.takes_too_little {
+            self.enforce(wanted, Prepared::default())?;
+        }
+        if !missing.is_empty() && self.preparing.is_none() {
+            let captured = (*self.parts.captured.load()).clone();
+            self.prepare(missing, captured, None);
+        }
+        Ok(())
+    }
+
+    fn is_in_force(&self, wanted: &[Wanted]) -> bool {
+        self.parts.experiments.running().eq(wanted)
+    }
+
+    /// Puts `wanted` in force, all or nothing.
+    fn enforce(&mut self, wanted: Vec<Wanted>, prepared: Prepared) -> Result<(), SteerError> {
+        let matched = matched(&wanted);
+        let active = wanted.iter().filter(|wanted| wanted.activity == Activity::Active);
+        let samples = connection_samples(&active.map(|wanted| wanted.config.clone()).collect::<Vec<_>>());
+        let Parts { experiments, tap, config, audit, .. } = &mut self.parts;
+        let expired: Vec<ExperimentConfig> = {
+            let is_new = |wanted: &&Wanted| {
+                wanted.activity == Activity::Expired
+                    && experiments.running().any(|running| {
+                        running.config.name == wanted.config.name && running.activity != Activity::Expired
+                    })
+            };
+            wanted.iter().filter(is_new).map(|wanted| wanted.config.clone()).collect()
+        };
+        tap.take_less(&matched).map_err(SteerError::Kernel)?;
+        let queue_bytes = usize::try_from(config.capture.queue_bytes).unwrap_or(usize::MAX);
+        let body_bytes = usize::try_from(config.capture.max_body).unwrap_or(usize::MAX);
+        if let Err(error) = experiments.apply(wanted, prepared, &matched, (queue_bytes, body_bytes)) {
+            return Err(self.take_back(error.into()));
+        }
+        let taken = tap.set_samples(&samples).and_then(|()| tap.take_more(&matched));
+        self.takes_too_little = taken.is_err();
+        if let Err(error) = taken {
+            // The targets are there, but some traffic does not come: better than to stop what goes on.
+            error!(error = &*error, "The kernel program does not take all that is asked for.");
+            self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
+        }
+        for ExperimentConfig { name, owner, expires, .. } in &expired {
+            warn!(
+                experiment = name,
+                "The experiment has reached its end; nothing is mirrored for it any more."
+            );
+            if let Expiry::At(time) = expires {
+                audit.expired(name, owner.as_deref(), *time);
+            }
+        }
+        self.matched = matched;
+        self.show();
+        Ok(())
+    }
+
+    /// Takes again what was taken before.
+    fn take_back(&mut self, error: SteerError) -> SteerError {
+        if let Err(error) = self.parts.tap.take_more(&self.matched) {
+            error!(error = &*error, "The kernel program does not take all that is asked for.");
+        }
+        error
+    }
+
+    /// Has the metrics show what is in force.
+    fn show(&self) {
+        let show = |wanted: &Wanted| ExperimentStatus {
+            name: wanted.config.name.clone(),
+            is_paused: self.is_paused || wanted.activity == Activity::Paused,
+            expires: match wanted.config.expires {
+                Expiry::Never => 0,
+                Expiry::At(time) => seconds(time),
+            },
+        };
+        self.parts.status.set_experiments(self.parts.experiments.running().map(show).collect());
+    }
+
+    fn prepare(
+        &mut self,
+        missing: Vec<(ExperimentConfig, TargetConfig)>,
+        captured: Captured,
+        offer: Option<(Config, Who)>,
+    ) {
+        let experiments = &self.parts.experiments;
+        // Of the targets that run, those that the offer keeps.
+        let is_kept = |experiment: &ExperimentConfig, target: &TargetConfig| {
+            let config = offer.as_ref().map_or(&self.parts.config, |(config, _)| config);
+            let kept = config.experiments.iter().find(|kept| kept.name == experiment.name);
+            kept.is_some_and(|kept| kept.targets.contains(target))
+        };
+        let running = experiments
+            .lanes()
+            .filter(|(experiment, target, _)| is_kept(experiment, target))
+            .map(|(experiment, target, lane)| {
+                (experiment.name.clone(), target.name.clone(), lane.gauges.addresses())
+            })
+            .collect();
+        let task = tokio::spawn(experiments.common().clone().prepare(missing, running, captured));
+        self.preparing = Some(Preparing { offer, task });
+    }
+
+    /// Takes a reading of the configuration file.
+    fn read(&mut self, reading: Reading) {
+        if self.preparing.is_some() {
+            // One thing at a time; of several readings that wait, the last one counts.
+            self.waiting.clear();
+            self.waiting.push_back(reading);
+            return;
+        }
+        let Reading { who, text, is_first } = reading;
+        let file = self.source.as_ref().map(|(file, _)| file);
+        let path = file.map(|file| file.path.display().to_string()).unwrap_or_default();
+        let listen = file.and_then(|file| file.metrics_listen);
+        let offer = text
+            .map_err(|error| SteerError::Invalid(format!("read {path}: {error}").into()))
+            .and_then(|text| (self.parts.reader.parse)(&text, &path).map_err(SteerError::Invalid))
+            .map(|mut offer| {
+                offer.capture.metrics_listen = listen.unwrap_or(offer.capture.metrics_listen);
+                offer
+            });
+        if is_first && offer.as_ref().is_ok_and(|offer| *offer == self.parts.config) {
+            return;
+        }
+        let begun = offer.and_then(|offer| self.offer(offer, who));
+        if let Err(error) = begun {
+            self.reject(who, &error);
+        }
+    }
+
+    /// Checks a configuration, and has the targets looked for that it brings.
+    fn offer(&mut self, offer: Config, who: Who) -> Result<(), SteerError> {
+        let keys = needs_restart(&self.parts.config, &offer);
+        if !keys.is_empty() {
+            return Err(SteerError::NeedsRestart { keys });
+        }
+        let count = offer.experiments.len();
+        if count > ExperimentSet::CAPACITY {
+            return Err(SteerError::TooMany { count });
+        }
+        let reader = self.parts.reader;
+        (reader.judge)(&offer).map_err(SteerError::Invalid)?;
+        let captured = (reader.captured)(&offer).map_err(SteerError::Invalid)?;
+        let wanted = self.overrides.carried_over(&self.parts.config, &offer).apply(&offer, (reader.now)());
+        let missing = self.parts.experiments.missing(&wanted);
+        self.prepare(missing, captured, Some((offer, who)));
+        Ok(())
+    }
+
+    /// The targets of an offer, or those of experiments that are to run again, were found, or not.
+    fn prepared(&mut self, offer: Option<(Config, Who)>, result: Result<Prepared, PrepareError>) {
+        let Some((offer, who)) = offer else {
+            if let Err(error) = result.map_err(SteerError::from).and_then(|prepared| self.revive(prepared)) {
+                error!(
+                    error = &error as &dyn Error,
+                    "An experiment cannot run again yet; it is tried again."
+                );
+                self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
+            }
+            return;
+        };
+        if let Err(error) =
+            result.map_err(SteerError::from).and_then(|prepared| self.accept(offer, who, prepared))
+        {
+            self.reject(who, &error);
+        }
+    }
+
+    fn revive(&mut self, prepared: Prepared) -> Result<(), SteerError> {
+        let wanted = self.wanted();
+        let wanted = self.without_missing(wanted, &prepared);
+        self.enforce(wanted, prepared)
+    }
+
+    /// Puts an offer in force whose targets have been found.
+    fn accept(&mut self, offer: Config, who: Who, prepared: Prepared) -> Result<(), SteerError> {
+        let reader = self.parts.reader;
+        let captured = (reader.captured)(&offer).map_err(SteerError::Invalid)?;
+        let mut overrides = self.overrides.carried_over(&self.parts.config, &offer);
+        // What was changed by hand meanwhile counts.
+        let wanted = overrides.apply(&offer, (reader.now)());
+        let wanted = self.without_missing(wanted, &prepared);
+        let before = std::mem::replace(&mut self.parts.config, offer);
+        let captured_before = self.parts.captured.load();
+        self.parts.captured.store(captured);
+        if let Err(error) = self.enforce(wanted, prepared) {
+            self.parts.config = before;
+            self.parts.captured.store((*captured_before).clone());
+            return Err(error);
+        }
+        self.overrides = overrides;
+        self.parts.status.reloaded(ReloadResult::Applied, (reader.now)());
+        let changed = changed(&before, &self.parts.config);
+        let (before, after) = (names(&before), self.names());
+        self.parts.audit.reloaded(&who, &before, &after, &changed);
+        info!(experiments = after.len(), ?changed, "The configuration was loaded again.");
+        Ok(())
+    }
+
+    /// Lets experiments wait of which a target is neither running nor prepared.
+    fn without_missing(&self, mut wanted: Vec<Wanted>, prepared: &Prepared) -> Vec<Wanted> {
+        let missing = self.parts.experiments.missing(&wanted);
+        let is_missing = |wanted: &Wanted| {
+            let of =
+                |(experiment, _): &&(ExperimentConfig, TargetConfig)| experiment.name == wanted.config.name;
+            missing.iter().filter(of).any(|(experiment, target)| !prepared.has(&experiment.name, target))
+        };
+        for wanted in &mut wanted {
+            if is_missing(wanted) {
+                wanted.activity = Activity::Expired;
+            }
+        }
+        wanted
+    }
+
+    fn reject(&mut self, who: Who, error: &SteerError) {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        error!(error = text, "The configuration is not loaded; the one before it stays in force.");
+        self.parts.status.reloaded(ReloadResult::Rejected, (self.parts.reader.now)());
+        self.parts.audit.reload_failed(&who, &text);
+    }
+}
+
+/// What the experiments that take requests ask for together.
+fn matched(wanted: &[Wanted]) -> Matched {
+    let active =
+        || wanted.iter().filter(|wanted| wanted.activity == Activity::Active).map(|wanted| &wanted.config);
+    let ports: Vec<_> = active().flat_map(|config| &config.ports).copied().collect();
+    let takes_any = active().any(|config| config.addresses.is_empty());
+    let networks: Vec<_> = active().flat_map(|config| &config.addresses).copied().collect();
+    Matched::new(&ports, if takes_any { &[] } else { &networks })
+}
+
+fn names(config: &Config) -> Vec<String> {
+    config.experiments.iter().map(|experiment| experiment.name.clone()).collect()
+}
+
+/// Names of the experiments that both have and that differ.
+fn changed(before: &Config, after: &Config) -> Vec<String> {
+    let differs = |new: &&ExperimentConfig| {
+        let old = before.experiments.iter().find(|old| old.name == new.name);
+        old.is_some_and(|old| old != *new)
+    };
+    after.experiments.iter().filter(differs).map(|experiment| experiment.name.clone()).collect()
+}
+
+/// How often it is looked whether targets were judged.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
