@@ -227,6 +227,14 @@ pub fn without_markers(copy: &[u8]) -> Option<Marked> {
     Some(Marked { original, id: id?, experiment: experiment?, chosen: chosen? })
 }
 
+/// Whether this is a probe by which the agent finds out where a target leads.
+#[must_use]
+pub fn is_probe(raw: &[u8]) -> bool {
+    raw.starts_with(b"HEAD / ") && raw.windows(MARK.len()).any(|window| window == MARK)
+}
+
+const MARK: &[u8] = b"x-mirror-id: probe-";
+
 /// How the mirror's lines begin.
 const MARKERS: [&str; 4] = ["x-mirror-id: ", "x-shadow: ", "x-mirror-experiment: ", "x-mirror-match: "];
 

@@ -431,7 +431,12 @@ impl Loop {
     }
 
     /// Counts a request and keeps of it what is to be kept.
+    ///
+    /// The agent's probe, by which it finds out where a target leads, is answered and nothing else.
     fn note(&self, connection: u64, raw: &[u8]) {
+        if http::is_probe(raw) {
+            return;
+        }
         match self.shared.record {
             Record::Count => {}
             Record::Digest => match http::without_markers(raw) {

@@ -42,7 +42,9 @@ fn copies_to_a_shadow_on_the_same_node_and_port_are_not_mirrored_again() -> Resu
         client.ask(GET)?;
     }
     let books = agent.wait_for(PATIENCE, |books| books.mirrored == 10 && books.pending == 0)?;
-    ensure!(books.seen == 10 && stage.shadow.requests() == 10, "{books}");
+    // The probe, too, passed the hook; that it went where it was sent to is no reason to refuse the shadow.
+    ensure!(books.seen == 11 && books.skipped_for("marked") == 1, "{books}");
+    ensure!(stage.shadow.requests() == 10, "{books}");
     ensure!(agent.metrics()?.sum("mirror_frames_own_total") > 0.0, "the copies passed the hook unnoticed");
     Ok(())
 }

@@ -74,6 +74,26 @@ pub struct RunArgs {
     #[arg(long, required_unless_present = "config", value_name = "URL")]
     pub shadow: Option<String>,
 
+    /// PEM file of the authorities to trust for an https shadow. Default: the system's.
+    #[arg(long, value_name = "FILE")]
+    pub shadow_ca: Option<PathBuf>,
+
+    /// PEM file of the certificate that the agent shows to an https shadow, and of those between; with --shadow-key.
+    #[arg(long, value_name = "FILE", requires = "shadow_key")]
+    pub shadow_certificate: Option<PathBuf>,
+
+    /// PEM file of its key.
+    #[arg(long, value_name = "FILE", requires = "shadow_certificate")]
+    pub shadow_key: Option<PathBuf>,
+
+    /// The name that the certificate of an https shadow must have. Default: the host of --shadow.
+    #[arg(long, value_name = "NAME")]
+    pub shadow_server_name: Option<String>,
+
+    /// The certificate of an https shadow is not checked: whoever stands at its address receives the copies.
+    #[arg(long)]
+    pub shadow_insecure_skip_verify: bool,
+
     /// Only requests to these server addresses (repeat, or separate by commas). Default: any address.
     #[arg(long = "address", value_delimiter = ',', value_name = "CIDR", value_parser = parse_cidr)]
     pub addresses: Vec<IpNet>,
@@ -92,10 +112,18 @@ pub struct RunArgs {
     #[arg(long, default_value = "GET,HEAD,OPTIONS", value_name = "LIST|all", value_parser = parse_methods)]
     pub methods: Methods,
 
-    /// Header line by which the shadow proves that it is one: it has to be in its answer to `GET /`, asked for every 5 s.
+    /// Header line by which the shadow proves that it is one: it has to be in its answer to a GET of --interlock-path.
     /// Copies of other methods than GET, HEAD and OPTIONS flow only while it is.
     #[arg(long, value_name = "HEADER=VALUE", value_parser = parse_interlock)]
     pub interlock: Option<ProbeConfig>,
+
+    /// What the shadow is asked for by which it proves that it is one. Default: /.
+    #[arg(long, value_name = "PATH", requires = "interlock", value_parser = parse_path)]
+    pub interlock_path: Option<String>,
+
+    /// How often it is asked. Default: 5s.
+    #[arg(long, value_name = "TIME", requires = "interlock", value_parser = parse_duration)]
+    pub interlock_every: Option<Duration>,
 
     /// Share of the requests to mirror, in percent; fractions are allowed.
     #[arg(long, default_value = "100", value_name = "PERCENT", value_parser = parse_share)]
@@ -199,15 +227,22 @@ impl RunArgs {
 }
 
 /// The options that `--config` takes the place of.
-const OF_ONE_EXPERIMENT: [&str; 27] = [
+const OF_ONE_EXPERIMENT: [&str; 34] = [
     "interfaces",
     "ports",
     "shadow",
+    "shadow_ca",
+    "shadow_certificate",
+    "shadow_key",
+    "shadow_server_name",
+    "shadow_insecure_skip_verify",
     "addresses",
     "vxlan_ports",
     "geneve_ports",
     "methods",
     "interlock",
+    "interlock_path",
+    "interlock_every",
     "sample",
     "max_body",
     "memory",
@@ -257,6 +292,15 @@ fn parse_cidr(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>()
         .or_else(|_error| text.parse::<std::net::IpAddr>().map(IpNet::from))
         .map_err(|_error| "expected an address or a network such as 10.0.0.0/8 or fd00::/8".into())
+}
+
+fn parse_path(text: &str) -> Result<String, String> {
+    let is_path = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_path {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a path that begins with / and has no spaces".into())
+    }
 }
 
 fn parse_methods(text: &str) -> Result<Methods, String> {

@@ -27,6 +27,8 @@ pub mod inspect;
 #[cfg(feature = "runtime")]
 pub mod interfaces;
 #[cfg(feature = "runtime")]
+mod join;
+#[cfg(feature = "runtime")]
 pub mod ledger;
 #[cfg(feature = "runtime")]
 pub mod metrics;

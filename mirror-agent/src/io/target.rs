@@ -1,4 +1,4 @@
-//! Enters: the text after `--shadow`. Leaves: a host and a port, and in time the addresses they stand for.
+//! Enters: the text after `--shadow`. Leaves: a scheme, a host and a port, and in time the addresses they stand for.
 
 use std::{
     fmt, io,
@@ -16,17 +16,14 @@ use {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// There is no `http://` in front.
-    #[error("\"{text}\" has no scheme: write http://HOST[:PORT]")]
+    /// There is no scheme in front.
+    #[error("\"{text}\" has no scheme: write http://HOST[:PORT] or https://HOST[:PORT]")]
     NoScheme {
         /// What was given.
         text: String,
     },
-    /// The scheme is `https`.
-    #[error("https is not supported yet: write http://HOST[:PORT]")]
-    Https,
     /// The scheme is something else.
-    #[error("scheme \"{scheme}\" is not supported: write http://HOST[:PORT]")]
+    #[error("scheme \"{scheme}\" is not supported: write http://HOST[:PORT] or https://HOST[:PORT]")]
     Scheme {
         /// The scheme that was given.
         scheme: String,
@@ -82,11 +79,35 @@ pub enum TargetError {
     },
 }
 
-/// Where copies go: `http://HOST[:PORT][/]`.
+/// Where copies go: `http://HOST[:PORT][/]` or `https://HOST[:PORT][/]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {
+    scheme: Scheme,
     host: Host,
     port: u16,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// RFC 9110 sections 4.2.1 and 4.2.2.
+    const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -96,21 +117,36 @@ enum Host {
 }
 
 impl Target {
+    /// Whether it speaks TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.scheme == Scheme::Https
+    }
+
+    /// The host: a name, or an address without brackets.
+    #[must_use]
+    pub fn host(&self) -> String {
+        match &self.host {
+            Host::Address(ip) => ip.to_string(),
+            Host::Name(name) => name.clone(),
+        }
+    }
+
+    /// What stands in the Host line of a request to it: the port only where it is not the scheme's.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let host = match &self.host {
+            Host::Address(IpAddr::V6(ip)) => format!("[{ip}]"),
+            Host::Address(IpAddr::V4(ip)) => ip.to_string(),
+            Host::Name(name) => name.clone(),
+        };
+        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
+    }
+
     /// Whether the host is a name, whose addresses may change.
     #[must_use]
     pub fn is_name(&self) -> bool {
         matches!(self.host, Host::Name(_))
-    }
-
-    /// The host as it stands in a Host line: with the port where that is not the scheme's (RFC 9110 section 7.2).
-    #[must_use]
-    pub fn authority(&self) -> String {
-        let host = match &self.host {
-            Host::Address(IpAddr::V4(ip)) => ip.to_string(),
-            Host::Address(IpAddr::V6(ip)) => format!("[{ip}]"),
-            Host::Name(name) => name.clone(),
-        };
-        if self.port == DEFAULT_PORT { host } else { format!("{host}:{}", self.port) }
     }
 
     /// The addresses that the target stands for at this moment; never an empty list.
@@ -147,11 +183,11 @@ impl FromStr for Target {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(TargetError::NoScheme { text: text.to_owned() });
         };
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => {}
-            "https" => return Err(TargetError::Https),
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
             _ => return Err(TargetError::Scheme { scheme: scheme.to_owned() }),
-        }
+        };
         let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
             return Err(TargetError::UserInfo);
@@ -160,15 +196,16 @@ impl FromStr for Target {
             return Err(TargetError::Path { rest: rest.to_owned() });
         }
         let (host, port) = split_authority(authority)?;
-        Ok(Self { host, port: port.map_or(Ok(DEFAULT_PORT), parse_port)? })
+        Ok(Self { scheme, host, port: port.map_or(Ok(scheme.default_port()), parse_port)? })
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.scheme.as_str();
         match &self.host {
-            Host::Address(ip) => write!(f, "http://{}", SocketAddr::new(*ip, self.port)),
-            Host::Name(name) => write!(f, "http://{name}:{}", self.port),
+            Host::Address(ip) => write!(f, "{scheme}://{}", SocketAddr::new(*ip, self.port)),
+            Host::Name(name) => write!(f, "{scheme}://{name}:{}", self.port),
         }
     }
 }
@@ -214,9 +251,6 @@ fn parse_port(text: &str) -> Result<u16, TargetError> {
     }
 }
 
-/// RFC 9110 section 4.2.1.
-const DEFAULT_PORT: u16 = 80;
-
 /// RFC 1035 section 2.3.4.
 const MAX_NAME_BYTES: usize = 253;
 
@@ -241,6 +275,8 @@ mod tests {
             ("http://my_shadow.svc.cluster.local.:65535/", "http://my_shadow.svc.cluster.local.:65535"),
             ("http://[2001:db8::1]:81", "http://[2001:db8::1]:81"),
             ("http://[::ffff:10.0.0.7]", "http://[::ffff:10.0.0.7]:80"),
+            ("https://shadow", "https://shadow:443"),
+            ("HTTPS://[::1]:8443/", "https://[::1]:8443"),
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), shown, "{text}");
         }
@@ -263,7 +299,6 @@ mod tests {
     fn refused_forms_say_why() {
         for (text, why) in [
             ("10.0.0.7:8080", "no scheme"),
-            ("https://shadow", "https is not supported yet"),
             ("ftp://shadow", "scheme \"ftp\""),
             ("http://user:secret@shadow", "no user name or password"),
             ("http://shadow/v2", "leave \"/v2\" out"),
@@ -283,6 +318,19 @@ mod tests {
             let error = text.parse::<Target>().unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");
             assert!(!error.contains("secret"), "a password must not reach the log");
+        }
+    }
+
+    #[test]
+    fn the_authority_names_a_port_that_is_not_the_schemes() {
+        for (text, authority) in [
+            ("http://shadow:80", "shadow"),
+            ("http://shadow:443", "shadow:443"),
+            ("https://shadow", "shadow"),
+            ("https://[::1]:80", "[::1]:80"),
+            ("https://10.0.0.7:443", "10.0.0.7"),
+        ] {
+            assert_eq!(text.parse::<Target>().unwrap().authority(), authority, "{text}");
         }
     }
 

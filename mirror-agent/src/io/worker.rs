@@ -19,7 +19,7 @@ use crate::{
         interfaces::{Interfaces, Tally},
         ledger::Ledger,
         metrics::PipelineGauges,
-        replay::clock,
+        replay::{Probes, clock},
     },
     pipeline::{Pipeline, Stats, Timestamp, reason::FlowSkipReason},
 };
@@ -51,6 +51,8 @@ pub struct Worker {
     pub orders: Arc<Orders>,
     /// The warnings given, by whichever worker.
     pub warned: Arc<Warned>,
+    /// Who has to know of probes that arrive.
+    pub probes: Arc<Probes>,
     /// What it has seen of each interface of late.
     pub tally: Tally,
     /// What all workers have.
@@ -156,11 +158,14 @@ impl Worker {
 
     /// Counts first, then hands on: a request is seen before it can be settled.
     fn publish(&mut self) {
-        let Self { pipeline, dispatcher, ledger, gauges, reader, warned, .. } = self;
+        let Self { pipeline, dispatcher, ledger, gauges, reader, warned, probes, .. } = self;
         let stats = pipeline.take_stats();
         ledger.publish(&stats);
         warned.warn(&stats);
         dispatcher.dispatch(pipeline);
+        while let Some(probe) = pipeline.poll_probe() {
+            probes.saw(&probe);
+        }
         let (flow_bytes, message_bytes) = pipeline.bytes_held();
         gauges.publish(pipeline.flows(), flow_bytes, message_bytes, reader.malformed());
     }

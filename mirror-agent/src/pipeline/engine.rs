@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::pipeline::{
     FlowKey, Limits, Policy, Request, Segment, Side, Stats, Timestamp,
-    exchange::{Connection, Context, Purpose, report::ExchangeReport},
+    exchange::{Connection, Context, Probe, Purpose, report::ExchangeReport},
     flow::FlowTable,
     reason::{EvictReason, SkipReason},
 };
@@ -78,6 +78,11 @@ impl Pipeline {
     /// The next request that is whole and to be replayed.
     pub fn poll_request(&mut self) -> Option<Request> {
         self.context.requests.pop_front()
+    }
+
+    /// The next probe that arrived: a marked request of the agent's own that is to show where a target leads.
+    pub fn poll_probe(&mut self) -> Option<Probe> {
+        self.context.poll_probe()
     }
 
     /// The next exchange that ended. Only for [`Purpose::Inspect`].

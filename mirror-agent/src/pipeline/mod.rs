@@ -36,6 +36,7 @@ pub mod stats;
 pub mod time;
 
 pub use engine::Pipeline;
+pub use exchange::{PROBE_PREFIX, Probe};
 pub use limits::Limits;
 pub use message::{ExchangeId, ReplyTo, Request};
 pub use policy::Policy;

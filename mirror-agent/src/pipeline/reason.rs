@@ -39,6 +39,8 @@ reasons! {
         Connect => "connect",
         /// It is among what the experiment excludes.
         Excluded => "excluded",
+        /// The target does not prove that it is a shadow, and the copy could write.
+        Interlock => "interlock",
         /// The request already carries `x-mirror-id`: it is a copy.
         Marked => "marked",
         /// The method is not among those to mirror.

@@ -43,6 +43,7 @@ use crate::{
         ledger::{Ledger, Snapshot},
         metrics::{self, PipelineGauges},
         object::EBPF_OBJECT,
+        replay::Probes,
         steering::{CapturedCell, Followed, Helm, Parts, Status},
         worker::{Heartbeat, Orders, Warned, Worker},
     },
@@ -90,6 +91,11 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
     let mut guard = Guard::new(config.guard);
     let captured = Arc::<CapturedCell>::default();
     let is_captured = Arc::clone(&captured);
+    let orders = Arc::new(Orders::default());
+    // A probe is seen once capture is attached, and not while it is paused.
+    let attached = Arc::new(AtomicBool::new(false));
+    let (is_attached, watched) = (Arc::clone(&attached), Arc::clone(&orders));
+    let probes = Arc::new(Probes::new(move || is_attached.load(Ordering::Acquire) && !watched.is_paused()));
     let experiments = Experiments::new(Common {
         ledger: Arc::clone(&ledger),
         registry: Arc::new(Registry::new(own_sockets)),
@@ -99,9 +105,9 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
         drain_timeout: config.drain_timeout,
         audit: audit.clone(),
         agents: config.agents,
+        probes: Some(Arc::clone(&probes)),
     });
     let directory = experiments.directory();
-    let orders = Arc::new(Orders::default());
     let status = Arc::<Status>::default();
     let gauges = Arc::new(AgentGauges {
         counters: Arc::clone(&counters),
@@ -160,6 +166,7 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
             heartbeat,
             orders: Arc::clone(&orders),
             warned: Arc::clone(&warned),
+            probes: Arc::clone(&probes),
             tally: Tally::default(),
             interfaces: Arc::clone(&interfaces_seen),
         };
@@ -168,6 +175,16 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
     }
     if let Err(error) = follower.attach_all(&mut lock(&kernel)) {
         orders.stop.store(true, Ordering::Release);
+        return Err(error.into());
+    }
+    attached.store(true, Ordering::Release);
+    if let Err(error) = helm.judged(|| orders.is_paused()).await {
+        listeners.stop().await;
+        detach(Arc::clone(&kernel)).await;
+        orders.stop.store(true, Ordering::Release);
+        join(workers).await;
+        helm.stop().await;
+        audit_writer.close();
         return Err(error.into());
     }
     ready.store(true, Ordering::Release);

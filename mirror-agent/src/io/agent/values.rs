@@ -63,6 +63,10 @@ fn captured(config: &Config) -> Result<Captured> {
         ports: config.ports(),
         local: links::local_addresses().context("list the addresses of this host")?.iter().collect(),
         networks: config.addresses(),
+        listeners: [Some(config.capture.metrics_listen), config.control.listen]
+            .into_iter()
+            .flatten()
+            .collect(),
     })
 }
 

@@ -247,6 +247,16 @@ impl Observer for TargetAudit {
                 json!({ "breaker": from.as_str() }),
                 json!({ "breaker": to.as_str() }),
             ),
+            replay::Event::Interlock { is_open } => {
+                let state = |is_open| {
+                    let state = if is_open { InterlockState::Proven } else { InterlockState::Unproven };
+                    json!({ "interlock": state.as_str() })
+                };
+                self.changed(Event::Interlock, state(!is_open), state(is_open));
+            }
+            replay::Event::Refused => {
+                self.changed(Event::TargetRefused, json!(null), json!({ "refused": "leads back to live" }));
+            }
         }
     }
 }
@@ -256,12 +266,6 @@ impl TargetAudit {
     #[must_use]
     pub const fn none() -> Self {
         Self(None)
-    }
-
-    /// The target has proven that it is a shadow, or does so no longer.
-    pub fn interlock(&self, before: InterlockState, after: InterlockState) {
-        let (before, after) = (before.as_str(), after.as_str());
-        self.changed(Event::Interlock, json!({ "interlock": before }), json!({ "interlock": after }));
     }
 
     /// The target has accepted a byte of the copy of `request`: recorded if its method is unsafe (RFC 9110 section

@@ -40,6 +40,8 @@ reasons! {
         Start => "start",
         /// The agent stopped.
         Stop => "stop",
+        /// An address of a target leads back to the live service, and gets no copies.
+        TargetRefused => "target_refused",
     }
 }
 

@@ -51,8 +51,9 @@ fn records_say_who_what_before_and_after() {
     audit.obeyed(&signal, &Command::Pause { experiment: None }, &[change]);
     let target = audit.of_target("orders", Some("team"), "v2");
     let (from, to) = (BreakerState::Closed, BreakerState::Open);
-    target.handle_event(&CopyBooks::new("orders", "v2"), replay::Event::Breaker { from, to });
-    target.interlock(InterlockState::Proven, InterlockState::Unproven);
+    let books = CopyBooks::new("orders", "v2");
+    target.handle_event(&books, replay::Event::Breaker { from, to });
+    target.handle_event(&books, replay::Event::Interlock { is_open: false });
     audit.expired("orders", None, SystemTime::UNIX_EPOCH);
     audit.reloaded(&Who::File, &["orders".to_owned()], &[], &[]);
     audit.life(Event::Stop, &[]);

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     AuditConfig, CaptureConfig, Config, ControlConfig, CopyOrder, DropPolicy, ExperimentConfig, Expiry,
-    GuardConfig, HeaderEdits, HostPolicy, Interlock, LimitsConfig, METRICS_LISTEN, MatchConfig, QueryEdits,
-    SampleConfig, TargetConfig, TlsConfig, read,
+    GuardConfig, HeaderEdits, HostPolicy, Interlock, LimitsConfig, METRICS_LISTEN, MatchConfig, ProbeConfig,
+    QueryEdits, SampleConfig, TargetConfig, TlsConfig, read,
 };
 use crate::io::cli::RunArgs;
 
@@ -53,7 +53,13 @@ impl Config {
                 queue: args.queue_requests,
                 drop_policy: DropPolicy::Newest,
             },
-            tls: TlsConfig::default(),
+            tls: TlsConfig {
+                ca_file: args.shadow_ca.clone(),
+                client_certificate: args.shadow_certificate.clone(),
+                client_key: args.shadow_key.clone(),
+                server_name: args.shadow_server_name.clone(),
+                insecure_skip_verify: args.shadow_insecure_skip_verify,
+            },
             host: HostPolicy::Preserve,
             replace_prefix: Vec::new(),
             headers: HeaderEdits::default(),
@@ -61,7 +67,13 @@ impl Config {
             trace_sampled: true,
             circuit_breaker: None,
             // `--methods` is the consent.
-            interlock: args.interlock.clone().map_or(Interlock::None, Interlock::Probe),
+            interlock: args.interlock.clone().map_or(Interlock::None, |probe| {
+                Interlock::Probe(ProbeConfig {
+                    path: args.interlock_path.clone().unwrap_or(probe.path),
+                    every: args.interlock_every.unwrap_or(probe.every),
+                    ..probe
+                })
+            }),
             order: CopyOrder::None,
             max_connection_age: None,
         };

@@ -13,7 +13,9 @@ use crate::io::{
     config::{ExperimentConfig, TargetConfig},
     experiments::{CompileError, Lane},
     ledger::Ledger,
-    replay::{Captured, OwnSocketRegistry, Queue, Refusal, RefuseAddress, Replay, ReplayConfig, ReplayError},
+    replay::{
+        Captured, OwnSocketRegistry, Probes, Queue, Refusal, RefuseAddress, Replay, ReplayConfig, ReplayError,
+    },
 };
 
 /// What all replays have in common.
@@ -35,6 +37,8 @@ pub struct Common {
     pub audit: Audit,
     /// How many agents share what is limited for all of them together.
     pub agents: u32,
+    /// Sees where probes of targets arrive; `None` where nothing is captured.
+    pub probes: Option<Arc<Probes>>,
 }
 
 /// Why a change cannot be made.
@@ -176,6 +180,9 @@ impl Common {
             bandwidth: target.limits.bandwidth,
             circuit_breaker: target.circuit_breaker,
             max_connection_age: target.max_connection_age,
+            tls: target.tls.clone(),
+            interlock: target.interlock.clone(),
+            probes: self.probes.clone(),
             ..ReplayConfig::new(target.url.clone(), self.instance)
         })
     }

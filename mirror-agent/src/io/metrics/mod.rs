@@ -338,7 +338,7 @@ mod tests {
         io::{
             audit::Audit,
             ledger::CopyBooks,
-            replay::BreakerState,
+            replay::{BreakerState, InterlockGauge},
             steering::{ExperimentStatus, Status},
         },
         pipeline::Stats,
@@ -362,6 +362,7 @@ mod tests {
                 queued: 3,
                 bytes: 300,
                 in_flight: 2,
+                interlock: Some(InterlockGauge { is_open: true, changes: 1 }),
                 breaker,
                 breaker_changes: [4, 5, 6],
             }]
@@ -405,6 +406,8 @@ mod tests {
             "mirror_copies_total{experiment=\"default\",target=\"shadow\"} 0",
             "mirror_copies_dropped_total{experiment=\"default\",target=\"shadow\",reason=\"write\"} 0",
             "mirror_replay_queue_requests{experiment=\"default\",target=\"shadow\"} 3.0",
+            "mirror_interlock_open{experiment=\"default\",target=\"shadow\"} 1.0",
+            "mirror_interlock_changes_total{experiment=\"default\",target=\"shadow\"} 1",
             "mirror_breaker_state{experiment=\"default\",target=\"shadow\"} 2.0",
             "mirror_breaker_changes_total{experiment=\"default\",target=\"shadow\",to=\"half_open\"} 5",
             "mirror_flows_skipped_total{reason=\"tls\"} 0",
@@ -459,7 +462,7 @@ mod tests {
     #[test]
     fn the_books_balance_with_a_request_open_in_every_state() {
         let ledger = Arc::new(Ledger::default());
-        ledger.publish(&Stats { seen: 5, skipped: [1, 0, 0, 0, 0, 0, 0, 0, 0], ..Stats::default() });
+        ledger.publish(&Stats { seen: 5, skipped: [1, 0, 0, 0, 0, 0, 0, 0, 0, 0], ..Stats::default() });
         let books = ledger.copies("default", "shadow");
         let ticket = || ledger.claim(1).ticket(&books);
         let (open, done, failed) = (ticket(), ticket(), ticket());

@@ -6,7 +6,7 @@ use super::encoder::{Encoder, Labels};
 use crate::{
     io::{
         ledger::{CopyBooks, CopySnapshot, DropReason, ReplayOutcome},
-        replay::BreakerState,
+        replay::{BreakerState, InterlockGauge},
     },
     pipeline::reason::SkipReason,
 };
@@ -22,6 +22,8 @@ pub struct TargetGauges {
     pub bytes: u64,
     /// Copies being written or waiting for their answer.
     pub in_flight: u64,
+    /// How its interlock stands; `None` where it has none.
+    pub interlock: Option<InterlockGauge>,
     /// Where its circuit breaker stands.
     pub breaker: BreakerState,
     /// How often it has come to stand there, in the order of [`BreakerState::ALL`].
@@ -44,6 +46,22 @@ pub(super) fn encode_targets(out: &mut Encoder<'_>, targets: &[TargetGauges]) ->
         "replays_in_flight",
         "Copies being written or waiting for their response",
         targets.iter().map(|target| (target.labels(), target.in_flight)),
+    )?;
+    out.target_counters(
+        "target_addresses_refused",
+        "Addresses of the target that led back to the live service",
+        targets.iter().map(|target| (target.labels(), target.books.addresses_refused())),
+    )?;
+    let interlocks = || targets.iter().filter_map(|target| Some((target.labels(), target.interlock?)));
+    out.target_gauges(
+        "interlock_open",
+        "1 while an address of the target proves that it is a shadow, else 0",
+        interlocks().map(|(labels, state)| (labels, u64::from(state.is_open))),
+    )?;
+    out.target_counters(
+        "interlock_changes",
+        "How often the interlock of the target opened or closed",
+        interlocks().map(|(labels, state)| (labels, state.changes)),
     )?;
     let index = |target: &TargetGauges| u64::try_from(target.breaker.index()).unwrap_or(u64::MAX);
     out.target_gauges(

@@ -32,6 +32,11 @@ impl Addresses {
             addrs.iter().map(|addr| Address { addr: *addr, resting_until: resting_until(*addr) }).collect();
     }
 
+    /// Whether there are none.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// Whether `addr` is still one of them.
     pub(super) fn contains(&self, addr: SocketAddr) -> bool {
         self.list.iter().any(|known| known.addr == addr)

@@ -7,7 +7,7 @@
 
 use std::{
     future::poll_fn,
-    io::{self, IoSlice},
+    io,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,10 +16,10 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
+    io::ReadBuf,
     time::{Instant, Sleep, sleep_until},
 };
+use tracing::debug;
 
 use super::{
     clock,
@@ -29,10 +29,11 @@ use super::{
     protection::Pass,
     queue::Held,
     response::{Progress, Response},
+    stream::Stream,
 };
 use crate::{
     io::ledger::{CopyBooks, DropReason, ReplayOutcome},
-    pipeline::{ReplyTo, Timestamp},
+    pipeline::{ReplyTo, Timestamp, reason::SkipReason},
 };
 
 /// An open connection to the shadow.
@@ -48,7 +49,7 @@ pub(super) struct Connection {
 
 struct State {
     /// `None` once the connection's task has ended.
-    writer: Option<OwnedWriteHalf>,
+    stream: Option<Stream>,
     /// What is under way; `None` while the connection is idle.
     exchange: Option<Exchange>,
     /// A job that the socket accepted no byte of: the connection is dead, the job is not.
@@ -89,13 +90,13 @@ struct Unsent {
 impl Connection {
     pub(super) fn new(
         addr: SocketAddr,
-        writer: OwnedWriteHalf,
+        stream: Stream,
         books: &Arc<CopyBooks>,
         live: Option<Live>,
         retire_at: Option<Timestamp>,
     ) -> Self {
         let state = State {
-            writer: Some(writer),
+            stream: Some(stream),
             exchange: None,
             refused: None,
             is_retired: false,
@@ -120,14 +121,10 @@ impl Connection {
         buffer: &mut Vec<u8>,
     ) -> Result<(), Box<Held>> {
         let mut state = self.lock();
-        let Some(writer) = &state.writer else { return Err(Box::new(held)) };
+        let Some(stream) = &mut state.stream else { return Err(Box::new(held)) };
         buffer.clear();
         let body = write_copy(buffer, &held.request, &pool.config, held.pipeline);
-        let written = match &body {
-            None => writer.try_write(buffer),
-            Some(body) => writer.try_write_vectored(&[IoSlice::new(buffer), IoSlice::new(body)]),
-        };
-        let accepted = match written {
+        let accepted = match stream.try_write(buffer, body.as_deref().unwrap_or_default()) {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {
@@ -189,15 +186,14 @@ impl Connection {
     }
 
     /// Runs the connection until it is closed. Returns a job that it did not write a byte of.
-    pub(super) async fn drive(self: &Arc<Self>, reader: OwnedReadHalf, pool: &Arc<Pool>) -> Option<Held> {
-        let mut task = Task { connection: self, pool, reader, response: Response::new() };
+    pub(super) async fn drive(self: &Arc<Self>, pool: &Arc<Pool>) -> Option<Held> {
+        let mut task = Task { connection: self, pool, response: Response::new() };
         let mut alarm = pin!(sleep_until(Instant::now()));
         let unwritten = poll_fn(|cx| task.poll(cx, alarm.as_mut())).await;
         drop(task);
         pool.forget(self);
-        // The reader has gone, so that this closes the socket; shutting it down first would be one more call.
-        if let Some(writer) = self.lock().writer.take() {
-            writer.forget();
+        if let Some(stream) = self.lock().stream.take() {
+            stream.close();
         }
         unwritten
     }
@@ -239,9 +235,23 @@ impl State {
         Some(held)
     }
 
+    /// Gives up a copy that must not be written any more, while nothing of it has been. What a TLS session has taken of it
+    /// cannot be taken back, so the connection is over.
+    fn skip_forbidden(&mut self, addr: SocketAddr, pool: &Pool) -> bool {
+        let is_forbidden = |exchange: &mut Exchange| {
+            exchange.started.is_none()
+                && exchange
+                    .unsent
+                    .as_ref()
+                    .is_some_and(|unsent| !pool.permits(&unsent.held, addr, clock::now()))
+        };
+        let forbidden = self.exchange.take_if(is_forbidden).and_then(|exchange| exchange.unsent);
+        forbidden.map(|unsent| unsent.held.ticket.skipped(SkipReason::Interlock)).is_some()
+    }
+
     /// Goes on writing. Ready once nothing is left to write, with how reading ended if it has ended already.
     fn poll_unsent(&mut self, cx: &mut Context<'_>, pool: &Pool) -> Poll<io::Result<Option<ReplayOutcome>>> {
-        let Self { writer: Some(writer), exchange: Some(exchange), books, deadline, .. } = self else {
+        let Self { stream: Some(stream), exchange: Some(exchange), books, deadline, .. } = self else {
             return Poll::Ready(Ok(None));
         };
         if exchange.started.is_none()
@@ -255,8 +265,7 @@ impl State {
             let head = unsent.head.get(unsent.accepted..).unwrap_or_default();
             let body_start = unsent.accepted.saturating_sub(unsent.head.len());
             let body = unsent.body.get(body_start..).unwrap_or_default();
-            let bufs = [IoSlice::new(head), IoSlice::new(body)];
-            match ready!(Pin::new(&mut *writer).poll_write_vectored(cx, &bufs)) {
+            match ready!(stream.poll_write(cx, head, body)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(accepted) => unsent.accepted += accepted,
                 Err(error) => return Poll::Ready(Err(error)),
@@ -290,7 +299,6 @@ impl Drop for State {
 struct Task<'a> {
     connection: &'a Arc<Connection>,
     pool: &'a Arc<Pool>,
-    reader: OwnedReadHalf,
     response: Response,
 }
 
@@ -319,6 +327,9 @@ impl Task<'_> {
             if state.is_retired && state.exchange.is_none() {
                 return Poll::Ready(None);
             }
+            if state.skip_forbidden(self.connection.addr, self.pool) {
+                return Poll::Ready(None);
+            }
             match state.poll_unsent(cx, self.pool) {
                 Poll::Ready(Ok(None)) | Poll::Pending => {}
                 Poll::Ready(Ok(Some(outcome))) => {
@@ -330,10 +341,10 @@ impl Task<'_> {
                 }
             }
             let has_read_all = state.exchange.as_ref().is_some_and(|exchange| exchange.early.is_some());
-            if !has_read_all {
+            if !has_read_all && let Some(stream) = &mut state.stream {
                 let mut buffer = self.pool.read_buffer();
                 let mut input = ReadBuf::new(&mut buffer);
-                match Pin::new(&mut self.reader).poll_read(cx, &mut input) {
+                match stream.poll_read(cx, &mut input) {
                     Poll::Ready(Ok(())) => match self.handle_input(&mut state, input.filled()) {
                         Step::Again => continue,
                         Step::Over => return Poll::Ready(None),
@@ -344,6 +355,8 @@ impl Task<'_> {
                         }
                     },
                     Poll::Ready(Err(error)) => {
+                        debug!(%error, "A connection to the shadow broke.");
+                        self.pool.complaints.hear(&error);
                         return Poll::Ready(Self::broken(&mut state, outcome_of(&error)));
                     }
                     Poll::Pending => {}
@@ -408,10 +421,14 @@ impl Task<'_> {
 
 /// How an attempt ended whose answer could not be read.
 fn outcome_of(error: &io::Error) -> ReplayOutcome {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-    // A reset is what a server sends that closes with bytes unread, or that closed before the copy came.
-    if matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, UnexpectedEof};
+    let kind = error.kind();
+    // A reset is what a server sends that closes with bytes unread, or that closed before the copy came; an unexpected
+    // end is that of a connection without that of its TLS session.
+    if matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof) {
         ReplayOutcome::Closed
+    } else if kind == InvalidData {
+        ReplayOutcome::Protocol
     } else {
         ReplayOutcome::Read
     }

@@ -16,6 +16,13 @@ pub enum Event {
         /// Where it stands.
         to: BreakerState,
     },
+    /// Whether it proves that it is a shadow.
+    Interlock {
+        /// Whether it does.
+        is_open: bool,
+    },
+    /// One of its addresses leads back to the live service, and is not used.
+    Refused,
 }
 
 /// Who is told of events.

@@ -15,18 +15,23 @@ mod copy;
 mod event;
 mod health;
 mod idle;
+mod interlock;
 mod lanes;
 mod limiter;
 mod pool;
+mod probe;
 mod protection;
 mod queue;
 mod refusal;
 mod response;
 mod socket;
+mod stream;
 #[cfg(test)]
 pub(in crate::io) mod tests;
+mod tls;
 
 use std::{
+    future::pending,
     net::SocketAddr,
     pin::pin,
     sync::{
@@ -39,27 +44,36 @@ use std::{
 use tokio::{
     select,
     task::yield_now,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{debug, warn};
 
 pub use self::{
     breaker::BreakerState,
     event::{Event, Observer},
+    interlock::InterlockGauge,
     pool::Gauges,
+    probe::Probes,
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
     refusal::{Captured, Refusal},
     socket::OwnSocketRegistry,
+    tls::TlsError,
 };
 use self::{
     copy::exchange_text,
     pool::{Left, PUMP_JOBS, Pool},
+    probe::Judge,
     queue::Held,
     socket::Connector,
+    tls::{Complaints, Tls},
 };
 pub use crate::io::target::{Target, TargetError};
 use crate::{
-    io::{audit::TargetAudit, config::BreakerConfig, ledger::CopyBooks},
+    io::{
+        audit::TargetAudit,
+        config::{BreakerConfig, Interlock, TlsConfig},
+        ledger::CopyBooks,
+    },
     pipeline::rewrite::{Chosen, Rewrite, RewriteError},
 };
 
@@ -73,9 +87,19 @@ pub enum ReplayError {
     /// The target is a captured live endpoint.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The target cannot be spoken to by TLS as is configured.
+    #[error("cannot speak TLS with the shadow")]
+    Tls(#[source] Box<TlsError>),
     /// Its copies cannot be made as the configuration says.
     #[error(transparent)]
     Rewrite(#[from] RewriteError),
+}
+
+impl From<TlsError> for ReplayError {
+    fn from(error: TlsError) -> Self {
+        // Much larger than the others, and rare.
+        Self::Tls(Box::new(error))
+    }
 }
 
 /// How requests are replayed.
@@ -121,6 +145,12 @@ pub struct ReplayConfig {
     pub observer: Option<Arc<dyn Observer>>,
     /// Who writes down what happens to the target, and the copies that are writes.
     pub audit: TargetAudit,
+    /// How the target is known, where it speaks TLS.
+    pub tls: TlsConfig,
+    /// How the target proves that it is a shadow.
+    pub interlock: Interlock,
+    /// Sees where probes arrive; `None` where nothing is captured, and no address is probed.
+    pub probes: Option<Arc<Probes>>,
 }
 
 impl ReplayConfig {
@@ -150,6 +180,9 @@ impl ReplayConfig {
             max_connection_age: None,
             observer: None,
             audit: TargetAudit::none(),
+            tls: TlsConfig::default(),
+            interlock: Interlock::None,
+            probes: None,
         }
     }
 
@@ -173,7 +206,11 @@ pub type RefuseAddress = Arc<dyn Fn(SocketAddr) -> Option<Refusal> + Send + Sync
 /// A replay that is ready to run.
 pub struct Replay {
     pool: Arc<Pool>,
-    refuse: RefuseAddress,
+    judge: Judge,
+    /// What the target stands for.
+    addrs: Vec<SocketAddr>,
+    /// Whether there are addresses of which it is not known where they lead.
+    is_undecided: bool,
 }
 
 impl Replay {
@@ -182,7 +219,7 @@ impl Replay {
     /// # Errors
     ///
     /// [`ReplayError::Target`] if the target has no addresses, [`ReplayError::Refused`] if it is one that must not
-    /// receive copies.
+    /// receive copies, [`ReplayError::Tls`] if it speaks TLS and a certificate or a key cannot be used.
     pub async fn prepare(
         config: ReplayConfig,
         queue: Arc<Queue>,
@@ -191,13 +228,27 @@ impl Replay {
         refuse: RefuseAddress,
     ) -> Result<Self, ReplayError> {
         let addrs = config.target.resolve().await?;
-        if let Some(refusal) = addrs.iter().find_map(|addr| refuse(*addr)) {
+        let is_probed = config.probes.is_some();
+        if is_probed && let Some(refusal) = addrs.iter().find_map(|addr| refuse(*addr)) {
             return Err(refusal.into());
         }
-        let connector = Connector::new(registry, config.own_mark);
-        let pool = Arc::new(Pool::new(config, queue, books, connector));
-        pool.set_addresses(&addrs);
-        Ok(Self { pool, refuse })
+        let tls = Tls::new(&config.target, &config.tls)?;
+        if config.tls.insecure_skip_verify {
+            let (experiment, target) = (books.experiment(), books.target());
+            warn!(
+                experiment,
+                target, "The shadow's certificate is not checked: anybody may receive the copies."
+            );
+        }
+        let complaints = Arc::new(Complaints::new(&books));
+        let judge = Judge::new(&config, tls.clone(), refuse, &books, Arc::clone(&complaints));
+        let connector = Connector::new(registry, config.own_mark, tls);
+        let pool = Arc::new(Pool::new(config, queue, books, connector, complaints));
+        let mut replay = Self { pool, judge, addrs, is_undecided: true };
+        if !is_probed && let Some(refusal) = replay.review().await {
+            return Err(refusal.into());
+        }
+        Ok(replay)
     }
 
     /// Figures to be read while the replay runs.
@@ -208,18 +259,80 @@ impl Replay {
 
     /// Replays until `shutdown` completes. Then lets nothing more into the queue, gives what is queued and under way
     /// until the deadline to finish, and drops the rest: every ticket is settled when this returns.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { pool, refuse } = self;
+    ///
+    /// Nothing is sent before the target's addresses were judged, for which capture has to be attached; copies wait in
+    /// the queue.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        let pool = Arc::clone(&self.pool);
         select! {
             () = shutdown => {}
-            () = dispatch(&pool) => {}
-            () = keep_addresses(&pool, &refuse) => {}
+            () = self.work() => {}
         }
         pool.queue.close();
         // On the deadline nothing remains to be said: what is dropped is counted.
         let is_drained = timeout(pool.config.drain_timeout, drain(&pool)).await.is_ok();
         debug!(is_drained, "Replay stops.");
         pool.stop().await;
+    }
+
+    async fn work(&mut self) {
+        let pool = Arc::clone(&self.pool);
+        if self.is_undecided {
+            self.judge.watched().await;
+            self.review().await;
+        }
+        select! {
+            () = dispatch(&pool) => {}
+            () = self.keep_addresses() => {}
+            () = keep_proving(&pool) => {}
+        }
+    }
+
+    /// Resolves the target again and again. A failed resolution changes nothing.
+    async fn keep_addresses(&mut self) {
+        let interval = self.pool.config.resolve_interval;
+        let mut due = Instant::now() + interval;
+        loop {
+            let wait = due.saturating_duration_since(Instant::now());
+            sleep(if self.is_undecided { wait.min(PROBE_INTERVAL) } else { wait }).await;
+            if Instant::now() < due {
+                self.review().await;
+                continue;
+            }
+            match self.pool.config.target.resolve().await {
+                Ok(addrs) => {
+                    self.addrs = addrs;
+                    self.review().await;
+                }
+                Err(error) => {
+                    warn!(%error, "Cannot resolve the shadow again; its known addresses stay in use.");
+                }
+            }
+            due = Instant::now() + interval;
+        }
+    }
+
+    /// Judges the addresses that are known, and uses those that may be. Returns why one of them may not.
+    async fn review(&mut self) -> Option<Refusal> {
+        let judgement = self.judge.judge(&self.addrs).await;
+        let refused = judgement.refusals.len();
+        for refusal in &judgement.refusals {
+            debug!(%refusal, "An address of the shadow is refused.");
+        }
+        let left = self.judge.accepted();
+        if refused > 0 {
+            warn!(
+                refused,
+                left = left.len(),
+                "Addresses of the shadow are captured live endpoints; not used."
+            );
+        }
+        self.pool.set_addresses(left);
+        self.is_undecided = judgement.is_open;
+        let refusal = judgement.refusals.first().copied();
+        // What comes later changes nothing about the first.
+        let _known = self.pool.gauges.verdict.set(refusal);
+        refusal
     }
 }
 
@@ -249,34 +362,11 @@ async fn dispatch(pool: &Arc<Pool>) {
     }
 }
 
-/// Resolves the target again and again. A failed resolution changes nothing.
-async fn keep_addresses(pool: &Pool, refuse: &RefuseAddress) {
-    loop {
-        sleep(pool.config.resolve_interval).await;
-        let mut addrs = match pool.config.target.resolve().await {
-            Ok(addrs) => addrs,
-            Err(error) => {
-                warn!(%error, "Cannot resolve the shadow again; its known addresses stay in use.");
-                continue;
-            }
-        };
-        let known = addrs.len();
-        addrs.retain(|addr| {
-            let refusal = refuse(*addr);
-            if let Some(refusal) = refusal {
-                debug!(%refusal, "An address of the shadow is refused.");
-            }
-            refusal.is_none()
-        });
-        let refused = known - addrs.len();
-        if refused > 0 {
-            warn!(
-                refused,
-                left = addrs.len(),
-                "Addresses of the shadow are captured live endpoints; not used."
-            );
-        }
-        pool.set_addresses(&addrs);
+/// Has the target prove again and again that it is a shadow, where it has to.
+async fn keep_proving(pool: &Pool) {
+    match &pool.gauges.gate {
+        Some(gate) => gate.keep_asking(&pool.connector).await,
+        None => pending().await,
     }
 }
 
@@ -295,3 +385,6 @@ const EXPIRY_STEPS: u32 = 8;
 
 /// How often a stopping replay looks whether it has finished.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
+
+/// How often an address that cannot be reached is probed again. It gets no copies until it was.
+const PROBE_INTERVAL: Duration = Duration::from_millis(250);

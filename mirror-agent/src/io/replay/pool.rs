@@ -4,31 +4,34 @@ use std::{
     mem,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use tokio::{net::TcpStream, task::JoinSet, time::timeout};
-use tracing::error;
+use tokio::{task::JoinSet, time::timeout};
+use tracing::{debug, error};
 
 use super::{
-    ReplayConfig,
+    Refusal, ReplayConfig,
     addresses::Addresses,
     breaker::BreakerState,
     clock,
     connection::Connection,
     health::{Health, Permission},
     idle::Idle,
+    interlock::{Gate, InterlockGauge},
     lanes::{Live, Turn},
     protection::{BreakerGauges, Protection},
     queue::{Held, Queue},
     socket::{Connector, Registration},
+    stream::Stream,
+    tls::Complaints,
 };
 use crate::{
     io::ledger::{CopyBooks, DropReason, ReplayOutcome},
-    pipeline::Timestamp,
+    pipeline::{Timestamp, reason::SkipReason},
 };
 
 /// Figures of the replay at this moment.
@@ -38,6 +41,10 @@ pub struct Gauges {
     idle: AtomicUsize,
     addresses: Mutex<Vec<SocketAddr>>,
     pub(super) breaker: BreakerGauges,
+    /// `None` where the target need not prove that it is a shadow.
+    pub(super) gate: Option<Gate>,
+    /// Why it gets no copies, if it does not; once that is known.
+    pub(super) verdict: OnceLock<Option<Refusal>>,
 }
 
 impl Gauges {
@@ -60,6 +67,18 @@ impl Gauges {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How the interlock stands; `None` where the target has none.
+    #[must_use]
+    pub fn interlock(&self) -> Option<InterlockGauge> {
+        self.gate.as_ref().map(Gate::gauge)
+    }
+
+    /// Whether the target was refused when it was judged first, and why; `None` before it was.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Option<Refusal>> {
+        self.verdict.get().copied()
+    }
+
     /// Where the circuit breaker stands; closed where there is none.
     #[must_use]
     pub fn breaker(&self) -> BreakerState {
@@ -80,7 +99,8 @@ pub(super) struct Pool {
     pub(super) gauges: Arc<Gauges>,
     pub(super) protection: Arc<Protection>,
     books: Arc<CopyBooks>,
-    connector: Connector,
+    pub(super) connector: Connector,
+    pub(super) complaints: Arc<Complaints>,
     inner: Mutex<Inner>,
     /// Answers are decoded where they are read and then forgotten, so one buffer serves all connections.
     read_buffer: Mutex<Vec<u8>>,
@@ -137,6 +157,7 @@ impl Pool {
         queue: Arc<Queue>,
         books: Arc<CopyBooks>,
         connector: Connector,
+        complaints: Arc<Complaints>,
     ) -> Self {
         let inner = Inner {
             idle: Idle::new(queue.is_ordered()),
@@ -149,7 +170,7 @@ impl Pool {
             write_buffer: Vec::new(),
             is_stopped: false,
         };
-        let gauges = Arc::<Gauges>::default();
+        let gauges = Arc::new(Gauges { gate: Gate::new(&config, &books), ..Gauges::default() });
         let protection = Protection::new(&config, Arc::clone(&books), Arc::clone(&gauges));
         Self {
             config,
@@ -158,6 +179,7 @@ impl Pool {
             protection: Arc::new(protection),
             books,
             connector,
+            complaints,
             inner: Mutex::new(inner),
             read_buffer: Mutex::new(vec![0; READ_BUFFER_BYTES]),
         }
@@ -200,6 +222,12 @@ impl Pool {
 
     /// Sends a job on its way, or drops it.
     fn go(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>, way: Way, mut held: Held, now: Timestamp) {
+        if !self.permits_way(&way, &held, now) {
+            self.give_back(&mut inner, way);
+            drop(inner);
+            held.ticket.skipped(SkipReason::Interlock);
+            return;
+        }
         let allowed = match &way {
             Way::Reuse(_) => self.admit(&mut held, now),
             Way::Open => {
@@ -234,6 +262,19 @@ impl Pool {
         self.queue.forbids().map_or_else(|| self.protection.admit(held, now), Err)
     }
 
+    /// Whether the copy may be written to a connection to `addr` at this moment.
+    pub(super) fn permits(&self, held: &Held, addr: SocketAddr, now: Timestamp) -> bool {
+        self.gauges.gate.as_ref().is_none_or(|gate| gate.permits(&held.request, addr, now))
+    }
+
+    fn permits_way(&self, way: &Way, held: &Held, now: Timestamp) -> bool {
+        match (&self.gauges.gate, way) {
+            (None, _) | (_, Way::Drop) => true,
+            (Some(gate), Way::Reuse(connection)) => gate.permits(&held.request, connection.addr, now),
+            (Some(gate), Way::Open) => gate.permits_somewhere(&held.request, now),
+        }
+    }
+
     /// Undoes [`Self::find_way`].
     fn give_back(&self, inner: &mut Inner, way: Way) {
         match way {
@@ -265,7 +306,14 @@ impl Pool {
 
     /// Takes the addresses of the target; connections to others are not used again.
     pub(super) fn set_addresses(&self, addrs: &[SocketAddr]) {
+        if let Some(gate) = &self.gauges.gate {
+            gate.set_addresses(addrs);
+        }
         let mut inner = self.lock();
+        if inner.addresses.is_empty() {
+            // What failed until now, failed for want of an address.
+            inner.health = Health::Unknown { is_probing: false };
+        }
         inner.addresses.replace(addrs);
         *self.gauges.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addrs.to_vec();
         drop(inner);
@@ -404,14 +452,19 @@ impl Pool {
     }
 
     /// Opens a connection, trying a few of the target's addresses.
-    async fn connect(&self) -> Option<(SocketAddr, TcpStream, Registration)> {
+    async fn connect(&self) -> Option<(SocketAddr, Stream, Registration)> {
         for _ in 0..MAX_ADDRESSES_TRIED {
             let Some(addr) = self.lock().addresses.pick(clock::now()) else { break };
-            if let Ok(Ok((stream, registration))) =
-                timeout(self.config.connect_timeout, self.connector.open(addr)).await
-            {
-                self.lock().health.opened();
-                return Some((addr, stream, registration));
+            match timeout(self.config.connect_timeout, self.connector.open(addr)).await {
+                Ok(Ok((stream, registration))) => {
+                    self.lock().health.opened();
+                    return Some((addr, stream, registration));
+                }
+                Ok(Err(error)) => {
+                    debug!(%addr, %error, "No connection to the shadow could be opened.");
+                    self.complaints.hear(&error);
+                }
+                Err(_) => debug!(%addr, "Opening a connection to the shadow took too long."),
             }
             let mut inner = self.lock();
             let now = clock::now();
@@ -453,11 +506,16 @@ async fn carry(pool: &Arc<Pool>, mut held: Held) {
         // Dropped after the stream: the socket is closed before it is struck off the list.
         let _registration = registration;
         let _established = Established::new(pool);
-        let (reader, writer) = stream.into_split();
         let now = clock::now();
+        if !pool.permits(&held, addr, now) {
+            // The connection is to an address that has not proven; others have.
+            drop(stream);
+            held.ticket.skipped(SkipReason::Interlock);
+            return;
+        }
         let live = held.turn.is_some().then(|| Live::of(&held.request));
         let retire_at = pool.config.max_connection_age.map(|age| now.after(with_jitter(age, now)));
-        let connection = Arc::new(Connection::new(addr, writer, &pool.books, live, retire_at));
+        let connection = Arc::new(Connection::new(addr, stream, &pool.books, live, retire_at));
         match pool.admit(&mut held, now) {
             Ok(()) => {
                 let sent = connection.send(held, pool, now, &mut pool.lock().write_buffer);
@@ -478,7 +536,7 @@ async fn carry(pool: &Arc<Pool>, mut held: Held) {
                 pool.free(&connection, turn);
             }
         }
-        let Some(unwritten) = connection.drive(reader, pool).await else { return };
+        let Some(unwritten) = connection.drive(pool).await else { return };
         held = unwritten;
     }
     held.fail(ReplayOutcome::Write, DropReason::Write);

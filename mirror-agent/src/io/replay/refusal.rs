@@ -13,9 +13,12 @@ pub struct Captured {
     pub local: Vec<IpAddr>,
     /// The networks that capture is narrowed to; none for all addresses.
     pub networks: Vec<IpNet>,
+    /// Where the agent itself listens.
+    pub listeners: Vec<SocketAddr>,
 }
 
-/// A target that is itself a captured live endpoint. Copies sent there would be writes to the live service.
+/// A target that is a captured live endpoint, leads to one, or is the agent. Copies sent there would be writes to the live
+/// service, or go round in circles.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// Its address belongs to this host.
@@ -27,6 +30,20 @@ pub enum Refusal {
     /// Its address is a loopback address, behind which the live service listens too.
     #[error("shadow {target} is a captured live endpoint: {} is a loopback address and port {} is captured on this host", target.ip(), target.port())]
     Loopback {
+        /// The target's address.
+        target: SocketAddr,
+    },
+    /// It is the agent itself.
+    #[error("shadow {target} is this agent: it listens there itself")]
+    Agent {
+        /// The target's address.
+        target: SocketAddr,
+    },
+    /// What is sent there arrives at the captured live service.
+    #[error(
+        "shadow {target} leads back to the live service: a probe sent there arrived at a captured endpoint, as copies would (if that is the shadow itself, narrow the capture to the live service's addresses)"
+    )]
+    LeadsBack {
         /// The target's address.
         target: SocketAddr,
     },
@@ -46,20 +63,37 @@ impl Captured {
     /// address: what is sent there does not arrive here.
     #[must_use]
     pub fn refuse(&self, target: SocketAddr) -> Option<Refusal> {
+        let ip = target.ip().to_canonical();
+        if self.is_listener(target.port(), ip) {
+            return Some(Refusal::Agent { target });
+        }
         if !self.ports.contains(&target.port()) {
             return None;
         }
-        let ip = target.ip().to_canonical();
         if ip.is_unspecified() {
             return Some(Refusal::Unspecified { target });
         }
         if ip.is_loopback() {
             return Some(Refusal::Loopback { target });
         }
-        let is_local = self.local.iter().any(|local| local.to_canonical() == ip);
+        let is_local = self.is_local(ip);
         let contains = |network: &IpNet| network.contains(&ip) || network.contains(&mapped(ip));
         let is_captured = self.networks.is_empty() || self.networks.iter().any(contains);
         (is_local && is_captured).then_some(Refusal::Local { target })
+    }
+
+    fn is_local(&self, ip: IpAddr) -> bool {
+        self.local.iter().any(|local| local.to_canonical() == ip)
+    }
+
+    /// Whether the agent listens at the port of `ip`. An unspecified address means every one of this host, on either end.
+    fn is_listener(&self, port: u16, ip: IpAddr) -> bool {
+        self.listeners.iter().filter(|listener| listener.port() == port).any(|listener| {
+            let own = listener.ip().to_canonical();
+            own == ip
+                || ip.is_unspecified()
+                || own.is_unspecified() && (ip.is_loopback() || self.is_local(ip))
+        })
     }
 }
 
@@ -80,6 +114,7 @@ mod tests {
             ports: vec![80, 8080],
             local: ["10.0.0.7", "10.0.0.8", "2001:db8::7"].map(|ip| ip.parse().unwrap()).to_vec(),
             networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
+            listeners: vec!["127.0.0.1:9477".parse().unwrap(), "[::]:9478".parse().unwrap()],
         }
     }
 
@@ -110,6 +145,23 @@ mod tests {
     fn other_hosts_and_other_ports_are_accepted() {
         for target in ["10.0.0.9:8080", "10.0.0.7:81", "127.0.0.1:9000", "[2001:db8::9]:80", "0.0.0.0:81"] {
             assert_eq!(captured(&[]).refuse(target.parse().unwrap()), None, "{target}");
+        }
+    }
+
+    #[test]
+    fn the_agents_own_listeners_are_refused() {
+        for (target, is_refused) in [
+            ("127.0.0.1:9477", true),
+            ("[::ffff:127.0.0.1]:9477", true),
+            ("0.0.0.0:9477", true),
+            ("10.0.0.7:9477", false),
+            ("127.0.0.1:9478", true),
+            ("10.0.0.7:9478", true),
+            ("[2001:db8::7]:9478", true),
+            ("10.0.0.9:9478", false),
+        ] {
+            let refusal = captured(&[]).refuse(target.parse().unwrap());
+            assert_eq!(matches!(refusal, Some(Refusal::Agent { .. })), is_refused, "{target}");
         }
     }
 

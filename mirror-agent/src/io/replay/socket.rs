@@ -13,6 +13,8 @@ use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tracing::warn;
 
+use super::{stream::Stream, tls::Tls};
+
 /// Who has to know which local sockets are the agent's own, so that their traffic is never mirrored.
 pub trait OwnSocketRegistry: Send + Sync {
     /// A connection from `local` was opened. Nothing is sent on it before this returns.
@@ -27,16 +29,19 @@ pub(super) struct Connector {
     registry: Arc<dyn OwnSocketRegistry>,
     /// `SO_MARK` of the sockets; 0 for none.
     mark: u32,
+    /// `None` where the target does not speak TLS.
+    tls: Option<Tls>,
     has_warned: AtomicBool,
 }
 
 impl Connector {
-    pub(super) fn new(registry: Arc<dyn OwnSocketRegistry>, mark: u32) -> Self {
-        Self { registry, mark, has_warned: AtomicBool::new(false) }
+    pub(super) fn new(registry: Arc<dyn OwnSocketRegistry>, mark: u32, tls: Option<Tls>) -> Self {
+        Self { registry, mark, tls, has_warned: AtomicBool::new(false) }
     }
 
-    /// Connects to `addr`. The registration has to outlive the stream.
-    pub(super) async fn open(&self, addr: SocketAddr) -> io::Result<(TcpStream, Registration)> {
+    /// Connects to `addr`, and opens a TLS session where the target wants one. The registration has to outlive the
+    /// stream.
+    pub(super) async fn open(&self, addr: SocketAddr) -> io::Result<(Stream, Registration)> {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_nodelay(true)?;
         if self.mark != 0
@@ -46,10 +51,18 @@ impl Connector {
             // Without the mark the registry and the marker headers still tell copies from live requests.
             warn!(%error, "Cannot mark replay sockets; CAP_NET_ADMIN is missing.");
         }
-        let stream = socket.connect(addr).await?;
-        let local = stream.local_addr()?;
+        let tcp = socket.connect(addr).await?;
+        let local = tcp.local_addr()?;
         self.registry.opened(local);
-        Ok((stream, Registration { registry: Arc::clone(&self.registry), local }))
+        let registration = Registration { registry: Arc::clone(&self.registry), local };
+        Ok((self.secure(tcp).await?, registration))
+    }
+
+    async fn secure(&self, tcp: TcpStream) -> io::Result<Stream> {
+        match &self.tls {
+            Some(tls) => Stream::secure(tcp, tls).await,
+            None => Ok(Stream::Plain(tcp)),
+        }
     }
 }
 
@@ -76,8 +89,9 @@ mod tests {
         for host in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(host).await.unwrap();
             let sockets = Arc::<Sockets>::default();
-            let connector = Connector::new(Arc::<Sockets>::clone(&sockets), 0x4d52);
+            let connector = Connector::new(Arc::<Sockets>::clone(&sockets), 0x4d52, None);
             let (stream, registration) = connector.open(listener.local_addr().unwrap()).await.unwrap();
+            let Stream::Plain(stream) = stream else { panic!("TLS without being told to") };
             assert!(stream.nodelay().unwrap());
             assert!(sockets.contains(stream.local_addr().unwrap()));
             if connector.has_warned.load(Ordering::Relaxed) {

@@ -4,8 +4,8 @@ use crate::{
     io::{
         config::Expiry,
         control::{
-            CaptureState, Change, ControlError, CopyState, ExperimentState, RequestState, Setting, State,
-            Steering, TargetState,
+            CaptureState, Change, ControlError, CopyState, ExperimentState, InterlockState, RequestState,
+            Setting, State, Steering, TargetState,
         },
         experiments::{Activity, Wanted},
         ledger::CopyBooks,
@@ -151,7 +151,9 @@ impl Helm {
                 queued: lane.map_or(0, |lane| count(lane.queue.len())),
                 in_flight: lane.map_or(0, |lane| count(lane.gauges.in_flight())),
                 breaker: lane.filter(|_| target.circuit_breaker.is_some()).map(|lane| lane.gauges.breaker()),
-                interlock: None,
+                interlock: lane.and_then(|lane| lane.gauges.interlock()).map(|interlock| {
+                    if interlock.is_open { InterlockState::Proven } else { InterlockState::Unproven }
+                }),
             }
         });
         ExperimentState {

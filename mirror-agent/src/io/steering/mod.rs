@@ -28,7 +28,7 @@ use std::{
 
 use tokio::{
     task::JoinHandle,
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Interval, MissedTickBehavior, interval, sleep},
 };
 use tracing::{error, info, warn};
 
@@ -290,6 +290,29 @@ impl Helm {
             }
             _ = tick.tick() => self.look_at_the_clock(),
         }
+    }
+
+    /// Waits until the targets were judged with which it started, as long as `is_paused` does not say that nothing can be
+    /// seen. Capture has to be attached.
+    ///
+    /// # Errors
+    ///
+    /// A target leads back to the live service.
+    pub async fn judged(&self, is_paused: impl Fn() -> bool) -> Result<(), PrepareError> {
+        for (experiment, target, lane) in self.parts.experiments.lanes() {
+            let refusal = loop {
+                match lane.gauges.verdict() {
+                    Some(refusal) => break refusal,
+                    None if is_paused() => break None,
+                    None => sleep(LOOK_INTERVAL).await,
+                }
+            };
+            if let Some(source) = refusal {
+                let (experiment, target) = (experiment.name.clone(), target.name.clone());
+                return Err(PrepareError::Refused { experiment, target, source });
+            }
+        }
+        Ok(())
     }
 
     /// Ends the replays; every copy is settled when this returns.
@@ -581,3 +604,6 @@ fn changed(before: &Config, after: &Config) -> Vec<String> {
     };
     after.experiments.iter().filter(differs).map(|experiment| experiment.name.clone()).collect()
 }
+
+/// How often it is looked whether targets were judged.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);

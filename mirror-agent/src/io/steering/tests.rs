@@ -178,6 +178,7 @@ impl Bench {
             drain_timeout: config.drain_timeout,
             audit: Audit::default(),
             agents: 1,
+            probes: None,
         };
         let reader = Reader {
             parse: |text, name| Ok(config::parse(text, name, None)?),

@@ -451,6 +451,9 @@ impl ClientSide {
                 }
                 Event::Head(head) => {
                     if let Some(request) = &mut self.current {
+                        if head.facts.has_mirror_id {
+                            context.note_probe(flow, &head);
+                        }
                         request.head(context, flow, &head, at);
                         observer.head(request.id, request.reply_to);
                     }

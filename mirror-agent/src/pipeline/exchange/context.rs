@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::pipeline::{
-    ExchangeId, FlowKey, Limits, Policy, Request, Stats, Timestamp,
+    Endpoint, ExchangeId, FlowKey, Limits, Policy, Request, Stats, Timestamp,
     exchange::report::ExchangeReport,
     flow::FlowId,
     http::RequestHead,
@@ -60,6 +60,8 @@ pub(crate) struct Context {
     /// Requests seen and neither settled nor handed out.
     pub(crate) pending: u64,
     next_id: u64,
+    /// Those that arrived.
+    probes: VecDeque<Probe>,
     /// Of the flow that a span was handed on of last.
     pub(crate) flow_id: FlowId,
 }
@@ -80,6 +82,7 @@ impl Context {
             held_bytes: 0,
             pending: 0,
             next_id: 0,
+            probes: VecDeque::new(),
             flow_id: FlowId(0),
         };
         context.set_purpose(purpose);
@@ -120,6 +123,30 @@ impl Context {
                 Ok(made)
             }
         }
+    }
+
+    /// Notes a marked request that may be a probe of the agent's own; whether it is one, whoever sent it knows. Anybody
+    /// can send one that looks like it, so only the latest are kept.
+    pub(crate) fn note_probe(&mut self, flow: &FlowKey, head: &RequestHead<'_>) {
+        if matches!(self.purpose, Purpose::Inspect) {
+            return;
+        }
+        for (name, value) in head.headers() {
+            let is_probe = name.eq_ignore_ascii_case(b"x-mirror-id")
+                && value.starts_with(PROBE_PREFIX.as_bytes())
+                && value.len() <= PROBE_BYTES;
+            if is_probe {
+                if self.probes.len() >= PROBES {
+                    self.probes.pop_front();
+                }
+                self.probes.push_back(Probe { id: value.to_vec(), server: flow.server });
+            }
+        }
+    }
+
+    /// The next probe that arrived.
+    pub(crate) fn poll_probe(&mut self) -> Option<Probe> {
+        self.probes.pop_front()
     }
 
     /// Tells how often each experiment, by its position, left a request aside since this was last asked.
@@ -204,3 +231,21 @@ impl Context {
         self.held_bytes
     }
 }
+
+/// A marked request that may be a probe: one by which the agent finds out where a target leads.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Probe {
+    /// Its `x-mirror-id`.
+    pub id: Vec<u8>,
+    /// The server at which it arrived, as its packets said where it was seen first.
+    pub server: Endpoint,
+}
+
+/// With what the `x-mirror-id` of a probe begins: a request that is to show where a target leads.
+pub const PROBE_PREFIX: &str = "probe-";
+
+/// Longest `x-mirror-id` of a probe, in bytes.
+const PROBE_BYTES: usize = 64;
+
+/// Probes that are kept until they are asked for, which is after every round of the ring.
+const PROBES: usize = 1024;

@@ -13,7 +13,7 @@ mod trust;
 mod tests;
 
 pub(crate) use context::Context;
-pub use context::Purpose;
+pub use context::{PROBE_PREFIX, Probe, Purpose};
 
 use crate::pipeline::{
     ExchangeId, FlowKey, Side, Span, Timestamp,

@@ -109,5 +109,7 @@ const fn stage(reason: SkipReason) -> u8 {
         SkipReason::Excluded => 3,
         SkipReason::NoKey => 4,
         SkipReason::Sampled => 5,
+        // The experiment took it.
+        SkipReason::Interlock => 6,
     }
 }

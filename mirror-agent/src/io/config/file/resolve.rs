@@ -269,6 +269,16 @@ fn target(file: TargetFile, checker: &mut Checker<'_>) -> TargetConfig {
             checker.fault("`clientCertificate` and `clientKey` need each other".to_owned());
         });
     }
+    let says_keys = file.tls.ca_file.is_some()
+        || file.tls.client_certificate.is_some()
+        || file.tls.client_key.is_some()
+        || file.tls.server_name.is_some()
+        || file.tls.insecure_skip_verify;
+    if says_keys && !file.url.0.is_tls() {
+        checker.within("tls", |checker| {
+            checker.fault("the target does not speak TLS: its `url` begins with http://".to_owned());
+        });
+    }
     let limits = file.limits;
     let target = TargetConfig {
         name: file.name.0,

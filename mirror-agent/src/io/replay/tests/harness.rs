@@ -92,7 +92,8 @@ impl Books {
 
     fn settled(&self) -> u64 {
         let dropped: u64 = DropReason::ALL.iter().map(|reason| self.ledger.dropped(*reason)).sum();
-        self.ledger.mirrored() + dropped
+        let skipped: u64 = self.copies.snapshot().skipped.iter().sum();
+        self.ledger.mirrored() + dropped + skipped
     }
 }
 
@@ -176,7 +177,8 @@ impl Running {
         assert_eq!(self.books.settled(), self.pushed, "{:?}", self.books.ledger);
         let copies = self.books.copies.snapshot();
         assert_eq!((copies.copies, copies.pending), (self.pushed, 0), "{copies}");
-        assert_eq!(copies.copies, copies.mirrored + copies.dropped.iter().sum::<u64>(), "{copies}");
+        let left_out: u64 = copies.dropped.iter().chain(&copies.skipped).sum();
+        assert_eq!(copies.copies, copies.mirrored + left_out, "{copies}");
         assert_eq!((self.queue.len(), self.queue.held_bytes()), (0, 0));
         assert_eq!((self.gauges.in_flight(), self.gauges.idle()), (0, 0));
         assert_eq!(self.sockets.open(), 0, "all sockets are closed and struck off");

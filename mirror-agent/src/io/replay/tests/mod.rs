@@ -3,10 +3,14 @@
 mod audit;
 mod faults;
 mod harness;
+mod interlock;
 mod limits;
 mod order;
+mod probes;
 mod protection;
 mod server;
+mod tls;
+mod tls_server;
 mod torture;
 mod transfer;
 

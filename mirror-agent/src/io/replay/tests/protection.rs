@@ -149,7 +149,7 @@ async fn breaker_opens_by_status_drops_what_waits_and_closes_by_one_probe() {
     assert_eq!(running.gauges.breaker_changes(), [1, 2, 2]);
     running.stop().await;
     let to = |event: &(String, Event)| {
-        let Event::Breaker { to, .. } = event.1;
+        let Event::Breaker { to, .. } = event.1 else { panic!("{event:?}") };
         assert_eq!(event.0, "default/shadow");
         to
     };

@@ -27,7 +27,22 @@ impl Server {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::listen(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+    }
+
+    /// The same at an address that is known before.
+    pub(super) async fn at(addr: SocketAddr, response: &'static [u8]) -> Self {
+        Self::listen(TcpListener::bind(addr).await.unwrap(), move |mut peer| async move {
+            while peer.request().await.is_some() {
+                peer.send(response).await;
+            }
+        })
+    }
+
+    fn listen<F>(listener: TcpListener, script: impl Fn(Peer) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let addr = listener.local_addr().unwrap();
         let received = Received::default();
         let log = Arc::clone(&received);

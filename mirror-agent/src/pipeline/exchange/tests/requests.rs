@@ -41,6 +41,25 @@ fn a_marked_request_is_never_mirrored_again() {
 }
 
 #[test]
+fn a_probe_that_arrives_is_told_of_and_never_mirrored() {
+    let mut talk = Conversation::new();
+    for id in ["probe-1", "0-1-2", "interlock-1", &format!("probe-{}", "x".repeat(60)), "probe-2"] {
+        talk.client(format!("HEAD / HTTP/1.1\r\nHost: live\r\nX-Mirror-ID: {id}\r\n\r\n").as_bytes());
+    }
+    assert!(talk.requests().is_empty());
+    assert_eq!(talk.skipped(SkipReason::Marked), 5);
+    let probes: Vec<_> = std::iter::from_fn(|| talk.pipeline.poll_probe()).collect();
+    assert_eq!(probes.iter().map(|probe| &probe.id[..]).collect::<Vec<_>>(), [b"probe-1", b"probe-2"]);
+    assert_eq!(probes[0].server.to_socket_addr(), SocketAddr::from(([10, 0, 0, 2], 80)));
+    // Strangers can send as many as they like.
+    for number in 0..3_000 {
+        talk.client(format!("HEAD / HTTP/1.1\r\nx-mirror-id: probe-{number}\r\n\r\n").as_bytes());
+    }
+    let probes: Vec<_> = std::iter::from_fn(|| talk.pipeline.poll_probe()).collect();
+    assert_eq!((probes.len(), &probes.last().unwrap().id[..]), (1024, &b"probe-2999"[..]));
+}
+
+#[test]
 fn after_an_accepted_upgrade_nothing_is_taken_for_a_request() {
     let mut talk = Conversation::new();
     talk.client(b"GET /ws HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");

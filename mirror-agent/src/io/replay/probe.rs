@@ -1,0 +1,290 @@
+//! Enters: addresses that copies would go to. Leaves: those that do not lead back to the live service.
+//!
+//! A service address hides its members. So a marked request is sent there first, over a connection that the kernel
+//! program does not know as the agent's own: where it arrives at our own hook, so would the copies.
+
+use std::{
+    fmt,
+    hash::{BuildHasher as _, RandomState},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, warn};
+
+use super::{
+    OwnSocketRegistry, Refusal, RefuseAddress,
+    event::{Event, Observer},
+    socket::Connector,
+    tls::{Complaints, Tls},
+};
+use crate::{
+    io::{join::join_all, ledger::CopyBooks},
+    pipeline::{Endpoint, PROBE_PREFIX, Probe},
+};
+
+/// The probes that are out, by the value of their `x-mirror-id`: replay --sent--> probes <--seen-- capture.
+pub struct Probes {
+    /// Makes numbers that a stranger cannot guess.
+    random: RandomState,
+    next: AtomicU64,
+    out: Mutex<Vec<Out>>,
+    is_watching: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+#[derive(Debug)]
+struct Out {
+    id: String,
+    to: Endpoint,
+    /// Whether it arrived, elsewhere than where it was sent to.
+    is_seen: bool,
+}
+
+impl fmt::Debug for Probes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probes").field("out", &self.out).finish_non_exhaustive()
+    }
+}
+
+impl Probes {
+    /// None yet. `is_watching` says whether what arrives at the hook is seen: it is not while capture is paused.
+    #[must_use]
+    pub fn new(is_watching: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            random: RandomState::new(),
+            next: AtomicU64::default(),
+            out: Mutex::default(),
+            is_watching: Box::new(is_watching),
+        }
+    }
+
+    /// A marked request arrived at the hook. One that arrived at the very address that it was sent to says no more than
+    /// that the target's address is among those that are captured; where that is the live service's, it was refused
+    /// before.
+    pub fn saw(&self, probe: &Probe) {
+        let leads_back = |out: &&mut Out| out.id.as_bytes() == probe.id && out.to != probe.server;
+        for out in self.lock().iter_mut().filter(leads_back) {
+            out.is_seen = true;
+        }
+    }
+
+    fn send_off(&self, to: SocketAddr) -> Sent<'_> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{PROBE_PREFIX}{:016x}", self.random.hash_one(number));
+        self.lock().push(Out { id: id.clone(), to: to.into(), is_seen: false });
+        Sent { probes: self, id }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Out>> {
+        // Entries are independent of each other.
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A probe that is out; forgotten when this is let go.
+struct Sent<'a> {
+    probes: &'a Probes,
+    id: String,
+}
+
+impl Sent<'_> {
+    fn is_seen(&self) -> bool {
+        self.probes.lock().iter().any(|out| out.id == self.id && out.is_seen)
+    }
+}
+
+impl Drop for Sent<'_> {
+    fn drop(&mut self) {
+        self.probes.lock().retain(|out| out.id != self.id);
+    }
+}
+
+/// What a probe showed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Finding {
+    /// It arrived, and not at our own hook.
+    Elsewhere,
+    /// It arrived at our own hook, for another server than it was sent to.
+    Here,
+    /// It could not be sent, or would not have been seen.
+    Unknown,
+}
+
+/// Judges the addresses of one target.
+pub(super) struct Judge {
+    /// `None` where nothing is captured.
+    probes: Option<Arc<Probes>>,
+    connector: Connector,
+    /// How the probe is written but for its `x-mirror-id`.
+    authority: String,
+    connect_timeout: Duration,
+    refuse: RefuseAddress,
+    accepted: Vec<SocketAddr>,
+    /// They lead back, and are not asked again while the target's name stands for them.
+    refused: Vec<SocketAddr>,
+    observer: Option<Arc<dyn Observer>>,
+    books: Arc<CopyBooks>,
+    complaints: Arc<Complaints>,
+}
+
+/// What is known of a target's addresses.
+#[derive(Debug, Default)]
+pub(super) struct Judgement {
+    /// Why addresses must not receive copies.
+    pub(super) refusals: Vec<Refusal>,
+    /// Whether there are addresses of which nothing is known yet.
+    pub(super) is_open: bool,
+}
+
+impl Judge {
+    pub(super) fn new(
+        config: &super::ReplayConfig,
+        tls: Option<Tls>,
+        refuse: RefuseAddress,
+        books: &Arc<CopyBooks>,
+        complaints: Arc<Complaints>,
+    ) -> Self {
+        Self {
+            probes: config.probes.clone(),
+            // Neither marked nor registered: the kernel program is to take it for a stranger's.
+            connector: Connector::new(Arc::new(Unregistered), 0, tls),
+            authority: config.target.authority(),
+            connect_timeout: config.connect_timeout.min(CONNECT_TIME),
+            refuse,
+            accepted: Vec::new(),
+            refused: Vec::new(),
+            observer: config.observer.clone(),
+            books: Arc::clone(books),
+            complaints,
+        }
+    }
+
+    /// Waits until probes can be seen, as long as that takes.
+    pub(super) async fn watched(&self) {
+        while self.probes.as_ref().is_some_and(|probes| !(probes.is_watching)()) {
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Those that may receive copies.
+    pub(super) fn accepted(&self) -> &[SocketAddr] {
+        &self.accepted
+    }
+
+    /// Judges `addrs`, all that the target stands for at this moment. Those known from before are not probed again.
+    pub(super) async fn judge(&mut self, addrs: &[SocketAddr]) -> Judgement {
+        let mut judgement = Judgement::default();
+        self.refused.retain(|addr| addrs.contains(addr));
+        self.accepted.retain(|addr| addrs.contains(addr));
+        let mut unknown = Vec::new();
+        for addr in addrs {
+            if let Some(refusal) = (self.refuse)(*addr) {
+                self.accepted.retain(|accepted| accepted != addr);
+                judgement.refusals.push(refusal);
+            } else if self.refused.contains(addr) {
+                judgement.refusals.push(Refusal::LeadsBack { target: *addr });
+            } else if !self.accepted.contains(addr) {
+                unknown.push(*addr);
+            }
+        }
+        for (addr, finding) in self.probe_all(unknown).await {
+            match finding {
+                Finding::Elsewhere => self.accepted.push(addr),
+                Finding::Unknown => judgement.is_open = true,
+                Finding::Here => {
+                    self.refused.push(addr);
+                    self.books.refuse_address();
+                    judgement.refusals.push(Refusal::LeadsBack { target: addr });
+                    self.tell();
+                }
+            }
+        }
+        judgement
+    }
+
+    fn tell(&self) {
+        let (experiment, target) = (self.books.experiment(), self.books.target());
+        warn!(
+            experiment,
+            target, "An address of the shadow leads back to the live service; it gets no copies."
+        );
+        if let Some(observer) = &self.observer {
+            observer.handle_event(&self.books, Event::Refused);
+        }
+    }
+
+    async fn probe_all(&self, addrs: Vec<SocketAddr>) -> Vec<(SocketAddr, Finding)> {
+        let Some(probes) = &self.probes else {
+            return addrs.into_iter().map(|addr| (addr, Finding::Elsewhere)).collect();
+        };
+        join_all(addrs.into_iter().map(|addr| async move { (addr, self.probe(probes, addr).await) })).await
+    }
+
+    async fn probe(&self, probes: &Probes, addr: SocketAddr) -> Finding {
+        if !(probes.is_watching)() {
+            return Finding::Unknown;
+        }
+        let sent = probes.send_off(addr);
+        let message = format!(
+            "HEAD / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nx-mirror-id: {}\r\nx-shadow: true\r\n\r\n",
+            self.authority, sent.id
+        );
+        let opened = timeout(self.connect_timeout, self.connector.open(addr)).await;
+        let (mut stream, _registration) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => {
+                debug!(%addr, %error, "An address of the shadow could not be probed; it gets no copies yet.");
+                self.complaints.hear(&error);
+                return Finding::Unknown;
+            }
+            Err(_) => {
+                debug!(%addr, "Probing an address of the shadow took too long; it gets no copies yet.");
+                return Finding::Unknown;
+            }
+        };
+        let asked = async {
+            stream.write_all(message.as_bytes()).await?;
+            // Whatever it answers: what counts is where the request arrived.
+            stream.read(&mut [0; 512]).await
+        };
+        // Nor does it matter that there is no answer, as long as the request could have arrived.
+        let answer = timeout(ANSWER_TIME, asked).await;
+        debug!(%addr, is_answered = answer.is_ok_and(|read| read.is_ok()), "An address of the shadow was probed.");
+        let deadline = Instant::now() + ARRIVAL_TIME;
+        loop {
+            if sent.is_seen() {
+                return Finding::Here;
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
+        if (probes.is_watching)() { Finding::Elsewhere } else { Finding::Unknown }
+    }
+}
+
+/// Tells nobody of the connections.
+struct Unregistered;
+
+impl OwnSocketRegistry for Unregistered {
+    fn opened(&self, _local: SocketAddr) {}
+
+    fn closed(&self, _local: SocketAddr) {}
+}
+
+/// An agent that starts waits for this.
+const CONNECT_TIME: Duration = Duration::from_secs(2);
+
+/// How long an answer to a probe is waited for: a proxy may have to connect first.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
+
+/// How long after its answer a probe is looked for. A capture thread reads its ring every 100 ms at the least.
+const ARRIVAL_TIME: Duration = Duration::from_millis(250);
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);

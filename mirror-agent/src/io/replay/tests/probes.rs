@@ -1,0 +1,142 @@
+//! Enters: targets that lead back to the live service, or do not. Leaves: that no copy is sent before that is known.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, time::Instant};
+
+use super::{
+    super::{Probes, Queue, Refusal, Replay, ReplayConfig},
+    harness::{Books, Running, Sockets, get},
+    server::Server,
+};
+use crate::{
+    io::ledger::{DropReason, ReplayOutcome},
+    pipeline::Probe,
+};
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+/// A live service whose every request is seen by the hook.
+async fn live(probes: &Arc<Probes>) -> Server {
+    let probes = Arc::clone(probes);
+    Server::start(move |mut peer| {
+        let probes = Arc::clone(&probes);
+        async move {
+            while let Some(request) = peer.request().await {
+                let text = String::from_utf8(request).unwrap();
+                let (_, id) = text.split_once("x-mirror-id: ").unwrap();
+                let id = id.split_once('\r').unwrap().0.as_bytes().to_vec();
+                probes.saw(&Probe { id, server: SocketAddr::from(([10, 0, 0, 7], 8080)).into() });
+                peer.send(OK).await;
+            }
+        }
+    })
+    .await
+}
+
+async fn prepare(addr: SocketAddr, probes: &Arc<Probes>) -> Replay {
+    let mut config = ReplayConfig::new(format!("http://{addr}").parse().unwrap(), 1);
+    config.probes = Some(Arc::clone(probes));
+    Replay::prepare(
+        config,
+        Arc::new(Queue::default()),
+        Books::default().copies,
+        Arc::<Sockets>::default(),
+        Arc::new(|_| None),
+    )
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn target_whose_probe_arrives_at_the_hook_is_refused() {
+    let probes = Arc::new(Probes::new(|| true));
+    let server = live(&probes).await;
+    let refusal = prepare(server.addr, &probes).await.review().await.unwrap();
+    assert_eq!(refusal, Refusal::LeadsBack { target: server.addr });
+    assert!(refusal.to_string().contains("leads back to the live service"));
+    let requests = server.requests();
+    assert!(requests[0].starts_with("HEAD / HTTP/1.1"), "{requests:?}");
+    assert!(
+        requests[0].contains("x-mirror-id: probe-") && requests[0].contains("x-shadow: true"),
+        "{requests:?}"
+    );
+}
+
+#[tokio::test]
+async fn target_that_leads_elsewhere_is_accepted_whatever_others_send() {
+    let probes = Arc::new(Probes::new(|| true));
+    let server = SocketAddr::from(([10, 0, 0, 7], 8080)).into();
+    probes.saw(&Probe { id: b"probe-0123456789abcdef".to_vec(), server });
+    let server = Server::answering(OK).await;
+    let start = Instant::now();
+    assert!(prepare(server.addr, &probes).await.review().await.is_none());
+    assert!(start.elapsed() < Duration::from_secs(2), "an answer is not waited for longer than it takes");
+    // One that takes the probe and never answers is no reason not to start.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    assert!(prepare(silent.local_addr().unwrap(), &probes).await.review().await.is_none());
+}
+
+#[tokio::test]
+async fn address_that_cannot_be_probed_has_no_copies_until_it_was() {
+    let probes = Arc::new(Probes::new(|| true));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    drop(listener);
+    let mut replay = Running::start(addr, |config| config.probes = Some(Arc::clone(&probes))).await;
+    replay.push([get("early")]);
+    replay.settled().await;
+    assert_eq!(replay.books.dropped(DropReason::Connect), 1);
+    let server = Server::at(addr, OK).await;
+    replay.until(|| server.requests().len() == 1).await;
+    // Nothing of the failures before holds it up once it is judged.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    replay.push([get("late")]);
+    replay.ended(ReplayOutcome::Answered, 1).await;
+    assert!(server.requests()[0].contains("probe-"), "the probe came first");
+    assert_eq!(replay.stop().await.0, 1);
+}
+
+#[tokio::test]
+async fn address_that_leads_back_is_told_once_and_never_used() {
+    let probes = Arc::new(Probes::new(|| true));
+    let server = live(&probes).await;
+    let mut replay = Running::start(server.addr, |config| {
+        config.probes = Some(Arc::clone(&probes));
+        config.resolve_interval = Duration::from_millis(20);
+    })
+    .await;
+    replay.until(|| replay.books.copies.addresses_refused() == 1).await;
+    replay.push([get("secret")]);
+    replay.settled().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(replay.books.copies.addresses_refused(), 1);
+    assert_eq!(server.requests().len(), 1, "one probe, no copy");
+    let (mirrored, books) = replay.stop().await;
+    assert_eq!((mirrored, books.dropped(DropReason::Connect)), (0, 1));
+}
+
+#[tokio::test]
+async fn copies_wait_until_probes_can_be_seen() {
+    let is_attached = Arc::new(AtomicBool::new(false));
+    let watching = Arc::clone(&is_attached);
+    let probes = Arc::new(Probes::new(move || watching.load(Ordering::SeqCst)));
+    let server = Server::answering(OK).await;
+    let mut replay = Running::start(server.addr, |config| config.probes = Some(Arc::clone(&probes))).await;
+    replay.push([get("")]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((server.requests().len(), replay.queue.len()), (0, 1));
+    assert_eq!(replay.gauges.verdict(), None);
+    is_attached.store(true, Ordering::SeqCst);
+    replay.ended(ReplayOutcome::Answered, 1).await;
+    assert_eq!(replay.gauges.verdict(), Some(None));
+    assert!(server.requests()[0].contains("probe-"), "the probe came first");
+    assert_eq!(replay.stop().await.0, 1);
+}

@@ -1,0 +1,288 @@
+//! Enters: shadows behind TLS, shadows that must prove to be one, and shadows that are the live service in disguise.
+//! Leaves: copies at the right ones alone.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use mirror_tests::{
+    agent::{Agent, Arguments},
+    client::RawClient,
+    netns::{FilterTool, Host},
+    require_agent,
+    scenario::{PATIENCE, PORT, Stage, Weight},
+    server::Record,
+};
+use tempfile::TempDir;
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: live\r\n\r\n";
+const POST: &[u8] = b"POST /write HTTP/1.1\r\nHost: live\r\nContent-Length: 2\r\n\r\nhi";
+
+/// Another port than the live service's, at the shadow's host.
+const OTHER_PORT: u16 = 9443;
+
+#[test]
+fn copies_reach_a_shadow_that_speaks_tls_if_its_certificate_is_right() -> Result<()> {
+    require_agent!();
+    if Command::new("openssl").arg("version").output().is_err() {
+        println!("skipped: openssl is missing");
+        return Ok(());
+    }
+    let stage = Stage::set(Weight::Light, Record::Count)?;
+    let shadow = &stage.net.shadow;
+    let certificate =
+        Certificate::make(&[shadow.at_v4(0).ip().to_string(), shadow.at_v6(0).ip().to_string()])?;
+    let stranger = Certificate::make(&[shadow.at_v4(0).ip().to_string()])?;
+    let _server = certificate.serve(shadow)?;
+    for address in [shadow.at_v4(OTHER_PORT), shadow.at_v6(OTHER_PORT)] {
+        let arguments = Arguments::to_url(PORT, &format!("https://{address}"));
+        let trusting = arguments.clone().with(&["--shadow-ca", &certificate.path("cert.pem")]);
+        let agent = Agent::start(&stage.net.live, &trusting)?;
+        let mut client = RawClient::connect(&stage.net.client, stage.net.live.at_v4(PORT))?;
+        for _ in 0..10 {
+            client.ask(GET)?;
+        }
+        let books = agent.wait_for(PATIENCE, |books| books.mirrored == 10)?;
+        ensure!(books.seen == 10, "{books}");
+        until(|| Ok(agent.metrics()?.value("mirror_replays_total", "outcome", "answered") == 10.0))?;
+        agent.stop()?;
+
+        let wary = arguments.clone().with(&["--shadow-ca", &stranger.path("cert.pem")]);
+        let agent = Agent::start(&stage.net.live, &wary)?;
+        client.ask(GET)?;
+        let books = agent.wait_for(PATIENCE, |books| books.seen == 1 && books.pending == 0)?;
+        ensure!(books.mirrored == 0 && books.all_dropped() == 1, "{books}");
+        ensure!(agent.stop()?.stderr.contains("certificates do not fit"));
+
+        let careless = arguments.with(&["--shadow-insecure-skip-verify"]);
+        let agent = Agent::start(&stage.net.live, &careless)?;
+        client.ask(GET)?;
+        agent.wait_for(PATIENCE, |books| books.mirrored == 1)?;
+        ensure!(agent.stop()?.stderr.contains("certificate is not checked"));
+    }
+    Ok(())
+}
+
+#[test]
+fn writes_are_copied_only_while_the_shadow_proves_to_be_one() -> Result<()> {
+    require_agent!();
+    let stage = Stage::set(Weight::Light, Record::Count)?;
+    let shadow = ProvingShadow::start(&stage.net.shadow)?;
+    let arguments =
+        Arguments::to_url(PORT, &format!("http://{}", stage.net.shadow.at_v4(OTHER_PORT))).with(&[
+            "--methods",
+            "all",
+            "--interlock",
+            "x-shadow-mode=on",
+            "--interlock-path",
+            "/mode",
+            "--interlock-every",
+            "400ms",
+        ]);
+    let agent = Agent::start(&stage.net.live, &arguments)?;
+    let gate = |open: f64| until(|| Ok(agent.metrics()?.sum("mirror_interlock_open") == open));
+    let mut client = RawClient::connect(&stage.net.client, stage.net.live.at_v4(PORT))?;
+    gate(1.0)?;
+    client.ask(POST)?;
+    agent.wait_for(PATIENCE, |books| books.mirrored == 1)?;
+    shadow.proves.store(false, Ordering::SeqCst);
+    gate(0.0)?;
+    client.ask(POST)?;
+    client.ask(GET)?;
+    let books = agent.wait_for(PATIENCE, |books| books.seen == 3 && books.pending == 0)?;
+    ensure!(books.mirrored == 2 && books.skipped_for("interlock") == 1, "{books}");
+    shadow.proves.store(true, Ordering::SeqCst);
+    gate(1.0)?;
+    client.ask(POST)?;
+    let books = agent.wait_for(PATIENCE, |books| books.mirrored == 3)?;
+    ensure!(books.skipped_for("interlock") == 1, "{books}");
+    until(|| Ok(shadow.writes.load(Ordering::SeqCst) == 2))
+}
+
+#[test]
+fn shadow_that_is_a_proxy_to_the_live_service_is_refused() -> Result<()> {
+    require_agent!();
+    let stage = Stage::set(Weight::Light, Record::Count)?;
+    relay(&stage.net.shadow, stage.net.live.at_v4(PORT))?;
+    let arguments = Arguments::to_url(PORT, &format!("http://{}", stage.net.shadow.at_v4(OTHER_PORT)));
+    let ended = Agent::refuse(&stage.net.live, &arguments)?;
+    ensure!(!ended.status.success() && ended.stderr.contains("leads back to the live service"), "{ended:?}");
+    ensure!(stage.net.live.attached_programs()? == 0, "nothing is left behind");
+    // The same way to somebody else is no matter.
+    let other = Stage::set(Weight::Light, Record::Count)?;
+    relay(&other.net.other, other.net.shadow.at_v4(PORT))?;
+    let arguments = Arguments::to_url(PORT, &format!("http://{}", other.net.other.at_v4(OTHER_PORT)));
+    let agent = Agent::start(&other.net.live, &arguments)?;
+    RawClient::connect(&other.net.client, other.net.live.at_v4(PORT))?.ask(GET)?;
+    agent.wait_for(PATIENCE, |books| books.mirrored == 1)?;
+    Ok(())
+}
+
+#[test]
+fn service_address_with_the_live_service_behind_it_is_refused() -> Result<()> {
+    require_agent!();
+    let stage = Stage::set(Weight::Light, Record::Count)?;
+    let (service, live) = (stage.net.shadow.at_v4(OTHER_PORT), stage.net.live.at_v4(PORT));
+    let router = &stage.net.shadow;
+    router.within(|| Ok(fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))?;
+    let _there = router.filter(
+        FilterTool::V4,
+        "nat",
+        "PREROUTING",
+        &format!("-p tcp -d {} --dport {OTHER_PORT} -j DNAT --to-destination {live}", service.ip()),
+    )?;
+    let _back = router.filter(
+        FilterTool::V4,
+        "nat",
+        "POSTROUTING",
+        &format!("-p tcp -d {} --dport {PORT} -j MASQUERADE", live.ip()),
+    )?;
+    let ended = Agent::refuse(&stage.net.live, &Arguments::to_url(PORT, &format!("http://{service}")))?;
+    ensure!(!ended.status.success() && ended.stderr.contains("leads back to the live service"), "{ended:?}");
+    Ok(())
+}
+
+#[test]
+fn the_agent_is_no_shadow() -> Result<()> {
+    require_agent!();
+    let stage = Stage::set(Weight::Light, Record::Count)?;
+    let arguments = Arguments::to_url(PORT, "http://127.0.0.1:9477");
+    let ended = Agent::refuse(&stage.net.live, &arguments)?;
+    ensure!(!ended.status.success() && ended.stderr.contains("is this agent"), "{ended:?}");
+    Ok(())
+}
+
+fn until(mut is_done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !is_done()? {
+        ensure!(std::time::Instant::now() < deadline, "not in time");
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// A certificate that signs itself, with its key, in files.
+struct Certificate(TempDir);
+
+impl Certificate {
+    fn make(addresses: &[String]) -> Result<Self> {
+        let directory = TempDir::new()?;
+        let names: Vec<_> = addresses.iter().map(|address| format!("IP:{address}")).collect();
+        let made = Command::new("openssl")
+            .args(
+                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=shadow -days 2"
+                    .split(' '),
+            )
+            .args(["-addext", &format!("subjectAltName={}", names.join(","))])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .args(["-keyout", "key.pem", "-out", "cert.pem"])
+            .current_dir(directory.path())
+            .output()
+            .context("run openssl")?;
+        ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Ok(Self(directory))
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    /// A server that answers every GET over TLS.
+    fn serve(&self, host: &Host) -> Result<Serving> {
+        let port = OTHER_PORT.to_string();
+        let child = host
+            .command(&program("openssl"))
+            .args(["s_server", "-quiet", "-www", "-accept", &port])
+            .args(["-cert", &self.path("cert.pem"), "-key", &self.path("key.pem")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let serving = Serving(child);
+        let addr = SocketAddr::from(([127, 0, 0, 1], OTHER_PORT));
+        until(|| host.within(|| Ok(TcpStream::connect(addr).is_ok())))?;
+        Ok(serving)
+    }
+}
+
+fn program(name: &str) -> PathBuf {
+    Path::new(name).to_owned()
+}
+
+/// Ended when dropped.
+struct Serving(Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// A shadow that says whether it is one, and counts what is written to it.
+struct ProvingShadow {
+    proves: Arc<AtomicBool>,
+    writes: Arc<AtomicU64>,
+}
+
+impl ProvingShadow {
+    fn start(host: &Host) -> Result<Self> {
+        let shadow = Self { proves: Arc::new(AtomicBool::new(true)), writes: Arc::default() };
+        let (proves, writes) = (Arc::clone(&shadow.proves), Arc::clone(&shadow.writes));
+        let listener = host.within(|| Ok(TcpListener::bind(("0.0.0.0", OTHER_PORT))?))?;
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (proves, writes) = (Arc::clone(&proves), Arc::clone(&writes));
+                thread::spawn(move || serve(stream, &proves, &writes));
+            }
+        });
+        Ok(shadow)
+    }
+}
+
+/// Answers request after request; all of them fit into one read.
+fn serve(mut stream: TcpStream, proves: &AtomicBool, writes: &AtomicU64) {
+    let mut input = [0; 4096];
+    while let Ok(len @ 1..) = stream.read(&mut input) {
+        let request = &input[..len];
+        writes.fetch_add(u64::from(request.starts_with(b"POST ")), Ordering::SeqCst);
+        let proof = if request.starts_with(b"GET /mode ") && proves.load(Ordering::SeqCst) {
+            "x-shadow-mode: on\r\n"
+        } else {
+            ""
+        };
+        let answer = format!("HTTP/1.1 200 OK\r\n{proof}content-length: 0\r\n\r\n");
+        if stream.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Passes every connection to a port of `host` on to `to`.
+fn relay(host: &Host, to: SocketAddr) -> Result<()> {
+    let listener = host.within(|| Ok(TcpListener::bind(("0.0.0.0", OTHER_PORT))?))?;
+    host.spawn("relay", move || {
+        for stream in listener.incoming() {
+            let (near, far) = (stream?, TcpStream::connect(to)?);
+            for (mut from, mut into) in [(near.try_clone()?, far.try_clone()?), (far, near)] {
+                thread::spawn(move || {
+                    drop(std::io::copy(&mut from, &mut into));
+                    drop(into.shutdown(std::net::Shutdown::Write));
+                });
+            }
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
