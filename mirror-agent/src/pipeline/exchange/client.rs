@@ -5,8 +5,8 @@ use crate::pipeline::{
     exchange::{
         context::{Context, Purpose},
         message::{GoAhead, OpenRequest},
-        quiet::QuietMoments,
-        report::{MessageReport, Place},
+        observer::{RequestObserver, Run},
+        report::Place,
         trust::{Moment, Trust, may_await_go_ahead},
     },
     flow::Interest,
@@ -17,7 +17,7 @@ use crate::pipeline::{
             whole_request_start,
         },
     },
-    message::{ExchangeId, ReplyTo},
+    message::ReplyTo,
     reason::{FlowSkipReason, LostReason},
 };
 
@@ -92,29 +92,6 @@ struct AwaitAnswer {
     has_end: bool,
     /// There was contradiction about some of `held`.
     conflict: bool,
-}
-
-/// A run of the client's stream.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Run<'a> {
-    pub(crate) bytes: &'a [u8],
-    pub(crate) start: Place,
-    pub(crate) at: Timestamp,
-    /// How far the sender had received of its peer's stream.
-    pub(crate) acked: Acked,
-    pub(crate) conflict: bool,
-}
-
-/// What the rest of the flow needs to know of requests, for pairing.
-pub(crate) trait RequestObserver {
-    /// A request begins with `run`, at `offset` of the stream.
-    fn begun(&mut self, id: ExchangeId, offset: u64, run: &Run<'_>);
-    /// Its head is complete.
-    fn head(&mut self, id: ExchangeId, reply_to: ReplyTo);
-    /// It is over, complete or not.
-    fn ended(&mut self, context: &mut Context, id: ExchangeId, report: Option<MessageReport>);
-    /// Where requests may begin behind a gap; `None` where only the latest such place counts.
-    fn quiet_moments(&self) -> Option<&QuietMoments>;
 }
 
 impl ClientSide {

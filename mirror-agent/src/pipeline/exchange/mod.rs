@@ -4,6 +4,7 @@ mod builder;
 mod client;
 mod context;
 mod message;
+mod observer;
 mod pairing;
 mod quiet;
 pub mod report;
@@ -18,7 +19,8 @@ pub use context::{PROBE_PREFIX, Probe, Purpose};
 use crate::pipeline::{
     ExchangeId, FlowKey, Side, Span, Timestamp,
     exchange::{
-        client::{ClientSide, RequestObserver, Run},
+        client::ClientSide,
+        observer::{RequestObserver, Run},
         pairing::Pairing,
         quiet::QuietMoments,
         report::{MessageReport, Place},

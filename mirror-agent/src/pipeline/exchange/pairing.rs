@@ -6,8 +6,8 @@ use crate::pipeline::{
     ExchangeId, FlowKey, ReplyTo, Timestamp,
     exchange::{
         builder::MessageBuilder,
-        client::{RequestObserver, Run},
         context::Context,
+        observer::{RequestObserver, Run},
         quiet::QuietMoments,
         report::{ExchangeReport, MessageReport, Place},
     },

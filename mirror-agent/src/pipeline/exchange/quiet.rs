@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::pipeline::exchange::client::Run;
+use crate::pipeline::exchange::observer::Run;
 
 /// The latest moments at which nothing of a flow's requests was outstanding, as offsets of the client's stream.
 #[derive(Debug, Default)]

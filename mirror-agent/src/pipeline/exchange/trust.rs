@@ -2,7 +2,7 @@
 
 use crate::pipeline::{
     Acked, SeqNumber,
-    exchange::client::Run,
+    exchange::observer::Run,
     http::sniff::{strict_request_start, whole_request_start},
 };
 
