@@ -16,12 +16,15 @@
     expect(clippy::arithmetic_side_effects, reason = "test arithmetic may overflow: it panics")
 )]
 
+pub mod answer;
+pub mod compare;
 pub mod engine;
 pub mod exchange;
 pub mod flow;
 pub mod fragment;
 pub mod frame;
 pub mod http;
+pub mod judge;
 pub mod limits;
 pub mod link;
 pub mod message;
@@ -35,6 +38,7 @@ pub mod span;
 pub mod stats;
 pub mod time;
 
+pub use answer::{Answer, Answered, Timing};
 pub use engine::Pipeline;
 pub use exchange::{PROBE_PREFIX, Probe};
 pub use limits::Limits;

@@ -114,4 +114,98 @@ reasons! {
     }
 }
 
+reasons! {
+    /// Why the answers to a request cannot be compared.
+    IncomparableReason {
+        /// The answer was cut off: its connection broke, or the flow ended before it did.
+        Aborted => "aborted",
+        /// The comparison has more to do than it can.
+        Busy => "busy",
+        /// A content coding that is not known, or content that is not what its coding says.
+        Coding => "coding",
+        /// Two segments claimed different bytes for the same place.
+        Conflict => "conflict",
+        /// The decoded content is longer than the limit: it may be a decompression bomb.
+        DecodedTooLarge => "decoded_too_large",
+        /// Bytes of the live answer were never captured.
+        Gap => "gap",
+        /// The live answer is not HTTP/1.x.
+        Malformed => "malformed",
+        /// The memory for answers was exhausted.
+        Memory => "memory",
+        /// The target did not answer, or not with HTTP/1.x.
+        NoAnswer => "no_answer",
+        /// There is no copy: it was skipped or dropped.
+        NoCopy => "no_copy",
+        /// The live answer did not come in time.
+        Timeout => "timeout",
+        /// An answer is longer than the limit.
+        TooLarge => "too_large",
+        /// It is not certain which request the live answer belongs to.
+        Unpaired => "unpaired",
+        /// The connection was handed to another protocol.
+        Upgraded => "upgraded",
+    }
+}
+
+reasons! {
+    /// Why the time that an answer took is left out.
+    UntimedReason {
+        /// The answer began before the request had ended.
+        Early => "early",
+        /// The request was sent before those ahead of it had been answered.
+        Pipelined => "pipelined",
+        /// A point in time is not known.
+        Unknown => "unknown",
+    }
+}
+
+reasons! {
+    /// What came of comparing two answers.
+    ComparisonResult {
+        /// Nothing differs.
+        Equal => "equal",
+        /// What differs is explained by rules.
+        Noise => "noise",
+        /// They differ.
+        Divergent => "divergent",
+        /// There is nothing to compare.
+        Incomparable => "incomparable",
+    }
+}
+
+reasons! {
+    /// How two answers differ in one place.
+    DivergenceKind {
+        /// Another value of the same type.
+        Value => "value",
+        /// A value of another type.
+        Type => "type",
+        /// What live has, the other has not.
+        Missing => "missing",
+        /// What the other has, live has not.
+        Extra => "extra",
+        /// The same elements in another order.
+        Order => "order",
+        /// Arrays or contents of another length.
+        Length => "length",
+        /// Another status code.
+        Status => "status",
+        /// A header field that differs.
+        Header => "header",
+    }
+}
+
+reasons! {
+    /// What a verdict says.
+    VerdictState {
+        /// Every limit of the gate is kept.
+        Pass => "pass",
+        /// A limit of the gate is exceeded.
+        Fail => "fail",
+        /// It cannot be told yet.
+        NotEnoughData => "not_enough_data",
+    }
+}
+
 pub(crate) use reasons;

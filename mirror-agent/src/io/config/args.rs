@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::{
     AuditConfig, CaptureConfig, Config, ControlConfig, CopyOrder, DropPolicy, ExperimentConfig, Expiry,
     GuardConfig, HeaderEdits, HostPolicy, Interlock, LimitsConfig, METRICS_LISTEN, MatchConfig, ProbeConfig,
-    QueryEdits, SampleConfig, TargetConfig, TlsConfig, read,
+    QueryEdits, SampleConfig, TargetConfig, TargetRole, TlsConfig, read,
 };
 use crate::io::cli::RunArgs;
 
@@ -76,6 +76,8 @@ impl Config {
             }),
             order: CopyOrder::None,
             max_connection_age: None,
+            role: TargetRole::Shadow,
+            sessions: Vec::new(),
         };
         let experiment = ExperimentConfig {
             name: EXPERIMENT.to_owned(),
@@ -87,6 +89,7 @@ impl Config {
             excludes: Vec::new(),
             sample: SampleConfig { share: args.sample, ..SampleConfig::default() },
             targets: vec![target],
+            compare: None,
         };
         let capture = CaptureConfig {
             interfaces: args.interfaces.clone(),

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "runtime")]
 mod args;
+mod comparison;
 mod file;
 mod fit;
 mod model;
@@ -15,6 +16,10 @@ use ipnet::IpNet;
 #[cfg(feature = "runtime")]
 pub use self::source::{LoadError, read};
 pub use self::{
+    comparison::{
+        ComparisonConfig, EvidenceConfig, KafkaTopics, RedactConfig, SessionConfig, SessionSource,
+        SessionUse, SinkConfig, SinkPlace, SinkTake, TargetRole,
+    },
     file::{Fault, Faults, parse, parse_interlock, schema},
     fit::{Key, default_max_body, default_queue_bytes},
     model::*,

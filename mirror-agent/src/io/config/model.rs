@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{ComparisonConfig, SessionConfig, TargetRole};
 use crate::{
     io::target::Target,
     pipeline::policy::{Methods, Share},
@@ -83,6 +84,8 @@ pub struct ExperimentConfig {
     pub sample: SampleConfig,
     /// Where the copies go; at least one.
     pub targets: Vec<TargetConfig>,
+    /// How answers are compared; `None` where they are not, and live's are not captured.
+    pub compare: Option<ComparisonConfig>,
 }
 
 /// When an experiment ends.
@@ -230,6 +233,10 @@ pub struct TargetConfig {
     pub order: CopyOrder,
     /// A connection older than this is not used for further copies; `None` for any age.
     pub max_connection_age: Option<Duration>,
+    /// What it is for.
+    pub role: TargetRole,
+    /// Values of live's that it knows by others.
+    pub sessions: Vec<SessionConfig>,
 }
 
 /// How much a target gets.

@@ -135,6 +135,7 @@ mod tests {
             excludes: Vec::new(),
             sample: SampleConfig::default(),
             targets: Vec::new(),
+            compare: None,
         }
     }
 

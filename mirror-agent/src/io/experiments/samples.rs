@@ -50,6 +50,7 @@ mod tests {
                 missing: MissingKey::Skip,
             },
             targets: Vec::new(),
+            compare: None,
         }
     }
 

@@ -14,8 +14,8 @@ use crate::{
     io::config::{
         AuditConfig, BreakerConfig, CaptureConfig, Config, ControlConfig, ExperimentConfig, Expiry,
         GuardConfig, HeaderEdits, Interlock, Key, LimitsConfig, MatchConfig, NamedMatch, PathMatch,
-        ProbeConfig, QueryEdits, Rate, SampleConfig, TargetConfig, TlsConfig, ValueMatch, default_max_body,
-        default_queue_bytes,
+        ProbeConfig, QueryEdits, Rate, SampleConfig, TargetConfig, TargetRole, TlsConfig, ValueMatch,
+        default_max_body, default_queue_bytes,
     },
     pipeline::policy::{ExperimentSet, Methods},
 };
@@ -198,6 +198,7 @@ fn experiment(file: ExperimentFile, now: Option<SystemTime>, checker: &mut Check
             missing: file.sample.missing,
         },
         targets,
+        compare: None,
     }
 }
 
@@ -333,6 +334,8 @@ fn target(file: TargetFile, checker: &mut Checker<'_>) -> TargetConfig {
         },
         order: file.order,
         max_connection_age: file.max_connection_age.map(|time| time.0),
+        role: TargetRole::Shadow,
+        sessions: Vec::new(),
     };
     // The name of the experiment is checked where it stands.
     if let Err(error) = target.rewrite("") {
