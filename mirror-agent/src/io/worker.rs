@@ -105,6 +105,7 @@ impl Worker {
                 let policy = self.dispatcher.turn();
                 self.pipeline.set_policy(policy);
                 self.pipeline.set_body_limit(self.dispatcher.body_bytes());
+                self.pipeline.set_answer_limit(self.dispatcher.answer_bytes());
             }
             let taken = self.round();
             if taken == ROUND_RECORDS {
@@ -163,6 +164,9 @@ impl Worker {
         ledger.publish(&stats);
         warned.warn(&stats);
         dispatcher.dispatch(pipeline);
+        while let Some((id, answered)) = pipeline.poll_answer() {
+            dispatcher.answered(id, answered);
+        }
         while let Some(probe) = pipeline.poll_probe() {
             probes.saw(&probe);
         }

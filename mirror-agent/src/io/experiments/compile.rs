@@ -57,6 +57,7 @@ pub fn compile(id: ExperimentId, config: &ExperimentConfig) -> Result<Experiment
         excludes: rules(&config.excludes, |index, source| CompileError::Excludes { index, source })?,
         sample: sample(&config.name, &config.sample).map_err(|source| CompileError::Sample { source })?,
         is_paused: false,
+        reads_answers: config.reads_answers(),
     })
 }
 

@@ -9,7 +9,7 @@ use crate::{
         ledger::{DropReason, Ledger},
         replay::{Job, clock},
     },
-    pipeline::{Pipeline, Policy, Request, Timestamp},
+    pipeline::{Answered, ExchangeId, Pipeline, Policy, Request, Timestamp},
 };
 
 /// Hands the requests of one capture thread on.
@@ -62,6 +62,12 @@ impl Dispatcher {
     #[must_use]
     pub fn body_bytes(&self) -> usize {
         self.table.body_bytes
+    }
+
+    /// Longest content of an answer that is read, in bytes.
+    #[must_use]
+    pub fn answer_bytes(&self) -> usize {
+        self.table.answer_bytes
     }
 
     /// Whether another table is in force.
@@ -118,6 +124,9 @@ impl Dispatcher {
             }
         }
     }
+
+    /// Takes what is known of how live answered a request that was handed on before.
+    pub fn answered(&mut self, _id: ExchangeId, _answered: Answered) {}
 
     fn take(&mut self, request: Request, queued_at: Timestamp) {
         let Self { pipeline, ledger, table, batches, chosen, .. } = self;
