@@ -103,19 +103,21 @@ impl RequestObserver for Answers {
 }
 
 impl Answers {
-    /// Follows a flow; `is_new` where nothing but its handshake has been sent. `None` where the memory for messages is
+    /// Follows a flow of which the client has sent something `at`; `is_new` where nothing but the handshake was sent before
+    /// that. `None` where the memory for messages is
     /// exhausted.
-    pub(super) fn follow(context: &mut Context, is_new: bool) -> Option<Self> {
+    pub(super) fn follow(context: &mut Context, is_new: bool, at: Timestamp) -> Option<Self> {
         if !context.may_hold(0, size_of::<Self>()) {
             return None;
         }
-        let answers = Self {
+        let mut answers = Self {
             step: if is_new { Step::In } else { Step::Out },
             waiting: VecDeque::new(),
             decoder: ResponseDecoder::new(&context.limits),
             current: None,
             lull: Lull::default(),
         };
+        answers.client_sent(at);
         context.hold(0, answers.own_bytes());
         Some(answers)
     }

@@ -83,9 +83,10 @@ impl RequestObserver for NoPairing {
 }
 
 impl Connection {
-    /// Pairs requests with responses from here on; `is_new` where nothing but the handshake has been sent.
-    fn follow_answers(&mut self, context: &mut Context, is_new: bool) {
-        if let Some(answers) = Answers::follow(context, is_new) {
+    /// Pairs requests with responses from here on; `is_new` where nothing but the handshake has been sent before what was
+    /// sent `at`.
+    fn follow_answers(&mut self, context: &mut Context, is_new: bool, at: Timestamp) {
+        if let Some(answers) = Answers::follow(context, is_new, at) {
             self.server = ServerSide::Full(Box::new(Paired::Answers(answers)));
         }
     }
@@ -119,13 +120,14 @@ impl FlowHandler for Context {
 
     fn span(&mut self, flow: &FlowInfo, connection: &mut Connection, side: Side, span: Span<'_>) -> Interest {
         self.flow_id = flow.id;
+        let (Span::Data { at, .. } | Span::Gap { at, .. } | Span::End { at, .. }) = span;
         if self.reads_answers()
             && matches!((&connection.server, side), (ServerSide::Peek(_), Side::Client))
             && !flow.adopted
             && matches!(span, Span::Data { offset: 0, acked: Acked::Offset(0), .. })
             && self.reads_answers_of(&flow.key.server)
         {
-            connection.follow_answers(self, true);
+            connection.follow_answers(self, true, at);
         }
         let Connection { client, server } = connection;
         let interest = match server {
@@ -150,7 +152,7 @@ impl FlowHandler for Context {
         if interest == Interest::Ignore {
             connection.leave_answers(self, IncomparableReason::Upgraded);
         } else if misses_answers {
-            connection.follow_answers(self, false);
+            connection.follow_answers(self, false, at);
         }
         interest
     }
