@@ -82,7 +82,14 @@ pub(crate) fn tell(classifier: &mut Classifier) -> Result<Rules> {
         classifier.set_sample(*port, *sample)?;
     }
     let config = KernelConfig::default();
-    Ok(Rules { config, ports: MATCHED.into(), answer_ports: answer_ports.into(), networks, own: own.into(), samples })
+    Ok(Rules {
+        config,
+        ports: MATCHED.into(),
+        answer_ports: answer_ports.into(),
+        networks,
+        own: own.into(),
+        samples,
+    })
 }
 
 /// Any configuration.

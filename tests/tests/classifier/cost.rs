@@ -87,7 +87,7 @@ fn cost_of_answers_is_printed() {
     let head = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
     let of = |len: usize| response(PSH_ACK, &[head.clone(), vec![b'x'; len]].concat()).ethernet();
     let (small, large) = (of(100), of(3_000));
-    let mut print = |kernel: &mut Kernel, name: &str| {
+    let print = |kernel: &mut Kernel, name: &str| {
         for (len, bytes) in [(100, &small), (3_000, &large)] {
             println!("{name:<24} {len:>5} B {:>5} ns", cost_of(kernel, program::RESPONSES, bytes));
         }

@@ -302,6 +302,7 @@ impl Experiments {
 
 /// Longest content of an answer that any of the experiments reads, in bytes.
 fn answer_bytes<'a>(experiments: impl Iterator<Item = &'a ExperimentConfig>) -> usize {
-    let compared = experiments.filter_map(|experiment| Some(experiment.compare.as_ref()?.rules.content_bytes));
+    let compared =
+        experiments.filter_map(|experiment| Some(experiment.compare.as_ref()?.rules.content_bytes));
     compared.max().unwrap_or(Limits::default().answer_bytes)
 }

@@ -44,7 +44,9 @@ use crate::{
         audit::{Audit, Who},
         capture::{Matched, PortSample},
         config::{Config, ExperimentConfig, Expiry, TargetConfig},
-        experiments::{Activity, Experiments, PrepareError, Prepared, Wanted, answer_ports, connection_samples},
+        experiments::{
+            Activity, Experiments, PrepareError, Prepared, Wanted, answer_ports, connection_samples,
+        },
         ledger::Ledger,
         metrics::Gauges,
         replay::Captured,

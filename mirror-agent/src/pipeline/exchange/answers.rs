@@ -94,7 +94,9 @@ impl RequestObserver for Answers {
     }
 
     fn out_of_step(&mut self, context: &mut Context) {
-        self.lose_step(context, IncomparableReason::Unpaired);
+        self.accounted(context, |answers, context| {
+            answers.lose_step(context, IncomparableReason::Unpaired);
+        });
     }
 
     fn quiet_moments(&self) -> Option<&QuietMoments> {
@@ -134,9 +136,13 @@ impl Answers {
 
     /// Takes bytes of the server's stream; `run.acked` is how far it had received of the client's.
     pub(super) fn data(&mut self, context: &mut Context, run: &Run<'_>) {
+        let has_spoken_before = run.start.offset != self.lull.server_end();
         self.lull.server_sent(run);
         self.accounted(context, |answers, context| {
-            if run.conflict {
+            if has_spoken_before {
+                // Before it was asked anything.
+                answers.lose_step(context, IncomparableReason::Unpaired);
+            } else if run.conflict {
                 let len = u64::try_from(run.bytes.len()).unwrap_or(u64::MAX);
                 answers.step_over(context, len, IncomparableReason::Conflict);
             } else if answers.step == Step::In {
@@ -146,8 +152,8 @@ impl Answers {
     }
 
     /// Takes bytes that are missing from the server's stream.
-    pub(super) fn gap(&mut self, context: &mut Context, len: u64) {
-        self.lull.server_missed(len);
+    pub(super) fn gap(&mut self, context: &mut Context, offset: u64, len: u64) {
+        self.lull.server_missed(offset, len);
         self.accounted(context, |answers, context| {
             answers.step_over(context, len, IncomparableReason::Gap);
         });
@@ -211,13 +217,16 @@ impl Answers {
                 Event::NeedMore => return,
                 Event::Start => {
                     // What the server says without having been asked leaves open what its next words answer.
-                    let Some(asked) = self.waiting.front().filter(|asked| asked.is_answered_by(run.acked)) else {
+                    let Some(asked) = self.waiting.front().filter(|asked| asked.is_answered_by(run.acked))
+                    else {
                         return self.lose_step(context, IncomparableReason::Unpaired);
                     };
                     self.current = Some(Response::begin(run.at, !asked.has_ended));
                 }
                 Event::Head(head) => {
-                    let (Some(current), Some(asked)) = (&mut self.current, self.waiting.front()) else { return };
+                    let (Some(current), Some(asked)) = (&mut self.current, self.waiting.front()) else {
+                        return;
+                    };
                     let (has_head, is_tunnel) = (asked.has_head, head.facts.tunnel);
                     current.head(context, &head, run.at, asked.is_wanted);
                     if is_tunnel {
@@ -235,10 +244,13 @@ impl Answers {
                 Event::Framing(bytes) => self.body(context, bytes, false, run.at),
                 Event::End => self.finish(context),
                 Event::Refused(refusal) => {
-                    return self.lose_step(context, match refusal {
-                        Refusal::HeadTooLarge => IncomparableReason::TooLarge,
-                        Refusal::AmbiguousFraming | Refusal::Malformed => IncomparableReason::Malformed,
-                    });
+                    return self.lose_step(
+                        context,
+                        match refusal {
+                            Refusal::HeadTooLarge => IncomparableReason::TooLarge,
+                            Refusal::AmbiguousFraming | Refusal::Malformed => IncomparableReason::Malformed,
+                        },
+                    );
                 }
             }
         }

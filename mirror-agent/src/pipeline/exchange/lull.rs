@@ -46,8 +46,13 @@ impl Lull {
     }
 
     /// Takes note of bytes of the server's stream that were not seen.
-    pub(super) const fn server_missed(&mut self, len: u64) {
-        self.server_end = self.server_end.saturating_add(len);
+    pub(super) const fn server_missed(&mut self, offset: u64, len: u64) {
+        self.server_end = offset.saturating_add(len);
+    }
+
+    /// Offset behind the last byte of the server's stream.
+    pub(super) const fn server_end(&self) -> u64 {
+        self.server_end
     }
 
     /// Whether nothing was outstanding when the client sent `run`, which begins with a request at `offset`.

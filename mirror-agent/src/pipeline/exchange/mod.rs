@@ -228,7 +228,7 @@ fn answers_span(
                 return client.answered(context, flow, status, acked.offset(), answers);
             }
         }
-        (Side::Server, Span::Gap { len, .. }) => answers.gap(context, len),
+        (Side::Server, Span::Gap { len, offset, .. }) => answers.gap(context, offset, len),
         (Side::Server, Span::End { reset, .. }) => answers.end(context, reset),
     }
     Interest::Continue

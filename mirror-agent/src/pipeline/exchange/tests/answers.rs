@@ -95,7 +95,9 @@ fn requests_get_their_answers_with_the_times_of_the_wire() {
     };
     assert_eq!(answer.timing, Ok(timing));
     talk.ask("/2");
-    talk.server_full(b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
+    talk.server_full(
+        b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+    );
     assert_eq!(talk.told_to_the_end(), ["abcde"]);
 }
 
@@ -176,7 +178,10 @@ fn an_early_answer_waits_for_its_request_and_is_not_timed() {
     assert!(talk.pipeline.bytes_held().1 > 0);
     talk.client(&raw[raw.len() - 5..]);
     let answers = talk.answers();
-    assert_eq!((told(&answers[0].1), answers[0].1.timing()), ("early".to_owned(), Some(Err(UntimedReason::Early))));
+    assert_eq!(
+        (told(&answers[0].1), answers[0].1.timing()),
+        ("early".to_owned(), Some(Err(UntimedReason::Early)))
+    );
     talk.ask("/2");
     talk.server_full(&ok(b"2"));
     assert_eq!(talk.told_to_the_end(), ["2"]);
@@ -319,7 +324,9 @@ fn a_pause_shorter_than_the_server_takes_is_none() {
 fn what_the_server_says_unasked_ends_pairing() {
     let mut talk = talk();
     talk.ask("/1");
-    talk.server_full(&[ok(b"1"), b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n".to_vec()].concat());
+    talk.server_full(
+        &[ok(b"1"), b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n".to_vec()].concat(),
+    );
     talk.ask("/2");
     talk.server_full(&ok(b"2"));
     assert_eq!(talk.told_to_the_end(), ["1", "unpaired"]);
@@ -445,7 +452,9 @@ fn an_answer_over_the_limit_is_followed_by_its_length() {
     let mut talk = talk_with(Limits { answer_bytes: 4, ..Limits::default() });
     talk.client(&[get("/1"), get("/2"), get("/3")].concat());
     talk.server_full(&ok(b"12345"));
-    talk.server_full(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
+    talk.server_full(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+    );
     talk.server_full(&ok(b"1234"));
     assert_eq!(talk.told_to_the_end(), ["200 too_large", "200 too_large", "1234"]);
 }
