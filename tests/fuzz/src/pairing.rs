@@ -132,7 +132,8 @@ impl World {
         self.next += 1;
         let raw = match number % 5 {
             0 => {
-                let body = if self.is_hasty { "x".repeat(60) } else { "GET /fake HTTP/1.1\r\n\r\n".repeat(4) };
+                let body =
+                    if self.is_hasty { "x".repeat(60) } else { "GET /fake HTTP/1.1\r\n\r\n".repeat(4) };
                 format!("POST /{number} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len())
             }
             _ if is_head(number) => format!("HEAD /{number} HTTP/1.1\r\n\r\n"),
@@ -209,8 +210,8 @@ impl World {
         }
         while let Some((id, answered)) = self.pipeline.poll_answer() {
             let asked = self.asked.remove(&id);
-            let number = asked.expect("what was not asked is answered, or twice");
-            match (answered, number) {
+            assert!(asked.is_some(), "what was not asked is answered, or twice");
+            match (answered, asked.flatten()) {
                 (Answered::Whole(answer), Some(number)) => {
                     let raw = response(number);
                     assert!(raw.as_bytes().starts_with(&answer.head), "another's answer");
@@ -222,8 +223,7 @@ impl World {
                     self.whole += 1;
                 }
                 (Answered::Partly { status: told, .. }, Some(number)) => assert_eq!(told, status(number)),
-                (Answered::Whole(_) | Answered::Partly { .. }, None) => panic!("an answer to no request"),
-                (Answered::Not(_), _) => {}
+                (answered, _) => assert!(matches!(answered, Answered::Not(_)), "an answer to no request"),
             }
         }
     }
