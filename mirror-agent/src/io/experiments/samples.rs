@@ -35,7 +35,7 @@ mod tests {
     use super::*;
     use crate::{
         io::{
-            config::{Expiry, MatchConfig, MissingKey},
+            config::{ComparisonConfig, Expiry, MatchConfig, MissingKey},
             experiments::compile,
         },
         pipeline::{
@@ -82,6 +82,17 @@ mod tests {
             taken += u32::from(by_agent);
         }
         assert!((2_800..3_200).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn the_answers_of_ports_are_read_that_an_experiment_compares() {
+        let other = experiment(SampleKey::Request, 1.0);
+        let compare = Some(ComparisonConfig::default());
+        let comparing = ExperimentConfig { ports: vec![81, 82], compare, ..other.clone() };
+        assert_eq!(answer_ports(std::slice::from_ref(&other)), BTreeSet::new());
+        assert_eq!(answer_ports(&[other.clone(), comparing.clone()]), BTreeSet::from([81, 82]));
+        let reads = |config| compile(ExperimentId(0), config).unwrap().reads_answers;
+        assert_eq!((reads(&other), reads(&comparing)), (false, true));
     }
 
     #[test]

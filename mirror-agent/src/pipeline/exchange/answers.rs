@@ -109,7 +109,7 @@ impl Answers {
     /// that. `None` where the memory for messages is
     /// exhausted.
     pub(super) fn follow(context: &mut Context, is_new: bool, at: Timestamp) -> Option<Self> {
-        if !context.may_hold(0, size_of::<Self>()) {
+        if !context.may_hold_answer(0, size_of::<Self>()) {
             return None;
         }
         let mut answers = Self {
@@ -329,7 +329,7 @@ impl Answers {
         act(self, context);
         let after = self.own_bytes();
         context.hold(before, after);
-        if after > before && !context.may_hold(after, 0) {
+        if after > before && !context.may_hold_answer(after, 0) {
             self.lose_step(context, IncomparableReason::Memory);
             self.waiting.shrink_to_fit();
             context.hold(after, self.own_bytes());

@@ -251,6 +251,11 @@ impl Context {
         free.is_some_and(|free| held.saturating_add(more) <= free)
     }
 
+    /// The same for answers, which must not cost a request: they leave it half of the room for messages.
+    pub(crate) fn may_hold_answer(&self, held: usize, more: usize) -> bool {
+        self.may_hold(held.max(self.limits.memory_bytes / 4), more)
+    }
+
     /// Notes that an allocation grew from `before` to `after` bytes, or shrank.
     pub(crate) fn hold(&mut self, before: usize, after: usize) {
         self.held_bytes = self.held_bytes.saturating_add(after).saturating_sub(before);

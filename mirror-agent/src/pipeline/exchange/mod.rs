@@ -151,8 +151,12 @@ impl FlowHandler for Context {
         let misses_answers = std::mem::take(&mut self.misses_answers);
         if interest == Interest::Ignore {
             connection.leave_answers(self, IncomparableReason::Upgraded);
-        } else if misses_answers {
-            connection.follow_answers(self, false, at);
+        } else if self.reads_answers() {
+            if misses_answers {
+                connection.follow_answers(self, false, at);
+            }
+        } else if matches!(self.purpose, Purpose::Replay(_)) {
+            connection.leave_answers(self, IncomparableReason::Unpaired);
         }
         interest
     }

@@ -83,7 +83,7 @@ impl Response {
         let needed = advance.saturating_add(head.raw.len());
         self.keep = if length > context.limits.answer_bytes {
             Keep::Damaged(IncomparableReason::TooLarge)
-        } else if !context.may_hold(0, needed) {
+        } else if !context.may_hold_answer(0, needed) {
             Keep::Damaged(IncomparableReason::Memory)
         } else {
             let (head, content) = (Bytes::copy_from_slice(head.raw), Vec::with_capacity(advance));
@@ -102,7 +102,7 @@ impl Response {
         }
         if content.len().saturating_add(bytes.len()) > context.limits.answer_bytes {
             self.damage(context, IncomparableReason::TooLarge);
-        } else if make_room(context, content, bytes.len()) {
+        } else if make_room(context, content, bytes.len(), Context::may_hold_answer) {
             content.extend_from_slice(bytes);
         } else {
             self.damage(context, IncomparableReason::Memory);
