@@ -89,6 +89,7 @@ impl Orders {
 impl Worker {
     /// Goes round until told to stop and the ring is empty.
     pub fn run(mut self) {
+        self.pipeline.set_answer_limit(self.dispatcher.answer_bytes());
         let mut idle_rounds: u32 = 0;
         let mut pauses = 0;
         loop {
