@@ -12,6 +12,8 @@ pub mod capture;
 pub mod check;
 #[cfg(feature = "runtime")]
 pub mod cli;
+#[cfg(feature = "runtime")]
+pub mod compare;
 #[cfg(feature = "config")]
 pub mod config;
 #[cfg(feature = "runtime")]

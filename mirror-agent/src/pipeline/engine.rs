@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::pipeline::{
-    FlowKey, Limits, Policy, Request, Segment, Side, Stats, Timestamp,
+    Answered, ExchangeId, FlowKey, Limits, Policy, Request, Segment, Side, Stats, Timestamp,
     exchange::{Connection, Context, Probe, Purpose, report::ExchangeReport},
     flow::FlowTable,
     reason::{EvictReason, SkipReason},
@@ -78,6 +78,11 @@ impl Pipeline {
     /// The next request that is whole and to be replayed.
     pub fn poll_request(&mut self) -> Option<Request> {
         self.context.requests.pop_front()
+    }
+
+    /// The next answer of live's to a request that was handed out before, for an experiment that reads answers.
+    pub fn poll_answer(&mut self) -> Option<(ExchangeId, Answered)> {
+        None
     }
 
     /// The next probe that arrived: a marked request of the agent's own that is to show where a target leads.

@@ -34,6 +34,7 @@ pub mod reason;
 pub mod rewrite;
 pub mod segment;
 pub mod seq;
+pub mod session;
 pub mod span;
 pub mod stats;
 pub mod time;

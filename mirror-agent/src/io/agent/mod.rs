@@ -35,6 +35,7 @@ use crate::{
             follow::Follower,
             kernel::{Capabilities, Capability},
         },
+        compare::Shared,
         config::Config,
         control::{self, Command, Listeners, Order},
         experiments::{Common, Dispatcher, Experiments},
@@ -106,6 +107,7 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
         audit: audit.clone(),
         agents: config.agents,
         probes: Some(Arc::clone(&probes)),
+        compare: Shared::default(),
     });
     let directory = experiments.directory();
     let status = Arc::<Status>::default();

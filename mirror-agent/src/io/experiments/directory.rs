@@ -8,6 +8,7 @@ use std::sync::{
 use crate::{
     io::{
         capture::Matched,
+        compare::{Comparing, Sessions},
         ledger::CopyBooks,
         replay::{Gauges, Queue},
     },
@@ -25,6 +26,8 @@ pub struct Lane {
     pub gauges: Arc<Gauges>,
     /// Whether the experiment takes a share of the requests only, as copies say.
     pub is_sampled: Arc<AtomicBool>,
+    /// What the target knows by other values than live.
+    pub sessions: Option<Arc<Sessions>>,
 }
 
 /// The targets of one experiment.
@@ -34,6 +37,8 @@ pub struct Route {
     pub id: ExperimentId,
     /// Positions in [`Table::lanes`].
     pub lanes: Vec<usize>,
+    /// Where answers are read: the experiment, of which the targets have the order of `lanes`.
+    pub comparing: Option<Arc<Comparing>>,
 }
 
 /// What runs.

@@ -6,10 +6,11 @@ use super::directory::{Directory, Table};
 use crate::{
     io::{
         capture::Matched,
+        compare::{Awaiting, OpenExchange, Part},
         ledger::{DropReason, Ledger},
         replay::{Job, clock},
     },
-    pipeline::{Pipeline, Policy, Request, Timestamp},
+    pipeline::{Answered, ExchangeId, Pipeline, Policy, Request, Timestamp, policy::Selection},
 };
 
 /// Hands the requests of one capture thread on.
@@ -23,8 +24,10 @@ pub struct Dispatcher {
     table: Arc<Table>,
     /// Copies to be queued, at the position of their target.
     batches: Vec<Vec<Job>>,
-    /// Targets of the request at hand.
-    chosen: Vec<usize>,
+    /// Targets of the request at hand, each with the place where its answer is awaited.
+    chosen: Vec<(usize, Option<Part>)>,
+    /// Exchanges whose live answer is awaited.
+    awaiting: Awaiting,
     /// Number of what was captured last by the table.
     captured: u64,
     /// What has been captured since this was last asked for.
@@ -43,6 +46,7 @@ impl Dispatcher {
             table: Arc::default(),
             batches: Vec::new(),
             chosen: Vec::new(),
+            awaiting: Awaiting::default(),
             captured: 0,
             missed: Vec::new(),
         };
@@ -112,6 +116,12 @@ impl Dispatcher {
             self.take(request, now);
             has_jobs = true;
         }
+        // Behind the requests, which come before their answers, and before any copy is on its way: what an answer tells of a
+        // session, the copy of the next request needs.
+        while let Some((id, answered)) = pipeline.poll_answer() {
+            self.answered(id, &answered);
+        }
+        self.awaiting.expire(now);
         if has_jobs {
             for (lane, batch) in self.table.lanes.iter().zip(&mut self.batches) {
                 lane.queue.push_batch(batch.drain(..));
@@ -119,8 +129,13 @@ impl Dispatcher {
         }
     }
 
+    /// Takes live's answer to a request that was handed on.
+    pub fn answered(&mut self, id: ExchangeId, answered: &Answered) {
+        self.awaiting.answered(id, answered);
+    }
+
     fn take(&mut self, request: Request, queued_at: Timestamp) {
-        let Self { pipeline, ledger, table, batches, chosen, .. } = self;
+        let Self { pipeline, ledger, table, batches, chosen, awaiting, .. } = self;
         let selection = &request.selection;
         let is_current = Arc::ptr_eq(&selection.policy, &table.policy);
         chosen.clear();
@@ -132,25 +147,38 @@ impl Dispatcher {
                 let experiment = selection.policy.experiments().get(position);
                 experiment.and_then(|experiment| table.route(experiment.id))
             };
-            chosen.extend(route.into_iter().flat_map(|route| &route.lanes));
+            let Some(route) = route else { continue };
+            let comparing = route.comparing.as_ref().filter(|_| reads_answers(selection, position));
+            let open = comparing.and_then(|comparing| OpenExchange::open(comparing, *pipeline, &request));
+            let part = |target| open.as_ref().map(|open| open.part(target));
+            chosen.extend(route.lanes.iter().enumerate().map(|(target, lane)| (*lane, part(target))));
+            if let Some(open) = open {
+                awaiting.open(request.id, open, queued_at);
+            }
         }
-        let Some((last, others)) = chosen.split_last() else {
+        let Some((last, part)) = chosen.pop() else {
             return ledger.drop_request(DropReason::Removed);
         };
-        let claim = ledger.claim(chosen.len());
-        let mut push = |lane: usize, request: Request| {
+        let claim = ledger.claim(chosen.len() + 1);
+        let mut push = |lane: usize, request: Request, part: Option<Part>| {
             if let (Some(batch), Some(lane)) = (batches.get_mut(lane), table.lanes.get(lane)) {
                 batch.push(Job {
                     request,
                     ticket: claim.ticket(&lane.books),
                     pipeline: *pipeline,
                     queued_at,
+                    part,
                 });
             }
         };
-        for lane in others {
-            push(*lane, request.clone());
+        for (lane, part) in chosen.drain(..) {
+            push(lane, request.clone(), part);
         }
-        push(*last, request);
+        push(last, request, part);
     }
+}
+
+/// Whether live's answer to a request comes that the experiment at this position took.
+fn reads_answers(selection: &Selection, position: usize) -> bool {
+    selection.policy.experiments().get(position).is_some_and(|experiment| experiment.reads_answers)
 }

@@ -18,6 +18,7 @@ use tokio::{
 use super::*;
 use crate::io::{
     capture::{CounterValues, role::Role},
+    compare::Shared,
     config,
     control::{ControlError, Setting, Steering as _},
     experiments::{Common, Lane},
@@ -179,6 +180,7 @@ impl Bench {
             audit: Audit::default(),
             agents: 1,
             probes: None,
+            compare: Shared::default(),
         };
         let reader = Reader {
             parse: |text, name| Ok(config::parse(text, name, None)?),
@@ -215,6 +217,7 @@ impl Bench {
             ticket: self.ledger.claim(1).ticket(&lane.books),
             pipeline: 0,
             queued_at: clock::now(),
+            part: None,
         };
         lane.queue.push_batch((0..count).map(|_| job()).collect::<Vec<_>>());
     }

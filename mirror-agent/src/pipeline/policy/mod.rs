@@ -1,6 +1,7 @@
 //! Enters: the head of a request. Leaves: the experiments that take it, or the reason to skip it.
 
 mod asked;
+mod exclusion;
 mod experiment;
 mod methods;
 mod names;
@@ -16,6 +17,7 @@ mod token;
 mod tests;
 
 pub use self::{
+    exclusion::Exclusion,
     experiment::{Experiment, ExperimentId, MatchedHow, Network},
     methods::{MethodSet, Methods},
     pattern::Pattern,

@@ -83,6 +83,7 @@ impl Books {
             ticket: self.ledger.claim(1).ticket(&self.copies),
             pipeline: 0,
             queued_at: clock::now(),
+            part: None,
         }
     }
 
