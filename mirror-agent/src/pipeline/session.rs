@@ -87,7 +87,8 @@ impl Source {
                 headers(&answer.head).find(is_meant)?.1.to_vec()
             }
             Self::Cookie(name) => {
-                let set = headers(&answer.head).filter(|(field, _)| field.eq_ignore_ascii_case(b"set-cookie"));
+                let set =
+                    headers(&answer.head).filter(|(field, _)| field.eq_ignore_ascii_case(b"set-cookie"));
                 set.filter_map(|(_, value)| cookie_value(value, name.as_bytes())).last()?.to_vec()
             }
             Self::Json(steps) => {
@@ -196,7 +197,11 @@ mod tests {
             (Source::json("$.token"), "", r#"{"token":7}"#, None),
             (Source::json("$.token"), "", "{", None),
         ] {
-            assert_eq!(found(source.clone(), lines, content).as_deref(), expected, "{source:?} in {lines}{content}");
+            assert_eq!(
+                found(source.clone(), lines, content).as_deref(),
+                expected,
+                "{source:?} in {lines}{content}"
+            );
         }
     }
 

@@ -17,7 +17,7 @@ use crate::io::{
     experiments::{Directory, Lane},
     guard::{GuardGauges, GuardValues},
     metrics::{Gauges, TargetGauges},
-    replay::OwnSocketRegistry,
+    replay::{OwnSocketRegistry, clock},
     steering::{AnyError, Tap},
     worker::{Heartbeat, Orders},
 };
@@ -106,6 +106,7 @@ impl Gauges for AgentGauges {
             interlock: lane.gauges.interlock(),
             breaker: lane.gauges.breaker(),
             breaker_changes: lane.gauges.breaker_changes(),
+            sessions: lane.sessions.as_ref().map(|sessions| sessions.gauges(clock::now())),
         };
         table.lanes.iter().map(of_lane).collect()
     }

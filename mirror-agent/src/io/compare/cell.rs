@@ -6,10 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{Charge, Comparing, Exchange};
 use crate::{
     io::replay::{clock, exchange_text},
-    pipeline::{
-        Answered, Request,
-        reason::IncomparableReason,
-    },
+    pipeline::{Answered, Request, reason::IncomparableReason},
 };
 
 /// A request of which answers are awaited. Whoever awaits one shares it, and who lets go last hands the exchange on.
@@ -169,8 +166,7 @@ impl Part {
 impl Drop for Part {
     fn drop(&mut self) {
         if !self.is_answered {
-            let reason =
-                if self.is_sent { IncomparableReason::NoAnswer } else { IncomparableReason::NoCopy };
+            let reason = if self.is_sent { IncomparableReason::NoAnswer } else { IncomparableReason::NoCopy };
             self.cell.target_answered(self.target, Answered::Not(reason), None);
         }
     }
@@ -178,7 +174,7 @@ impl Drop for Part {
 
 /// Live's answer, if there is memory for it.
 fn charged(answered: Answered, charge: &mut Charge) -> Answered {
-    match answered {
+    match &answered {
         Answered::Whole(answer) if !charge.grow(answer.head.len().saturating_add(answer.content.len())) => {
             Answered::Partly {
                 status: answer.status,
@@ -186,7 +182,7 @@ fn charged(answered: Answered, charge: &mut Charge) -> Answered {
                 timing: answer.timing,
             }
         }
-        answered => answered,
+        Answered::Whole(_) | Answered::Partly { .. } | Answered::Not(_) => answered,
     }
 }
 

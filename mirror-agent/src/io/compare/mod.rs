@@ -11,7 +11,7 @@ mod cell;
 mod queue;
 mod sessions;
 #[cfg(test)]
-mod tests;
+pub(in crate::io) mod tests;
 
 use std::sync::{
     Arc,

@@ -158,14 +158,7 @@ struct Entry {
 
 impl Store {
     fn new(max: usize, ttl: Duration) -> Self {
-        Self {
-            max,
-            ttl,
-            entries: HashMap::new(),
-            by_use: BTreeMap::new(),
-            lengths: HashMap::new(),
-            uses: 0,
-        }
+        Self { max, ttl, entries: HashMap::new(), by_use: BTreeMap::new(), lengths: HashMap::new(), uses: 0 }
     }
 
     fn put(&mut self, live: Vec<u8>, target: Vec<u8>, now: Timestamp) {

@@ -5,8 +5,8 @@ use crate::{
         ExperimentConfig, MatchConfig, MissingKey, NamedMatch, PathMatch, SampleConfig, SampleKey, ValueMatch,
     },
     pipeline::policy::{
-        Exclusion, Experiment, ExperimentId, HostRule, Network, PathRule, Pattern, Rule, RuleError, Sample, SampleBy,
-        ValueRule, WithoutKey,
+        Exclusion, Experiment, ExperimentId, HostRule, Network, PathRule, Pattern, Rule, RuleError, Sample,
+        SampleBy, ValueRule, WithoutKey,
     },
 };
 
@@ -76,9 +76,10 @@ pub fn compile(id: ExperimentId, config: &ExperimentConfig) -> Result<Experiment
 /// A rule that no request could be held against.
 pub fn compile_exclusion(config: &ExperimentConfig) -> Result<Option<Exclusion>, CompileError> {
     let entries = config.compare.as_ref().map(|compare| &compare.excludes[..]).unwrap_or_default();
-    let compiled = entries.iter().enumerate().map(|(index, entry)| {
-        rule(entry).map_err(|source| CompileError::CompareExcludes { index, source })
-    });
+    let compiled = entries
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| rule(entry).map_err(|source| CompileError::CompareExcludes { index, source }));
     let rules = compiled.collect::<Result<Vec<_>, _>>()?;
     Ok((!rules.is_empty()).then(|| Exclusion::new(rules)))
 }

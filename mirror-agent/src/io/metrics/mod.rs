@@ -337,6 +337,7 @@ mod tests {
     use crate::{
         io::{
             audit::Audit,
+            compare::SessionGauges,
             ledger::CopyBooks,
             replay::{BreakerState, InterlockGauge},
             steering::{ExperimentStatus, Status},
@@ -365,6 +366,7 @@ mod tests {
                 interlock: Some(InterlockGauge { is_open: true, changes: 1 }),
                 breaker,
                 breaker_changes: [4, 5, 6],
+                sessions: Some(SessionGauges { values: 7, substitutions: 8, unknown: 9 }),
             }]
         }
         fn interfaces_attached(&self) -> [u64; 3] {
@@ -410,6 +412,9 @@ mod tests {
             "mirror_interlock_changes_total{experiment=\"default\",target=\"shadow\"} 1",
             "mirror_breaker_state{experiment=\"default\",target=\"shadow\"} 2.0",
             "mirror_breaker_changes_total{experiment=\"default\",target=\"shadow\",to=\"half_open\"} 5",
+            "mirror_session_values{experiment=\"default\",target=\"shadow\"} 7.0",
+            "mirror_session_substitutions_total{experiment=\"default\",target=\"shadow\"} 8",
+            "mirror_session_unknown_total{experiment=\"default\",target=\"shadow\"} 9",
             "mirror_flows_skipped_total{reason=\"tls\"} 0",
             "mirror_frames_captured_total{side=\"client\"} 1",
             "mirror_frames_dropped_total{reason=\"ring_full\"} 3",

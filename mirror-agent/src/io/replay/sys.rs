@@ -47,8 +47,11 @@ pub(super) fn receive(socket: BorrowedFd<'_>, input: &mut [u8]) -> io::Result<(u
     message.msg_controllen = size_of_val(&control) as _;
     // SAFETY: the kernel writes into `input` and `control` only, whose lengths are given and which outlive the call.
     let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
-    let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
-    Ok((len, arrival(&control)))
+    match usize::try_from(len) {
+        Ok(len) => Ok((len, arrival(&control))),
+        // Minus one.
+        Err(_) => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The shortest round trip that the kernel has seen on this connection; `None` where it knows none.

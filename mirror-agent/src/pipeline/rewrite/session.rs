@@ -91,7 +91,10 @@ impl<K: Known> Pass<'_, K> {
         for piece in line.get(start..end).unwrap_or_default().split(|byte| *byte == b'&') {
             if let Some(equals) = piece.iter().position(|byte| *byte == b'=') {
                 let (name, rest) = piece.split_at_checked(equals).unwrap_or_default();
-                let value = Place { start: start.saturating_add(equals).saturating_add(1), bytes: rest.get(1..).unwrap_or_default() };
+                let value = Place {
+                    start: start.saturating_add(equals).saturating_add(1),
+                    bytes: rest.get(1..).unwrap_or_default(),
+                };
                 self.parameter(name, value);
             }
             start = start.saturating_add(piece.len()).saturating_add(1);
@@ -244,7 +247,8 @@ impl<'a> Place<'a> {
 
 /// Where words may begin or end: not between two bytes of one word.
 fn bounds(value: &[u8]) -> Vec<usize> {
-    let is_word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"-_+/".contains(byte));
+    let is_word =
+        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"-_+/".contains(byte));
     let is_bound = |place: &usize| {
         let before = place.checked_sub(1).and_then(|before| value.get(before));
         !(is_word(before) && is_word(value.get(*place)))
@@ -254,7 +258,10 @@ fn bounds(value: &[u8]) -> Vec<usize> {
 
 /// The bytes with each plus percent-encoded, so that it stands for itself.
 fn with_plus(text: &[u8]) -> Vec<u8> {
-    text.iter().flat_map(|byte| if *byte == b'+' { &b"%2B"[..] } else { std::slice::from_ref(byte) }).copied().collect()
+    text.iter()
+        .flat_map(|byte| if *byte == b'+' { &b"%2B"[..] } else { std::slice::from_ref(byte) })
+        .copied()
+        .collect()
 }
 
 /// RFC 6265 section 4.1.1; visible ASCII already.

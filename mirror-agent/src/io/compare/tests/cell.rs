@@ -63,8 +63,7 @@ fn exchange_comes_out_once_with_every_answer_in_whatever_order_they_come() {
         let shared = Shared::default();
         let comparing = comparing(Some(ComparisonConfig::default()), &[&[], &[], &[]], &shared);
         let mut live = Some(open(&comparing, 0xabc));
-        let mut parts: Vec<_> =
-            (0..3).map(|target| live.as_ref().map(|open| open.part(target))).collect();
+        let mut parts: Vec<_> = (0..3).map(|target| live.as_ref().map(|open| open.part(target))).collect();
         for step in order {
             assert!(pop(&shared).is_none());
             match step {

@@ -90,7 +90,9 @@ fn what_a_target_answers_never_becomes_a_line_or_a_cookie_of_its_own() {
         ("a b", None),
         (
             "a;b=c&d#e",
-            Some("GET /?token=a%3Bb%3Dc%26d%23e&a HTTP/1.1\r\nx-token: a;b=c&d#e\r\ncookie: sid=live-token\r\n\r\n"),
+            Some(
+                "GET /?token=a%3Bb%3Dc%26d%23e&a HTTP/1.1\r\nx-token: a;b=c&d#e\r\ncookie: sid=live-token\r\n\r\n",
+            ),
         ),
     ] {
         let sessions = Sessions::new(std::slice::from_ref(&config)).unwrap().unwrap();

@@ -48,7 +48,14 @@ fn value_is_replaced_where_it_is_meant_and_nowhere_else() {
     for (line, fields, expected_line, expected_fields, replaced, unknown) in [
         ("/", "authorization: Bearer live-session", "/", "authorization: Bearer S", 1, 0),
         ("/", "AUTHORIZATION:live-session", "/", "AUTHORIZATION:S", 1, 0),
-        ("/", "authorization: T a=\"live-session\", b=live-session", "/", "authorization: T a=\"S\", b=S", 2, 0),
+        (
+            "/",
+            "authorization: T a=\"live-session\", b=live-session",
+            "/",
+            "authorization: T a=\"S\", b=S",
+            2,
+            0,
+        ),
         ("/", "authorization: live.session.long", "/", "authorization: L", 1, 0),
         ("/", "authorization: ab+/cd==efgh", "/", "authorization: x+y/z=", 1, 0),
         ("/", "authorization: 1", "/", "authorization: 2", 1, 0),
