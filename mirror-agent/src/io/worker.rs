@@ -105,6 +105,7 @@ impl Worker {
                 let policy = self.dispatcher.turn();
                 self.pipeline.set_policy(policy);
                 self.pipeline.set_body_limit(self.dispatcher.body_bytes());
+                self.pipeline.set_answer_limit(self.dispatcher.answer_bytes());
             }
             let taken = self.round();
             if taken == ROUND_RECORDS {

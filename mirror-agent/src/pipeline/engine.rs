@@ -37,6 +37,11 @@ impl Pipeline {
         self.context.limits.body_bytes = bytes;
     }
 
+    /// Takes another limit for the content of answers that are read, in bytes, inclusive.
+    pub const fn set_answer_limit(&mut self, bytes: usize) {
+        self.context.limits.answer_bytes = bytes;
+    }
+
     /// Tells how often each experiment, by its position in the policy, left a request aside since this was last asked,
     /// by [`SkipReason`].
     pub fn take_skips(&mut self, tell: impl FnMut(usize, &[u64; SkipReason::ALL.len()])) {
@@ -80,9 +85,11 @@ impl Pipeline {
         self.context.requests.pop_front()
     }
 
-    /// The next answer of live's to a request that was handed out before, for an experiment that reads answers.
+    /// What is known of how live answered a request. Of each request that was handed out, and that an experiment took
+    /// which reads answers, it is told exactly once, and not before [`poll_request`](Self::poll_request) has given `None`
+    /// for the segments up to here; in any order.
     pub fn poll_answer(&mut self) -> Option<(ExchangeId, Answered)> {
-        None
+        self.context.answers.pop_front()
     }
 
     /// The next probe that arrived: a marked request of the agent's own that is to show where a target leads.

@@ -9,6 +9,7 @@ mod flow;
 mod frame;
 mod http;
 mod input;
+mod pairing;
 mod policy;
 mod rewrite;
 mod whole;

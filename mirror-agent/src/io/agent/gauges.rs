@@ -1,6 +1,7 @@
 //! Enters: the parts of a running agent. Leaves: what its listener and its replays ask of them.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -66,6 +67,10 @@ impl Tap for KernelTap {
 
     fn set_samples(&mut self, samples: &[PortSample]) -> Result<(), AnyError> {
         Ok(lock(&self.kernel).set_samples(samples)?)
+    }
+
+    fn set_answer_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), AnyError> {
+        Ok(lock(&self.kernel).set_answer_ports(ports)?)
     }
 
     fn set_paused(&mut self, is_paused: bool) -> Result<(), AnyError> {

@@ -89,7 +89,7 @@ pub struct ExperimentConfig {
 }
 
 impl ExperimentConfig {
-    /// Whether live's answers to its requests are read: to be compared, or for the sessions of a target.
+    /// Whether live's answers are read: to be compared, or for what targets know by another value.
     #[must_use]
     pub fn reads_answers(&self) -> bool {
         self.compare.is_some() || self.targets.iter().any(|target| !target.sessions.is_empty())

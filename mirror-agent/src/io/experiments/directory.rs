@@ -52,6 +52,8 @@ pub struct Table {
     pub lanes: Vec<Lane>,
     /// Longest body that is mirrored, in bytes.
     pub body_bytes: usize,
+    /// Longest content of an answer that is read, in bytes.
+    pub answer_bytes: usize,
     /// What has been captured of late, each with a number that grows; the last is in force. A capture thread that was
     /// busy may have missed some, after each of which flows may have gone on unseen.
     pub captured: Vec<(u64, Arc<Matched>)>,

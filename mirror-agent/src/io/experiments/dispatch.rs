@@ -68,6 +68,12 @@ impl Dispatcher {
         self.table.body_bytes
     }
 
+    /// Longest content of an answer that is read, in bytes.
+    #[must_use]
+    pub fn answer_bytes(&self) -> usize {
+        self.table.answer_bytes
+    }
+
     /// Whether another table is in force.
     #[must_use]
     pub fn is_outdated(&self) -> bool {
@@ -129,7 +135,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes live's answer to a request that was handed on.
+    /// Takes what is known of how live answered a request that was handed on before.
     pub fn answered(&mut self, id: ExchangeId, answered: &Answered) {
         self.awaiting.answered(id, answered);
     }

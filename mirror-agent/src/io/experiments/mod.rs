@@ -31,7 +31,7 @@ pub use self::{
     dispatch::Dispatcher,
     plan::{Activity, Wanted},
     prepare::{Common, PrepareError, Prepared},
-    samples::connection_samples,
+    samples::{answer_ports, connection_samples},
 };
 use crate::{
     io::{
@@ -42,7 +42,7 @@ use crate::{
         replay::Replay,
     },
     pipeline::{
-        Policy,
+        Limits, Policy,
         policy::{Exclusion, Experiment, ExperimentId, Share},
     },
 };
@@ -306,7 +306,12 @@ impl Experiments {
             self.captured.push((number, Arc::new(captured.clone())));
             self.captured.drain(..self.captured.len().saturating_sub(CHANGES_KEPT));
         }
-        let mut table = Table { body_bytes, captured: self.captured.clone(), ..Table::default() };
+        let mut table = Table {
+            body_bytes,
+            answer_bytes: answer_bytes(self.running().map(|wanted| &wanted.config)),
+            captured: self.captured.clone(),
+            ..Table::default()
+        };
         let mut policy = Vec::new();
         for running in self.running.iter().filter(|running| running.wanted.activity != Activity::Expired) {
             policy.push(running.policy.clone());
@@ -335,4 +340,11 @@ impl Experiments {
         self.next_id += 1;
         id
     }
+}
+
+/// Longest content of an answer that any of the experiments reads, in bytes.
+fn answer_bytes<'a>(experiments: impl Iterator<Item = &'a ExperimentConfig>) -> usize {
+    let compared =
+        experiments.filter_map(|experiment| Some(experiment.compare.as_ref()?.rules.content_bytes));
+    compared.max().unwrap_or(Limits::default().answer_bytes)
 }

@@ -1,4 +1,7 @@
-//! Enters: the experiments of the configuration. Leaves: what the kernel program can decide of their samples.
+//! Enters: the experiments of the configuration. Leaves: what the kernel program can decide of their samples, and of which
+//! ports they read the answers.
+
+use std::collections::BTreeSet;
 
 use crate::{
     io::{
@@ -16,6 +19,13 @@ pub fn connection_samples(experiments: &[ExperimentConfig]) -> Vec<PortSample> {
         (*by == SampleKey::Connection).then(|| (connection_key(&experiment.name), share.millionths()))
     };
     port_samples(experiments.iter().map(|experiment| (&experiment.ports[..], lane(experiment))))
+}
+
+/// The live ports of which these experiments read the answers.
+#[must_use]
+pub fn answer_ports(experiments: &[ExperimentConfig]) -> BTreeSet<u16> {
+    let readers = experiments.iter().filter(|experiment| experiment.reads_answers());
+    readers.flat_map(|experiment| &experiment.ports).copied().collect()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ mod status;
 mod tests;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     error::Error,
     future::pending,
     net::SocketAddr,
@@ -44,7 +44,9 @@ use crate::{
         audit::{Audit, Who},
         capture::{Matched, PortSample},
         config::{Config, ExperimentConfig, Expiry, TargetConfig},
-        experiments::{Activity, Experiments, PrepareError, Prepared, Wanted, connection_samples},
+        experiments::{
+            Activity, Experiments, PrepareError, Prepared, Wanted, answer_ports, connection_samples,
+        },
         ledger::Ledger,
         metrics::Gauges,
         replay::Captured,
@@ -86,6 +88,13 @@ pub trait Tap {
     ///
     /// The kernel's. Nothing has changed.
     fn set_samples(&mut self, samples: &[PortSample]) -> Result<(), AnyError>;
+
+    /// Takes what servers of these ports send in full, and of others only how a response begins.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's. Nothing has changed.
+    fn set_answer_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), AnyError>;
 
     /// Takes nothing at all for the time being, or goes on.
     ///
@@ -376,7 +385,8 @@ impl Helm {
     fn enforce(&mut self, wanted: Vec<Wanted>, prepared: Prepared) -> Result<(), SteerError> {
         let matched = matched(&wanted);
         let active = wanted.iter().filter(|wanted| wanted.activity == Activity::Active);
-        let samples = connection_samples(&active.map(|wanted| wanted.config.clone()).collect::<Vec<_>>());
+        let active: Vec<_> = active.map(|wanted| wanted.config.clone()).collect();
+        let (samples, answer_ports) = (connection_samples(&active), answer_ports(&active));
         let Parts { experiments, tap, config, audit, .. } = &mut self.parts;
         let expired: Vec<ExperimentConfig> = {
             let is_new = |wanted: &&Wanted| {
@@ -393,7 +403,10 @@ impl Helm {
         if let Err(error) = experiments.apply(wanted, prepared, &matched, (queue_bytes, body_bytes)) {
             return Err(self.take_back(error.into()));
         }
-        let taken = tap.set_samples(&samples).and_then(|()| tap.take_more(&matched));
+        let taken = tap
+            .set_samples(&samples)
+            .and_then(|()| tap.set_answer_ports(&answer_ports))
+            .and_then(|()| tap.take_more(&matched));
         self.takes_too_little = taken.is_err();
         if let Err(error) = taken {
             // The targets are there, but some traffic does not come: better than to stop what goes on.

@@ -106,10 +106,10 @@ impl Gauges for NoGauges {
 
 /// A kernel program of which the tables are kept here.
 #[derive(Clone, Default)]
-struct FakeTap(Arc<Mutex<(Matched, bool)>>);
+struct FakeTap(Arc<Mutex<(Matched, bool, BTreeSet<u16>)>>);
 
 impl FakeTap {
-    fn lock(&self) -> MutexGuard<'_, (Matched, bool)> {
+    fn lock(&self) -> MutexGuard<'_, (Matched, bool, BTreeSet<u16>)> {
         self.0.lock().unwrap()
     }
 
@@ -125,6 +125,10 @@ impl Tap for FakeTap {
     }
     fn take_more(&mut self, matched: &Matched) -> Result<(), AnyError> {
         self.lock().0 = matched.clone();
+        Ok(())
+    }
+    fn set_answer_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), AnyError> {
+        self.lock().2.clone_from(ports);
         Ok(())
     }
     fn set_samples(&mut self, _: &[PortSample]) -> Result<(), AnyError> {

@@ -255,7 +255,7 @@ fn to_usize(len: u32) -> usize {
 
 /// Makes room for `more` bytes in `raw`, twice what is there if possible, so that bytes are seldom moved. False where the
 /// memory does not allow it.
-fn make_room(context: &mut Context, raw: &mut Vec<u8>, more: usize) -> bool {
+pub(super) fn make_room(context: &mut Context, raw: &mut Vec<u8>, more: usize) -> bool {
     let capacity = raw.capacity();
     let needed = raw.len().saturating_add(more).saturating_sub(capacity);
     if needed == 0 {
