@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     io::config::{
-        ComparisonConfig, EvidenceConfig, KafkaTopics, RedactConfig, SessionConfig, SessionSource,
-        SessionUse, SinkConfig, SinkPlace, SinkTake,
+        ComparisonConfig, EvidenceConfig, KafkaTopics, RedactRules, SessionConfig, SessionSource, SessionUse,
+        SinkConfig, SinkPlace, SinkTake,
     },
     pipeline::{
         compare::{
@@ -223,8 +223,8 @@ fn gate(file: &GateFile) -> GateConfig {
     }
 }
 
-fn redact(file: RedactFile) -> RedactConfig {
-    RedactConfig {
+fn redact(file: RedactFile) -> RedactRules {
+    RedactRules {
         headers: file.headers.into_iter().map(|name| name.0).collect(),
         keys: file.keys.into_iter().map(|key| key.0).collect(),
         paths: file.paths.into_iter().map(|path| path.0).collect(),
