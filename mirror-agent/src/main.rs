@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail, ensure};
 use clap::Parser;
 use mirror_agent::io::{
     agent,
@@ -16,6 +16,7 @@ use mirror_agent::io::{
     control::ctl,
     inspect::{self, FilePipeline},
     object::EBPF_OBJECT,
+    replay::check_certificates,
     steering::Followed,
 };
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -60,6 +61,8 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Check(CheckArgs { config: Some(file), .. }) => {
             let config = config::read(file, Some(SystemTime::now()))?;
+            let unusable = unusable_certificates(&config);
+            ensure!(unusable.is_empty(), "{}", unusable.join("\nmirror-agent: "));
             let (experiments, targets) = (config.experiments.len(), config.targets());
             let name = file.display();
             writeln!(io::stdout(), "ok       {name}: {experiments} experiments with {targets} targets")
@@ -74,6 +77,20 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
             }
         }
     }
+}
+
+/// What is wrong with files of certificates that a configuration names, target by target.
+fn unusable_certificates(config: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    for experiment in &config.experiments {
+        for target in &experiment.targets {
+            if let Err(error) = check_certificates(&target.url, &target.tls) {
+                let error = Error::from(error);
+                found.push(format!("target {} of experiment {}: {error:#}", target.name, experiment.name));
+            }
+        }
+    }
+    found
 }
 
 /// The filter of `--log-level`. One word alone has to be a level: as a target it would silence everything else.

@@ -31,6 +31,7 @@ pub mod message;
 pub mod orient;
 pub mod policy;
 pub mod reason;
+pub mod redact;
 pub mod rewrite;
 pub mod segment;
 pub mod seq;

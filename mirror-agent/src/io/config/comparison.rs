@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::MatchConfig;
-use crate::pipeline::{compare::CompareRules, judge::JudgeConfig};
+use crate::pipeline::{compare::CompareRules, judge::JudgeConfig, redact::RedactRules};
 
 /// How the answers of an experiment are compared, judged and kept.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,7 +17,7 @@ pub struct ComparisonConfig {
     /// What is kept of them.
     pub evidence: EvidenceConfig,
     /// What of it nobody must see.
-    pub redact: RedactConfig,
+    pub redact: RedactRules,
     /// Where exchanges are written to.
     pub sinks: Vec<SinkConfig>,
 }
@@ -44,19 +44,6 @@ impl Default for EvidenceConfig {
             bytes: 32 * 1024 * 1024,
         }
     }
-}
-
-/// What must not be kept or handed on, beside what never is: credentials, cookies and fields with well-known names.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct RedactConfig {
-    /// Header fields, in any case.
-    pub headers: Vec<String>,
-    /// Keys of JSON objects, forms and queries, in any case.
-    pub keys: Vec<String>,
-    /// JSON paths.
-    pub paths: Vec<String>,
-    /// Regular expressions; what they find in any value is taken out.
-    pub patterns: Vec<String>,
 }
 
 /// Where exchanges are written to.

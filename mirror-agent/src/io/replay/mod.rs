@@ -60,7 +60,7 @@ pub use self::{
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
     refusal::{Captured, Refusal},
     socket::OwnSocketRegistry,
-    tls::TlsError,
+    tls::{TlsError, check_certificates},
 };
 use self::{
     pool::{Left, PUMP_JOBS, Pool},

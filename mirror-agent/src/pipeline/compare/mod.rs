@@ -1,9 +1,12 @@
 //! Enters: two answers to the same request. Leaves: where they differ, and what of that the rules explain.
 
+pub(super) mod decode;
+pub(super) mod path;
 mod rules;
 
 use std::sync::Arc;
 
+pub use self::path::PathError;
 pub use self::rules::{
     Action, ArrayForm, ArrayRule, CompareRules, NumberForm, Place, Rule, StatusClass, Tolerance,
 };

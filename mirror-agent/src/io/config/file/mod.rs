@@ -4,7 +4,10 @@
 //! left aside, and the rest read again, until nothing new is found: so the user is told of everything at once. Where
 //! values have to fit together, that is checked as the types become a [`Config`].
 
+mod comparing;
+mod comparison;
 mod fault;
+mod keeping;
 mod matching;
 mod ordered;
 mod reader;

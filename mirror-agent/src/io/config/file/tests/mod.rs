@@ -1,5 +1,6 @@
 //! Enters: configuration files. Leaves: what they mean, and every error with its line.
 
+mod comparing;
 mod schema;
 
 use std::time::{Duration, UNIX_EPOCH};
