@@ -3,11 +3,11 @@
 //! What comes from an answer is taken for a value only where it is visible ASCII: nothing of it can end a line, or begin
 //! another.
 
-use bytes::Bytes;
 use serde_json::Value;
 
 use crate::pipeline::{
     Answer,
+    compare::decode::decode,
     http::{headers, trim_whitespace},
 };
 
@@ -77,22 +77,21 @@ impl Source {
         steps.map(Self::Json).ok_or_else(|| SourceError::Path { path: path.to_owned() })
     }
 
-    /// The value that `answer` has there. `content` is the answer's content without its coding; asked for only where it
-    /// is needed.
+    /// The value that `answer` has there.
     #[must_use]
-    pub fn find(&self, answer: &Answer, content: impl FnOnce() -> Option<Bytes>) -> Option<Vec<u8>> {
+    pub fn find(&self, answer: &Answer) -> Option<Vec<u8>> {
         let value = match self {
             Self::Header(name) => {
-                let is_meant = |(field, _): &(&[u8], &[u8])| field.eq_ignore_ascii_case(name.as_bytes());
-                headers(&answer.head).find(is_meant)?.1.to_vec()
+                let mut values = values_of(&answer.head, name.as_bytes());
+                values.next()?.to_vec()
             }
             Self::Cookie(name) => {
-                let set =
-                    headers(&answer.head).filter(|(field, _)| field.eq_ignore_ascii_case(b"set-cookie"));
-                set.filter_map(|(_, value)| cookie_value(value, name.as_bytes())).last()?.to_vec()
+                let set = values_of(&answer.head, b"set-cookie");
+                set.filter_map(|value| cookie_value(value, name.as_bytes())).last()?.to_vec()
             }
             Self::Json(steps) => {
-                let content = content().filter(|content| content.len() <= JSON_BYTES)?;
+                let codings = values_of(&answer.head, b"content-encoding").collect::<Vec<_>>().join(&b',');
+                let content = decode(&answer.content, &codings, JSON_BYTES).ok()?;
                 let document: Value = serde_json::from_slice(&content).ok()?;
                 let place = steps.iter().try_fold(&document, |value, step| match step {
                     Step::Key(key) => value.get(key),
@@ -103,6 +102,11 @@ impl Source {
         };
         is_value(&value).then_some(value)
     }
+}
+
+/// The values of the header fields of this name.
+fn values_of<'a>(head: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    headers(head).filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
 /// The value of the cookie that this `set-cookie` sets, if it has that name (RFC 6265 section 5.2).
@@ -179,8 +183,7 @@ mod tests {
             content: content.as_bytes().to_vec().into(),
             timing: Err(UntimedReason::Unknown),
         };
-        let value = source.unwrap().find(&answer, || Some(answer.content.clone()));
-        value.map(|value| String::from_utf8(value).unwrap())
+        source.unwrap().find(&answer).map(|value| String::from_utf8(value).unwrap())
     }
 
     #[test]
@@ -203,6 +206,19 @@ mod tests {
                 "{source:?} in {lines}{content}"
             );
         }
+    }
+
+    #[test]
+    fn content_is_looked_into_behind_its_coding() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut gzip, br#"{"token":"t"}"#).unwrap();
+        let answer = Answer {
+            status: 200,
+            head: b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n".to_vec().into(),
+            content: gzip.finish().unwrap().into(),
+            timing: Err(UntimedReason::Unknown),
+        };
+        assert_eq!(Source::json("$.token").unwrap().find(&answer).unwrap(), b"t");
     }
 
     #[test]

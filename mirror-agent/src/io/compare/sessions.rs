@@ -9,10 +9,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-
 use crate::{
-    io::config::{SessionConfig, SessionSource, SessionUse},
+    io::config::{SessionConfig, SessionUse},
     pipeline::{
         Answer, Timestamp,
         rewrite::{Known, Use, substitute},
@@ -53,11 +51,6 @@ impl Sessions {
         if configs.is_empty() {
             return Ok(None);
         }
-        let source = |config: &SessionConfig| match &config.from {
-            SessionSource::Header(name) => Source::header(name),
-            SessionSource::Cookie(name) => Source::cookie(name),
-            SessionSource::Json(path) => Source::json(path),
-        };
         let into = |place: &SessionUse| match place {
             SessionUse::Header(name) => Use::Header(name.clone()),
             SessionUse::Cookie(name) => Use::Cookie(name.clone()),
@@ -66,7 +59,7 @@ impl Sessions {
         let uses = configs.iter().enumerate();
         let uses = uses.flat_map(|(rule, config)| config.into.iter().map(move |place| (rule, into(place))));
         Ok(Some(Arc::new(Self {
-            sources: configs.iter().map(source).collect::<Result<_, _>>()?,
+            sources: configs.iter().map(|config| config.from.source()).collect::<Result<_, _>>()?,
             uses: uses.collect(),
             stores: Mutex::new(configs.iter().map(|config| Store::new(config.max, config.ttl)).collect()),
             substitutions: AtomicU64::default(),
@@ -77,8 +70,8 @@ impl Sessions {
     /// Remembers what live and the target call the same in their answers to one request.
     pub fn learn(&self, live: &Answer, target: &Answer, now: Timestamp) {
         for (rule, source) in self.sources.iter().enumerate() {
-            let Some(of_live) = source.find(live, || plain(live)) else { continue };
-            let Some(of_target) = source.find(target, || plain(target)) else { continue };
+            let Some(of_live) = source.find(live) else { continue };
+            let Some(of_target) = source.find(target) else { continue };
             if let Some(store) = self.lock().get_mut(rule) {
                 store.put(of_live, of_target, now);
             }
@@ -113,11 +106,6 @@ impl Sessions {
     }
 }
 
-/// An answer's content, where it is not coded.
-fn plain(answer: &Answer) -> Option<Bytes> {
-    Some(answer.content.clone())
-}
-
 /// The stores while one head is gone through.
 struct Looking<'a> {
     stores: MutexGuard<'a, Vec<Store>>,
@@ -135,7 +123,8 @@ impl Known for Looking<'_> {
     }
 }
 
-/// Values of live's, each with the target's. Bounded: the one that was not used for longest is forgotten.
+/// Values of live's, each with the target's. Bounded by count and by bytes: the one that was not used for longest is
+/// forgotten.
 #[derive(Debug)]
 struct Store {
     max: usize,
@@ -146,6 +135,8 @@ struct Store {
     /// How many of live's values are so long.
     lengths: HashMap<usize, usize>,
     uses: u64,
+    /// Of all values.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -158,19 +149,29 @@ struct Entry {
 
 impl Store {
     fn new(max: usize, ttl: Duration) -> Self {
-        Self { max, ttl, entries: HashMap::new(), by_use: BTreeMap::new(), lengths: HashMap::new(), uses: 0 }
+        Self {
+            max,
+            ttl,
+            entries: HashMap::new(),
+            by_use: BTreeMap::new(),
+            lengths: HashMap::new(),
+            uses: 0,
+            bytes: 0,
+        }
     }
 
     fn put(&mut self, live: Vec<u8>, target: Vec<u8>, now: Timestamp) {
         self.expire(now);
         self.forget(&live);
-        while self.entries.len() >= self.max.max(1)
+        let bytes = live.len() + target.len();
+        while (self.entries.len() >= self.max.max(1) || self.bytes + bytes > STORE_BYTES)
             && let Some((_, oldest)) = self.by_use.pop_first()
         {
             self.forget(&oldest);
         }
         let live: Arc<[u8]> = live.into();
         let number = self.next();
+        self.bytes += bytes;
         *self.lengths.entry(live.len()).or_default() += 1;
         self.by_use.insert(number, Arc::clone(&live));
         self.entries.insert(live, Entry { target: target.into(), used_at: now, number });
@@ -207,6 +208,7 @@ impl Store {
     fn forget(&mut self, live: &[u8]) {
         let Some(entry) = self.entries.remove(live) else { return };
         self.by_use.remove(&entry.number);
+        self.bytes -= live.len() + entry.target.len();
         if let Some(count) = self.lengths.get_mut(&live.len()) {
             *count -= 1;
             if *count == 0 {
@@ -220,6 +222,9 @@ impl Store {
         self.uses
     }
 }
+
+/// Bytes of all values that are known, at most: a million sessions of 16 bytes each.
+const STORE_BYTES: usize = 32 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -264,5 +269,18 @@ mod tests {
         assert_eq!((store.live_values(at(120)), store.lengths.len()), (1, 1));
         assert_eq!(store.live_values(at(121)), 0);
         assert!(store.lengths.is_empty() && store.by_use.is_empty());
+    }
+
+    #[test]
+    fn long_values_are_bounded_by_their_bytes() {
+        let mut store = Store::new(usize::MAX, TTL);
+        let long = |number: usize| format!("{number:0>4096}").into_bytes();
+        for number in 0..STORE_BYTES / 8192 + 10 {
+            store.put(long(number), long(number), at(0));
+        }
+        assert_eq!((store.entries.len(), store.bytes), (STORE_BYTES / 8192, STORE_BYTES));
+        assert!(store.find(&long(9), at(0)).is_none() && store.find(&long(10), at(0)).is_some());
+        store.expire(at(100));
+        assert_eq!(store.bytes, 0);
     }
 }

@@ -3,7 +3,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::MatchConfig;
-use crate::pipeline::{compare::CompareRules, judge::JudgeConfig, redact::RedactRules};
+use crate::pipeline::{
+    compare::CompareRules,
+    judge::JudgeConfig,
+    redact::RedactRules,
+    session::{Source, SourceError},
+};
 
 /// How the answers of an experiment are compared, judged and kept.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -134,6 +139,21 @@ pub enum SessionSource {
     Cookie(String),
     /// A string at this JSON path.
     Json(String),
+}
+
+impl SessionSource {
+    /// The same, made ready to be looked for.
+    ///
+    /// # Errors
+    ///
+    /// A name or a path that no answer can have, or a path of more than one place.
+    pub fn source(&self) -> Result<Source, SourceError> {
+        match self {
+            Self::Header(name) => Source::header(name),
+            Self::Cookie(name) => Source::cookie(name),
+            Self::Json(path) => Source::json(path),
+        }
+    }
 }
 
 /// Where a request bears a value.

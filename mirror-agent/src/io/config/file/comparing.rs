@@ -300,6 +300,9 @@ pub(super) fn sessions(files: Vec<SessionFile>, checker: &mut Checker<'_>) -> Ve
                 checker,
             )
         });
+        if let Some(Err(error)) = from.as_ref().map(SessionSource::source) {
+            checker.within("from", |checker| checker.fault(error.to_string()));
+        }
         let into = checker.within("into", |checker| {
             if file.into.is_empty() {
                 checker.fault("say where requests bear the value".to_owned());
