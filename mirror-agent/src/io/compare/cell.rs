@@ -60,6 +60,7 @@ impl OpenExchange {
     /// Awaits the answer of the target at this position.
     #[must_use]
     pub fn part(self: &Arc<Self>, target: usize) -> Part {
+        let target = u16::try_from(target).unwrap_or(u16::MAX);
         Part { cell: Arc::clone(self), target, is_sent: false, is_answered: false }
     }
 
@@ -135,11 +136,11 @@ impl Drop for OpenExchange {
     }
 }
 
-/// The place of one target's answer. Let go without an answer it says that there is none.
+/// The place of one target's answer, in two words: a job without one is no longer for it. Let go without an answer it says that there is none.
 #[derive(Debug)]
 pub struct Part {
     cell: Arc<OpenExchange>,
-    target: usize,
+    target: u16,
     is_sent: bool,
     is_answered: bool,
 }
@@ -153,7 +154,7 @@ impl Part {
     /// Takes the target's answer, and what was charged for it.
     pub fn answered(mut self, answered: Answered, charge: Charge) {
         self.is_answered = true;
-        self.cell.target_answered(self.target, answered, Some(charge));
+        self.cell.target_answered(self.target.into(), answered, Some(charge));
     }
 
     /// The experiment that it is for.
@@ -167,7 +168,7 @@ impl Drop for Part {
     fn drop(&mut self) {
         if !self.is_answered {
             let reason = if self.is_sent { IncomparableReason::NoAnswer } else { IncomparableReason::NoCopy };
-            self.cell.target_answered(self.target, Answered::Not(reason), None);
+            self.cell.target_answered(self.target.into(), Answered::Not(reason), None);
         }
     }
 }

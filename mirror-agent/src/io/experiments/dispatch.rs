@@ -188,3 +188,93 @@ impl Dispatcher {
 fn reads_answers(selection: &Selection, position: usize) -> bool {
     selection.policy.experiments().get(position).is_some_and(|experiment| experiment.reads_answers)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        io::{
+            compare::{
+                Comparing, Shared,
+                tests::{answer, comparing},
+            },
+            config::ComparisonConfig,
+            experiments::{Lane, Route},
+            replay::{Queue, tests::request},
+        },
+        pipeline::{
+            Stats,
+            policy::{Experiment, ExperimentId, ExperimentSet},
+        },
+    };
+
+    fn lane(ledger: &Ledger, target: &str) -> Lane {
+        Lane {
+            queue: Arc::new(Queue::new(10, 1000)),
+            books: ledger.copies("e", target),
+            gauges: Arc::default(),
+            is_sampled: Arc::default(),
+            sessions: None,
+        }
+    }
+
+    /// A dispatcher with one experiment of two targets, and what one request of it is.
+    fn dispatcher(comparing: Option<Arc<Comparing>>) -> (Dispatcher, Request, Arc<Ledger>) {
+        let ledger = Arc::<Ledger>::default();
+        ledger.publish(&Stats { seen: 1, ..Stats::default() });
+        let mut table = Table::default();
+        let reads_answers = comparing.is_some();
+        table.policy = Arc::new(Policy::from(Experiment { reads_answers, ..Experiment::default() }));
+        let lanes = ["a", "b"].map(|target| table.add(lane(&ledger, target))).to_vec();
+        table.routes.push(Route { id: ExperimentId(0), lanes, comparing });
+        let mut experiments = ExperimentSet::default();
+        experiments.insert(0);
+        let selection = Selection { policy: Arc::clone(&table.policy), experiments };
+        let directory = Arc::<Directory>::default();
+        directory.replace(table);
+        let request = Request { selection: Arc::new(selection), ..request(b"GET / HTTP/1.1\r\n\r\n", 18) };
+        (Dispatcher::new(0, Arc::clone(&ledger), directory), request, ledger)
+    }
+
+    #[test]
+    fn request_is_handed_on_to_all_targets_and_joined_with_what_live_answers() {
+        let shared = Shared::default();
+        let experiment = comparing(Some(ComparisonConfig::default()), &[&[], &[]], &shared);
+        let (mut dispatcher, request, _ledger) = dispatcher(Some(experiment));
+        let id = request.id;
+        dispatcher.take(request, clock::now());
+        let jobs: Vec<Job> = dispatcher.batches.iter_mut().flat_map(|batch| batch.drain(..)).collect();
+        assert_eq!((jobs.len(), dispatcher.awaiting.len()), (2, 1));
+        for job in jobs {
+            assert!(shared.queue.is_empty());
+            job.part.unwrap().answered(answer("", "same"), shared.budget.charge());
+        }
+        dispatcher.answered(id, &answer("", "live"));
+        let exchange = shared.queue.pop(Duration::ZERO).unwrap();
+        assert!(
+            [&exchange.live, &exchange.answers[0].1, &exchange.answers[1].1]
+                .iter()
+                .all(|answered| matches!(answered, Answered::Whole(_)))
+        );
+    }
+
+    #[test]
+    fn request_of_which_live_s_answer_is_not_read_opens_nothing() {
+        let shared = Shared::default();
+        let experiment = comparing(Some(ComparisonConfig::default()), &[&[], &[]], &shared);
+        let (mut dispatcher, mut request, _ledger) = dispatcher(Some(experiment));
+        // Decided before the experiment came to read answers.
+        let policy = Arc::new(Policy::from(Experiment::default()));
+        request.selection = Arc::new(Selection { policy, experiments: request.selection.experiments });
+        dispatcher.take(request, clock::now());
+        let mut jobs = dispatcher.batches.iter_mut().flat_map(|batch| batch.drain(..));
+        assert!(jobs.by_ref().all(|job| job.part.is_none()));
+        drop(jobs);
+        assert!(dispatcher.awaiting.is_empty() && shared.queue.is_empty());
+        let (mut dispatcher, request, _ledger) = self::dispatcher(None);
+        dispatcher.take(request, clock::now());
+        assert_eq!(dispatcher.batches.iter().flatten().filter(|job| job.part.is_none()).count(), 2);
+    }
+}

@@ -112,13 +112,22 @@ impl Stream {
         loop {
             ready!(tcp.poll_read_ready(cx))?;
             let room = input.initialize_unfilled();
-            match tcp.try_io(Interest::READABLE, || sys::receive(tcp.as_fd(), room)) {
-                Ok((len, arrived)) => {
+            let mut came = None;
+            let read = tcp.try_io(Interest::READABLE, || {
+                let (len, arrived) = sys::receive(tcp.as_fd(), room)?;
+                came = Some((len, arrived));
+                // Where there is room left, all was read: to say so now saves the read that would find nothing.
+                if (1..room.len()).contains(&len) { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (came, read) {
+                (Some((len, arrived)), _) => {
                     input.advance(len);
                     return Poll::Ready(Ok(arrived.map(clock::of_wall)));
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                (None, Err(error)) if error.kind() != ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error));
+                }
+                (None, _) => {}
             }
         }
     }

@@ -45,3 +45,17 @@ pub(in crate::io) fn answer(lines: &str, content: &str) -> Answered {
         timing: Err(UntimedReason::Unknown),
     })
 }
+
+#[test]
+fn experiment_is_the_same_while_its_targets_and_rules_are() {
+    let shared = Shared::default();
+    let known = comparing(Some(ComparisonConfig::default()), &[&[cookie("sid")]], &shared);
+    let config = known.config.clone();
+    assert!(known.is_of(config.as_ref(), &known.targets));
+    assert!(!known.is_of(None, &known.targets) && !known.is_of(config.as_ref(), &[]));
+    let mut other = config.clone();
+    other.as_mut().unwrap().rules.content_bytes = 1;
+    assert!(!known.is_of(other.as_ref(), &known.targets));
+    let renewed = comparing(config.clone(), &[&[cookie("sid")]], &shared);
+    assert!(!known.is_of(config.as_ref(), &renewed.targets), "its sessions are others");
+}
