@@ -37,7 +37,7 @@ fn users_who_log_in_at_live_are_known_to_a_shadow_with_sessions_of_its_own() -> 
     fs::write(
         &path,
         format!(
-            "capture: {{ interfaces: [auto] }}
+            "capture: {{ interfaces: [eth0] }}
 experiments:
   - name: orders
     expires: never
@@ -157,7 +157,9 @@ impl Shop {
             between(request, "token=", " "),
         ];
         let is_known = bears.iter().all(|value| lock(&self.known).contains(*value));
-        *lock(if is_known { &self.welcome } else { &self.refused }) += 1;
+        // The probe by which the agent finds out where the shadow leads is nobody's visit.
+        let is_visit = u64::from(request.starts_with("GET "));
+        *lock(if is_known { &self.welcome } else { &self.refused }) += is_visit;
         let status = if is_known { "200 OK" } else { "401 Unauthorized" };
         format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")
     }
