@@ -5,6 +5,7 @@
 
 mod audit;
 mod encoder;
+mod sinks;
 mod steering;
 mod targets;
 
@@ -19,7 +20,9 @@ use std::{
 use mirror_common::Counter;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
-pub use self::{audit::register_audit, steering::register_steering, targets::TargetGauges};
+pub use self::{
+    audit::register_audit, sinks::register_sinks, steering::register_steering, targets::TargetGauges,
+};
 use self::{
     encoder::Encoder,
     targets::{encode_copies, encode_targets},
