@@ -10,6 +10,7 @@ mod frame;
 mod http;
 mod input;
 mod policy;
+mod redact;
 mod rewrite;
 mod whole;
 
@@ -23,7 +24,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "capture_file", run: capture_file::run },
     Target { name: "config", run: config::run },
     Target { name: "flow", run: flow::run },
@@ -31,6 +32,7 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "http", run: http::run },
     Target { name: "pipeline", run: whole::run },
     Target { name: "policy", run: policy::run },
+    Target { name: "redact", run: redact::run },
     Target { name: "rewrite", run: rewrite::run },
 ];
 
