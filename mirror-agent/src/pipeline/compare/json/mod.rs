@@ -1,0 +1,16 @@
+//! Enters: two JSON values, or lines of them. Leaves: where they differ.
+
+mod align;
+mod arrays;
+mod fields;
+mod hash;
+mod number;
+mod tree;
+mod walk;
+
+pub(super) use self::{
+    fields::numbers_at,
+    number::Bounds,
+    tree::{Tree, is_number},
+    walk::{Form, compare},
+};
