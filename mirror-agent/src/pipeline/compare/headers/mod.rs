@@ -77,7 +77,9 @@ pub(super) fn compare(live: &Fields, other: &Fields, active: &Active<'_>, found:
                 let lines = [of_live, of_other].map(|lines| lines.map_or(&[][..], Vec::as_slice));
                 cookies::compare(lines, active, found);
             }
-            form => diff(name, (lines(of_live), lines(of_other)), form, active, found),
+            form @ (Form::Single | Form::List | Form::Set(_) | Form::MediaType) => {
+                diff(name, (lines(of_live), lines(of_other)), form, active, found)
+            }
         }
     }
 }

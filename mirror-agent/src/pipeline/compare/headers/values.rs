@@ -63,9 +63,12 @@ fn folded(element: &[u8], case: Case) -> Vec<u8> {
     }
 }
 
+/// Name and value.
+type Parameter = (Vec<u8>, Vec<u8>);
+
 /// Type and parameters of a media type; names in lower case, and the value of `charset`, of which the case does not count
 /// either (RFC 9110 sections 8.3.1 and 8.3.2). The boundary of a multipart content is left out: it is drawn anew each time.
-fn media_type(value: &[u8]) -> (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) {
+fn media_type(value: &[u8]) -> (Vec<u8>, Vec<Parameter>) {
     let mut parts = split(value, b';').into_iter();
     let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
     let parameters = parts.filter_map(|parameter| {

@@ -19,11 +19,9 @@ pub(in crate::pipeline::compare) fn numbers_at(
     form: Form,
 ) -> Vec<Vec<f64>> {
     let mut walk = Walk { tree, fields, found: vec![Vec::new(); count] };
-    match tree.view(tree.root()) {
-        View::Array(lines) if form == Form::Lines => {
-            lines.iter().for_each(|line| walk.visit(*line, &fields.start()))
-        }
-        _ => walk.visit(tree.root(), &fields.start()),
+    match (form, tree.view(tree.root())) {
+        (Form::Lines, View::Array(lines)) => lines.iter().for_each(|line| walk.visit(*line, &fields.start())),
+        (Form::Lines | Form::Value, _) => walk.visit(tree.root(), &fields.start()),
     }
     walk.found
 }

@@ -83,7 +83,7 @@ impl<'a> Hashes<'a> {
                 2_u8.hash(&mut hasher);
                 match active.reduce(&rules, text) {
                     Reduced::Value(text) => self.number(&text).hash(&mut hasher),
-                    reduced => hash_reduced(&reduced, &mut hasher),
+                    reduced @ (Reduced::Ignored | Reduced::AnyOf(_)) => hash_reduced(&reduced, &mut hasher),
                 }
             }
             View::String(text) => {
