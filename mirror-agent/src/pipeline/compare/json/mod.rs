@@ -5,12 +5,14 @@ mod arrays;
 mod fields;
 mod hash;
 mod number;
+mod parse;
 mod tree;
 mod walk;
 
 pub(super) use self::{
     fields::numbers_at,
     number::Bounds,
-    tree::{Tree, is_number},
+    parse::is_number,
+    tree::Tree,
     walk::{Form, compare},
 };

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::tree::is_number;
+use super::parse::is_number;
 use crate::pipeline::compare::Tolerance;
 
 /// Most digits that differences are worked out on exactly. Longer numbers, and such whose exponents are further apart,
