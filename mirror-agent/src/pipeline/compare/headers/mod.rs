@@ -51,6 +51,9 @@ impl Fields {
                 }
                 _ => {}
             }
+            if name == b"vary" && values::varies_by_coding_alone(&value) {
+                continue;
+            }
             if !is_excluded(&name) && !plan.ignores_header(&name) {
                 read.fields.entry(name).or_default().push(value.into_owned());
             }
@@ -77,7 +80,7 @@ pub(super) fn compare(live: &Fields, other: &Fields, active: &Active<'_>, found:
                 let lines = [of_live, of_other].map(|lines| lines.map_or(&[][..], Vec::as_slice));
                 cookies::compare(lines, active, found);
             }
-            form @ (Form::Single | Form::List | Form::Set(_) | Form::MediaType) => {
+            form @ (Form::Single | Form::List | Form::Set(_) | Form::Vary | Form::MediaType) => {
                 diff(name, (lines(of_live), lines(of_other)), form, active, found)
             }
         }

@@ -59,6 +59,8 @@ pub(super) enum Form {
     List,
     /// A list without an order.
     Set(Case),
+    /// A set of header fields (RFC 9110 section 12.5.5), of which `accept-encoding` does not count.
+    Vary,
     /// A media type with parameters (RFC 9110 section 8.3).
     MediaType,
     /// A cookie a line (RFC 6265 section 4.1).
@@ -104,7 +106,7 @@ const FORMS: &[(&str, Form)] = &[
     ("set-cookie", Form::SetCookie),
     ("surrogate-control", Form::Set(Case::OfName)),
     ("timing-allow-origin", Form::Set(Case::Counts)),
-    ("vary", Form::Set(Case::Ignored)),
+    ("vary", Form::Vary),
     ("warning", Form::List),
 ];
 
@@ -137,6 +139,6 @@ mod tests {
     fn fields_are_known_by_their_names() {
         assert!(is_excluded(b"date") && is_excluded(b"proxy-authenticate") && is_excluded(b"x-b3-spanid"));
         assert!(!is_excluded(b"dates") && !is_excluded(b"etag") && !is_excluded(b"x-proxy-a"));
-        assert_eq!((form(b"vary"), form(b"etag")), (Form::Set(super::Case::Ignored), Form::Single));
+        assert_eq!((form(b"vary"), form(b"etag")), (Form::Vary, Form::Single));
     }
 }

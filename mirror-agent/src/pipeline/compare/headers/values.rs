@@ -7,18 +7,34 @@ pub(super) fn same(live: &[u8], other: &[u8], form: Form) -> bool {
     match form {
         Form::Single | Form::SetCookie => live == other,
         Form::List => elements(live) == elements(other),
-        Form::Set(case) => {
-            let set = |value| {
-                let mut set: Vec<Vec<u8>> =
-                    elements(value).into_iter().map(|element| folded(element, case)).collect();
-                set.sort_unstable();
-                set.dedup();
+        Form::Set(case) => set(live, case) == set(other, case),
+        Form::Vary => {
+            let [live, other] = [live, other].map(|value| {
+                let mut set = set(value, Case::Ignored);
+                set.retain(|element| !is_coding(element));
                 set
-            };
-            set(live) == set(other)
+            });
+            live == other
         }
         Form::MediaType => media_type(live) == media_type(other),
     }
+}
+
+fn set(value: &[u8], case: Case) -> Vec<Vec<u8>> {
+    let mut set: Vec<Vec<u8>> = elements(value).into_iter().map(|element| folded(element, case)).collect();
+    set.sort_unstable();
+    set.dedup();
+    set
+}
+
+/// Whether an answer varies by nothing but its coding, which is not compared: with coding or without it is the same.
+pub(super) fn varies_by_coding_alone(vary: &[u8]) -> bool {
+    elements(vary).into_iter().all(is_coding)
+}
+
+/// Whether an element of `vary` is about the coding.
+fn is_coding(element: &[u8]) -> bool {
+    element.eq_ignore_ascii_case(b"accept-encoding")
 }
 
 /// The elements of a list: what lies between commas outside of quotes and angle brackets, without the whitespace around
@@ -127,7 +143,7 @@ mod tests {
             (Form::List, "a, b", "b, a", false),
             (Form::List, "</a,b>; rel=x, </c>", "</a,b>; rel=x,</c>", true),
             (Form::List, "\"a,b\", c", "\"a, b\", c", false),
-            (Form::Set(Case::Ignored), "Accept, Origin", "origin,accept", true),
+            (Form::Vary, "Accept, Origin", "origin,accept, Accept-Encoding", true),
             (Form::Set(Case::Ignored), "Accept", "Accept, Origin", false),
             (Form::Set(Case::Counts), "GET, HEAD", "HEAD, GET", true),
             (Form::Set(Case::Counts), "GET", "get", false),

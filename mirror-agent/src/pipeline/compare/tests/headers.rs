@@ -18,6 +18,8 @@ fn fields_are_compared_by_name() {
         ("a: 1\na: 2", "a: 1, 2", ""),
         ("a: 1\na: 2", "a: 2\na: 1", "header header:a 1, 2 2, 1"),
         ("vary: a\nvary: b", "vary: B, A", ""),
+        ("vary: Accept-Encoding", "", ""),
+        ("vary: accept-encoding, a", "vary: A", ""),
         ("vary: a", "vary: a, b", "header header:vary a a, b"),
         ("content-type: text/html; charset=UTF-8", "content-type: text/html;charset=utf-8", ""),
         (
