@@ -1,7 +1,7 @@
 //! Enters: content as sent, and its codings. Leaves: the content without them, or why it is not to be had.
 //!
 //! Everything is decoded as a stream into one buffer with a limit, so that a decompression bomb costs no more than
-//! honest content of that length.
+//! honest content of that length. The decoders' own windows are at most 32 KiB (gzip, deflate), 8 MiB (zstd) and 16 MiB (br).
 
 use std::io::{self, Read};
 

@@ -18,7 +18,7 @@ const MAX_OF_A_PATH: usize = 4;
 const MAX_EXPLAINED: usize = 256;
 
 /// Longest path, in bytes; it ends in `…` where it is cut.
-const PATH_BYTES: usize = 512;
+pub(super) const PATH_BYTES: usize = 512;
 
 /// The differences of one pair of answers.
 #[derive(Debug)]
@@ -53,6 +53,18 @@ impl Found {
             of_a_path: HashMap::with_hasher(state.clone()),
             explained: HashSet::with_hasher(state),
         }
+    }
+
+    /// Whether no further divergence is told; that there is one is noted.
+    pub(super) fn is_full(&mut self) -> bool {
+        let is_full = self.compared.divergences.len() >= MAX_DIVERGENCES;
+        self.compared.is_cut |= is_full;
+        is_full
+    }
+
+    /// Whether no further explained difference is told.
+    pub(super) const fn is_explained_full(&self) -> bool {
+        self.compared.explained.len() >= MAX_EXPLAINED
     }
 
     /// Tells of a divergence.

@@ -363,19 +363,23 @@ impl<'a> Active<'a> {
         used.extend(used_for_other);
         used.sort_unstable();
         used.dedup();
-        if live == other {
-            return Some(used);
+        if live != other {
+            used.push(self.accept(positions, &live, &other)?);
         }
+        Some(used)
+    }
+
+    /// The first of these rules that takes these two values for the same as they are.
+    pub(super) fn accept(&self, positions: &[usize], live: &[u8], other: &[u8]) -> Option<usize> {
         let accepts = |position: &&usize| {
             self.get(**position).is_some_and(|rule| match &rule.action {
-                ReadyAction::Tolerate(bounds) => bounds.allow(&live, &other),
-                ReadyAction::Timestamp => looks::is_timestamp(&live) && looks::is_timestamp(&other),
-                ReadyAction::Uuid => looks::is_uuid(&live) && looks::is_uuid(&other),
+                ReadyAction::Tolerate(bounds) => bounds.allow(live, other),
+                ReadyAction::Timestamp => looks::is_timestamp(live) && looks::is_timestamp(other),
+                ReadyAction::Uuid => looks::is_uuid(live) && looks::is_uuid(other),
                 ReadyAction::Ignore | ReadyAction::Replace { .. } => false,
             })
         };
-        used.push(*positions.iter().find(accepts)?);
-        Some(used)
+        positions.iter().find(accepts).copied()
     }
 
     /// What a value is compared as where equal values have to be found among many. A tolerance makes any two numbers the

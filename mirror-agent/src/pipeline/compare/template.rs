@@ -8,10 +8,12 @@ const NAME_BYTES: usize = 64;
 /// Whether a key or a name is one of many, made for what it stands for: an id, a hash, a date, an address. In paths `{}`
 /// stands for all of them, or a table by order number would have as many paths as orders.
 pub(super) fn is_generated(name: &[u8]) -> bool {
+    if name.len() > NAME_BYTES {
+        return true;
+    }
     let digits = name.iter().filter(|byte| byte.is_ascii_digit()).count();
     let is_hex = name.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-');
-    name.len() > NAME_BYTES
-        || name.contains(&b'@')
+    name.contains(&b'@')
         // `42`, `-7`, `10.0`, `2026-11-21`, `12:30`, `+49 30 123`.
         || digits > 0 && name.iter().all(|byte| byte.is_ascii_digit() || b"-+.:/ _".contains(byte))
         || digits > 0 && is_hex && name.len() >= 12
@@ -27,13 +29,16 @@ fn longest_run_of_digits(name: &[u8]) -> usize {
     name.split(|byte| !byte.is_ascii_digit()).map(<[u8]>::len).max().unwrap_or(0)
 }
 
+/// What of a longer key stands in a place, in bytes.
+const SHOWN_BYTES: usize = 128;
+
 /// Appends the step to a member: `.name`, `.{}` where `generated` asks for it, `["a name"]`.
 pub(super) fn push_key(path: &mut String, key: &[u8], is_templated: bool) {
     if is_templated && is_generated(key) {
         path.push_str(".{}");
         return;
     }
-    let text = String::from_utf8_lossy(key);
+    let text = String::from_utf8_lossy(key.get(..SHOWN_BYTES).unwrap_or(key));
     if !text.is_empty() && text.chars().all(|char| char.is_alphanumeric() || "_-$@".contains(char)) {
         path.push('.');
         path.push_str(&text);

@@ -41,8 +41,9 @@ fn compare_lines(live: &[&[u8]], other: &[&[u8]], rules: &[usize], active: &Acti
         if live == other {
             continue;
         }
-        match active.explain(rules, live, other) {
-            Some(used) => used.into_iter().for_each(|rule| found.explain(rule, PATH.to_owned())),
+        // What has to be replaced is replaced already.
+        match active.accept(rules, live, other) {
+            Some(rule) => found.explain(rule, PATH.to_owned()),
             None => {
                 found.diverge(DivergenceKind::Value, at_line(number), Some(live), Some(other));
                 return;

@@ -10,7 +10,7 @@ use super::{
 use crate::pipeline::{
     compare::{
         NumberForm,
-        found::{Found, Where},
+        found::{Found, PATH_BYTES, Where},
         path::Progress,
         plan::Active,
         template::{clean, push_key},
@@ -201,13 +201,18 @@ impl<'a> Walk<'a, '_> {
     }
 
     pub(super) fn diverge(&mut self, kind: DivergenceKind, live: Option<&[u8]>, other: Option<&[u8]>) {
-        let at = Where { path: self.path(true), place: self.path(false) };
-        self.found.diverge(kind, at, live, other);
+        // Most of what is found in answers that have little in common is not told: it need not be written down.
+        if !self.found.is_full() {
+            let at = Where { path: self.path(true), place: self.path(false) };
+            self.found.diverge(kind, at, live, other);
+        }
     }
 
     fn explain(&mut self, rule: usize) {
-        let path = self.path(true);
-        self.found.explain(rule, path);
+        if !self.found.is_explained_full() {
+            let path = self.path(true);
+            self.found.explain(rule, path);
+        }
     }
 
     /// Where the walk is, with indices and keys or without.
@@ -217,6 +222,9 @@ impl<'a> Walk<'a, '_> {
         }
         let mut path = "$".to_owned();
         for step in &self.steps {
+            if path.len() > PATH_BYTES {
+                break;
+            }
             match step {
                 Step::Key(key) => push_key(&mut path, key, is_templated),
                 Step::Index(_) if is_templated => path.push_str("[]"),
