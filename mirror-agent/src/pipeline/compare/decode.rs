@@ -33,7 +33,11 @@ const ZSTD_SKIPPABLE: std::ops::RangeInclusive<u32> = 0x184D_2A50..=0x184D_2A5F;
 ///
 /// `too_large` where the content is too long as it is, `decoded_too_large` where it is so decoded, `coding` where a
 /// coding is unknown, or the content is not what it says.
-pub(super) fn decode(content: &Bytes, codings: &[u8], limit: usize) -> Result<Bytes, IncomparableReason> {
+pub(in crate::pipeline) fn decode(
+    content: &Bytes,
+    codings: &[u8],
+    limit: usize,
+) -> Result<Bytes, IncomparableReason> {
     if content.len() > limit {
         return Err(IncomparableReason::TooLarge);
     }

@@ -6,13 +6,13 @@
 //! that what is the same costs nothing, and a rule that is counted has explained one. What JSON is to us is in [`json`].
 
 mod content;
-mod decode;
+pub(super) mod decode;
 mod forms;
 mod found;
 mod headers;
 mod json;
 mod looks;
-mod path;
+pub(super) mod path;
 mod plan;
 mod rules;
 mod template;

@@ -138,7 +138,7 @@ fn parse_bracket(inside: &str) -> Option<(Result<Step, PathError>, &str)> {
 /// Many paths as one tree, so that a step costs a look-up, however many of them there are. What a path leads to is
 /// marked with a number.
 #[derive(Clone, Debug)]
-pub(super) struct Matcher {
+pub(in crate::pipeline) struct Matcher {
     nodes: Vec<Node>,
 }
 
@@ -155,11 +155,11 @@ struct Node {
 
 /// How far the paths have come that lead to a place.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Progress(Vec<usize>);
+pub(in crate::pipeline) struct Progress(Vec<usize>);
 
 impl Progress {
     /// Whether no path leads here, or any further.
-    pub(super) const fn is_done(&self) -> bool {
+    pub(in crate::pipeline) const fn is_done(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -172,7 +172,7 @@ impl Default for Matcher {
 
 impl Matcher {
     /// Adds a path that leads to `mark`.
-    pub(super) fn add(&mut self, path: &str, mark: usize) -> Result<(), PathError> {
+    pub(in crate::pipeline) fn add(&mut self, path: &str, mark: usize) -> Result<(), PathError> {
         let mut at = 0;
         for step in parse(path)? {
             at = self.child(at, step);
@@ -206,7 +206,7 @@ impl Matcher {
     }
 
     /// At the root.
-    pub(super) fn start(&self) -> Progress {
+    pub(in crate::pipeline) fn start(&self) -> Progress {
         let mut progress = Progress::default();
         if self.nodes.len() > 1 || self.nodes.first().is_some_and(|root| !root.marks.is_empty()) {
             self.enter(0, &mut progress);
@@ -215,12 +215,12 @@ impl Matcher {
     }
 
     /// From an object to its member `key`.
-    pub(super) fn member(&self, from: &Progress, key: &[u8]) -> Progress {
+    pub(in crate::pipeline) fn member(&self, from: &Progress, key: &[u8]) -> Progress {
         self.step(from, |node| node.keys.get(key).copied())
     }
 
     /// From an array to its element `index`.
-    pub(super) fn element(&self, from: &Progress, index: usize) -> Progress {
+    pub(in crate::pipeline) fn element(&self, from: &Progress, index: usize) -> Progress {
         self.step(from, |node| node.indices.iter().find(|(of, _)| *of == index).map(|(_, child)| *child))
     }
 
@@ -245,7 +245,10 @@ impl Matcher {
     }
 
     /// The marks of the paths that end here.
-    pub(super) fn marks<'a>(&'a self, progress: &'a Progress) -> impl Iterator<Item = usize> + 'a {
+    pub(in crate::pipeline) fn marks<'a>(
+        &'a self,
+        progress: &'a Progress,
+    ) -> impl Iterator<Item = usize> + 'a {
         progress.0.iter().filter_map(|at| self.nodes.get(*at)).flat_map(|node| node.marks.iter().copied())
     }
 }
