@@ -19,6 +19,8 @@ pub mod config;
 #[cfg(feature = "runtime")]
 pub mod control;
 #[cfg(feature = "runtime")]
+pub mod evidence;
+#[cfg(feature = "runtime")]
 pub mod experiments;
 #[cfg(feature = "captures")]
 pub mod file;
@@ -33,11 +35,15 @@ mod join;
 #[cfg(feature = "runtime")]
 pub mod ledger;
 #[cfg(feature = "runtime")]
+mod lines;
+#[cfg(feature = "runtime")]
 pub mod metrics;
 #[cfg(feature = "runtime")]
 pub mod object;
 #[cfg(feature = "runtime")]
 pub mod replay;
+#[cfg(feature = "runtime")]
+pub mod sinks;
 #[cfg(feature = "runtime")]
 pub mod steering;
 #[cfg(feature = "config")]

@@ -197,6 +197,18 @@ reasons! {
 }
 
 reasons! {
+    /// What came of a record that a sink was to take.
+    SinkResult {
+        /// It is where the sink writes to.
+        Written => "written",
+        /// More records waited than may.
+        Dropped => "dropped",
+        /// It could not be written.
+        Failed => "failed",
+    }
+}
+
+reasons! {
     /// What a verdict says.
     VerdictState {
         /// Every limit of the gate is kept.

@@ -4,7 +4,6 @@
 //! disk. What does not fit, or cannot be written, is counted. Nothing of the traffic is written but the method of a
 //! copy that was a write, and the number by which the shadow knows it.
 
-mod file;
 mod queue;
 mod record;
 #[cfg(test)]
@@ -25,7 +24,6 @@ use serde_json::{Value, json};
 
 pub use self::record::{Event, LossReason, Who};
 use self::{
-    file::RotatingFile,
     queue::Queue,
     record::{CopyRecord, Entry, Record},
 };
@@ -34,6 +32,7 @@ use crate::{
         config::AuditConfig,
         control::{Change, Command, ControlError, InterlockState, Setting, time},
         ledger::CopyBooks,
+        lines::RotatingFile,
         replay::{self, Observer},
     },
     pipeline::{Request, http::Method},

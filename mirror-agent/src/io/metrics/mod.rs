@@ -6,6 +6,7 @@
 mod audit;
 mod comparisons;
 mod encoder;
+mod sinks;
 mod steering;
 mod targets;
 
@@ -20,7 +21,9 @@ use std::{
 use mirror_common::Counter;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
-pub use self::{audit::register_audit, steering::register_steering, targets::TargetGauges};
+pub use self::{
+    audit::register_audit, sinks::register_sinks, steering::register_steering, targets::TargetGauges,
+};
 use self::{
     comparisons::encode_comparisons,
     encoder::Encoder,

@@ -1,7 +1,7 @@
 //! Enters: content as sent, and its codings. Leaves: the content without them, or why it is not to be had.
 //!
 //! Everything is decoded as a stream into one buffer with a limit, so that a decompression bomb costs no more than
-//! honest content of that length.
+//! honest content of that length. The decoders' own windows are at most 32 KiB (gzip, deflate), 8 MiB (zstd) and 16 MiB (br).
 
 use std::io::{self, Read};
 
@@ -20,6 +20,9 @@ const ZSTD_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Room that brotli reads through, in bytes.
 const BROTLI_BUFFER_BYTES: usize = 4096;
+
+/// What a frame begins with (RFC 8878 section 3.1.1).
+const ZSTD_MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
 
 /// Frames that hold no content, by their magic numbers (RFC 8878 section 3.1.2).
 const ZSTD_SKIPPABLE: std::ops::RangeInclusive<u32> = 0x184D_2A50..=0x184D_2A5F;
@@ -132,7 +135,7 @@ enum Window {
 
 /// RFC 8878 sections 3.1.1.1.1, 3.1.1.1.2 and 3.1.1.1.4.
 fn zstd_window(frame: &[u8]) -> Option<Window> {
-    let (_, rest) = frame.split_first_chunk::<4>()?;
+    let rest = frame.strip_prefix(&ZSTD_MAGIC)?;
     let (descriptor, rest) = rest.split_first()?;
     if descriptor & 0x20 == 0 {
         let window = *rest.first()?;

@@ -277,12 +277,7 @@ impl Redactor {
     fn value_at(&self, place: &str, value: &str) -> String {
         let bytes = value.as_bytes();
         if let Some(name) = place.strip_prefix("header:") {
-            let name = name.split(['[', ' ']).next().unwrap_or(name);
-            return if is_cut(value) && !self.names.has_header(name.as_bytes()) {
-                self.cut_value(value)
-            } else {
-                self.field(name.as_bytes(), bytes)
-            };
+            return self.field_value_at(name, value);
         }
         if let Some(name) = place.strip_prefix("form:") {
             if self.is_secret_key(name.as_bytes()) {
@@ -297,10 +292,26 @@ impl Redactor {
         if let Some(json) = self.json(bytes, &from, 0) {
             return json;
         }
-        if matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'[')) {
+        // An object is told by its keys, an array by its length: there are no values in that.
+        let has_values = value.contains(['"', ':']);
+        if has_values && matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'[')) {
             self.stamp(bytes)
         } else {
             self.text(bytes)
+        }
+    }
+
+    /// A value of a header field, of a cookie `set-cookie:NAME`, or of its attribute `set-cookie:NAME;ATTRIBUTE`.
+    fn field_value_at(&self, place: &str, value: &str) -> String {
+        let (name, cookie) =
+            place.split_once(':').map_or((place, None), |(name, cookie)| (name, Some(cookie)));
+        let name = name.split(['[', ' ']).next().unwrap_or(name).as_bytes();
+        match cookie {
+            Some(cookie) if !cookie.contains(';') => self.stamp(value.as_bytes()),
+            None if self.names.has_header(name) => self.field(name, value.as_bytes()),
+            Some(_) | None if is_cut(value) => self.cut_value(value),
+            Some(_) => self.text(value.as_bytes()),
+            None => self.field(name, value.as_bytes()),
         }
     }
 

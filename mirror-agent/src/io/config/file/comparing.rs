@@ -22,9 +22,11 @@ use crate::{
     },
     pipeline::{
         compare::{
-            Action, ArrayForm, ArrayRule, CompareRules, NumberForm, Place, Rule, StatusClass, Tolerance,
+            Action, ArrayForm, ArrayRule, CompareRules, Comparer, NumberForm, Place, Rule, StatusClass,
+            Tolerance, Whose,
         },
         judge::{GateConfig, JudgeConfig, NoiseThresholds, OnFail},
+        redact::{RedactError, Redactor},
     },
 };
 
@@ -75,12 +77,15 @@ impl Comparison {
             gate: gate.map(|file| self::gate(&file)),
         };
         let (rules, excludes) = checker.within("compare", |checker| rules_of(compare, fields, checker));
+        check_rules(&rules, checker);
+        let redact = redact.map(self::redact).unwrap_or_default();
+        checker.within("redact", |checker| check_redaction(&redact, checker));
         Some(ComparisonConfig {
             excludes,
             rules,
             judge,
             evidence,
-            redact: redact.map(self::redact).unwrap_or_default(),
+            redact,
             sinks: checker.within("sinks", |checker| self::sinks(sinks, checker)),
         })
     }
@@ -120,6 +125,53 @@ fn rules_of(
         content_bytes: usize::try_from(file.max_body.0).unwrap_or(usize::MAX),
     };
     (rules, excludes)
+}
+
+/// Whether answers can be compared by these rules; told where the first that cannot be used stands.
+fn check_rules(rules: &CompareRules, checker: &mut Checker<'_>) {
+    let Err(error) = Comparer::new(rules) else { return };
+    let (keys, number) = match error.whose() {
+        Whose::Rule(name) => (["compare", "rules"], rules.rules.iter().position(|rule| rule.name == *name)),
+        Whose::Array(path) => {
+            (["compare", "arrays"], rules.arrays.iter().position(|array| array.path == *path))
+        }
+        Whose::IgnoredHeader(name) => {
+            (["compare", "ignoreHeaders"], rules.ignored_headers.iter().position(|ignored| ignored == name))
+        }
+        Whose::Field(path) => (["", "fields"], rules.fields.iter().position(|field| field == path)),
+    };
+    let message = whole(&error);
+    let [outer, inner] = keys;
+    let tell = |checker: &mut Checker<'_>| {
+        checker.within(inner, |checker| checker.item(number.unwrap_or(0), |checker| checker.fault(message)));
+    };
+    if outer.is_empty() { tell(checker) } else { checker.within(outer, tell) }
+}
+
+fn check_redaction(rules: &RedactRules, checker: &mut Checker<'_>) {
+    let Err(error) = Redactor::new(rules, [0, 0]) else { return };
+    let message = whole(&error);
+    let (key, number) = match &error {
+        RedactError::Path { path, .. } => ("paths", rules.paths.iter().position(|known| known == path)),
+        RedactError::Pattern { pattern, .. } => {
+            ("patterns", rules.patterns.iter().position(|known| known == pattern))
+        }
+    };
+    checker.within(key, |checker| checker.item(number.unwrap_or(0), |checker| checker.fault(message)));
+}
+
+/// An error with its causes.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        // The last line of a drawing says what is wrong.
+        let inner_message = inner.to_string();
+        message.push_str(": ");
+        message.push_str(inner_message.lines().last().unwrap_or_default().trim_start());
+        cause = inner.source();
+    }
+    message
 }
 
 fn array(file: ArrayFile, checker: &mut Checker<'_>) -> ArrayRule {

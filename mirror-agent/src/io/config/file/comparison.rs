@@ -101,8 +101,8 @@ pub(super) struct RuleFile {
     pub(super) name: Option<Label>,
     /// The place: a JSON path.
     pub(super) path: Option<JsonPath>,
-    /// The place: a header field.
-    pub(super) header: Option<HeaderName>,
+    /// The place: a header field, or a cookie as `set-cookie:NAME`.
+    pub(super) header: Option<Label>,
     /// The place: a field of a form.
     pub(super) form: Option<Label>,
     /// The place: content that is text, as a whole.

@@ -103,6 +103,14 @@ impl Checker<'_> {
         seen
     }
 
+    /// The item of the list at the path that came as the one of this number.
+    pub(super) fn item(&mut self, number: usize, look: impl FnOnce(&mut Self)) {
+        let left = self.tree.at(&self.path).map(Node::items_left).unwrap_or_default();
+        self.path.push(Step::Item(left.get(number).copied().unwrap_or(number)));
+        look(self);
+        self.path.pop();
+    }
+
     /// Notes what is wrong with the value at the path, unless a part of it was left aside: then it was judged unseen.
     pub(super) fn fault(&mut self, message: String) {
         let node = self.tree.nearest(&self.path);

@@ -200,6 +200,19 @@ fn what_is_wrong_with_a_comparison_is_told_where_it_stands() {
             "compare.rules[0]: of a class of status codes",
         ),
         (
+            "compare: { rules: [{ text: true, ignore: true }, { path: '$.a[1:2]', ignore: true }] }",
+            "compare.rules[1]: rule `$.a[1:2]`: `$.a[1:2]` is no JSON path: `[1:2]` is not understood",
+        ),
+        (
+            "compare: { arrays: [{ path: $.a., as: set }] }",
+            "compare.arrays[0]: array `$.a.`: `$.a.` is no JSON path",
+        ),
+        ("compare: {}\n  fields: [$.a, $..]", "fields[1]: field `$..`: `$..` is no JSON path"),
+        (
+            "compare: {}\n  redact: { paths: ['$[?(@.a)]'] }",
+            "redact.paths[0]: \"$[?(@.a)]\" is not a JSON path",
+        ),
+        (
             "compare: { rules: [{ path: $.a, ignore: true, endpoint: /a }] }",
             "compare.rules[0].endpoint: \"/a\" is not an endpoint",
         ),

@@ -10,11 +10,16 @@ use std::{
 
 use tracing::warn;
 
-use super::writer::Loss;
+/// Lines that are not in the file, and why.
+#[derive(Debug)]
+pub(in crate::io) struct Loss {
+    pub(in crate::io) records: u64,
+    pub(in crate::io) error: io::Error,
+}
 
 /// A file that is begun anew when it is full. Where the path is no regular file (`/dev/stdout`) it is only appended to.
 #[derive(Debug)]
-pub(super) struct RotatingFile {
+pub(in crate::io) struct RotatingFile {
     path: PathBuf,
     /// Bytes that a file has at most, but for a single line that is longer.
     max_size: u64,
@@ -34,12 +39,12 @@ struct Open {
 
 impl RotatingFile {
     /// Opens the file, which only its owner can read if it does not exist yet.
-    pub(super) fn open(path: &Path, max_size: u64, keep: u32) -> io::Result<Self> {
+    pub(in crate::io) fn open(path: &Path, max_size: u64, keep: u32) -> io::Result<Self> {
         Ok(Self { path: path.to_owned(), max_size, keep, open: Open::new(path)? })
     }
 
     /// Appends lines, each with its end. A line is never divided between two files, and none is left half written.
-    pub(super) fn write_lines(&mut self, mut lines: &[u8]) -> Result<(), Loss> {
+    pub(in crate::io) fn write_lines(&mut self, mut lines: &[u8]) -> Result<(), Loss> {
         let loss = |lines: &[u8], error| Loss { records: count(lines), error };
         if !lines.is_empty() && self.open.is_moved(&self.path) {
             self.open = Open::new(&self.path).map_err(|error| loss(lines, error))?;
@@ -78,7 +83,7 @@ impl RotatingFile {
         for number in (1..self.keep).rev() {
             match fs::rename(numbered(number), numbered(number + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    warn!(%error, "A full audit log could not be renamed.");
+                    warn!(%error, "A full file could not be renamed.");
                 }
                 Ok(()) | Err(_) => {}
             }
@@ -135,7 +140,7 @@ impl Open {
         {
             // What was written of a line that does not fit would make it unreadable together with the next one.
             if let Err(error) = self.file.set_len(size) {
-                warn!(%error, "Half an audit record is in the log.");
+                warn!(%error, "Half a record is in the file.");
             }
         }
         Err((whole, error))
