@@ -25,7 +25,7 @@ pub struct ComparisonConfig {
 /// What is kept of divergences, in memory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct EvidenceConfig {
-    /// Clusters of divergences that are told apart; the rest are one.
+    /// Clusters of divergences that are kept; those not seen for longest make room.
     pub clusters: usize,
     /// Full samples of each.
     pub samples: usize,
