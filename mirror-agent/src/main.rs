@@ -17,6 +17,7 @@ use mirror_agent::io::{
     inspect::{self, FilePipeline},
     object::EBPF_OBJECT,
     replay::check_certificates,
+    sinks::check_sink,
     steering::Followed,
 };
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -61,7 +62,7 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Check(CheckArgs { config: Some(file), .. }) => {
             let config = config::read(file, Some(SystemTime::now()))?;
-            let unusable = unusable_certificates(&config);
+            let unusable = unusable_parts(&config);
             ensure!(unusable.is_empty(), "{}", unusable.join("\nmirror-agent: "));
             let (experiments, targets) = (config.experiments.len(), config.targets());
             let name = file.display();
@@ -79,14 +80,20 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
     }
 }
 
-/// What is wrong with files of certificates that a configuration names, target by target.
-fn unusable_certificates(config: &Config) -> Vec<String> {
+/// What a configuration names that this program cannot use: certificates that are none, and sinks that it was built
+/// without.
+fn unusable_parts(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
     for experiment in &config.experiments {
         for target in &experiment.targets {
             if let Err(error) = check_certificates(&target.url, &target.tls) {
                 let error = Error::from(error);
                 found.push(format!("target {} of experiment {}: {error:#}", target.name, experiment.name));
+            }
+        }
+        for sink in experiment.compare.iter().flat_map(|compare| &compare.sinks) {
+            if let Err(error) = check_sink(sink) {
+                found.push(format!("experiment {}: {error}", experiment.name));
             }
         }
     }

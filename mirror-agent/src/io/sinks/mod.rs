@@ -63,6 +63,20 @@ pub enum SinkError {
     },
 }
 
+/// Whether this program can write to such a sink.
+///
+/// # Errors
+///
+/// [`SinkError::NoKafka`].
+pub fn check_sink(config: &SinkConfig) -> Result<(), SinkError> {
+    match config.to {
+        SinkPlace::Kafka { .. } if !cfg!(feature = "kafka") => {
+            Err(SinkError::NoKafka { sink: config.name.clone() })
+        }
+        SinkPlace::File { .. } | SinkPlace::Kafka { .. } => Ok(()),
+    }
+}
+
 /// What all sinks of all experiments count; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct SinkLedger(Arc<Mutex<Vec<Weak<SinkBooks>>>>);
@@ -141,6 +155,7 @@ impl Sinks {
     pub fn open(configs: &[SinkConfig], experiment: &str, ledger: &SinkLedger) -> Result<Self, SinkError> {
         let mut sinks = Self::default();
         for config in configs {
+            check_sink(config)?;
             let sink = || config.name.clone();
             let queue = Arc::new(Queue::default());
             let books = ledger.open(experiment, &config.name);

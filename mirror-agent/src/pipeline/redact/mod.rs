@@ -279,10 +279,10 @@ impl Redactor {
         if let Some(name) = place.strip_prefix("header:") {
             return self.field_value_at(name, value);
         }
-        if let Some(name) = place.strip_prefix("form:") {
-            if self.is_secret_key(name.as_bytes()) {
-                return self.stamp(bytes);
-            }
+        if let Some(name) = place.strip_prefix("form:")
+            && self.is_secret_key(name.as_bytes())
+        {
+            return self.stamp(bytes);
         }
         let Some(from) = self.steps(place) else { return self.stamp(bytes) };
         if is_cut(value) {
