@@ -24,10 +24,10 @@ fn content(kind: &str, content: &str) -> RedactedContent {
 }
 
 fn text(kind: &str, text: &str) -> String {
-    match content(kind, text) {
-        RedactedContent::Text { text, is_cut: false } => text,
-        other => panic!("{text}: {other:?}"),
-    }
+    let RedactedContent::Text { text, is_cut: false } = content(kind, text) else {
+        panic!("{text} is not kept")
+    };
+    text
 }
 
 fn stamp(secret: &str) -> String {
