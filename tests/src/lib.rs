@@ -22,6 +22,7 @@ pub mod parity;
 pub mod rng;
 pub mod scenario;
 pub mod server;
+pub mod shop;
 pub mod soak;
 pub mod sys;
 pub mod traffic;
