@@ -22,6 +22,7 @@ mod setup;
 mod soak;
 mod test;
 mod tidy;
+mod verdict;
 mod workspace;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -94,6 +95,12 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Seeds bugs and noise in two versions of a shop, and measures how well the mirror tells them apart
+    #[command(disable_help_flag = true)]
+    VerdictBench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Compares what `inspect` and Wireshark find in a directory of captures
     #[command(disable_help_flag = true)]
     Parity {
@@ -134,6 +141,7 @@ fn main() -> ExitCode {
             fuzz::run(&fuzz::Plan { seconds, targets, jobs, minimize })
         }
         Chore::Bench { args } => bench::run(&args),
+        Chore::VerdictBench { args } => verdict::run(&args),
         Chore::Parity { args } => parity::run(&args),
         Chore::Agree { frames, seed, captures } => agree::run(frames, seed, &captures),
         Chore::Soak { args } => soak::run(&args),

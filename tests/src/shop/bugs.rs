@@ -67,7 +67,7 @@ impl Bug {
         let Some((place, paths)) = self.place() else { return false };
         // What a list is of may be told instead of the list, but for what is noise there.
         let is_there = |known: &&str| path == *known || path.starts_with(&format!("{known}["));
-        endpoint.starts_with(place) && paths.iter().any(|known| is_there(&known)) && !path.ends_with(".score")
+        endpoint.starts_with(place) && paths.iter().any(is_there) && !path.ends_with(".score")
     }
 
     /// Its place in tables of counts.

@@ -175,8 +175,5 @@ fn compare(path: &str, one: &Value, other: &Value, paths: &mut Vec<String>) {
 /// The endpoint as a report names it, as far as a bug's place needs it.
 fn endpoint_of(place: Place, raw: &[u8]) -> String {
     let [method, target] = [http::first_word(raw), http::second_word(raw)].map(String::from_utf8_lossy);
-    match place {
-        Place::Orders => "GET /orders".to_owned(),
-        _ => format!("{method} {target}"),
-    }
+    if place == Place::Orders { "GET /orders".to_owned() } else { format!("{method} {target}") }
 }

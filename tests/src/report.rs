@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 /// What a cell of a table holds.
 #[derive(Clone, Debug)]
-pub(crate) enum Cell {
+pub enum Cell {
     /// Words.
     Text(String),
     /// A figure: median of the rounds, and the least and the most of them.
@@ -17,15 +17,19 @@ pub(crate) enum Cell {
 
 /// Median, least and most of a figure over the rounds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Figure {
-    pub(crate) median: f64,
-    pub(crate) least: f64,
-    pub(crate) most: f64,
+pub struct Figure {
+    /// The value in the middle.
+    pub median: f64,
+    /// The smallest.
+    pub least: f64,
+    /// The largest.
+    pub most: f64,
 }
 
 impl Figure {
     /// Of the values of all rounds; `None` where there are none.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    #[must_use]
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values = values.into_iter().filter(|value| value.is_finite()).collect::<Vec<_>>();
         values.sort_by(f64::total_cmp);
         let (least, most) = (*values.first()?, *values.last()?);
@@ -97,7 +101,8 @@ impl Cell {
 }
 
 /// Three digits that count or more, without an exponent.
-pub(crate) fn number(value: f64) -> String {
+#[must_use]
+pub fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || value == value.trunc() => format!("{value:.0}"),
         size if size >= 0.1 => format!("{value:.2}"),
@@ -107,30 +112,34 @@ pub(crate) fn number(value: f64) -> String {
 
 /// One table.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub struct Table {
     /// Its name in JSON.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// What it shows.
-    pub(crate) title: String,
+    pub title: String,
     /// How it was measured, and what must be known to read it.
-    pub(crate) notes: Vec<String>,
+    pub notes: Vec<String>,
     /// Heads of the columns, with the unit.
-    pub(crate) columns: Vec<&'static str>,
+    pub columns: Vec<&'static str>,
     /// The rows, each as long as `columns`.
-    pub(crate) rows: Vec<Vec<Cell>>,
+    pub rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
-    pub(crate) fn new(name: &'static str, title: impl Into<String>, columns: &[&'static str]) -> Self {
+    /// A table without rows.
+    #[must_use]
+    pub fn new(name: &'static str, title: impl Into<String>, columns: &[&'static str]) -> Self {
         Self { name, title: title.into(), notes: Vec::new(), columns: columns.to_vec(), rows: Vec::new() }
     }
 
-    pub(crate) fn note(&mut self, note: impl Into<String>) {
+    /// Adds a note.
+    pub fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
 
     /// As text for the terminal.
-    pub(crate) fn text(&self) -> String {
+    #[must_use]
+    pub fn text(&self) -> String {
         let mut text = format!("\n{}\n", self.title);
         let rows = self.rows.iter().map(|row| row.iter().map(Cell::text).collect::<Vec<_>>());
         let head = self.columns.iter().map(|&title| title.to_owned()).collect::<Vec<_>>();
@@ -192,39 +201,41 @@ impl Table {
 
 /// A figure that was promised.
 #[derive(Debug)]
-pub(crate) struct Mark {
+pub struct Mark {
     /// What was promised.
-    pub(crate) promise: &'static str,
+    pub promise: String,
     /// What was found.
-    pub(crate) found: String,
+    pub found: String,
     /// Whether the promise was kept.
-    pub(crate) is_kept: bool,
+    pub is_kept: bool,
 }
 
 /// All that a run of the bench found out.
 #[derive(Debug, Default)]
-pub(crate) struct Report {
+pub struct Report {
     /// What the figures hold for.
-    pub(crate) machine: String,
+    pub machine: String,
     /// The tables, in order.
-    pub(crate) tables: Vec<Table>,
+    pub tables: Vec<Table>,
     /// The marks, in order.
-    pub(crate) marks: Vec<Mark>,
+    pub marks: Vec<Mark>,
 }
 
 impl Report {
     /// The marks as a table.
-    pub(crate) fn marks_table(&self) -> Table {
+    #[must_use]
+    pub fn marks_table(&self) -> Table {
         let mut table = Table::new("marks", "Marks", &["mark", "found", ""]);
         for mark in &self.marks {
             let verdict = if mark.is_kept { "pass" } else { "FAIL" };
-            table.rows.push(vec![mark.promise.into(), mark.found.as_str().into(), verdict.into()]);
+            table.rows.push(vec![mark.promise.as_str().into(), mark.found.as_str().into(), verdict.into()]);
         }
         table
     }
 
     /// As Markdown.
-    pub(crate) fn markdown(&self) -> String {
+    #[must_use]
+    pub fn markdown(&self) -> String {
         let mut text = format!("{}\n", self.machine);
         let marks = (!self.marks.is_empty()).then(|| self.marks_table());
         for table in self.tables.iter().chain(&marks) {
@@ -234,7 +245,8 @@ impl Report {
     }
 
     /// As JSON.
-    pub(crate) fn json(&self) -> Value {
+    #[must_use]
+    pub fn json(&self) -> Value {
         let mark = |mark: &Mark| json!({ "mark": mark.promise, "found": mark.found, "kept": mark.is_kept });
         json!({
             "machine": self.machine,
