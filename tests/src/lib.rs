@@ -4,6 +4,7 @@
 //! them, and the agent is a child process. Nothing here uses the agent's own code: it is the yardstick.
 
 pub mod agent;
+mod answers;
 pub mod classifier;
 pub mod client;
 pub mod corpus;
