@@ -105,7 +105,7 @@ impl Bugs {
 
 /// Answers that bugs have changed.
 #[derive(Debug, Default)]
-pub struct Tally([AtomicU64; Bug::ALL.len()]);
+pub(super) struct Tally([AtomicU64; Bug::ALL.len()]);
 
 impl Tally {
     /// Notes that a bug has changed an answer.
@@ -116,8 +116,7 @@ impl Tally {
     }
 
     /// How many answers a bug has changed.
-    #[must_use]
-    pub fn of(&self, bug: Bug) -> u64 {
+    pub(super) fn of(&self, bug: Bug) -> u64 {
         self.0.get(bug.index()).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 }

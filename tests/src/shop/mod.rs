@@ -8,6 +8,7 @@ mod bugs;
 mod json;
 mod noise;
 mod pages;
+mod program;
 mod shopper;
 
 use std::{
@@ -25,14 +26,10 @@ use anyhow::{Context, Result};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use socket2::{Domain, Socket, Type};
 
-use self::{
-    answer::Accepts,
-    noise::Chance,
-    pages::{Kitchen, Page, Request},
-};
 pub use self::{
-    bugs::{Bug, Bugs, Tally},
+    bugs::{Bug, Bugs},
     noise::Noise,
+    program::{Character, Program, SERVICE_TIME, Version},
     shopper::{Place, Shopper},
 };
 use crate::{
@@ -41,40 +38,10 @@ use crate::{
     sys,
 };
 
-/// Which of the two programs it is. They agree but in what does not matter: layout, order of keys, case of field names.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Version {
-    /// The old one.
-    One,
-    /// The new one.
-    Two,
-}
-
-/// What a server is like.
-#[derive(Clone, Copy, Debug)]
-pub struct Character {
-    /// Which program it runs.
-    pub version: Version,
-    /// What is wrong with it.
-    pub bugs: Bugs,
-    /// Where its own chance comes from.
-    pub seed: u64,
-}
-
-/// The middle of the service times.
-pub const SERVICE_TIME: Duration = Duration::from_millis(20);
-/// How the service times spread: the standard deviation of their logarithm. The 95th percentile is 25.6 ms.
-const SPREAD: f64 = 0.15;
-/// From how many standard deviations on an answer is in the slow tail: one in ten is, so the 95th percentile lies within.
-const TAIL: f64 = 1.2816;
-/// How much longer the tail takes with [`Bug::SlowTail`].
-const SLOWDOWN: f64 = 1.2;
-
 /// What the server's threads and its owner share.
 #[derive(Debug)]
 struct Shared {
-    character: Character,
-    tally: Tally,
+    program: Program,
     requests: AtomicU64,
     stop: AtomicBool,
 }
@@ -95,8 +62,7 @@ impl Shop {
     pub fn open(host: &Host, port: u16, character: Character) -> Result<Self> {
         let listener = host.within(|| listen(port).with_context(|| format!("listen on port {port}")))?;
         let shared = Arc::new(Shared {
-            character,
-            tally: Tally::default(),
+            program: Program::new(character),
             requests: AtomicU64::new(0),
             stop: AtomicBool::new(false),
         });
@@ -114,7 +80,7 @@ impl Shop {
     /// How many answers a bug has changed so far.
     #[must_use]
     pub fn changed_by(&self, bug: Bug) -> u64 {
-        self.shared.tally.of(bug)
+        self.shared.program.changed_by(bug)
     }
 }
 
@@ -224,39 +190,9 @@ impl Shared {
     /// Takes its time, and answers.
     fn answer(&self, raw: &[u8]) -> Vec<u8> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        let mut chance = Chance::new(self.character.seed, number, SystemTime::now());
-        thread::sleep(self.service_time(&mut chance));
+        thread::sleep(self.program.service_time(number));
         // What an answer says of the time is when it left.
-        let mut chance = Chance::new(!self.character.seed, number, SystemTime::now());
-        self.bytes(raw, &mut chance)
-    }
-
-    /// How long an answer takes.
-    fn service_time(&self, chance: &mut Chance) -> Duration {
-        let deviation = chance.bell();
-        let time = SERVICE_TIME.mul_f64((SPREAD * deviation).exp());
-        if deviation > TAIL && self.character.bugs.has(Bug::SlowTail) {
-            self.tally.note(Bug::SlowTail);
-            return time.mul_f64(SLOWDOWN);
-        }
-        time
-    }
-
-    /// The bytes of the answer to a request.
-    fn bytes(&self, raw: &[u8], chance: &mut Chance) -> Vec<u8> {
-        let page = self.page(raw, chance);
-        let accepts = http::header_has(raw, "accept-encoding", "gzip");
-        let accepts = if accepts { Accepts::Gzip } else { Accepts::Plain };
-        answer::write(page, self.character.version, accepts, chance)
-    }
-
-    /// The answer to a request.
-    fn page(&self, raw: &[u8], chance: &mut Chance) -> Page {
-        let (head, body) = raw.split_at(http::head_len(raw).unwrap_or(raw.len()));
-        let [method, target] =
-            [http::first_word(head), http::second_word(head)].map(|word| std::str::from_utf8(word));
-        let request = Request { method: method.unwrap_or(""), target: target.unwrap_or(""), body };
-        Kitchen { bugs: self.character.bugs, tally: &self.tally, chance }.page(request)
+        self.program.answer(raw, number, SystemTime::now())
     }
 }
 
