@@ -135,8 +135,10 @@ impl Kitchen<'_> {
         if facts.below(100) == 0 {
             return Page::error(404, "no such product");
         }
-        let mut tags = ["new", "sale", "organic", "local", "gift", "vegan", "bulky"].map(Json::text);
+        let first = facts.below(5);
+        let mut tags = TAGS[first..first + 5].to_vec();
         self.chance.shuffle(&mut tags);
+        let tags = Json::List(tags.into_iter().map(Json::text).collect());
         let name = facts.pick(&["lamp", "chair", "mug", "tent", "kettle", "rug"]);
         let price = Json::decimal(facts.between(100, 90_000) as u64, 2);
         let stock = Json::whole(facts.below(500) as u64);
@@ -146,7 +148,7 @@ impl Kitchen<'_> {
             ("name", Json::text(name)),
             ("price", price),
             ("stock", stock),
-            ("tags", Json::List(tags.to_vec())),
+            ("tags", tags),
         ]);
         page.fields.push(self.etag());
         if !(is_special && self.is_hit(Bug::HeaderLost)) {
@@ -253,6 +255,9 @@ impl Page {
 /// Where the shop sends to.
 pub(super) const COUNTRIES: [&str; 12] =
     ["DE", "FR", "FI", "SE", "NO", "DK", "NL", "BE", "AT", "IT", "ES", "PT"];
+
+/// What products are called; of these each has some.
+const TAGS: [&str; 9] = ["bulky", "gift", "heavy", "local", "new", "organic", "rare", "sale", "vegan"];
 
 fn sku(facts: &mut Rng) -> String {
     format!("p-{:05}", facts.below(100_000))
