@@ -64,10 +64,16 @@ impl Bug {
     /// Whether a divergence at this endpoint and templated path is this bug's doing.
     #[must_use]
     pub fn is_at(self, endpoint: &str, path: &str) -> bool {
-        let Some((place, paths)) = self.place() else { return false };
+        self.place().is_some_and(|(place, _)| endpoint.starts_with(place)) && self.is_path(path)
+    }
+
+    /// The same wherever the path is.
+    #[must_use]
+    pub fn is_path(self, path: &str) -> bool {
+        let Some((_, paths)) = self.place() else { return false };
         // What a list is of may be told instead of the list, but for what is noise there.
         let is_there = |known: &&str| path == *known || path.starts_with(&format!("{known}["));
-        endpoint.starts_with(place) && paths.iter().any(is_there) && !path.ends_with(".score")
+        paths.iter().any(is_there) && !path.ends_with(".score")
     }
 
     /// Its place in tables of counts.

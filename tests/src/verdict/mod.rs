@@ -11,7 +11,7 @@ use anyhow::Result;
 
 pub use self::{
     score::{Run, tables},
-    told::{Cluster, Field, Figure, Proposal, State, Told},
+    told::{Cluster, Field, Figure, Proposal, State, Told, proposals},
 };
 
 /// Which versions, and whether there is a control.

@@ -126,7 +126,10 @@ impl Run {
         mark("noise that was convicted", text, innocent.is_empty());
         if !self.case.has_control() {
             let swallowed = self.accepted.iter().filter(|rule| {
-                let is_there = |bug: &Bug| bug.is_at(&rule.endpoint, &rule.path);
+                let is_there = |bug: &Bug| {
+                    let is_everywhere = rule.endpoint.is_empty() && bug.is_path(&rule.path);
+                    is_everywhere || bug.is_at(&rule.endpoint, &rule.path)
+                };
                 self.case.is_buggy() && Bug::ALL.iter().any(is_there)
             });
             let swallowed = swallowed.map(|rule| rule.path.clone()).collect::<Vec<_>>();

@@ -106,7 +106,7 @@ pub struct Told {
 
 impl Told {
     /// Reads the JSON of a target: `{ verdict: { state, reasons: [] }, p95: { ratio: {point, low, high}, state },
-    /// clusters: [{ endpoint, paths: [], count, rate: {point, low, high} }], fields: [{ endpoint, path, raw, noise, counts }] }`.
+    /// clusters: [{ endpoint, paths: [], count, rate: {point, low, high} }], places: [{ endpoint, path, raw, noise, counts }] }`.
     ///
     /// # Errors
     ///
@@ -121,13 +121,14 @@ impl Told {
             p95: figure(&p95["ratio"]),
             is_too_slow: p95["state"] == "fail",
             clusters: list(&target["clusters"]).map(cluster).collect(),
-            fields: list(&target["fields"]).map(field).collect(),
+            fields: list(&target["places"]).map(field).collect(),
         })
     }
 }
 
 /// Reads the proposed rules: `[{ endpoint, path, action }]`.
-pub(super) fn proposals(proposed: &Value) -> Vec<Proposal> {
+#[must_use]
+pub fn proposals(proposed: &Value) -> Vec<Proposal> {
     let proposal = |value: &Value| Proposal {
         endpoint: text(&value["endpoint"]),
         path: text(&value["path"]),
@@ -181,7 +182,7 @@ mod tests {
             "verdict": { "state": "fail", "reasons": ["p95"] },
             "p95": { "ratio": { "point": 1.2, "low": 1.15, "high": 1.25 }, "state": "fail" },
             "clusters": [{ "endpoint": "GET /a", "paths": ["$.b"], "count": 3, "rate": { "point": 0.1 } }],
-            "fields": [{ "endpoint": "GET /a", "path": "$.b", "raw": 0.5, "noise": 0.4, "counts": false }],
+            "places": [{ "endpoint": "GET /a", "path": "$.b", "raw": 0.5, "noise": 0.4, "counts": false }],
         }));
         let told = told.unwrap();
         assert_eq!((told.state, told.is_too_slow, told.clusters[0].count), (State::Fail, true, 3));
