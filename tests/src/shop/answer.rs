@@ -31,10 +31,13 @@ pub(super) fn write(page: Page, version: Version, accepts: Accepts, chance: &mut
         ("X-Served-By", chance.host()),
     ];
     fields.extend(page.fields);
+    if may_be_packed {
+        // RFC 9110 section 12.5.5: also where it was not packed, since it might have been.
+        fields.push(("Vary", "Accept-Encoding".to_owned()));
+    }
     if may_be_packed && accepts == Accepts::Gzip && chance.is_one_in(2) {
         content = gzip(&content);
         fields.push(("Content-Encoding", "gzip".to_owned()));
-        fields.push(("Vary", "Accept-Encoding".to_owned()));
     }
     fields.push(("Content-Length", content.len().to_string()));
     let mut bytes = format!("HTTP/1.1 {} {}\r\n", page.status, phrase(page.status)).into_bytes();

@@ -71,7 +71,7 @@ impl Noise {
             Self::SetOrder => &["tags"],
             Self::Hosts => &["served_by", "header:x-served-by"],
             Self::LastBit => &["score"],
-            Self::Gzip => &["header:content-encoding", "header:content-length", "header:vary"],
+            Self::Gzip => &["header:content-encoding", "header:content-length"],
             Self::Cursors => &["next_cursor"],
             Self::Etags => &["header:etag"],
             Self::Cookies => &["header:set-cookie"],

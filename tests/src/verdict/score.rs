@@ -68,7 +68,10 @@ impl Run {
 
     /// The place of the first cluster that no bug accounts for, from 1.
     fn first_noise(&self) -> Option<usize> {
-        let is_bug = |cluster| self.case.is_buggy() && Bug::ALL.into_iter().any(|bug| is_of(bug, cluster));
+        let is_bug = |cluster: &Cluster| {
+            let may_be = |bug: Bug| cluster.paths.iter().any(|path| bug.may_be_at(&cluster.endpoint, path));
+            self.case.is_buggy() && Bug::ALL.into_iter().any(may_be)
+        };
         self.told.clusters.iter().position(|cluster| !is_bug(cluster)).map(|index| index + 1)
     }
 
@@ -119,7 +122,8 @@ impl Run {
         }
         let convicted = self.told.fields.iter().filter(|field| field.is_convicted);
         let innocent = convicted.filter(|field| {
-            !(self.case.is_buggy() && Bug::ALL.into_iter().any(|bug| bug.is_at(&field.endpoint, &field.path)))
+            let may_be = |bug: Bug| bug.may_be_at(&field.endpoint, &field.path);
+            !(self.case.is_buggy() && Bug::ALL.into_iter().any(may_be))
         });
         let innocent = innocent.map(|field| format!("{} {}", field.endpoint, field.path)).collect::<Vec<_>>();
         let text = if innocent.is_empty() { "none".to_owned() } else { innocent.join(", ") };
@@ -174,7 +178,9 @@ impl Run {
                 Figure::of(rates)
             };
             let rules = self.accepted.iter().filter(|rule| noise.is_at(&rule.path)).count();
-            let how = if fields().any(|field| field.is_convicted) {
+            let is_innocent =
+                |field: &Field| !Bug::ALL.into_iter().any(|bug| bug.may_be_at(&field.endpoint, &field.path));
+            let how = if fields().any(|field| field.is_convicted && is_innocent(field)) {
                 "CONVICTED".to_owned()
             } else if rules > 0 {
                 format!("{rules} accepted rules")
