@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::{
-    align::{Bags, align, pair_bags},
+    align::{Bags, Pair, align, pair_bags},
+    alike::{MAX_LOOKED_AT, pair_alike},
     tree::Id,
     walk::{Lack, Only, Step, Walk, plain_text},
 };
@@ -52,16 +53,9 @@ impl<'a> Walk<'a, '_> {
         let mut pairs = alignment.pairs;
         let mut left = Left::default();
         for (of_live, of_other) in alignment.gaps {
-            let mut of_live = of_live.filter(|position| moved.live.binary_search(position).is_ok());
-            let mut of_other = of_other.filter(|position| moved.other.binary_search(position).is_ok());
-            loop {
-                match (of_live.next(), of_other.next()) {
-                    (Some(of_live), Some(of_other)) => pairs.push((of_live, of_other)),
-                    (Some(of_live), None) => left.live.push(of_live),
-                    (None, Some(of_other)) => left.other.push(of_other),
-                    (None, None) => break,
-                }
-            }
+            let of_live = of_live.filter(|position| moved.live.binary_search(position).is_ok()).collect();
+            let of_other = of_other.filter(|position| moved.other.binary_search(position).is_ok()).collect();
+            self.pair_changed((live, of_live), (other, of_other), at, &mut pairs, &mut left);
         }
         if !moved.pairs.is_empty() {
             self.tell_of_order(live, other, (&live_keys, &other_keys));
@@ -75,6 +69,41 @@ impl<'a> Walk<'a, '_> {
             let (of_live, of_other) = (live.len().to_string(), other.len().to_string());
             self.diverge(DivergenceKind::Length, Some(of_live.as_bytes()), Some(of_other.as_bytes()));
         }
+    }
+
+    /// Pairs elements, by their positions, of which no two are the same.
+    fn pair_changed(
+        &mut self,
+        (live, mut of_live): (&[Id], Vec<usize>),
+        (other, mut of_other): (&[Id], Vec<usize>),
+        at: &Progress,
+        pairs: &mut Vec<Pair>,
+        left: &mut Left,
+    ) {
+        let looked_at = of_live.len().saturating_mul(of_other.len());
+        if (2..=MAX_LOOKED_AT).contains(&looked_at) {
+            let mut live_parts = Vec::with_capacity(of_live.len());
+            for (index, id) in of_live.iter().filter_map(|index| Some((*index, *live.get(*index)?))) {
+                let at = self.element(at, index);
+                live_parts.push(self.live_hashes.parts(id, &at));
+            }
+            let mut other_parts = Vec::with_capacity(of_other.len());
+            for (index, id) in of_other.iter().filter_map(|index| Some((*index, *other.get(*index)?))) {
+                let at = self.element(at, index);
+                other_parts.push(self.other_hashes.parts(id, &at));
+            }
+            let alike = pair_alike(&live_parts, &other_parts);
+            let to_positions = |pair: &Pair| Some((*of_live.get(pair.0)?, *of_other.get(pair.1)?));
+            let paired: Vec<Pair> = alike.iter().filter_map(to_positions).collect();
+            of_live.retain(|position| !paired.iter().any(|pair| pair.0 == *position));
+            of_other.retain(|position| !paired.iter().any(|pair| pair.1 == *position));
+            pairs.extend(paired);
+        } else {
+            let count = of_live.len().min(of_other.len());
+            pairs.extend(of_live.drain(..count).zip(of_other.drain(..count)));
+        }
+        left.live.extend(of_live);
+        left.other.extend(of_other);
     }
 
     /// One divergence for all that is not where it was: the elements of the first index at which the two differ.

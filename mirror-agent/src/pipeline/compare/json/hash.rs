@@ -68,6 +68,28 @@ impl<'a> Hashes<'a> {
         hasher.finish()
     }
 
+    /// The hashes of what a value is made of, sorted: of an object its members, of anything its type.
+    pub(super) fn parts(&mut self, id: Id, at: &Progress) -> Vec<u64> {
+        let (tree, active) = (self.tree, self.active);
+        let (tag, members) = match tree.view(id) {
+            View::Null => (0_u64, None),
+            View::Bool(_) => (1, None),
+            View::Number(_) => (2, None),
+            View::String(_) => (3, None),
+            View::Array(_) => (4, None),
+            View::Object(members) => (5, Some(members)),
+        };
+        let mut parts = vec![tag];
+        for (key, value) in members.into_iter().flatten() {
+            match self.of(value, &active.plan.paths.member(at, key)) {
+                IGNORED => {}
+                hash => parts.push(self.state.hash_one((key, hash))),
+            }
+        }
+        parts.sort_unstable();
+        parts
+    }
+
     fn work_out(&mut self, id: Id, at: &Progress) -> u64 {
         let (tree, active) = (self.tree, self.active);
         let rules = active.at_path(at);

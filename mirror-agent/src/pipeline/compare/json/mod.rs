@@ -1,6 +1,7 @@
 //! Enters: two JSON values, or lines of them. Leaves: where they differ.
 
 mod align;
+mod alike;
 mod arrays;
 mod fields;
 mod hash;

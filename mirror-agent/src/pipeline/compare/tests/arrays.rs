@@ -85,6 +85,20 @@ fn one_element_put_in_is_no_cascade() {
 }
 
 #[test]
+fn elements_that_all_changed_are_held_against_those_they_were() {
+    let rows = |ids: std::ops::Range<u32>, at: u32| {
+        let rows: Vec<String> =
+            ids.map(|id| format!("{{\"id\":{id},\"name\":\"n{id}\",\"at\":{at}}}")).collect();
+        format!("[{}]", rows.join(","))
+    };
+
+    let told = told_of(&CompareRules::default(), &rows(0..5, 1), &rows(1..6, 2));
+
+    let of_each = ["value $[].at 1 2"; 4].join("; ");
+    assert_eq!(told, format!("{of_each}; missing $[] {{at, id, name}} -; extra $[] - {{at, id, name}}"));
+}
+
+#[test]
 fn places_are_concrete() {
     let compared = compare(
         &CompareRules::default(),
