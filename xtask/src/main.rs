@@ -86,7 +86,7 @@ enum Chore {
         /// Adds inputs that reach something new to those in tests/fuzz/corpus
         #[arg(long)]
         minimize: bool,
-        /// All where none is named: capture_file, config, flow, frame, http, pipeline, policy, rewrite
+        /// All where none is named: capture_file, compare, config, flow, frame, http, pipeline, policy, rewrite
         targets: Vec<String>,
     },
     /// Measures what the mirror costs

@@ -4,6 +4,7 @@
 //! replays the inputs that are kept in `corpus`, on any machine.
 
 mod capture_file;
+mod compare;
 mod config;
 mod flow;
 mod frame;
@@ -23,8 +24,9 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "capture_file", run: capture_file::run },
+    Target { name: "compare", run: compare::run },
     Target { name: "config", run: config::run },
     Target { name: "flow", run: flow::run },
     Target { name: "frame", run: frame::run },
