@@ -1,5 +1,8 @@
 //! Enters: exchanges, compared. Leaves: rates with their intervals, clusters of divergences, and a verdict.
 
 mod config;
+mod interval;
+mod sketch;
 
 pub use self::config::{GateConfig, JudgeConfig, NoiseThresholds, OnFail};
+pub use self::interval::Interval;
