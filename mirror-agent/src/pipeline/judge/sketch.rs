@@ -1,6 +1,6 @@
 //! Enters: numbers. Leaves: their quantiles, to a known relative error.
 
-use super::interval::{real, ranks};
+use super::interval::{ranks, real};
 
 /// Largest relative error of a value that is read from a sketch.
 pub const RELATIVE_ERROR: f64 = 0.005;

@@ -1,9 +1,6 @@
 //! Enters: a quantile and the number of samples. Leaves: the ranks between which its true value lies.
 
-use super::{
-    gamma::ln_beta,
-    ln_likelihood, real,
-};
+use super::{gamma::ln_beta, ln_likelihood, real};
 
 /// Weight of the mixture, in samples. The interval is narrowest at some fifteen times as many, which is where the
 /// p95 of a service is first told from another.
