@@ -69,6 +69,21 @@ impl<T: Default> Ring<T> {
         (first.max(kept)..=self.latest).filter_map(|slot| Some((slot, self.slots.get(index(slot))?)))
     }
 
+    pub(super) const fn latest(&self) -> u64 {
+        self.latest
+    }
+
+    /// Adds another ring to this one, slot by slot; the later of the two says what is still in the window.
+    pub(super) fn merge(&mut self, other: &Self, add: impl Fn(&mut T, &T)) {
+        let latest = self.latest.max(other.latest);
+        self.at(latest);
+        for (slot, theirs) in other.window(latest) {
+            if let Some(mine) = self.slots.get_mut(index(slot)) {
+                add(mine, theirs);
+            }
+        }
+    }
+
     /// The ring in this place, made if there is none.
     pub(super) fn in_place(place: &mut Option<Self>, slot: u64) -> &mut Self {
         place.get_or_insert_with(|| Self::new(slot))
@@ -110,16 +125,9 @@ impl Tally {
     /// Adds another count to this one.
     pub(super) fn merge(&mut self, other: &Self) {
         self.total = self.total.saturating_add(other.total);
-        let Some(theirs) = &other.recent else { return };
-        let mine = Ring::in_place(&mut self.recent, theirs.latest);
-        // The later of the two says what is still in the window.
-        let latest = mine.latest.max(theirs.latest);
-        mine.at(latest);
-        let kept = mine.window(latest).map(|(slot, _)| slot).min().unwrap_or(latest);
-        for (slot, count) in theirs.window(latest).filter(|(slot, _)| *slot >= kept) {
-            if let Some(entry) = mine.slots.get_mut(index(slot)) {
-                *entry = entry.saturating_add(*count);
-            }
+        if let Some(theirs) = &other.recent {
+            let mine = Ring::in_place(&mut self.recent, theirs.latest);
+            mine.merge(theirs, |mine, theirs| *mine = mine.saturating_add(*theirs));
         }
     }
 }

@@ -58,22 +58,34 @@ impl Endpoints {
         endpoint
     }
 
-    /// The endpoint by which one is known that was found before words became values.
+    /// The endpoint of what was found by this name before words became values.
     pub(super) fn again(&mut self, name: &Arc<str>) -> Arc<str> {
-        let Some((method, template)) = name.split_once(' ') else { return Arc::clone(&self.other) };
+        match self.template_again(name) {
+            Some(again) if *again == **name => Arc::clone(name),
+            Some(again) => self.intern(&again),
+            None => Arc::clone(&self.other),
+        }
+    }
+
+    /// Endpoints that became others since this was last asked, because words became values: which, and what they are.
+    pub(super) fn take_renamed(&mut self) -> Vec<(Arc<str>, Arc<str>)> {
+        if !self.tree.take_collapsed() {
+            return Vec::new();
+        }
+        let mut renamed = Vec::new();
+        for name in self.names.clone() {
+            let Some(again) = self.template_again(&name).filter(|again| **again != *name) else { continue };
+            self.names.remove(&name);
+            renamed.push((name, self.intern(&again)));
+        }
+        renamed
+    }
+
+    fn template_again(&mut self, name: &str) -> Option<String> {
+        let (method, template) = name.split_once(' ')?;
         let mut again = format!("{method} ");
         self.append_template(template.as_bytes(), &mut again);
-        if again.as_str() == &**name { Arc::clone(name) } else { self.intern(&again) }
-    }
-
-    /// Whether words became values since this was last asked: endpoints that were several may be one.
-    pub(super) fn take_collapsed(&mut self) -> bool {
-        self.tree.take_collapsed()
-    }
-
-    /// Forgets a name, which makes room for another.
-    pub(super) fn forget(&mut self, name: &str) {
-        self.names.remove(name);
+        Some(again)
     }
 
     fn append_template(&mut self, path: &[u8], name: &mut String) {
@@ -165,7 +177,9 @@ mod tests {
         for n in 0..100 {
             find(&mut endpoints, &format!("/users/x{n}-name/cart"));
         }
-        assert!(endpoints.take_collapsed() && !endpoints.take_collapsed());
+        let renamed = endpoints.take_renamed();
+        assert!(renamed.iter().any(|(old, new)| *old == early && &**new == "GET /users/{}/cart"));
+        assert_eq!(endpoints.take_renamed(), []);
         assert_eq!(find(&mut endpoints, "/users/zoe/cart"), "GET /users/{}/cart");
         assert_eq!(find(&mut endpoints, "/users/me/cart"), "GET /users/me/cart");
         assert_eq!(&*endpoints.again(&early), "GET /users/{}/cart");
