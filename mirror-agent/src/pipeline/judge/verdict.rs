@@ -44,7 +44,7 @@ reasons! {
 
 /// Differences of service times below this are not told from those of the two ways by which they are observed: live's
 /// by the hook, the shadow's by its socket. With a control, which is observed like the shadow, there is no such slack.
-const SLACK_SECONDS: f64 = 0.0005;
+const SLACK_SECONDS: f64 = 0.0002;
 
 /// A figure held against its limit.
 #[derive(Clone, Debug, Serialize)]

@@ -82,11 +82,6 @@ impl Look {
         });
         if is_time { Self::Timestamp } else { Self::Number }
     }
-
-    /// Whether nothing but a generator makes such values.
-    pub(super) const fn is_unmistakable(self) -> bool {
-        matches!(self, Self::LastBits | Self::Timestamp | Self::Uuid)
-    }
 }
 
 /// Largest relative difference of two numbers that are the same but for rounding in another order.
