@@ -1,6 +1,8 @@
 //! Enters: requests over devices that lie on top of an Ethernet interface. Leaves: nothing; each is seen once.
 
-use anyhow::{Result, ensure};
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
 use mirror_tests::{
     netns::{Host, INTERFACE},
     require_agent,
@@ -112,6 +114,10 @@ fn bond_is_a_node_of_its_own() -> Result<()> {
 fn macvlan_has_requests_of_its_own() -> Result<()> {
     require_agent!();
     let stage = stage()?;
+    for host in [&stage.net.client, &stage.net.live] {
+        // Both devices hear who asks for an address, and each would answer for the other's.
+        host.within(|| fs::write("/proc/sys/net/ipv4/conf/all/arp_ignore", "1").context("set arp_ignore"))?;
+    }
     if add(&stage, "link add link eth0 name x0 type macvlan mode bridge")? {
         let server = inner_v4(&stage.net.live);
         expect_each_once(stage, live, DEVICE, server)?;

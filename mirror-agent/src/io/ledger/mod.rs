@@ -5,6 +5,7 @@
 //! replay carries a [`Ticket`], which is settled exactly once; one that is let go unsettled counts as dropped for
 //! shutdown, so nothing can vanish. A request of several copies is mirrored by the first that is.
 
+mod comparisons;
 mod copies;
 mod histogram;
 mod ticket;
@@ -18,6 +19,7 @@ use std::{
 };
 
 pub use self::{
+    comparisons::{AnswerOf, ComparisonBooks, ComparisonSnapshot, Phase},
     copies::{CopyBooks, CopySnapshot},
     histogram::HistogramSnapshot,
     ticket::{Claim, Ticket},
@@ -91,6 +93,7 @@ pub struct Ledger {
     conflicts: AtomicU64,
     out_of_window: AtomicU64,
     copies: Mutex<Vec<Arc<CopyBooks>>>,
+    comparisons: Mutex<Vec<Arc<ComparisonBooks>>>,
 }
 
 impl Ledger {
@@ -129,6 +132,23 @@ impl Ledger {
         self.lock_copies().retain(is_kept);
     }
 
+    /// The books of the comparisons of `experiment`: those there are, else new ones.
+    #[must_use]
+    pub fn comparisons(&self, experiment: &str) -> Arc<ComparisonBooks> {
+        let mut all = self.lock_comparisons();
+        if let Some(books) = all.iter().find(|books| books.experiment() == experiment) {
+            return Arc::clone(books);
+        }
+        let books = Arc::new(ComparisonBooks::new(experiment));
+        all.push(Arc::clone(&books));
+        books
+    }
+
+    /// Closes the books of comparisons that `is_kept` does not keep: they are shown no longer.
+    pub fn retain_comparisons(&self, is_kept: impl FnMut(&Arc<ComparisonBooks>) -> bool) {
+        self.lock_comparisons().retain(is_kept);
+    }
+
     /// The duty to settle one request, which is to be shared by `copies` tickets.
     #[must_use]
     pub fn claim(self: &Arc<Self>, copies: usize) -> Claim {
@@ -164,6 +184,7 @@ impl Ledger {
             conflicts: self.conflicts.load(Ordering::Relaxed),
             out_of_window: self.out_of_window.load(Ordering::Relaxed),
             copies: self.lock_copies().iter().map(|books| books.snapshot()).collect(),
+            comparisons: self.lock_comparisons().iter().map(|books| books.snapshot()).collect(),
         }
     }
 
@@ -182,6 +203,10 @@ impl Ledger {
     fn lock_copies(&self) -> MutexGuard<'_, Vec<Arc<CopyBooks>>> {
         // A list to which something is pushed, or not.
         self.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_comparisons(&self) -> MutexGuard<'_, Vec<Arc<ComparisonBooks>>> {
+        self.comparisons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -214,6 +239,8 @@ pub struct Snapshot {
     pub out_of_window: u64,
     /// Those of the copies, an entry for each target of each experiment.
     pub copies: Vec<CopySnapshot>,
+    /// Those of the comparisons, an entry for each experiment that compares.
+    pub comparisons: Vec<ComparisonSnapshot>,
 }
 
 impl fmt::Display for Snapshot {

@@ -110,12 +110,58 @@ impl Encoder<'_> {
         Ok(())
     }
 
+    /// Counters of each experiment by one more label, which has these `values`.
+    pub(super) fn experiment_families<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        (label, values): (&str, &[&str]),
+        counts: impl Iterator<Item = (&'l str, &'l [u64])>,
+    ) -> fmt::Result {
+        let mut family = self.describe(name, help, MetricType::Counter)?;
+        for (experiment, counts) in counts {
+            for (value, count) in values.iter().zip(counts) {
+                let labels = [("experiment", experiment), (label, *value)];
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gauges of each experiment by one more label, which has these `values`.
+    pub(super) fn experiment_gauges<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        (label, values): (&str, &[&str; N]),
+        gauges: impl Iterator<Item = (&'l str, [f64; N])>,
+    ) -> fmt::Result {
+        let mut family = self.describe(name, help, MetricType::Gauge)?;
+        for (experiment, gauges) in gauges {
+            for (value, gauge) in values.iter().zip(gauges) {
+                let labels = [("experiment", experiment), (label, *value)];
+                family.encode_family(&labels)?.encode_gauge(&gauge)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A histogram of each target.
     pub(super) fn target_histograms<'l>(
         &mut self,
         name: &str,
         help: &str,
         histograms: impl Iterator<Item = (Labels<'l>, &'l HistogramSnapshot)>,
+    ) -> fmt::Result {
+        self.histograms(name, help, histograms)
+    }
+
+    /// Histograms, each with its labels.
+    pub(super) fn histograms<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        histograms: impl Iterator<Item = ([(&'l str, &'l str); N], &'l HistogramSnapshot)>,
     ) -> fmt::Result {
         let mut family = self.describe(name, help, MetricType::Histogram)?;
         for (labels, HistogramSnapshot { sum_seconds, buckets }) in histograms {

@@ -4,6 +4,7 @@
 //! and every series of every reason exists from the first scrape on.
 
 mod audit;
+mod comparisons;
 mod encoder;
 mod steering;
 mod targets;
@@ -21,6 +22,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, regis
 
 pub use self::{audit::register_audit, steering::register_steering, targets::TargetGauges};
 use self::{
+    comparisons::encode_comparisons,
     encoder::Encoder,
     targets::{encode_copies, encode_targets},
 };
@@ -164,7 +166,9 @@ impl Collector for Metrics {
         let mut out = Encoder(encoder);
         self.encode_requests(&mut out)?;
         self.encode_capture(&mut out)?;
-        encode_copies(&mut out, &self.ledger.snapshot().copies)?;
+        let books = self.ledger.snapshot();
+        encode_copies(&mut out, &books.copies)?;
+        encode_comparisons(&mut out, &books.comparisons)?;
         encode_targets(&mut out, &self.gauges.targets())?;
         out.gauges("build_info", "The build; always 1", "version", &[env!("CARGO_PKG_VERSION")], &[1.0])
     }
@@ -376,7 +380,7 @@ mod tests {
     }
 
     fn scrape(ledger: &Arc<Ledger>) -> String {
-        let _books = ledger.copies("default", "shadow");
+        let _books = (ledger.copies("default", "shadow"), ledger.comparisons("default"));
         let mut registry = registry(
             Arc::clone(ledger),
             vec![Arc::new(PipelineGauges::default())],
@@ -411,6 +415,9 @@ mod tests {
             "mirror_breaker_state{experiment=\"default\",target=\"shadow\"} 2.0",
             "mirror_breaker_changes_total{experiment=\"default\",target=\"shadow\",to=\"half_open\"} 5",
             "mirror_flows_skipped_total{reason=\"tls\"} 0",
+            "mirror_comparisons_total{experiment=\"default\",result=\"divergent\"} 0",
+            "mirror_divergences_total{experiment=\"default\",kind=\"order\"} 0",
+            "mirror_verdict_state{experiment=\"default\",state=\"pass\"} 0.0",
             "mirror_frames_captured_total{side=\"client\"} 1",
             "mirror_frames_dropped_total{reason=\"ring_full\"} 3",
             "mirror_replay_lag_seconds_bucket{le=\"+Inf\",experiment=\"default\",target=\"shadow\"} 0",
