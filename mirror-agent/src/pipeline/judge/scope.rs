@@ -103,7 +103,6 @@ impl Scope {
     fn compare(&mut self, seen: &Seen<'_>, setting: Setting<'_>) -> Judged {
         let control = seen.control.and_then(|(answered, compared)| Some((answered, compared.as_ref().ok()?)));
         let shadow = seen.compared.as_ref();
-        // The usual case: nothing differs anywhere.
         let mut shadow_places = std::mem::take(&mut self.shadow_places);
         let mut control_places = std::mem::take(&mut self.control_places);
         self.places_of(shadow.ok(), setting, &mut shadow_places);
@@ -153,10 +152,11 @@ impl Scope {
         let Some(compared) = compared else { return };
         for divergence in &compared.divergences {
             let (id, is_new) = self.places.find(divergence);
-            if is_new && let Some(place) = self.places.get_mut(id) {
-                if setting.accepted.iter().any(|accepted| accepted.covers(&self.name, place)) {
-                    place.standing = Standing::Explained;
-                }
+            if is_new
+                && let Some(place) = self.places.get_mut(id)
+                && setting.accepted.iter().any(|accepted| accepted.covers(&self.name, place))
+            {
+                place.standing = Standing::Explained;
             }
             if !setting.has_control
                 && !ids.contains(&id)

@@ -230,7 +230,7 @@ impl Summary {
             endpoints.push(EndpointSummary { endpoint: Arc::clone(&scope.name), state, of });
             checks.push((scope.compared.current(judge.clock), of_scope.unwrap_or_default()));
         }
-        endpoints.sort_by(|one, other| other.of.exchanges.cmp(&one.of.exchanges));
+        endpoints.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.of.exchanges));
         let measured = sum.measured(judge);
         let of_whole = judge.gate.as_ref().map(|gate| measured.checks(gate));
         let whole = sum.part.summary(&measured, &sum.latency, of_whole.as_deref());

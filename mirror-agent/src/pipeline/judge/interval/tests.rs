@@ -41,7 +41,7 @@ const TOLERATED: u64 = RUNS / 20 + 21;
 
 /// Looks at every sample at first, then at every hundredth: what is missed in between is little.
 fn is_looked_at(n: u64) -> bool {
-    n < 20 || n % 50 == 0
+    n < 20 || n.is_multiple_of(50)
 }
 
 #[test]
