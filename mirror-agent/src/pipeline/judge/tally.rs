@@ -28,6 +28,11 @@ impl Clock {
         }
     }
 
+    /// How many times counting begins within the length of a window: each may be wrong by itself, so they share.
+    pub(super) fn starts(self) -> f64 {
+        if self.slot_nanos.is_some() { SLOTS as f64 } else { 1.0 }
+    }
+
     /// The slot of the time that was told last; `None` where there is no window.
     pub(super) fn slot(self) -> Option<u64> {
         self.slot_nanos.map(|_| self.now)
