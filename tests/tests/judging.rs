@@ -24,7 +24,7 @@ use mirror_tests::{
 };
 
 /// Exchanges of each case: 60 for each bug need more, see the bench.
-const EXCHANGES: u64 = 12_000;
+const EXCHANGES: u64 = 8_000;
 
 #[test]
 fn equal_versions_pass_beside_a_control() -> Result<()> {

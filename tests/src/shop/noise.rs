@@ -78,12 +78,13 @@ impl Noise {
         }
     }
 
-    /// Whether a templated path is one of its places: `$.results[].score`, `header:etag`.
+    /// Whether a templated path is one of its places: `$.results[].score`, `header:etag`, `header:set-cookie:session`.
     #[must_use]
     pub fn is_at(self, path: &str) -> bool {
         let key = path.trim_end_matches("[]").trim_end_matches("[*]");
         let key = key.rsplit('.').next().unwrap_or(key);
-        self.places().iter().any(|place| *place == path || *place == key)
+        let is_part = |place: &str| path.strip_prefix(place).is_some_and(|rest| rest.starts_with(':'));
+        self.places().iter().any(|place| *place == path || *place == key || is_part(place))
     }
 }
 
@@ -241,6 +242,7 @@ mod tests {
     fn paths_are_known_by_their_last_key() {
         assert!(Noise::LastBit.is_at("$.results[].score") && !Noise::LastBit.is_at("$.scored"));
         assert!(Noise::SetOrder.is_at("$.tags") && Noise::SetOrder.is_at("$.tags[]"));
+        assert!(Noise::Cookies.is_at("header:set-cookie:session"));
         assert!(Noise::Etags.is_at("header:etag") && !Noise::Etags.is_at("$.etag"));
     }
 
