@@ -216,7 +216,7 @@ impl Place {
         self.looks = self.conclude(bar);
         if self.looks.is_some() {
             Standing::Proposed
-        } else if self.raw < PATIENCE {
+        } else if self.raw < PATIENCE || bar.exchanges < LEARN_FROM {
             Standing::Unclear
         } else {
             Standing::Real
@@ -238,11 +238,12 @@ impl Place {
             Look::LastBits => Some(Looks::LastBits),
             Look::Timestamp => Some(Looks::Timestamp),
             Look::Uuid => Some(Looks::Uuid),
-            // What is ever new is drawn from so many values that nobody chose it; what comes again must come often.
+            // What is ever new is drawn from so many values that nobody chose it, but the name of a wrong article is now and
+            // then new, too; what comes again must come more often.
             Look::Identifier if evidence.is_some_and(Evidence::is_ever_new) => {
-                is_above(0.01).then_some(Looks::Identifier)
+                is_above(0.3).then_some(Looks::Identifier)
             }
-            Look::Identifier => is_above(0.1).then_some(Looks::Identifier),
+            Look::Identifier => is_above(0.5).then_some(Looks::Identifier),
             // Two elements in random order are swapped in every second exchange.
             Look::Order => match evidence?.has_no_order() {
                 Some(has_no_order) => (has_no_order && is_above(0.01)).then_some(Looks::Order),
