@@ -35,6 +35,14 @@ macro_rules! reasons {
                 serializer.serialize_str(self.as_str())
             }
         }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                let known = Self::ALL.into_iter().find(|known| known.as_str() == text);
+                known.ok_or_else(|| serde::de::Error::unknown_variant(&text, &Self::LABELS))
+            }
+        }
     };
 }
 
