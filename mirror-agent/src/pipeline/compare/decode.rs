@@ -3,7 +3,7 @@
 //! Everything is decoded as a stream into one buffer with a limit, so that a decompression bomb costs no more than
 //! honest content of that length. The decoders' own windows are at most 32 KiB (gzip, deflate), 8 MiB (zstd) and 16 MiB (br).
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use brotli_decompressor::Decompressor;
 use bytes::Bytes;
@@ -93,8 +93,7 @@ fn append_all(decoder: impl Read, decoded: &mut Vec<u8>, limit: usize) -> Result
     let room = limit.saturating_sub(decoded.len());
     // One byte more tells content that fits from content that does not.
     let most = u64::try_from(room).unwrap_or(u64::MAX).saturating_add(1);
-    let read =
-        decoder.take(most).read_to_end(decoded).map_err(|_broken: io::Error| IncomparableReason::Coding)?;
+    let read = decoder.take(most).read_to_end(decoded).map_err(|_broken| IncomparableReason::Coding)?;
     if read > room { Err(IncomparableReason::DecodedTooLarge) } else { Ok(()) }
 }
 

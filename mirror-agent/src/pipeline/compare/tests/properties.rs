@@ -54,8 +54,9 @@ fn spelled(made: &Made, choices: &mut Choices) -> String {
         Made::Number(value) => match choices.next(5) {
             0 => format!("{value}.0"),
             1 => format!("{value}.000e0"),
-            2 => format!("{value}0E-1"),
-            3 => format!("{value}000e-3"),
+            // A zero before digits would be no number.
+            2 if *value != 0 => format!("{value}0E-1"),
+            3 if *value != 0 => format!("{value}000e-3"),
             _ => value.to_string(),
         },
         Made::String(text) => {
