@@ -52,10 +52,10 @@ fn expect_right(case: Case) -> Result<()> {
     run.add_verdict(&mut verdicts);
     run.add_bugs(&mut bugs);
     run.add_noise(&mut noise);
-    println!("{}{}{}", verdicts.text(), bugs.text(), noise.text());
+    let tables = [verdicts, bugs, noise].map(|table| table.text()).concat();
     let broken = run.marks().into_iter().filter(|mark| !mark.is_kept);
     let broken = broken.map(|mark| format!("{}: {}", mark.promise, mark.found)).collect::<Vec<_>>();
-    ensure!(broken.is_empty(), "{broken:#?}");
+    ensure!(broken.is_empty(), "{broken:#?}{tables}");
     Ok(())
 }
 
