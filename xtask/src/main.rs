@@ -9,8 +9,10 @@ mod agree;
 mod apt;
 mod bench;
 mod build;
+mod chart;
 mod child;
 mod compiler;
+mod dashboards;
 mod demo;
 mod fuzz;
 mod kernels;
@@ -18,10 +20,12 @@ mod linker;
 mod lint;
 mod manifests;
 mod parity;
+mod prometheus;
 mod setup;
 mod soak;
 mod test;
 mod tidy;
+mod tools;
 mod workspace;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -66,8 +70,13 @@ enum Chore {
     },
     /// Boots Debian's kernels, emulated, and runs the kernel tests inside each
     TestKernels(kernels::Options),
-    /// Checks formatting, lints, purity, documentation, dependencies, manifests and the house rules
-    Lint,
+    /// Checks formatting, lints, purity, documentation, dependencies, manifests, alerts and the house rules
+    Lint {
+        /// Only the checks in whose names this stands, such as `manifests`
+        only: Option<String>,
+    },
+    /// Makes the dashboards, and the manifest of the alerts, from their sources
+    Dashboards,
     /// Mirrors real requests between network namespaces and shows the live table
     #[command(disable_help_flag = true)]
     Demo {
@@ -128,7 +137,8 @@ fn main() -> ExitCode {
         ),
         Chore::Test { args } => test::run(&args),
         Chore::TestKernels(options) => kernels::run(&options),
-        Chore::Lint => lint::run(),
+        Chore::Lint { only } => lint::run(only),
+        Chore::Dashboards => dashboards::run(),
         Chore::Demo { args } => demo::run(&args),
         Chore::Fuzz { seconds, jobs, minimize, targets } => {
             fuzz::run(&fuzz::Plan { seconds, targets, jobs, minimize })
