@@ -20,7 +20,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// What `deploy/daemonset.yaml` adds after it has dropped all.
+/// What `deploy/kubernetes/base/daemonset.yaml` adds after it has dropped all.
 const NEEDED: [&str; 3] = ["BPF", "NET_ADMIN", "PERFMON"];
 
 /// Returns from the test, saying why, where a process cannot be started with fewer capabilities.

@@ -33,7 +33,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use build::{KernelLog, Profile};
+use build::{KernelLog, Linkage, Profile};
 
 /// The project's chores.
 #[derive(Parser)]
@@ -62,6 +62,9 @@ enum Chore {
         /// Lets the kernel program log what it leaves out; for diagnosis, with the agent's --log-level debug
         #[arg(long)]
         kernel_log: bool,
+        /// Puts the C library into the agent, for images without one: target/TARGET/release/mirror-agent
+        #[arg(long = "static")]
+        is_static: bool,
     },
     /// Runs the unit, property, pcap and kernel tests; arguments go to `cargo test`
     Test {
@@ -131,9 +134,10 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Setup { dry_run, all } => setup::run(dry_run, all),
-        Chore::Build { debug, kernel_log } => build::run(
+        Chore::Build { debug, kernel_log, is_static } => build::run(
             if debug { Profile::Debug } else { Profile::Release },
             if kernel_log { KernelLog::On } else { KernelLog::Off },
+            if is_static { Linkage::Static } else { Linkage::Dynamic },
         ),
         Chore::Test { args } => test::run(&args),
         Chore::TestKernels(options) => kernels::run(&options),

@@ -66,11 +66,14 @@ fn the_example_of_the_readme_means_what_it_says() {
 }
 
 #[test]
-fn the_config_map_holds_a_configuration() {
-    let manifest = include_str!("../../../../../../deploy/experiments.yaml");
-    let text = manifest.split_once("config.yaml: |\n").unwrap().1;
-    let lines: Vec<_> = text.lines().map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
-    assert_eq!(parsed(&lines.join("\n")).targets(), 1);
+fn overlays_hold_configurations() {
+    let overlays = [
+        include_str!("../../../../../../deploy/kubernetes/overlays/minimal/config.yaml"),
+        include_str!("../../../../../../deploy/kubernetes/overlays/development/config.yaml"),
+    ];
+    for text in overlays {
+        assert_eq!(parsed(text).targets(), 1);
+    }
 }
 
 #[test]
