@@ -1,4 +1,4 @@
-//! Enters: rules, their tests, and the dashboards. Leaves: what Prometheus would not accept, or would never fire.
+//! Enters: rules, their tests, dashboards and gates. Leaves: what Prometheus would not accept, or would never fire.
 
 use std::{
     collections::BTreeSet,
@@ -8,15 +8,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 use crate::{
     apt::{self, Mode, Need, Presence},
     child,
     dashboards::{self, RULES},
+    manifests::objects,
     workspace,
 };
 
-/// Checks rules and dashboards with `promtool`, and both against the README and the runbooks.
+/// Checks rules, dashboards and gates with `promtool`, and all of them against the README and the runbooks.
 pub(crate) fn run() -> Result<()> {
     apt::ensure(&needs(), Mode::Act)?;
     dashboards::check()?;
@@ -24,7 +26,9 @@ pub(crate) fn run() -> Result<()> {
     let dir = workspace::root()?.join("deploy/prometheus");
     child::run(promtool()?.current_dir(&dir).args(["check", "rules"]).args(RULES))?;
     child::run(promtool()?.current_dir(&dir).args(["test", "rules"]).args(TESTS))?;
-    check_expressions()?;
+    let mut expressions = dashboards::expressions();
+    expressions.extend(gates()?);
+    check_expressions(&expressions)?;
 
     let mut faults = Vec::new();
     let rules = RULES.map(|name| fs::read_to_string(dir.join(name)).with_context(|| format!("read {name}")));
@@ -34,7 +38,8 @@ pub(crate) fn run() -> Result<()> {
     let readme = fs::read_to_string(workspace::root()?.join("README.md")).context("read README.md")?;
 
     let names = Names { documented: documented(&readme), recorded: values(&rules, "- record: ").collect() };
-    for expression in dashboards::expressions().iter().chain([&without_comments(&rules)]) {
+    expressions.push(without_comments(&rules));
+    for expression in &expressions {
         faults.extend(names.unknown(expression).map(|name| format!("there is no metric {name}")));
     }
     let runbooks = workspace::root()?.join("docs/runbooks");
@@ -76,17 +81,34 @@ fn promtool() -> Result<Command> {
     Ok(Command::new(program))
 }
 
-/// Has every expression of the dashboards parsed, as if it were a rule.
-fn check_expressions() -> Result<()> {
-    let rules: Vec<_> = dashboards::expressions()
-        .into_iter()
+/// What the gates of rollouts ask for. Their variables stand inside quotes, where every word will do.
+fn gates() -> Result<Vec<String>> {
+    let dir = workspace::root()?.join("deploy/progressive-delivery");
+    let mut found = Vec::new();
+    for name in ["analysis-template.yaml", "metric-template.yaml"] {
+        let text = fs::read_to_string(dir.join(name)).with_context(|| format!("read {name}"))?;
+        for object in objects(&text)? {
+            let metrics =
+                object.pointer("/spec/metrics").and_then(Value::as_array).cloned().unwrap_or_default();
+            let asked = metrics.iter().filter_map(|metric| metric.pointer("/provider/prometheus/query"));
+            let asked = asked.chain(object.pointer("/spec/query")).filter_map(Value::as_str);
+            found.extend(asked.map(str::to_owned));
+        }
+    }
+    Ok(found)
+}
+
+/// Has every expression parsed, as if it were a rule.
+fn check_expressions(expressions: &[String]) -> Result<()> {
+    let rules: Vec<_> = expressions
+        .iter()
         .enumerate()
-        .map(|(number, expr)| serde_json::json!({ "record": format!("dashboard:expression:{number}"), "expr": expr }))
+        .map(|(number, expr)| serde_json::json!({ "record": format!("expression:{number}"), "expr": expr }))
         .collect();
-    let file = serde_json::json!({ "groups": [{ "name": "dashboards", "rules": rules }] });
-    let path = workspace::target_dir()?.join("dashboard-expressions.yaml");
+    let file = serde_json::json!({ "groups": [{ "name": "expressions", "rules": rules }] });
+    let path = workspace::target_dir()?.join("expressions.yaml");
     fs::write(&path, file.to_string()).with_context(|| format!("write {}", path.display()))?;
-    child::run(promtool()?.args(["check", "rules"]).arg(&path)).context("check the dashboards' expressions")
+    child::run(promtool()?.args(["check", "rules"]).arg(&path)).context("check expressions")
 }
 
 /// Names that an expression may use.
