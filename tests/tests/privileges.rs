@@ -34,6 +34,16 @@ macro_rules! require_setpriv {
 }
 
 #[test]
+fn the_manifest_adds_these_and_no_others() {
+    let manifest = include_str!("../../deploy/kubernetes/base/daemonset.yaml");
+    let (_, added) = manifest.split_once("              add:\n").unwrap();
+    let names = added.lines().map_while(|line| line.trim().strip_prefix("- "));
+    let names: Vec<_> = names.filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, NEEDED);
+    assert!(manifest.contains("drop: [ALL]"));
+}
+
+#[test]
 fn three_capabilities_are_enough() -> Result<()> {
     require_agent!();
     require_setpriv!();
