@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail, ensure};
 use clap::Parser;
 use mirror_agent::io::{
     agent,
@@ -16,9 +16,19 @@ use mirror_agent::io::{
     control::ctl,
     inspect::{self, FilePipeline},
     object::EBPF_OBJECT,
+    replay::check_certificates,
+    sinks::check_sink,
     steering::Followed,
+    telling::show,
 };
+use mirror_agent::pipeline::reason::VerdictState;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+/// Exit status of `verdict` where it cannot be told yet.
+const NOT_ENOUGH_DATA: u8 = 3;
+
+/// Exit status of `verdict` where it could not be asked for: that of a command line that is not understood.
+const NO_VERDICT: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -53,6 +63,24 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
             ctl::run(args, &mut io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Verdict(args) => Ok(match show::verdict(args, &mut io::stdout()) {
+            Ok(VerdictState::Pass) => ExitCode::SUCCESS,
+            Ok(VerdictState::Fail) => ExitCode::FAILURE,
+            Ok(VerdictState::NotEnoughData) => ExitCode::from(NOT_ENOUGH_DATA),
+            // Whoever reads the status must not take this for a verdict.
+            Err(error) => {
+                writeln!(io::stderr(), "mirror-agent: {:#}", Error::from(error))?;
+                ExitCode::from(NO_VERDICT)
+            }
+        }),
+        Command::Report(args) => {
+            show::report(args, &mut io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Rules(args) => {
+            show::rules(args, &mut io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Schema => {
             let text = serde_json::to_string_pretty(&config::schema()).context("write the schema")?;
             writeln!(io::stdout(), "{text}").context("print the schema")?;
@@ -60,6 +88,8 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Check(CheckArgs { config: Some(file), .. }) => {
             let config = config::read(file, Some(SystemTime::now()))?;
+            let unusable = unusable_parts(&config);
+            ensure!(unusable.is_empty(), "{}", unusable.join("\nmirror-agent: "));
             let (experiments, targets) = (config.experiments.len(), config.targets());
             let name = file.display();
             writeln!(io::stdout(), "ok       {name}: {experiments} experiments with {targets} targets")
@@ -74,6 +104,26 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
             }
         }
     }
+}
+
+/// What a configuration names that this program cannot use: certificates that are none, and sinks that it was built
+/// without.
+fn unusable_parts(config: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    for experiment in &config.experiments {
+        for target in &experiment.targets {
+            if let Err(error) = check_certificates(&target.url, &target.tls) {
+                let error = Error::from(error);
+                found.push(format!("target {} of experiment {}: {error:#}", target.name, experiment.name));
+            }
+        }
+        for sink in experiment.compare.iter().flat_map(|compare| &compare.sinks) {
+            if let Err(error) = check_sink(sink) {
+                found.push(format!("experiment {}: {error}", experiment.name));
+            }
+        }
+    }
+    found
 }
 
 /// The filter of `--log-level`. One word alone has to be a level: as a target it would silence everything else.

@@ -27,6 +27,9 @@ pub mod map {
     /// Hash of [`SocketKey`](super::SocketKey) to `u8`: local ends of the agent's replay connections; asked only
     /// where the bit in `OWN_PORTS` is set.
     pub const OWN_SOCKETS: &str = "OWN_SOCKETS";
+    /// The shape of `PORTS`: set where payload that servers of this port send is copied whole; asked only where
+    /// [`KernelConfig::copy_responses`](super::KernelConfig::copy_responses) is set.
+    pub const ANSWER_PORTS: &str = "ANSWER_PORTS";
     /// Longest-prefix trie of v4-mapped addresses to `u8`: server addresses to match, asked only where
     /// [`KernelConfig::match_addresses`](super::KernelConfig::match_addresses) is set.
     pub const ADDRESSES: &str = "ADDRESSES";
@@ -113,7 +116,7 @@ pub const MAX_SHED_CONNECTIONS: u32 = 32_768;
 /// than its share. Any number would do.
 pub const SHED_KEY: u64 = 0x6d69_7272_6f72_7368;
 
-/// How many bytes of payload a server record carries at most: enough for a status line's version and code
+/// How many bytes of payload a server record carries at most, where it is not copied whole: enough for a status line's version and code
 /// (`HTTP/1.1 101`), which tells whether a connection was handed to another protocol.
 pub const STATUS_PEEK_BYTES: u32 = 12;
 
@@ -228,7 +231,7 @@ pub struct KernelConfig {
     pub own_mark: u32,
     /// Non-zero: the server's address must be in the trie.
     pub match_addresses: u32,
-    /// Non-zero: payload of server segments is copied whole.
+    /// Non-zero: payload of server segments is copied whole where their port is in [`map::ANSWER_PORTS`].
     pub copy_responses: u32,
     /// A wake-up of a ring's reader is asked for at most once in so many nanoseconds a CPU. A reader that found
     /// nothing must go on looking for longer than this before it blocks.

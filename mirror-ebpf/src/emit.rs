@@ -6,6 +6,7 @@ use mirror_common::packet::{TcpPacket, tcp_flag};
 use mirror_common::{Counter, RecordFlags, RecordHeader, RecordSide};
 
 use crate::counters::{add, count};
+use crate::ports::is_answer_read;
 use crate::ring::{LARGEST_PAYLOAD_BYTES, Ring};
 use crate::scratch::Scratch;
 use crate::skb::{Skb, bounded};
@@ -28,9 +29,14 @@ pub(crate) fn emit(skb: Skb, side: RecordSide, config: &KernelConfig, scratch: &
         count(Counter::DroppedRingFull);
         return None;
     };
-    match side {
-        RecordSide::Server if config.copy_responses == 0 => emit_peek(skb, scratch, ring),
-        RecordSide::Client | RecordSide::Server => emit_whole(skb, scratch, ring)?,
+    let is_whole = match side {
+        RecordSide::Client => true,
+        RecordSide::Server => config.copy_responses != 0 && is_answer_read(scratch.header.server_port),
+    };
+    if is_whole {
+        emit_whole(skb, scratch, ring)?;
+    } else {
+        emit_peek(skb, scratch, ring);
     }
     if scratch.progress.full | scratch.progress.unreadable != 0 {
         add(Counter::DroppedRingFull, scratch.progress.full);

@@ -9,6 +9,10 @@ use mirror_common::packet::{TunnelPorts, UdpTunnel};
 #[btf_map]
 static PORTS: Array<u64, { PORT_WORDS as usize }> = Array::new();
 
+/// [`mirror_common::maps::map::ANSWER_PORTS`].
+#[btf_map]
+static ANSWER_PORTS: Array<u64, { PORT_WORDS as usize }> = Array::new();
+
 /// [`mirror_common::maps::map::TUNNEL_PORTS`].
 #[btf_map]
 static TUNNEL_PORTS: Array<u64, { TUNNEL_PORT_WORDS as usize }> = Array::new();
@@ -28,6 +32,12 @@ impl TunnelPorts for ConfiguredPorts {
 #[inline(always)]
 pub(crate) fn is_matched(port: u16) -> bool {
     has_bit(PORTS.get(u32::from(port) / 64), port)
+}
+
+/// Whether payload that servers of this port send is to be copied whole.
+#[inline(always)]
+pub(crate) fn is_answer_read(port: u16) -> bool {
+    has_bit(ANSWER_PORTS.get(u32::from(port) / 64), port)
 }
 
 /// Whether the bit of `port` is set in its word.

@@ -4,6 +4,7 @@
 //! them, and the agent is a child process. Nothing here uses the agent's own code: it is the yardstick.
 
 pub mod agent;
+mod answers;
 pub mod classifier;
 pub mod client;
 pub mod corpus;
@@ -19,9 +20,12 @@ pub mod netns;
 pub mod nginx;
 pub mod overlay;
 pub mod parity;
+pub mod report;
 pub mod rng;
 pub mod scenario;
 pub mod server;
+pub mod shop;
 pub mod soak;
 pub mod sys;
 pub mod traffic;
+pub mod verdict;

@@ -18,7 +18,9 @@ use anyhow::{Context, Result};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use socket2::{Domain, Socket, Type};
 
+pub use crate::answers::JSON;
 use crate::{
+    answers::{Answer, answer_to, opens_tunnel},
     digest::{Digest, digest},
     http::{self, BodyScan},
     netns::Host,
@@ -97,6 +99,8 @@ pub trait Witness: std::fmt::Debug + Send + Sync {
 struct Shared {
     record: Record,
     witness: Option<Arc<dyn Witness>>,
+    /// What every request is answered with, if it is always the same.
+    fixed: Option<Vec<u8>>,
     behavior: AtomicU64,
     stop: AtomicBool,
     requests: AtomicU64,
@@ -122,7 +126,16 @@ impl Server {
     ///
     /// The port cannot be bound.
     pub fn start(host: &Host, port: u16, record: Record) -> Result<Self> {
-        Self::launch(host, port, record, None)
+        Self::launch(host, port, record, None, None)
+    }
+
+    /// The same with an answer, head and body, to all requests, which are only counted.
+    ///
+    /// # Errors
+    ///
+    /// The port cannot be bound.
+    pub fn fixed(host: &Host, port: u16, answer: Vec<u8>) -> Result<Self> {
+        Self::launch(host, port, Record::Count, None, Some(answer))
     }
 
     /// The same with a witness, and requests only counted.
@@ -131,14 +144,21 @@ impl Server {
     ///
     /// The port cannot be bound.
     pub fn watched(host: &Host, port: u16, witness: Arc<dyn Witness>) -> Result<Self> {
-        Self::launch(host, port, Record::Count, Some(witness))
+        Self::launch(host, port, Record::Count, Some(witness), None)
     }
 
-    fn launch(host: &Host, port: u16, record: Record, witness: Option<Arc<dyn Witness>>) -> Result<Self> {
+    fn launch(
+        host: &Host,
+        port: u16,
+        record: Record,
+        witness: Option<Arc<dyn Witness>>,
+        fixed: Option<Vec<u8>>,
+    ) -> Result<Self> {
         let listener = host.within(|| listen(port).with_context(|| format!("listen on port {port}")))?;
         let shared = Arc::new(Shared {
             record,
             witness,
+            fixed,
             behavior: AtomicU64::new(Behavior::Answer.to_bits()),
             stop: AtomicBool::new(false),
             requests: AtomicU64::new(0),
@@ -267,12 +287,6 @@ enum Phase {
     },
     /// Another protocol: bytes are sent back.
     Tunnel,
-}
-
-/// An answer to one request.
-struct Answer {
-    bytes: Vec<u8>,
-    closing: bool,
 }
 
 impl Loop {
@@ -404,7 +418,10 @@ impl Loop {
             self.note(connection.number, raw);
             let behavior = self.behavior();
             let tunnel = opens_tunnel(head);
-            let answer = answer_to(head);
+            let answer = match &self.shared.fixed {
+                Some(bytes) => Answer { bytes: bytes.clone(), closing: false },
+                None => answer_to(head),
+            };
             start += length;
             match behavior {
                 Behavior::Answer | Behavior::NeverRead | Behavior::CloseOnAccept => {
@@ -527,67 +544,3 @@ impl Connection {
         true
     }
 }
-
-/// Whether the server answers by changing to another protocol: `/refuse` asks it not to.
-fn opens_tunnel(head: &[u8]) -> bool {
-    let connect = head.starts_with(b"CONNECT ");
-    (connect || http::header(head, "upgrade").is_some()) && http::second_word(head) != b"/refuse"
-}
-
-/// The answer that the target asks for: 1 KB of JSON unless it is one of the special ones.
-fn answer_to(head: &[u8]) -> Answer {
-    let (method, target) = (http::first_word(head), http::second_word(head));
-    if opens_tunnel(head) {
-        let bytes: &[u8] = if method == b"CONNECT" {
-            b"HTTP/1.1 200 Connection established\r\n\r\n"
-        } else {
-            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
-        };
-        return Answer { bytes: bytes.to_vec(), closing: false };
-    }
-    let version_10 = head.split(|byte| *byte == b'\r').next().is_some_and(|line| line.ends_with(b"HTTP/1.0"));
-    let mut closing = http::header_has(head, "connection", "close")
-        || (version_10 && !http::header_has(head, "connection", "keep-alive"));
-    let body = &JSON[..];
-    let (fields, framed) = match target {
-        b"/chunked" => {
-            let mut chunks = Vec::new();
-            for chunk in body.chunks(400) {
-                chunks.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-                chunks.extend_from_slice(chunk);
-                chunks.extend_from_slice(b"\r\n");
-            }
-            chunks.extend_from_slice(b"0\r\n\r\n");
-            ("Transfer-Encoding: chunked\r\n", chunks)
-        }
-        b"/until-close" => {
-            closing = true;
-            ("", body.to_vec())
-        }
-        b"/no-content" => ("", Vec::new()),
-        _ => ("Content-Length: 1024\r\n", body.to_vec()),
-    };
-    let status = if target == b"/no-content" { "204 No Content" } else { "200 OK" };
-    let connection = if closing { "Connection: close\r\n" } else { "" };
-    let mut bytes =
-        format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{fields}{connection}\r\n")
-            .into_bytes();
-    if method != b"HEAD" {
-        bytes.extend_from_slice(&framed);
-    }
-    Answer { bytes, closing }
-}
-
-/// 1 KB of JSON.
-pub const JSON: &[u8; 1024] = &{
-    let mut body = [b'x'; 1024];
-    let (start, end) = (b"{\"filler\":\"", b"\"}");
-    let mut index = 0;
-    while index < start.len() {
-        body[index] = start[index];
-        index += 1;
-    }
-    body[1022] = end[0];
-    body[1023] = end[1];
-    body
-};

@@ -84,6 +84,29 @@ fn a_file_that_is_wrong_is_refused_with_all_its_errors() -> Result<()> {
 }
 
 #[test]
+fn certificates_that_cannot_be_used_are_refused_before_the_start() -> Result<()> {
+    require_agent!();
+    let net = Topology::new()?;
+    let (folder, path) = file(&two_experiments(&net.shadow))?;
+    let text = fs::read_to_string(&path)?;
+    let broken = folder.path().join("broken.pem");
+    fs::write(&broken, "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")?;
+    for (ca, expected) in [
+        (folder.path().join("none.pem"), "No such file"),
+        (broken, "certificate authorities"),
+        (path.clone(), "there are no certificate authorities"),
+    ] {
+        let tls = format!("name: v3\n        tls: {{ caFile: {} }}", ca.display());
+        fs::write(&path, text.replacen("name: v3", &tls, 1).replace("url: http://", "url: https://"))?;
+        let output = agent::output(&net.live, &["check", "--config", &path.display().to_string()])?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let is_told = told.contains("target v3 of experiment orders") && told.contains(expected);
+        ensure!(!output.status.success() && is_told, "{expected} is not in\n{told}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_file_and_flags_beside_it_are_a_usage_error() -> Result<()> {
     require_agent!();
     let net = Topology::new()?;

@@ -20,7 +20,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// What `deploy/daemonset.yaml` adds after it has dropped all.
+/// What `deploy/kubernetes/base/daemonset.yaml` adds after it has dropped all.
 const NEEDED: [&str; 3] = ["BPF", "NET_ADMIN", "PERFMON"];
 
 /// Returns from the test, saying why, where a process cannot be started with fewer capabilities.
@@ -31,6 +31,16 @@ macro_rules! require_setpriv {
             return Ok(());
         }
     };
+}
+
+#[test]
+fn the_manifest_adds_these_and_no_others() {
+    let manifest = include_str!("../../deploy/kubernetes/base/daemonset.yaml");
+    let (_, added) = manifest.split_once("              add:\n").unwrap();
+    let names = added.lines().map_while(|line| line.trim().strip_prefix("- "));
+    let names: Vec<_> = names.filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, NEEDED);
+    assert!(manifest.contains("drop: [ALL]"));
 }
 
 #[test]

@@ -36,30 +36,57 @@ pub(crate) enum KernelLog {
     On,
 }
 
+/// What the agent takes from the machine on which it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Linkage {
+    /// The C library and what belongs to it.
+    Dynamic,
+    /// Nothing: all of it is in the executable, for images without a C library.
+    Static,
+}
+
 /// The chore: builds the object and the agent, and says where the agent is.
-pub(crate) fn run(profile: Profile, log: KernelLog) -> Result<()> {
-    let agent = agent_with(profile, log)?;
+pub(crate) fn run(profile: Profile, log: KernelLog, linkage: Linkage, features: &[String]) -> Result<()> {
+    let agent = agent_with(profile, log, linkage, features)?;
     println!("Built {}", agent.display());
     Ok(())
 }
 
 /// Builds the object and the agent; the path of the agent's executable.
 pub(crate) fn agent(profile: Profile) -> Result<PathBuf> {
-    agent_with(profile, KernelLog::Off)
+    agent_with(profile, KernelLog::Off, Linkage::Dynamic, &[])
 }
 
-fn agent_with(profile: Profile, log: KernelLog) -> Result<PathBuf> {
+fn agent_with(profile: Profile, log: KernelLog, linkage: Linkage, features: &[String]) -> Result<PathBuf> {
     object(log)?;
     let mut cargo = workspace::cargo(&["build", "--locked", "--package", "mirror-agent"])?;
+    let mut place = workspace::target_dir()?;
+    if linkage == Linkage::Static {
+        // Said for a target, or macros and build scripts, which are libraries to be loaded, would be asked for it too.
+        let target = host_target()?;
+        cargo.args(["--target", &target]).env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
+        cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
+        place.push(target);
+    }
     if profile == Profile::Release {
         cargo.arg("--release");
+    }
+    if !features.is_empty() {
+        cargo.args(["--features", &features.join(",")]);
     }
     child::run(&mut cargo)?;
     let dir = match profile {
         Profile::Debug => "debug",
         Profile::Release => "release",
     };
-    Ok(workspace::target_dir()?.join(dir).join("mirror-agent"))
+    Ok(place.join(dir).join("mirror-agent"))
+}
+
+/// The target of this machine, as the compiler calls it.
+fn host_target() -> Result<String> {
+    let compiler = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let told = child::answer(Command::new(compiler).args(["--print", "host-tuple"]));
+    Ok(told.context("ask the compiler for its target")?.trim().to_owned())
 }
 
 /// Builds the eBPF object, making the toolchain usable first.

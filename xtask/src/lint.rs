@@ -2,14 +2,16 @@
 
 use anyhow::{Result, bail};
 
-use crate::{build, child, fuzz, manifests, tidy, workspace};
+use crate::{build, child, fuzz, manifests, prometheus, tidy, workspace};
 
-/// The chore: runs every check, also after one has failed, and ends with a count.
-pub(crate) fn run() -> Result<()> {
-    // The agent embeds the object, so that even its lints need one.
-    build::object(build::KernelLog::Off)?;
+/// The chore: runs every check, or those in whose names `only` stands, also after one has failed, and ends with a count.
+pub(crate) fn run(only: Option<String>) -> Result<()> {
+    if only.is_none() {
+        // The agent embeds the object, so that even its lints need one.
+        build::object(build::KernelLog::Off)?;
+    }
 
-    let mut report = Report::default();
+    let mut report = Report { only: only.unwrap_or_default(), ..Report::default() };
     report.check("formatting", || cargo(&["fmt", "--all", "--check"], None));
     report.check("formatting of the fuzz targets", || {
         let manifest = fuzz::manifest()?;
@@ -40,11 +42,14 @@ pub(crate) fn run() -> Result<()> {
         report.skip("dependencies", "cargo-deny is not installed: cargo install --locked cargo-deny");
     }
     report.check("manifests", manifests::run);
+    report.check("alerts and dashboards", prometheus::run);
     report.end()
 }
 
 #[derive(Default)]
 struct Report {
+    /// What stands in the names of the checks that are run.
+    only: String,
     passed: usize,
     failed: Vec<&'static str>,
     skipped: usize,
@@ -52,6 +57,9 @@ struct Report {
 
 impl Report {
     fn check(&mut self, name: &'static str, check: impl FnOnce() -> Result<()>) {
+        if !name.contains(&self.only) {
+            return;
+        }
         println!("lint: {name}");
         match check() {
             Ok(()) => self.passed += 1,
@@ -63,12 +71,18 @@ impl Report {
     }
 
     fn skip(&mut self, name: &'static str, why: &str) {
+        if !name.contains(&self.only) {
+            return;
+        }
         println!("lint: {name}: SKIPPED: {why}");
         self.skipped += 1;
     }
 
     fn end(self) -> Result<()> {
         println!("\n{} passed, {} failed, {} skipped", self.passed, self.failed.len(), self.skipped);
+        if self.passed + self.failed.len() + self.skipped == 0 {
+            bail!("there is no check `{}`", self.only);
+        }
         if !self.failed.is_empty() {
             bail!("these checks failed: {}", self.failed.join("; "));
         }

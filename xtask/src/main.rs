@@ -9,8 +9,10 @@ mod agree;
 mod apt;
 mod bench;
 mod build;
+mod chart;
 mod child;
 mod compiler;
+mod dashboards;
 mod demo;
 mod fuzz;
 mod kernels;
@@ -18,10 +20,13 @@ mod linker;
 mod lint;
 mod manifests;
 mod parity;
+mod prometheus;
 mod setup;
 mod soak;
 mod test;
 mod tidy;
+mod tools;
+mod verdict;
 mod workspace;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -29,7 +34,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use build::{KernelLog, Profile};
+use build::{KernelLog, Linkage, Profile};
 
 /// The project's chores.
 #[derive(Parser)]
@@ -58,6 +63,12 @@ enum Chore {
         /// Lets the kernel program log what it leaves out; for diagnosis, with the agent's --log-level debug
         #[arg(long)]
         kernel_log: bool,
+        /// Puts the C library into the agent, for images without one: target/TARGET/release/mirror-agent
+        #[arg(long = "static")]
+        is_static: bool,
+        /// Features of the agent that are not there by default: `kafka`
+        #[arg(long, value_delimiter = ',', value_name = "FEATURE")]
+        features: Vec<String>,
     },
     /// Runs the unit, property, pcap and kernel tests; arguments go to `cargo test`
     Test {
@@ -66,8 +77,13 @@ enum Chore {
     },
     /// Boots Debian's kernels, emulated, and runs the kernel tests inside each
     TestKernels(kernels::Options),
-    /// Checks formatting, lints, purity, documentation, dependencies, manifests and the house rules
-    Lint,
+    /// Checks formatting, lints, purity, documentation, dependencies, manifests, alerts and the house rules
+    Lint {
+        /// Only the checks in whose names this stands, such as `manifests`
+        only: Option<String>,
+    },
+    /// Makes the dashboards, and the manifest of the alerts, from their sources
+    Dashboards,
     /// Mirrors real requests between network namespaces and shows the live table
     #[command(disable_help_flag = true)]
     Demo {
@@ -85,12 +101,18 @@ enum Chore {
         /// Adds inputs that reach something new to those in tests/fuzz/corpus
         #[arg(long)]
         minimize: bool,
-        /// All where none is named: capture_file, config, flow, frame, http, pipeline, policy, rewrite
+        /// All where none is named: capture_file, compare, config, flow, frame, http, pipeline, policy, rewrite
         targets: Vec<String>,
     },
     /// Measures what the mirror costs
     #[command(disable_help_flag = true)]
     Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Seeds bugs and noise in two versions of a shop, and measures how well the mirror tells them apart
+    #[command(disable_help_flag = true)]
+    VerdictBench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -122,18 +144,22 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Setup { dry_run, all } => setup::run(dry_run, all),
-        Chore::Build { debug, kernel_log } => build::run(
+        Chore::Build { debug, kernel_log, is_static, features } => build::run(
             if debug { Profile::Debug } else { Profile::Release },
             if kernel_log { KernelLog::On } else { KernelLog::Off },
+            if is_static { Linkage::Static } else { Linkage::Dynamic },
+            &features,
         ),
         Chore::Test { args } => test::run(&args),
         Chore::TestKernels(options) => kernels::run(&options),
-        Chore::Lint => lint::run(),
+        Chore::Lint { only } => lint::run(only),
+        Chore::Dashboards => dashboards::run(),
         Chore::Demo { args } => demo::run(&args),
         Chore::Fuzz { seconds, jobs, minimize, targets } => {
             fuzz::run(&fuzz::Plan { seconds, targets, jobs, minimize })
         }
         Chore::Bench { args } => bench::run(&args),
+        Chore::VerdictBench { args } => verdict::run(&args),
         Chore::Parity { args } => parity::run(&args),
         Chore::Agree { frames, seed, captures } => agree::run(frames, seed, &captures),
         Chore::Soak { args } => soak::run(&args),

@@ -11,7 +11,7 @@ use crate::{
     apt::{self, Mode, Need, Presence},
     compiler::{self, Compiler},
     linker::{self, LinkerState},
-    parity,
+    parity, prometheus,
 };
 
 /// What builds the eBPF object.
@@ -177,6 +177,7 @@ fn scene_needs() -> Vec<Need> {
         need("procps", "settings of the namespaces' network stacks (sysctl)", "sysctl"),
     ];
     needs.extend(parity::needs());
+    needs.extend(prometheus::needs());
     needs
 }
 

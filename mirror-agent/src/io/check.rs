@@ -170,7 +170,6 @@ fn programs(object: &[u8]) -> (Finding, Finding) {
         ring_bytes: KernelRules::smallest_ring_bytes(),
         rings: 1,
         own_mark: 0,
-        copies_responses: false,
         wake_interval_ns: 0,
     };
     match Capture::load(object, &rules) {

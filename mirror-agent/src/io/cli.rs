@@ -10,6 +10,7 @@ use crate::{
     io::{
         config::{Attach, ProbeConfig, default_max_body, default_queue_bytes, parse_interlock},
         control::ctl::CtlArgs,
+        telling::show::{ReportArgs, RulesArgs, VerdictArgs},
         units::{parse_duration, parse_percent, parse_size},
     },
     pipeline::policy::{Methods, Share},
@@ -41,6 +42,12 @@ pub enum Command {
     Schema,
     /// Steer the agent that runs here: see how things are, pause and resume, change a share or an end.
     Ctl(CtlArgs),
+    /// Say whether the shadow passes, fails, or cannot be judged yet; the exit status is 0, 1 or 3.
+    Verdict(VerdictArgs),
+    /// Show how live's answers and the shadow's differ, the likeliest bugs first.
+    Report(ReportArgs),
+    /// See by which rules answers are compared, and count differences as noise.
+    Rules(RulesArgs),
 }
 
 /// Options of `run`.
@@ -334,9 +341,13 @@ mod tests {
         let line = ["mirror-agent", "run", "--interface=eth0", "--port=80", "--shadow=http://s"];
         match Cli::try_parse_from(line.iter().chain(args))?.command {
             Command::Run(args) => Ok(*args),
-            Command::Inspect(_) | Command::Check(_) | Command::Schema | Command::Ctl(_) => {
-                panic!("`run` was parsed as another command")
-            }
+            Command::Inspect(_)
+            | Command::Check(_)
+            | Command::Schema
+            | Command::Ctl(_)
+            | Command::Verdict(_)
+            | Command::Report(_)
+            | Command::Rules(_) => panic!("`run` was parsed as another command"),
         }
     }
 

@@ -12,10 +12,14 @@ pub mod capture;
 pub mod check;
 #[cfg(feature = "runtime")]
 pub mod cli;
+#[cfg(feature = "runtime")]
+pub mod compare;
 #[cfg(feature = "config")]
 pub mod config;
 #[cfg(feature = "runtime")]
 pub mod control;
+#[cfg(feature = "runtime")]
+pub mod evidence;
 #[cfg(feature = "runtime")]
 pub mod experiments;
 #[cfg(feature = "captures")]
@@ -31,15 +35,21 @@ mod join;
 #[cfg(feature = "runtime")]
 pub mod ledger;
 #[cfg(feature = "runtime")]
+mod lines;
+#[cfg(feature = "runtime")]
 pub mod metrics;
 #[cfg(feature = "runtime")]
 pub mod object;
 #[cfg(feature = "runtime")]
 pub mod replay;
 #[cfg(feature = "runtime")]
+pub mod sinks;
+#[cfg(feature = "runtime")]
 pub mod steering;
 #[cfg(feature = "config")]
 pub mod target;
+#[cfg(feature = "runtime")]
+pub mod telling;
 #[cfg(feature = "config")]
 pub mod units;
 #[cfg(feature = "runtime")]

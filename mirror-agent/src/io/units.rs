@@ -72,7 +72,7 @@ pub fn parse_percent(text: &str) -> Result<f64, UnitError> {
     }
 }
 
-/// Parses a duration: `500ms`, `10s`, `2m`, `1h`. A unit is required, and more than nothing.
+/// Parses a duration: `500ms`, `10s`, `2m`, `1h`, `7d`. A unit is required, and more than nothing.
 ///
 /// # Errors
 ///
@@ -84,8 +84,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
-        "" => return Err(UnitError::NoUnit { text: text.into(), allowed: "ms, s, m, h" }),
-        _ => return Err(UnitError::UnknownUnit { unit: unit.into(), allowed: "ms, s, m, h" }),
+        "d" => 86_400_000,
+        "" => return Err(UnitError::NoUnit { text: text.into(), allowed: "ms, s, m, h, d" }),
+        _ => return Err(UnitError::UnknownUnit { unit: unit.into(), allowed: "ms, s, m, h, d" }),
     };
     if number == 0 {
         return Err(UnitError::Zero(text.into()));
@@ -105,7 +106,7 @@ pub fn write_size(bytes: u64) -> String {
 #[must_use]
 pub fn write_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
-    let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
     let unit = units.into_iter().find(|(factor, _)| millis != 0 && millis.is_multiple_of(*factor));
     unit.map_or_else(|| format!("{millis}ms"), |(factor, unit)| format!("{}{unit}", millis / factor))
 }
@@ -261,9 +262,14 @@ mod tests {
         {
             assert_eq!((write_size(bytes).as_str(), parse_size(text)), (text, Ok(bytes)));
         }
-        for (millis, text) in
-            [(1, "1ms"), (1_500, "1500ms"), (5_000, "5s"), (120_000, "2m"), (3_600_000, "1h")]
-        {
+        for (millis, text) in [
+            (1, "1ms"),
+            (1_500, "1500ms"),
+            (5_000, "5s"),
+            (120_000, "2m"),
+            (3_600_000, "1h"),
+            (604_800_000, "7d"),
+        ] {
             let duration = Duration::from_millis(millis);
             assert_eq!((write_duration(duration).as_str(), parse_duration(text)), (text, Ok(duration)));
         }

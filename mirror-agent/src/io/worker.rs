@@ -89,6 +89,7 @@ impl Orders {
 impl Worker {
     /// Goes round until told to stop and the ring is empty.
     pub fn run(mut self) {
+        self.pipeline.set_answer_limit(self.dispatcher.answer_bytes());
         let mut idle_rounds: u32 = 0;
         let mut pauses = 0;
         loop {
@@ -105,6 +106,7 @@ impl Worker {
                 let policy = self.dispatcher.turn();
                 self.pipeline.set_policy(policy);
                 self.pipeline.set_body_limit(self.dispatcher.body_bytes());
+                self.pipeline.set_answer_limit(self.dispatcher.answer_bytes());
             }
             let taken = self.round();
             if taken == ROUND_RECORDS {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::pipeline::{
-    FlowKey, Limits, Policy, Request, Segment, Side, Stats, Timestamp,
+    Answered, ExchangeId, FlowKey, Limits, Policy, Request, Segment, Side, Stats, Timestamp,
     exchange::{Connection, Context, Probe, Purpose, report::ExchangeReport},
     flow::FlowTable,
     reason::{EvictReason, SkipReason},
@@ -35,6 +35,11 @@ impl Pipeline {
     /// Takes another limit for bodies, in bytes, inclusive.
     pub const fn set_body_limit(&mut self, bytes: usize) {
         self.context.limits.body_bytes = bytes;
+    }
+
+    /// Takes another limit for the content of answers that are read, in bytes, inclusive.
+    pub const fn set_answer_limit(&mut self, bytes: usize) {
+        self.context.limits.answer_bytes = bytes;
     }
 
     /// Tells how often each experiment, by its position in the policy, left a request aside since this was last asked,
@@ -78,6 +83,13 @@ impl Pipeline {
     /// The next request that is whole and to be replayed.
     pub fn poll_request(&mut self) -> Option<Request> {
         self.context.requests.pop_front()
+    }
+
+    /// What is known of how live answered a request. Of each request that was handed out, and that an experiment took
+    /// which reads answers, it is told exactly once, and not before [`poll_request`](Self::poll_request) has given `None`
+    /// for the segments up to here; in any order.
+    pub fn poll_answer(&mut self) -> Option<(ExchangeId, Answered)> {
+        self.context.answers.pop_front()
     }
 
     /// The next probe that arrived: a marked request of the agent's own that is to show where a target leads.

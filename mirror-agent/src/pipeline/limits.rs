@@ -33,6 +33,8 @@ pub struct Limits {
     pub chunk_line_bytes: usize,
     /// Body bytes (as on the wire, chunk framing included) of a request that is held for replay.
     pub body_bytes: usize,
+    /// Bytes of content of an answer that is read. Of a longer one only the length is followed.
+    pub answer_bytes: usize,
     /// Requests without an answer per flow, beyond which pairing of the flow is given up.
     pub outstanding: usize,
 }
@@ -52,6 +54,7 @@ impl Default for Limits {
             head_bytes: 64 * 1024,
             chunk_line_bytes: 16 * 1024,
             body_bytes: 16 * 1024 * 1024,
+            answer_bytes: 1024 * 1024,
             outstanding: 100,
         }
     }

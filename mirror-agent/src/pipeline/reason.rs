@@ -29,6 +29,20 @@ macro_rules! reasons {
                 self as usize
             }
         }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                let known = Self::ALL.into_iter().find(|known| known.as_str() == text);
+                known.ok_or_else(|| serde::de::Error::unknown_variant(&text, &Self::LABELS))
+            }
+        }
     };
 }
 
@@ -193,6 +207,18 @@ reasons! {
         Status => "status",
         /// A header field that differs.
         Header => "header",
+    }
+}
+
+reasons! {
+    /// What came of a record that a sink was to take.
+    SinkResult {
+        /// It is where the sink writes to.
+        Written => "written",
+        /// More records waited than may.
+        Dropped => "dropped",
+        /// It could not be written.
+        Failed => "failed",
     }
 }
 

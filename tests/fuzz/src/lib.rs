@@ -4,12 +4,15 @@
 //! replays the inputs that are kept in `corpus`, on any machine.
 
 mod capture_file;
+mod compare;
 mod config;
 mod flow;
 mod frame;
 mod http;
 mod input;
+mod pairing;
 mod policy;
+mod redact;
 mod rewrite;
 mod whole;
 
@@ -23,14 +26,16 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "capture_file", run: capture_file::run },
+    Target { name: "compare", run: compare::run },
     Target { name: "config", run: config::run },
     Target { name: "flow", run: flow::run },
     Target { name: "frame", run: frame::run },
     Target { name: "http", run: http::run },
     Target { name: "pipeline", run: whole::run },
     Target { name: "policy", run: policy::run },
+    Target { name: "redact", run: redact::run },
     Target { name: "rewrite", run: rewrite::run },
 ];
 

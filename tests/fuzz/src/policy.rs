@@ -97,6 +97,7 @@ fn experiment(number: u32, choice: [u8; 8]) -> Experiment {
         excludes: excludes.into_iter().collect(),
         sample,
         is_paused: false,
+        reads_answers: false,
     };
     let is_all = experiment.sample.share() == Share::ALL;
     assert_eq!(experiment.how() == MatchedHow::Targeted, is_all);

@@ -1,5 +1,5 @@
 //! Enters: segments and frames of a few connections with parts of HTTP in them, and time. Leaves: a panic where the
-//! pipeline holds more than it may, or its books do not balance.
+//! pipeline holds more than it may, its books do not balance, or a request is not answered exactly once.
 
 use std::{
     collections::HashSet,
@@ -8,14 +8,14 @@ use std::{
 };
 
 use mirror_agent::pipeline::{
-    Endpoint, ExchangeId, FlowKey, Limits, Pipeline, Segment, SeqNumber, Side, TcpFlags, Timestamp,
+    Answered, Endpoint, ExchangeId, FlowKey, Limits, Pipeline, Segment, SeqNumber, Side, TcpFlags, Timestamp,
     exchange::Purpose,
     frame::{Frame, LinkType},
     orient::{OrientLimits, Orienter},
     policy::{Experiment, Methods},
 };
 
-use crate::input::Input;
+use crate::{input::Input, pairing};
 
 /// Operations looked at: more cost time and reach nothing else.
 const MOST_OPERATIONS: usize = 300;
@@ -63,7 +63,11 @@ const PARTS: [&[u8]; 32] = [
 /// twice. At the end nothing is left.
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let mut world = World::new(input.byte());
+    let config = input.byte();
+    if config & 0x80 != 0 {
+        return pairing::run(input.rest());
+    }
+    let mut world = World::new(config);
     let mut left = MOST_OPERATIONS;
     while !input.is_empty() && left > 0 {
         left -= 1;
@@ -79,6 +83,9 @@ struct World {
     orienter: Orienter,
     limits: Limits,
     is_replay: bool,
+    reads_answers: bool,
+    /// Requests whose answers are awaited.
+    unanswered: HashSet<ExchangeId>,
     now: Timestamp,
     /// Next sequence number of each side of each connection.
     next: [[u32; 2]; FLOWS],
@@ -96,7 +103,8 @@ impl World {
         let is_replay = config & 4 == 0;
         let purpose = if is_replay {
             let methods = if config & 8 == 0 { Methods::All } else { Methods::default() };
-            Purpose::replay(Experiment::of_methods(methods))
+            let reads_answers = config & 0x20 != 0;
+            Purpose::replay(Experiment { reads_answers, ..Experiment::of_methods(methods) })
         } else {
             Purpose::Inspect
         };
@@ -107,6 +115,8 @@ impl World {
             orienter: Orienter::new(if config & 0x10 == 0 { vec![80] } else { Vec::new() }, orient),
             limits,
             is_replay,
+            reads_answers: is_replay && config & 0x20 != 0,
+            unanswered: HashSet::new(),
             now: Timestamp::ZERO,
             next: [[1_000, u32::MAX - 200]; FLOWS],
             seen: 0,
@@ -219,6 +229,16 @@ impl World {
             assert!(head.ends_with(b"\r\n\r\n") && head.len() <= self.limits.head_bytes);
             assert!(body.len() <= self.limits.body_bytes, "a body over the limit");
             assert!(request.first_byte_at <= request.last_byte_at);
+            if self.reads_answers {
+                self.unanswered.insert(request.id);
+            }
+        }
+        while let Some((id, answered)) = self.pipeline.poll_answer() {
+            assert!(self.unanswered.remove(&id), "what was not asked is answered, or twice");
+            if let Answered::Whole(answer) = answered {
+                assert!(answer.head.starts_with(b"HTTP/1.") && answer.head.ends_with(b"\n\r\n"));
+                assert!(answer.content.len() <= self.limits.answer_bytes, "an answer over the limit");
+            }
         }
         while let Some(report) = self.pipeline.poll_report() {
             assert!(self.reports.insert(report.id), "an exchange is told twice");
@@ -261,6 +281,7 @@ impl World {
             self.settled + self.told + self.requests.len() as u64,
             "a request is never told"
         );
+        assert!(self.unanswered.is_empty(), "a request is never answered");
         assert_eq!(self.pipeline.bytes_held().1, 0, "bytes of messages are held behind the end");
         assert_eq!(self.pipeline.open_since(), None, "an exchange is open behind the end");
     }
@@ -282,6 +303,7 @@ fn limits(config: u8) -> Limits {
         head_bytes: 512,
         chunk_line_bytes: 64,
         body_bytes: 6_000,
+        answer_bytes: 3_000,
         outstanding: 3,
         ..limits
     }

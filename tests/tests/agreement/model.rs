@@ -25,6 +25,8 @@ const LARGEST_PAYLOAD: usize = 16_384 - RecordHeader::LEN;
 pub(crate) struct Rules {
     pub(crate) config: KernelConfig,
     pub(crate) ports: HashSet<u16>,
+    /// Ports of which the answers are read.
+    pub(crate) answer_ports: HashSet<u16>,
     /// Prefix lengths and addresses, v4-mapped.
     pub(crate) networks: Vec<(u32, [u8; 16])>,
     pub(crate) own: HashSet<SocketKey>,
@@ -196,7 +198,8 @@ impl Rules {
         };
         let ring = ring_index(&whole.client_addr, whole.client_port, self.config.rings);
         let ring = usize::try_from(ring).unwrap();
-        let records = if is_client || self.config.copy_responses != 0 {
+        let is_read = self.config.copy_responses != 0 && self.answer_ports.contains(&packet.src_port);
+        let records = if is_client || is_read {
             parts(&whole, payload)
         } else {
             let peek = payload.len().min(usize::try_from(STATUS_PEEK_BYTES).unwrap());

@@ -58,6 +58,10 @@ pub(crate) fn tell(classifier: &mut Classifier) -> Result<Rules> {
     for port in MATCHED {
         classifier.add_port(map::PORTS, port)?;
     }
+    let answer_ports = [MATCHED[0], UNMATCHED[0]];
+    for port in answer_ports {
+        classifier.add_port(map::ANSWER_PORTS, port)?;
+    }
     for socket in own {
         classifier.add_own(socket)?;
     }
@@ -78,7 +82,14 @@ pub(crate) fn tell(classifier: &mut Classifier) -> Result<Rules> {
         classifier.set_sample(*port, *sample)?;
     }
     let config = KernelConfig::default();
-    Ok(Rules { config, ports: MATCHED.into(), networks, own: own.into(), samples })
+    Ok(Rules {
+        config,
+        ports: MATCHED.into(),
+        answer_ports: answer_ports.into(),
+        networks,
+        own: own.into(),
+        samples,
+    })
 }
 
 /// Any configuration.

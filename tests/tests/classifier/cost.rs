@@ -2,13 +2,13 @@
 
 use aya::programs::TestRunOptions;
 use mirror_common::Counter;
-use mirror_common::maps::{ConnectionFlags, KernelConfig, PortSample, SampleLane, program};
+use mirror_common::maps::{ConnectionFlags, KernelConfig, PortSample, SampleLane, map, program};
 use mirror_common::packet::tcp_flag;
 use mirror_common::sample::WHOLE_MILLIONTHS;
 use mirror_tests::overlay::{ethernet, ipv4, protocol, udp, vxlan};
 
 use crate::kernel::{ALL, Kernel};
-use crate::packet::{ACK, PSH_ACK, Packet, SERVER_PORT, request};
+use crate::packet::{ACK, PSH_ACK, Packet, SERVER_PORT, request, response};
 
 #[test]
 fn programs_take_the_verifier_a_fraction_of_its_limit() {
@@ -79,14 +79,38 @@ fn cost_of_choosing_connections_is_printed() {
     println!("{:<32} {:>5} ns", "shedding, left out", cost(&mut kernel, &packet));
 }
 
+#[test]
+fn cost_of_answers_is_printed() {
+    let config = KernelConfig { rings: 1, wake_interval_ns: 1_000_000, ..KernelConfig::default() };
+    let Some(mut kernel) = Kernel::load_with(config, 1 << 25) else { return };
+    kernel.set_port(map::ANSWER_PORTS, 1);
+    let head = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+    let of = |len: usize| response(PSH_ACK, &[head.clone(), vec![b'x'; len]].concat()).ethernet();
+    let (small, large) = (of(100), of(3_000));
+    let print = |kernel: &mut Kernel, name: &str| {
+        for (len, bytes) in [(100, &small), (3_000, &large)] {
+            println!("{name:<24} {len:>5} B {:>5} ns", cost_of(kernel, program::RESPONSES, bytes));
+        }
+    };
+    print(&mut kernel, "answer, no port is read");
+    kernel.set_config(KernelConfig { copy_responses: 1, ..config });
+    print(&mut kernel, "answer, another is read");
+    kernel.set_port(map::ANSWER_PORTS, SERVER_PORT);
+    print(&mut kernel, "answer, read");
+}
+
 /// What a packet costs the program for requests at the least, in nanoseconds.
 fn cost(kernel: &mut Kernel, bytes: &[u8]) -> u128 {
+    cost_of(kernel, program::REQUESTS, bytes)
+}
+
+fn cost_of(kernel: &mut Kernel, name: &str, bytes: &[u8]) -> u128 {
     // The ring holds the records of one round.
     let (rounds, repeat) = (40, 5000);
     let mut best = u128::MAX;
     for _ in 0..rounds {
         let options = TestRunOptions { data_in: Some(bytes), repeat, ..TestRunOptions::default() };
-        best = best.min(kernel.test_run(program::REQUESTS, options).duration.as_nanos());
+        best = best.min(kernel.test_run(name, options).duration.as_nanos());
         while kernel.record_of(0).is_some() {}
     }
     best

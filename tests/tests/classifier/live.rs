@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use aya::programs::TcAttachType;
-use mirror_common::maps::{KernelConfig, program};
+use mirror_common::maps::{KernelConfig, map, program};
 use mirror_common::packet::{tcp_flag, v4_mapped};
 use mirror_common::{Counter, RecordFlags, RecordHeader};
 use mirror_tests::sys::open_tun;
@@ -56,6 +56,28 @@ fn upload_is_recorded_whole_on_loopback() {
     upload(&hosts.server, &hosts.server, server);
 
     check_records(&mut kernel, server);
+}
+
+#[test]
+fn answer_is_recorded_whole_where_it_is_read() {
+    let Some(hosts) = Hosts::create("a") else { return };
+    for server in [SERVER4, SERVER6] {
+        let config = KernelConfig { copy_responses: 1, ..KernelConfig::default() };
+        let Some(mut kernel) = Kernel::load_with(config, 1 << 23) else { return };
+        kernel.set_port(map::ANSWER_PORTS, SERVER_PORT);
+        hosts.server.inside(|| {
+            attach(&mut kernel, program::REQUESTS, "eth0", TcAttachType::Ingress);
+            attach(&mut kernel, program::RESPONSES, "eth0", TcAttachType::Egress);
+        });
+
+        upload(&hosts.client, &hosts.server, server.parse().unwrap());
+
+        let records: Vec<_> = std::iter::from_fn(|| kernel.record_of(0)).collect();
+        let answers: Vec<_> = records.into_iter().filter(|(header, _)| header.side == 1).collect();
+        assert!(answers.iter().all(|(header, _)| header.flags == 0));
+        let answer = in_order(&answers);
+        assert!(answer.starts_with(ANSWER) && answer.len() == ANSWER_BYTES, "{} bytes", answer.len());
+    }
 }
 
 #[test]

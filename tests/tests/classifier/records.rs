@@ -1,6 +1,6 @@
 //! Enters: segments of matched ports. Leaves: nothing; what the records hold of them.
 
-use mirror_common::maps::{KernelConfig, program};
+use mirror_common::maps::{KernelConfig, map, program};
 use mirror_common::packet::{tcp_flag, v4_mapped};
 use mirror_common::{Counter, RecordFlags, RecordHeader};
 
@@ -163,14 +163,31 @@ fn response_is_recorded_without_its_payload() {
 }
 
 #[test]
-fn response_is_copied_whole_when_asked_for() {
+fn response_is_copied_whole_of_ports_whose_answers_are_read() {
+    const OTHER_PORT: u16 = SERVER_PORT + 64;
     let Some(mut kernel) = Kernel::load(KernelConfig { copy_responses: 1, ..KernelConfig::default() }) else {
         return;
     };
+    kernel.set_port(map::PORTS, OTHER_PORT);
+    kernel.set_port(map::ANSWER_PORTS, SERVER_PORT);
+    let sent = [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'x'; 3_000]].concat();
+    let read = response(PSH_ACK, &sent);
+    let other = Packet { ports: (OTHER_PORT, CLIENT_PORT), ..read.clone() };
 
-    kernel.run(program::RESPONSES, &response(PSH_ACK, &[b'x'; 3000]).ethernet());
+    for is_v6 in [false, true] {
+        let of = |packet: &Packet| if is_v6 { packet.clone().v6() } else { packet.clone() }.ethernet();
+        kernel.run(program::RESPONSES, &of(&read));
+        let (header, payload) = kernel.record();
+        assert_eq!((header.side, header.flags, header.payload_len), (1, 0, 3_019));
+        assert_eq!(payload, sent);
 
-    let (header, payload) = kernel.record();
-    assert_eq!((header.side, header.flags, header.payload_len), (1, 0, 3000));
-    assert_eq!(payload, [b'x'; 3000]);
+        kernel.run(program::RESPONSES, &of(&other));
+        let (header, payload) = kernel.record();
+        assert_eq!((header.side, header.flags), (1, RecordFlags::NOT_COPIED));
+        assert_eq!((header.payload_len, payload), (3_019, b"HTTP/1.1 200".to_vec()));
+        kernel.assert_no_record();
+    }
+    kernel.set_config(KernelConfig { rings: 1, ..KernelConfig::default() });
+    kernel.run(program::RESPONSES, &read.ethernet());
+    assert_eq!(kernel.record().1, b"HTTP/1.1 200");
 }

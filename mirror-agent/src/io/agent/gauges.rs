@@ -1,6 +1,7 @@
 //! Enters: the parts of a running agent. Leaves: what its listener and its replays ask of them.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -17,7 +18,7 @@ use crate::io::{
     experiments::{Directory, Lane},
     guard::{GuardGauges, GuardValues},
     metrics::{Gauges, TargetGauges},
-    replay::OwnSocketRegistry,
+    replay::{OwnSocketRegistry, clock},
     steering::{AnyError, Tap},
     worker::{Heartbeat, Orders},
 };
@@ -68,6 +69,10 @@ impl Tap for KernelTap {
         Ok(lock(&self.kernel).set_samples(samples)?)
     }
 
+    fn set_answer_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), AnyError> {
+        Ok(lock(&self.kernel).set_answer_ports(ports)?)
+    }
+
     fn set_paused(&mut self, is_paused: bool) -> Result<(), AnyError> {
         lock(&self.kernel).set_paused(is_paused)?;
         self.orders.set_paused(is_paused);
@@ -106,6 +111,7 @@ impl Gauges for AgentGauges {
             interlock: lane.gauges.interlock(),
             breaker: lane.gauges.breaker(),
             breaker_changes: lane.gauges.breaker_changes(),
+            sessions: lane.sessions.as_ref().map(|sessions| sessions.gauges(clock::now())),
         };
         table.lanes.iter().map(of_lane).collect()
     }

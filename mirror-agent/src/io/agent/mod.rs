@@ -35,6 +35,7 @@ use crate::{
             follow::Follower,
             kernel::{Capabilities, Capability},
         },
+        compare::Shared,
         config::Config,
         control::{self, Command, Listeners, Order},
         experiments::{Common, Dispatcher, Experiments},
@@ -44,7 +45,9 @@ use crate::{
         metrics::{self, PipelineGauges},
         object::EBPF_OBJECT,
         replay::Probes,
+        sinks::SinkLedger,
         steering::{CapturedCell, Followed, Helm, Parts, Status},
+        telling::{Telling, TellingThread},
         worker::{Heartbeat, Orders, Warned, Worker},
     },
     pipeline::{Pipeline, exchange::Purpose},
@@ -81,10 +84,16 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
     // Caught from here on: a signal during the start must not skip the detaching.
     let mut signals = Signals::new().context("catch signals")?;
 
-    let (control, mut commands) = control::channel();
-    let listeners = Listeners::start(&config.control, &control).await?;
     let (audit, audit_writer) = Audit::open(&config.audit).with_context(|| audit_file(config))?;
+    let (teller, telling) = Telling::new();
+    let (control, mut commands) = control::channel(teller.clone(), audit.clone());
+    let listeners = Listeners::start(&config.control, &control).await?;
     let ledger = Arc::new(Ledger::default());
+    let compare = Shared::default();
+    let sink_ledger = SinkLedger::default();
+    let telling = telling
+        .start(Arc::clone(&compare.queue), Arc::clone(&ledger), sink_ledger.clone(), control)
+        .context("start the thread that compares")?;
     let Capture { kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
     let counters = Arc::new(counters);
     let kernel = Arc::new(Mutex::new(kernel));
@@ -106,6 +115,7 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
         audit: audit.clone(),
         agents: config.agents,
         probes: Some(Arc::clone(&probes)),
+        compare,
     });
     let directory = experiments.directory();
     let status = Arc::<Status>::default();
@@ -126,6 +136,7 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
         ledger: Arc::clone(&ledger),
         gauges: Arc::<AgentGauges>::clone(&gauges),
         status: Arc::clone(&status),
+        teller,
     })
     .await?;
 
@@ -141,6 +152,7 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
         Arc::clone(&interfaces_seen),
     );
     metrics::register_audit(&mut registry, audit.clone());
+    metrics::register_sinks(&mut registry, sink_ledger);
     metrics::register_steering(&mut registry, status);
     let admin = Arc::new(Admin {
         registry,
@@ -223,6 +235,7 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
     join(workers).await;
     let names = helm.names();
     helm.stop().await;
+    stop_telling(telling).await;
     admin.abort();
     audit.life(Event::Stop, &names);
     audit_writer.close();
@@ -234,6 +247,13 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
 fn audit_file(config: &Config) -> String {
     let file = config.audit.file.as_deref().unwrap_or(Path::new(""));
     format!("open {} for audit records", file.display())
+}
+
+/// Has what waits compared, without stopping what else the runtime does.
+async fn stop_telling(telling: TellingThread) {
+    if tokio::task::spawn_blocking(|| telling.stop()).await.is_err() {
+        warn!("The thread that compares could not be waited for.");
+    }
 }
 
 /// Does what a signal says.

@@ -40,7 +40,6 @@ pub(super) fn rules(config: &Config) -> Result<KernelRules> {
         ring_bytes,
         rings: u32::try_from(capture.threads)?,
         own_mark: OWN_MARK,
-        copies_responses: false,
         wake_interval_ns: u32::try_from(WAKE_INTERVAL.as_nanos())?,
     })
 }

@@ -4,7 +4,6 @@
 //! disk. What does not fit, or cannot be written, is counted. Nothing of the traffic is written but the method of a
 //! copy that was a write, and the number by which the shadow knows it.
 
-mod file;
 mod queue;
 mod record;
 #[cfg(test)]
@@ -25,7 +24,6 @@ use serde_json::{Value, json};
 
 pub use self::record::{Event, LossReason, Who};
 use self::{
-    file::RotatingFile,
     queue::Queue,
     record::{CopyRecord, Entry, Record},
 };
@@ -34,7 +32,9 @@ use crate::{
         config::AuditConfig,
         control::{Change, Command, ControlError, InterlockState, Setting, time},
         ledger::CopyBooks,
+        lines::RotatingFile,
         replay::{self, Observer},
+        telling::{AskError, Told},
     },
     pipeline::{Request, http::Method},
 };
@@ -117,6 +117,21 @@ impl Audit {
             error: Some(error.to_string()),
             ..Entry::new(Event::Refused, who)
         });
+    }
+
+    /// The rules by which an experiment compares were changed by hand, or were to be.
+    pub fn rules(&self, who: &Who, experiment: &str, told: &Result<Told, AskError>) {
+        let entry = match told {
+            Ok(Told::Rules { owner, before, after }) => Entry {
+                owner: owner.clone(),
+                before: Some(json!({ "rules": before })),
+                after: Some(json!({ "rules": after.rules })),
+                ..Entry::new(Event::Rules, who)
+            },
+            Ok(Told::Report(_)) => return,
+            Err(error) => Entry { error: Some(error.to_string()), ..Entry::new(Event::Refused, who) },
+        };
+        self.record(Entry { experiment: Some(experiment.to_owned()), ..entry });
     }
 
     /// Another configuration is in force: the experiments before and after by their names, and which of those that

@@ -36,6 +36,8 @@ reasons! {
         ReloadFailed => "reload_failed",
         /// All or one was resumed.
         Resume => "resume",
+        /// The rules by which answers are compared were changed by hand.
+        Rules => "rules",
         /// The agent began to mirror.
         Start => "start",
         /// The agent stopped.

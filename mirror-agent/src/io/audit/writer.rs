@@ -1,13 +1,11 @@
 //! Enters: batches of records. Leaves: their lines in the file, and the count of those that are not.
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::{Counters, LossReason, file::RotatingFile, queue::Queue};
+use super::{Counters, LossReason, queue::Queue};
+use crate::io::lines::{Loss, RotatingFile};
 
 /// Bytes of lines that are written in one go.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -40,11 +38,4 @@ pub(super) fn write(mut file: RotatingFile, queue: Option<&Queue>, counters: &Co
         }
         write(&mut lines);
     }
-}
-
-/// Records that are not in the file, and why.
-#[derive(Debug)]
-pub(super) struct Loss {
-    pub(super) records: u64,
-    pub(super) error: io::Error,
 }

@@ -1,6 +1,9 @@
 //! Enters: the eBPF object and the rules. Leaves: loaded programs, filled maps, and the reading ends of the rings.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -11,6 +14,7 @@ use aya_log::EbpfLogger;
 use mirror_common::maps::{ConnectionFlags, KernelConfig, MAX_RINGS, map, program};
 
 use crate::io::capture::{
+    answers::AnswerPorts,
     attach::{self, AttachError, AttachMode, Attachment},
     counters::KernelCounters,
     desired::Interface,
@@ -47,6 +51,7 @@ pub struct Kernel {
     config_map: Array<MapData, [u32; KernelConfig::WORDS]>,
     config: KernelConfig,
     samples: Samples,
+    answer_ports: AnswerPorts,
     tables: Tables,
     flush_log: Option<Box<dyn FnMut() + Send>>,
 }
@@ -140,6 +145,7 @@ impl Capture {
         let own_sockets = OwnSockets::new(sockets, take(&mut ebpf, map::OWN_PORTS)?);
         let counters = KernelCounters::new(take::<PerCpuArray<_, _>>(&mut ebpf, map::COUNTERS)?);
         let samples = Samples::new(take(&mut ebpf, map::SAMPLES)?);
+        let answer_ports = AnswerPorts::new(take(&mut ebpf, map::ANSWER_PORTS)?);
         let flush_log = flush_log(&mut ebpf);
         let mut kernel = Kernel {
             attachments: BTreeMap::new(),
@@ -149,6 +155,7 @@ impl Capture {
             ebpf,
             config: KernelConfig { match_addresses: 0, ..rules.config() },
             samples,
+            answer_ports,
             tables,
             flush_log,
         };
@@ -254,6 +261,18 @@ impl Kernel {
         self.samples.replace(entries)?;
         let connections = (self.config.connections & !ConnectionFlags::SAMPLED) | flag;
         self.configure(KernelConfig { connections, ..self.config })
+    }
+
+    /// Says of which ports payload that servers send is copied whole, in place of what was said before; of the others
+    /// only how a response begins. May be called at any time: of what is under way the rest is copied, or not.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, where a map cannot be written. Then what was said before may still hold for some ports.
+    pub fn set_answer_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), MapError> {
+        self.answer_ports.replace(ports)?;
+        let copy_responses = u32::from(!self.answer_ports.is_empty());
+        self.configure(KernelConfig { copy_responses, ..self.config })
     }
 
     /// Sheds so many millionths of the connections that begin from now on; 0 for none. Connections that were shed are

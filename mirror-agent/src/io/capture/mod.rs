@@ -1,5 +1,6 @@
 //! Enters: packets of the named interfaces, through the kernel program. Leaves: segments for the pipeline.
 
+mod answers;
 mod attach;
 pub mod bypass;
 mod counters;

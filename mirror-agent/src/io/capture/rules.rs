@@ -33,8 +33,6 @@ pub struct KernelRules {
     pub rings: u32,
     /// The SO_MARK of the agent's replay sockets; 0 for none.
     pub own_mark: u32,
-    /// Whether the payload of responses is copied whole.
-    pub copies_responses: bool,
     /// The reader is woken at most once in so many nanoseconds a CPU.
     pub wake_interval_ns: u32,
 }
@@ -122,7 +120,6 @@ impl KernelRules {
             rings: self.rings,
             own_mark: self.own_mark,
             match_addresses: u32::from(!self.addresses.is_empty()),
-            copy_responses: u32::from(self.copies_responses),
             wake_interval_ns: self.wake_interval_ns,
             ..KernelConfig::default()
         }
@@ -204,7 +201,6 @@ mod tests {
             ring_bytes: 1 << 20,
             rings: 2,
             own_mark: 0,
-            copies_responses: false,
             wake_interval_ns: 1_000_000,
         }
     }

@@ -261,7 +261,6 @@ fn rules() -> KernelRules {
         ring_bytes: 1 << 22,
         rings: 2,
         own_mark: 0,
-        copies_responses: false,
         wake_interval_ns: 1_000_000,
     }
 }

@@ -3,7 +3,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::MatchConfig;
-use crate::pipeline::{compare::CompareRules, judge::JudgeConfig};
+use crate::pipeline::{
+    compare::CompareRules,
+    judge::JudgeConfig,
+    redact::RedactRules,
+    session::{Source, SourceError},
+};
 
 /// How the answers of an experiment are compared, judged and kept.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,7 +22,7 @@ pub struct ComparisonConfig {
     /// What is kept of them.
     pub evidence: EvidenceConfig,
     /// What of it nobody must see.
-    pub redact: RedactConfig,
+    pub redact: RedactRules,
     /// Where exchanges are written to.
     pub sinks: Vec<SinkConfig>,
 }
@@ -25,7 +30,7 @@ pub struct ComparisonConfig {
 /// What is kept of divergences, in memory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct EvidenceConfig {
-    /// Clusters of divergences that are told apart; the rest are one.
+    /// Clusters of divergences that are kept; those not seen for longest make room.
     pub clusters: usize,
     /// Full samples of each.
     pub samples: usize,
@@ -44,19 +49,6 @@ impl Default for EvidenceConfig {
             bytes: 32 * 1024 * 1024,
         }
     }
-}
-
-/// What must not be kept or handed on, beside what never is: credentials, cookies and fields with well-known names.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct RedactConfig {
-    /// Header fields, in any case.
-    pub headers: Vec<String>,
-    /// Keys of JSON objects, forms and queries, in any case.
-    pub keys: Vec<String>,
-    /// JSON paths.
-    pub paths: Vec<String>,
-    /// Regular expressions; what they find in any value is taken out.
-    pub patterns: Vec<String>,
 }
 
 /// Where exchanges are written to.
@@ -147,6 +139,21 @@ pub enum SessionSource {
     Cookie(String),
     /// A string at this JSON path.
     Json(String),
+}
+
+impl SessionSource {
+    /// The same, made ready to be looked for.
+    ///
+    /// # Errors
+    ///
+    /// A name or a path that no answer can have, or a path of more than one place.
+    pub fn source(&self) -> Result<Source, SourceError> {
+        match self {
+            Self::Header(name) => Source::header(name),
+            Self::Cookie(name) => Source::cookie(name),
+            Self::Json(path) => Source::json(path),
+        }
+    }
 }
 
 /// Where a request bears a value.

@@ -17,13 +17,14 @@ use ipnet::IpNet;
 pub use self::source::{LoadError, read};
 pub use self::{
     comparison::{
-        ComparisonConfig, EvidenceConfig, KafkaTopics, RedactConfig, SessionConfig, SessionSource,
-        SessionUse, SinkConfig, SinkPlace, SinkTake, TargetRole,
+        ComparisonConfig, EvidenceConfig, KafkaTopics, SessionConfig, SessionSource, SessionUse, SinkConfig,
+        SinkPlace, SinkTake, TargetRole,
     },
-    file::{Fault, Faults, parse, parse_interlock, schema},
+    file::{Fault, Faults, parse, parse_interlock, parse_rule, schema},
     fit::{Key, default_max_body, default_queue_bytes},
     model::*,
 };
+pub use crate::pipeline::redact::RedactRules;
 
 impl Config {
     /// The live ports of all experiments, each once.

@@ -88,6 +88,14 @@ pub struct ExperimentConfig {
     pub compare: Option<ComparisonConfig>,
 }
 
+impl ExperimentConfig {
+    /// Whether live's answers to its requests are read: to be compared, or for the sessions of a target.
+    #[must_use]
+    pub fn reads_answers(&self) -> bool {
+        self.compare.is_some() || self.targets.iter().any(|target| !target.sessions.is_empty())
+    }
+}
+
 /// When an experiment ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Expiry {

@@ -4,8 +4,13 @@ use std::time::SystemTime;
 
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use super::{Answer, Change, Command, ControlError, time::parse_expiry};
+use crate::io::{
+    config::parse_rule,
+    telling::{Ask, AskError, Told},
+};
 
 /// Why a request is not answered.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -25,6 +30,8 @@ impl Refusal {
 pub(super) enum Wish {
     /// That something is done.
     Command(Command),
+    /// To know what was compared, or that some of it is noise.
+    Ask(Ask),
     /// A cookie for the token.
     OpenSession,
     /// The end of that.
@@ -47,18 +54,31 @@ pub(super) fn understand(method: &Method, path: &str, body: &[u8]) -> Result<Wis
             let expires = parse_expiry(&expires, SystemTime::now()).map_err(bad)?;
             Command::SetExpiry { experiment: decode(name)?, expires }
         }
+        (&Method::GET | &Method::HEAD, ["v1", "report"]) => {
+            return Ok(Wish::Ask(Ask::Report { experiment: None, samples: false }));
+        }
+        (&Method::GET | &Method::HEAD, ["v1", "experiments", name, "report"]) => {
+            let experiment = Some(decode(name)?);
+            return Ok(Wish::Ask(Ask::Report { experiment, samples: true }));
+        }
+        (&Method::POST, ["v1", "experiments", name, "rules"]) => {
+            return rules_wish(decode(name)?, parse(body)?).map(Wish::Ask);
+        }
         (&Method::POST, ["v1", "session"]) => return Ok(Wish::OpenSession),
         (&Method::DELETE, ["v1", "session"]) => return Ok(Wish::CloseSession),
-        (_, ["v1", "state"]) => return Err(wrong_method("GET")),
+        (_, ["v1", "state" | "report"] | ["v1", "experiments", _, "report"]) => {
+            return Err(wrong_method("GET"));
+        }
         (_, ["v1", "session"]) => return Err(wrong_method("POST and DELETE")),
-        (_, ["v1", "pause" | "resume"] | ["v1", "experiments", _, "percent" | "expiry"]) => {
+        (_, ["v1", "pause" | "resume"] | ["v1", "experiments", _, "percent" | "expiry" | "rules"]) => {
             return Err(wrong_method("POST"));
         }
         _ => {
             return Err(Refusal::new(
                 StatusCode::NOT_FOUND,
-                "there are /v1/state, /v1/pause, /v1/resume, /v1/experiments/NAME/percent, \
-                 /v1/experiments/NAME/expiry and /v1/session",
+                "there are /v1/state, /v1/report, /v1/pause, /v1/resume, /v1/experiments/NAME/percent, \
+                 /v1/experiments/NAME/expiry, /v1/experiments/NAME/report, /v1/experiments/NAME/rules and \
+                 /v1/session",
             ));
         }
     };
@@ -72,6 +92,41 @@ pub(super) fn answer(answer: Result<Answer, ControlError>) -> Result<Vec<u8>, Re
         Answer::Changed(changes) => serde_json::to_vec(&Changes { changes }),
     };
     json.map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+/// What the thread that compares answered.
+pub(super) fn told(told: Result<Told, AskError>) -> Result<Vec<u8>, Refusal> {
+    let json = match told.map_err(ask_refusal)? {
+        Told::Report(json) => return Ok(json),
+        Told::Rules { after, .. } => serde_json::to_vec(&after),
+    };
+    json.map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+fn rules_wish(experiment: String, body: RulesBody) -> Result<Ask, Refusal> {
+    match body {
+        RulesBody { accept: Some(AcceptBody::Names(names)), add: None, remove: None } => {
+            Ok(Ask::Accept { experiment, names: Some(names) })
+        }
+        RulesBody { accept: Some(AcceptBody::All(AllProposed::Proposed)), add: None, remove: None } => {
+            Ok(Ask::Accept { experiment, names: None })
+        }
+        RulesBody { accept: None, add: Some(rule), remove: None } => {
+            let rule = parse_rule(&rule).map_err(|error| bad(format!("the rule: {error}")))?;
+            Ok(Ask::Add { experiment, rule: Box::new(rule) })
+        }
+        RulesBody { accept: None, add: None, remove: Some(name) } => Ok(Ask::Remove { experiment, name }),
+        _ => Err(bad("one of `accept`, `add` and `remove` is needed")),
+    }
+}
+
+fn ask_refusal(error: AskError) -> Refusal {
+    let status = match &error {
+        AskError::Unknown { .. } | AskError::UnknownRule { .. } => StatusCode::NOT_FOUND,
+        AskError::Rule(_) => StatusCode::BAD_REQUEST,
+        AskError::Busy | AskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Refusal::new(status, error.to_string())
 }
 
 /// A refusal as JSON.
@@ -106,6 +161,37 @@ pub(super) struct WhichBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct PercentBody {
     pub(super) percent: f64,
+}
+
+/// Body of a change of the rules: one of the keys.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RulesBody {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) accept: Option<AcceptBody>,
+    /// A rule as in a configuration file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) add: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) remove: Option<String>,
+}
+
+/// Which proposals are accepted.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+pub(super) enum AcceptBody {
+    /// These.
+    Names(Vec<String>),
+    /// All.
+    All(AllProposed),
+}
+
+/// All that there are.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum AllProposed {
+    /// What is proposed at the moment.
+    Proposed,
 }
 
 /// Body of a change of expiry.

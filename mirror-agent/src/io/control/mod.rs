@@ -29,6 +29,7 @@ pub use self::{
 use crate::io::{
     audit::{Audit, Who},
     config::Expiry,
+    telling::{Ask, AskError, Teller, Told},
 };
 
 /// Orders that may wait for the main loop; whoever brings another waits.
@@ -230,18 +231,42 @@ impl Command {
     }
 }
 
-/// Brings orders to the main loop. Cheap to clone.
+/// Brings orders to the main loop, and questions to the thread that compares. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Control(mpsc::Sender<Order>);
+pub struct Control {
+    orders: mpsc::Sender<Order>,
+    teller: Teller,
+    audit: Audit,
+}
 
 /// The way for orders: the listeners have the first end, the main loop the second.
 #[must_use]
-pub fn channel() -> (Control, mpsc::Receiver<Order>) {
-    let (order_tx, order_rx) = mpsc::channel(ORDERS);
-    (Control(order_tx), order_rx)
+pub fn channel(teller: Teller, audit: Audit) -> (Control, mpsc::Receiver<Order>) {
+    let (orders, order_rx) = mpsc::channel(ORDERS);
+    (Control { orders, teller, audit }, order_rx)
 }
 
 impl Control {
+    /// Asks the thread that compares; what it changes is written into the audit log.
+    ///
+    /// # Errors
+    ///
+    /// All variants of [`AskError`].
+    pub async fn ask(&self, who: Who, ask: Ask) -> Result<Told, AskError> {
+        let experiment = ask.changes().map(str::to_owned);
+        let told = self.teller.ask(ask).await;
+        if let Some(experiment) = experiment {
+            self.audit.rules(&who, &experiment, &told);
+        }
+        told
+    }
+
+    /// Gives an order and does not wait; false where the main loop has too many, or has ended.
+    #[must_use]
+    pub fn order(&self, who: Who, command: Command) -> bool {
+        self.orders.try_send(Order::unasked(who, command)).is_ok()
+    }
+
     /// Gives an order and waits for what comes of it.
     ///
     /// # Errors
@@ -250,7 +275,7 @@ impl Control {
     pub async fn give(&self, who: Who, command: Command) -> Result<Answer, ControlError> {
         let (reply, answer) = oneshot::channel();
         let order = Order { who, command, reply: Some(reply) };
-        self.0.send(order).await.map_err(|_stopped| ControlError::Stopping)?;
+        self.orders.send(order).await.map_err(|_stopped| ControlError::Stopping)?;
         answer.await.map_err(|_stopped| ControlError::Stopping)?
     }
 }

@@ -26,11 +26,11 @@ use tracing::{debug, warn};
 
 use super::{
     Control, ControlError,
-    api::{Refusal, Wish, answer, refused, understand},
+    api::{Refusal, Wish, answer, refused, told, understand},
     door::Door,
     socket::ControlSocket,
 };
-use crate::io::audit::Who;
+use crate::io::{audit::Who, telling::AskError};
 
 /// Largest body of a request, in bytes; the largest that makes sense is some hundred.
 const BODY_BYTES: usize = 64 * 1024;
@@ -178,6 +178,11 @@ async fn handle(request: Request<Incoming>, caller: &Caller, control: &Control) 
         (Wish::Command(command), _) => {
             let given = timeout(ORDER_TIMEOUT, control.give(who, command)).await;
             let body = answer(given.unwrap_or(Err(ControlError::Unanswered)))?;
+            Ok(Reply { body, cookie: None })
+        }
+        (Wish::Ask(ask), _) => {
+            let asked = timeout(ORDER_TIMEOUT, control.ask(who, ask)).await;
+            let body = told(asked.unwrap_or(Err(AskError::Busy)))?;
             Ok(Reply { body, cookie: None })
         }
         (Wish::OpenSession | Wish::CloseSession, Caller::Local(_)) => Err(no_session()),

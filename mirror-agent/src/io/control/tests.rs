@@ -20,6 +20,7 @@ use super::{
 use crate::io::{
     audit::{Audit, Event},
     config::{AuditConfig, ControlConfig, Expiry},
+    telling::Telling,
 };
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -127,7 +128,7 @@ impl Agent {
         let thread = thread::spawn(move || {
             runtime().block_on(async {
                 let (audit, writer) = Audit::open(&audit_config).unwrap();
-                let (control, mut order_rx) = channel();
+                let (control, mut order_rx) = channel(Telling::new().0, Audit::default());
                 let listeners = Listeners::start(&config, &control).await.unwrap();
                 tcp_tx.send((listeners.tcp.unwrap(), audit.clone())).unwrap();
                 loop {
@@ -385,7 +386,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn start(config: &ControlConfig) -> Result<Listeners, String> {
-    let (control, _order_rx) = channel();
+    let (control, _order_rx) = channel(Telling::new().0, Audit::default());
     runtime().block_on(Listeners::start(config, &control)).map_err(|error| format!("{error:#}"))
 }
 

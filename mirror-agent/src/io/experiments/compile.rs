@@ -5,8 +5,8 @@ use crate::{
         ExperimentConfig, MatchConfig, MissingKey, NamedMatch, PathMatch, SampleConfig, SampleKey, ValueMatch,
     },
     pipeline::policy::{
-        Experiment, ExperimentId, HostRule, Network, PathRule, Pattern, Rule, RuleError, Sample, SampleBy,
-        ValueRule, WithoutKey,
+        Exclusion, Experiment, ExperimentId, HostRule, Network, PathRule, Pattern, Rule, RuleError, Sample,
+        SampleBy, ValueRule, WithoutKey,
     },
 };
 
@@ -24,6 +24,14 @@ pub enum CompileError {
     /// One of the rules that it must not fit.
     #[error("entry {} of excludes", index + 1)]
     Excludes {
+        /// Which, from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: RuleError,
+    },
+    /// One of the rules by which a request is not compared.
+    #[error("entry {} of compare.excludes", index + 1)]
+    CompareExcludes {
         /// Which, from 0.
         index: usize,
         /// What is wrong with it.
@@ -57,7 +65,23 @@ pub fn compile(id: ExperimentId, config: &ExperimentConfig) -> Result<Experiment
         excludes: rules(&config.excludes, |index, source| CompileError::Excludes { index, source })?,
         sample: sample(&config.name, &config.sample).map_err(|source| CompileError::Sample { source })?,
         is_paused: false,
+        reads_answers: config.reads_answers(),
     })
+}
+
+/// What of the requests of an experiment is not compared; `None` where all are.
+///
+/// # Errors
+///
+/// A rule that no request could be held against.
+pub fn compile_exclusion(config: &ExperimentConfig) -> Result<Option<Exclusion>, CompileError> {
+    let entries = config.compare.as_ref().map(|compare| &compare.excludes[..]).unwrap_or_default();
+    let compiled = entries
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| rule(entry).map_err(|source| CompileError::CompareExcludes { index, source }));
+    let rules = compiled.collect::<Result<Vec<_>, _>>()?;
+    Ok((!rules.is_empty()).then(|| Exclusion::new(rules)))
 }
 
 fn rule(entry: &MatchConfig) -> Result<Rule, RuleError> {

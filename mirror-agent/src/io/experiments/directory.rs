@@ -8,6 +8,7 @@ use std::sync::{
 use crate::{
     io::{
         capture::Matched,
+        compare::{Comparing, Sessions},
         ledger::CopyBooks,
         replay::{Gauges, Queue},
     },
@@ -25,6 +26,8 @@ pub struct Lane {
     pub gauges: Arc<Gauges>,
     /// Whether the experiment takes a share of the requests only, as copies say.
     pub is_sampled: Arc<AtomicBool>,
+    /// What the target knows by other values than live.
+    pub sessions: Option<Arc<Sessions>>,
 }
 
 /// The targets of one experiment.
@@ -34,6 +37,8 @@ pub struct Route {
     pub id: ExperimentId,
     /// Positions in [`Table::lanes`].
     pub lanes: Vec<usize>,
+    /// Where answers are read: the experiment, of which the targets have the order of `lanes`.
+    pub comparing: Option<Arc<Comparing>>,
 }
 
 /// What runs.
@@ -47,6 +52,8 @@ pub struct Table {
     pub lanes: Vec<Lane>,
     /// Longest body that is mirrored, in bytes.
     pub body_bytes: usize,
+    /// Longest content of an answer that is read, in bytes.
+    pub answer_bytes: usize,
     /// What has been captured of late, each with a number that grows; the last is in force. A capture thread that was
     /// busy may have missed some, after each of which flows may have gone on unseen.
     pub captured: Vec<(u64, Arc<Matched>)>,

@@ -6,10 +6,11 @@ use super::directory::{Directory, Table};
 use crate::{
     io::{
         capture::Matched,
+        compare::{Awaiting, OpenExchange, Part},
         ledger::{DropReason, Ledger},
         replay::{Job, clock},
     },
-    pipeline::{Pipeline, Policy, Request, Timestamp},
+    pipeline::{Answered, ExchangeId, Pipeline, Policy, Request, Timestamp, policy::Selection},
 };
 
 /// Hands the requests of one capture thread on.
@@ -23,8 +24,10 @@ pub struct Dispatcher {
     table: Arc<Table>,
     /// Copies to be queued, at the position of their target.
     batches: Vec<Vec<Job>>,
-    /// Targets of the request at hand.
-    chosen: Vec<usize>,
+    /// Targets of the request at hand, each with the place where its answer is awaited.
+    chosen: Vec<(usize, Option<Part>)>,
+    /// Exchanges whose live answer is awaited.
+    awaiting: Awaiting,
     /// Number of what was captured last by the table.
     captured: u64,
     /// What has been captured since this was last asked for.
@@ -43,6 +46,7 @@ impl Dispatcher {
             table: Arc::default(),
             batches: Vec::new(),
             chosen: Vec::new(),
+            awaiting: Awaiting::default(),
             captured: 0,
             missed: Vec::new(),
         };
@@ -62,6 +66,12 @@ impl Dispatcher {
     #[must_use]
     pub fn body_bytes(&self) -> usize {
         self.table.body_bytes
+    }
+
+    /// Longest content of an answer that is read, in bytes.
+    #[must_use]
+    pub fn answer_bytes(&self) -> usize {
+        self.table.answer_bytes
     }
 
     /// Whether another table is in force.
@@ -112,6 +122,12 @@ impl Dispatcher {
             self.take(request, now);
             has_jobs = true;
         }
+        // Behind the requests, which come before their answers, and before any copy is on its way: what an answer tells of a
+        // session, the copy of the next request needs.
+        while let Some((id, answered)) = pipeline.poll_answer() {
+            self.answered(id, &answered);
+        }
+        self.awaiting.expire(now);
         if has_jobs {
             for (lane, batch) in self.table.lanes.iter().zip(&mut self.batches) {
                 lane.queue.push_batch(batch.drain(..));
@@ -119,8 +135,13 @@ impl Dispatcher {
         }
     }
 
+    /// Takes live's answer to a request that was handed on.
+    pub fn answered(&mut self, id: ExchangeId, answered: &Answered) {
+        self.awaiting.answered(id, answered);
+    }
+
     fn take(&mut self, request: Request, queued_at: Timestamp) {
-        let Self { pipeline, ledger, table, batches, chosen, .. } = self;
+        let Self { pipeline, ledger, table, batches, chosen, awaiting, .. } = self;
         let selection = &request.selection;
         let is_current = Arc::ptr_eq(&selection.policy, &table.policy);
         chosen.clear();
@@ -132,25 +153,128 @@ impl Dispatcher {
                 let experiment = selection.policy.experiments().get(position);
                 experiment.and_then(|experiment| table.route(experiment.id))
             };
-            chosen.extend(route.into_iter().flat_map(|route| &route.lanes));
+            let Some(route) = route else { continue };
+            let comparing = route.comparing.as_ref().filter(|_| reads_answers(selection, position));
+            let open = comparing.and_then(|comparing| OpenExchange::open(comparing, *pipeline, &request));
+            let part = |target| open.as_ref().map(|open| open.part(target));
+            chosen.extend(route.lanes.iter().enumerate().map(|(target, lane)| (*lane, part(target))));
+            if let Some(open) = open {
+                awaiting.open(request.id, open, queued_at);
+            }
         }
-        let Some((last, others)) = chosen.split_last() else {
+        let Some((last, part)) = chosen.pop() else {
             return ledger.drop_request(DropReason::Removed);
         };
-        let claim = ledger.claim(chosen.len());
-        let mut push = |lane: usize, request: Request| {
+        let claim = ledger.claim(chosen.len() + 1);
+        let mut push = |lane: usize, request: Request, part: Option<Part>| {
             if let (Some(batch), Some(lane)) = (batches.get_mut(lane), table.lanes.get(lane)) {
                 batch.push(Job {
                     request,
                     ticket: claim.ticket(&lane.books),
                     pipeline: *pipeline,
                     queued_at,
+                    part,
                 });
             }
         };
-        for lane in others {
-            push(*lane, request.clone());
+        for (lane, part) in chosen.drain(..) {
+            push(lane, request.clone(), part);
         }
-        push(*last, request);
+        push(last, request, part);
+    }
+}
+
+/// Whether live's answer to a request comes that the experiment at this position took.
+fn reads_answers(selection: &Selection, position: usize) -> bool {
+    selection.policy.experiments().get(position).is_some_and(|experiment| experiment.reads_answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        io::{
+            compare::{
+                Comparing, Shared,
+                tests::{answer, comparing},
+            },
+            config::ComparisonConfig,
+            experiments::{Lane, Route},
+            replay::{Queue, tests::request},
+        },
+        pipeline::{
+            Stats,
+            policy::{Experiment, ExperimentId, ExperimentSet},
+        },
+    };
+
+    fn lane(ledger: &Ledger, target: &str) -> Lane {
+        Lane {
+            queue: Arc::new(Queue::new(10, 1000)),
+            books: ledger.copies("e", target),
+            gauges: Arc::default(),
+            is_sampled: Arc::default(),
+            sessions: None,
+        }
+    }
+
+    /// A dispatcher with one experiment of two targets, and what one request of it is.
+    fn dispatcher(comparing: Option<Arc<Comparing>>) -> (Dispatcher, Request, Arc<Ledger>) {
+        let ledger = Arc::<Ledger>::default();
+        ledger.publish(&Stats { seen: 1, ..Stats::default() });
+        let mut table = Table::default();
+        let reads_answers = comparing.is_some();
+        table.policy = Arc::new(Policy::from(Experiment { reads_answers, ..Experiment::default() }));
+        let lanes = ["a", "b"].map(|target| table.add(lane(&ledger, target))).to_vec();
+        table.routes.push(Route { id: ExperimentId(0), lanes, comparing });
+        let mut experiments = ExperimentSet::default();
+        experiments.insert(0);
+        let selection = Selection { policy: Arc::clone(&table.policy), experiments };
+        let directory = Arc::<Directory>::default();
+        directory.replace(table);
+        let request = Request { selection: Arc::new(selection), ..request(b"GET / HTTP/1.1\r\n\r\n", 18) };
+        (Dispatcher::new(0, Arc::clone(&ledger), directory), request, ledger)
+    }
+
+    #[test]
+    fn request_is_handed_on_to_all_targets_and_joined_with_what_live_answers() {
+        let shared = Shared::default();
+        let experiment = comparing(Some(ComparisonConfig::default()), &[&[], &[]], &shared);
+        let (mut dispatcher, request, _ledger) = dispatcher(Some(experiment));
+        let id = request.id;
+        dispatcher.take(request, clock::now());
+        let jobs: Vec<Job> = dispatcher.batches.iter_mut().flat_map(|batch| batch.drain(..)).collect();
+        assert_eq!((jobs.len(), dispatcher.awaiting.len()), (2, 1));
+        for job in jobs {
+            assert!(shared.queue.is_empty());
+            job.part.unwrap().answered(answer("", "same"), shared.budget.charge());
+        }
+        dispatcher.answered(id, &answer("", "live"));
+        let exchange = shared.queue.pop(Duration::ZERO).unwrap();
+        assert!(
+            [&exchange.live, &exchange.answers[0].1, &exchange.answers[1].1]
+                .iter()
+                .all(|answered| matches!(answered, Answered::Whole(_)))
+        );
+    }
+
+    #[test]
+    fn request_of_which_live_s_answer_is_not_read_opens_nothing() {
+        let shared = Shared::default();
+        let experiment = comparing(Some(ComparisonConfig::default()), &[&[], &[]], &shared);
+        let (mut dispatcher, mut request, _ledger) = dispatcher(Some(experiment));
+        // Decided before the experiment came to read answers.
+        let policy = Arc::new(Policy::from(Experiment::default()));
+        request.selection = Arc::new(Selection { policy, experiments: request.selection.experiments });
+        dispatcher.take(request, clock::now());
+        let mut jobs = dispatcher.batches.iter_mut().flat_map(|batch| batch.drain(..));
+        assert!(jobs.by_ref().all(|job| job.part.is_none()));
+        drop(jobs);
+        assert!(dispatcher.awaiting.is_empty() && shared.queue.is_empty());
+        let (mut dispatcher, request, _ledger) = self::dispatcher(None);
+        dispatcher.take(request, clock::now());
+        assert_eq!(dispatcher.batches.iter().flatten().filter(|job| job.part.is_none()).count(), 2);
     }
 }

@@ -26,23 +26,24 @@ use self::plan::plan;
 #[cfg(test)]
 pub(in crate::io) use self::plan::tests::config;
 pub use self::{
-    compile::{CompileError, compile},
+    compile::{CompileError, compile, compile_exclusion},
     directory::{Directory, Lane, Route, Table},
     dispatch::Dispatcher,
     plan::{Activity, Wanted},
     prepare::{Common, PrepareError, Prepared},
-    samples::connection_samples,
+    samples::{answer_ports, connection_samples},
 };
 use crate::{
     io::{
         capture::Matched,
+        compare::{ComparedTarget, Comparing},
         config::{ExperimentConfig, TargetConfig},
         ledger::CopyBooks,
         replay::Replay,
     },
     pipeline::{
-        Policy,
-        policy::{Experiment, ExperimentId, Share},
+        Limits, Policy,
+        policy::{Exclusion, Experiment, ExperimentId, Share},
     },
 };
 
@@ -69,6 +70,8 @@ struct Running {
     /// The part that decides on requests.
     policy: Experiment,
     targets: Vec<RunningTarget>,
+    /// Where answers are read.
+    comparing: Option<Arc<Comparing>>,
     /// The books of all its targets, also of those that do not run.
     _books: Vec<Arc<CopyBooks>>,
 }
@@ -107,6 +110,11 @@ impl Experiments {
     #[must_use]
     pub const fn common(&self) -> &Common {
         &self.common
+    }
+
+    /// The experiments that read answers.
+    pub fn comparing(&self) -> impl Iterator<Item = &Arc<Comparing>> {
+        self.running.iter().filter_map(|running| running.comparing.as_ref())
     }
 
     /// What runs.
@@ -162,6 +170,12 @@ impl Experiments {
         }
         let known: Vec<_> = self.running().cloned().collect();
         let policies = self.compile(&wanted)?;
+        let exclusion = |wanted: &Wanted| {
+            let name = || wanted.config.name.clone();
+            compile_exclusion(&wanted.config)
+                .map_err(|source| PrepareError::Rule { experiment: name(), source })
+        };
+        let exclusions = wanted.iter().map(exclusion).collect::<Result<Vec<_>, _>>()?;
         let mut before: Vec<_> = mem::take(&mut self.running).into_iter().map(Some).collect();
         let mut before_targets: Vec<Vec<_>> = before
             .iter_mut()
@@ -170,11 +184,12 @@ impl Experiments {
             })
             .map(|targets| targets.into_iter().map(Some).collect())
             .collect();
-        for ((step, wanted), mut policy) in plan(&known, &wanted).into_iter().zip(wanted).zip(policies) {
-            let id = match step.kept.and_then(|kept| before.get_mut(kept)?.take()) {
-                Some(running) => running.id,
-                None => self.next_id(),
-            };
+        let compiled = policies.into_iter().zip(exclusions);
+        for ((step, wanted), (mut policy, exclusion)) in
+            plan(&known, &wanted).into_iter().zip(wanted).zip(compiled)
+        {
+            let kept = step.kept.and_then(|kept| before.get_mut(kept)?.take());
+            let id = kept.as_ref().map_or_else(|| self.next_id(), |running| running.id);
             policy.id = id;
             policy.is_paused = wanted.activity != Activity::Active;
             let mut targets = Vec::new();
@@ -191,7 +206,11 @@ impl Experiments {
             }
             let books = |target: &TargetConfig| self.common.ledger.copies(&wanted.config.name, &target.name);
             let books = wanted.config.targets.iter().map(books).collect();
-            self.running.push(Running { id, wanted, policy, targets, _books: books });
+            let comparing = wanted.config.reads_answers().then(|| {
+                let known = kept.and_then(|running| running.comparing);
+                self.compare(id, known, &wanted, &targets, exclusion)
+            });
+            self.running.push(Running { id, wanted, policy, targets, comparing, _books: books });
         }
         prepared.commit();
         let count = self.running.iter().map(|running| running.wanted.config.targets.len()).sum::<usize>();
@@ -209,6 +228,29 @@ impl Experiments {
         // Books that nobody has any more are settled: a ticket has them too.
         self.common.ledger.retain_copies(|books| Arc::strong_count(books) > 1);
         Ok(())
+    }
+
+    /// The same as is `known` where nothing of it differs, so that what it has counted goes on.
+    fn compare(
+        &self,
+        id: ExperimentId,
+        known: Option<Arc<Comparing>>,
+        wanted: &Wanted,
+        targets: &[RunningTarget],
+        exclusion: Option<Exclusion>,
+    ) -> Arc<Comparing> {
+        let compared = |(config, target): (&TargetConfig, &RunningTarget)| ComparedTarget {
+            name: config.name.clone(),
+            role: config.role,
+            sessions: target.lane.sessions.clone(),
+        };
+        let targets: Vec<_> = wanted.targets().iter().zip(targets).map(compared).collect();
+        let Wanted { config, .. } = wanted;
+        known.filter(|known| known.is_of(config.compare.as_ref(), &targets)).unwrap_or_else(|| {
+            let (compare, common) = (config.compare.clone(), &self.common);
+            let shared = (common.instance, common.compare.clone());
+            Arc::new(Comparing::new((id, &config.name), compare, exclusion, targets, shared))
+        })
     }
 
     /// The parts that decide on requests. Those that did not change are not made anew.
@@ -264,12 +306,17 @@ impl Experiments {
             self.captured.push((number, Arc::new(captured.clone())));
             self.captured.drain(..self.captured.len().saturating_sub(CHANGES_KEPT));
         }
-        let mut table = Table { body_bytes, captured: self.captured.clone(), ..Table::default() };
+        let mut table = Table {
+            body_bytes,
+            answer_bytes: answer_bytes(self.running().map(|wanted| &wanted.config)),
+            captured: self.captured.clone(),
+            ..Table::default()
+        };
         let mut policy = Vec::new();
         for running in self.running.iter().filter(|running| running.wanted.activity != Activity::Expired) {
             policy.push(running.policy.clone());
             let lanes = running.targets.iter().map(|target| table.add(target.lane.clone())).collect();
-            table.routes.push(Route { id: running.id, lanes });
+            table.routes.push(Route { id: running.id, lanes, comparing: running.comparing.clone() });
         }
         table.policy = Arc::new(Policy::new(policy));
         self.directory.replace(table);
@@ -293,4 +340,11 @@ impl Experiments {
         self.next_id += 1;
         id
     }
+}
+
+/// Longest content of an answer that any of the experiments reads, in bytes.
+fn answer_bytes<'a>(experiments: impl Iterator<Item = &'a ExperimentConfig>) -> usize {
+    let compared =
+        experiments.filter_map(|experiment| Some(experiment.compare.as_ref()?.rules.content_bytes));
+    compared.max().unwrap_or(Limits::default().answer_bytes)
 }

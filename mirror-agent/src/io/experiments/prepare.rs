@@ -10,6 +10,7 @@ use std::{
 
 use crate::io::{
     audit::Audit,
+    compare::{Sessions, Shared},
     config::{ExperimentConfig, TargetConfig},
     experiments::{CompileError, Lane},
     ledger::Ledger,
@@ -39,6 +40,8 @@ pub struct Common {
     pub agents: u32,
     /// Sees where probes of targets arrive; `None` where nothing is captured.
     pub probes: Option<Arc<Probes>>,
+    /// Where exchanges go whose answers are read.
+    pub compare: Shared,
 }
 
 /// Why a change cannot be made.
@@ -146,15 +149,17 @@ impl Common {
         let queue = Arc::new(queue);
         let is_sampled = Arc::<AtomicBool>::default();
         let books = self.ledger.copies(&experiment.name, &target.name);
+        let sessions = Sessions::new(&target.sessions)?;
+        let config = self.replay_config(experiment, target, Arc::clone(&is_sampled))?;
         let replay = Replay::prepare(
-            self.replay_config(experiment, target, Arc::clone(&is_sampled))?,
+            ReplayConfig { sessions: sessions.clone(), ..config },
             Arc::clone(&queue),
             Arc::clone(&books),
             Arc::clone(&self.registry),
             Arc::clone(refuse),
         )
         .await?;
-        Ok((Lane { queue, books, gauges: replay.gauges(), is_sampled }, replay))
+        Ok((Lane { queue, books, gauges: replay.gauges(), is_sampled, sessions }, replay))
     }
 
     fn replay_config(

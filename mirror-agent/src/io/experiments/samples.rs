@@ -1,4 +1,7 @@
-//! Enters: the experiments of the configuration. Leaves: what the kernel program can decide of their samples.
+//! Enters: the experiments of the configuration. Leaves: what the kernel program can decide of their samples, and of which
+//! ports they read the answers.
+
+use std::collections::BTreeSet;
 
 use crate::{
     io::{
@@ -18,6 +21,13 @@ pub fn connection_samples(experiments: &[ExperimentConfig]) -> Vec<PortSample> {
     port_samples(experiments.iter().map(|experiment| (&experiment.ports[..], lane(experiment))))
 }
 
+/// The live ports of which these experiments read the answers.
+#[must_use]
+pub fn answer_ports(experiments: &[ExperimentConfig]) -> BTreeSet<u16> {
+    let readers = experiments.iter().filter(|experiment| experiment.reads_answers());
+    readers.flat_map(|experiment| &experiment.ports).copied().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use mirror_common::sample::{connection_draw, is_in_share};
@@ -25,7 +35,7 @@ mod tests {
     use super::*;
     use crate::{
         io::{
-            config::{Expiry, MatchConfig, MissingKey},
+            config::{ComparisonConfig, Expiry, MatchConfig, MissingKey},
             experiments::compile,
         },
         pipeline::{
@@ -72,6 +82,17 @@ mod tests {
             taken += u32::from(by_agent);
         }
         assert!((2_800..3_200).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn the_answers_of_ports_are_read_that_an_experiment_compares() {
+        let other = experiment(SampleKey::Request, 1.0);
+        let compare = Some(ComparisonConfig::default());
+        let comparing = ExperimentConfig { ports: vec![81, 82], compare, ..other.clone() };
+        assert_eq!(answer_ports(std::slice::from_ref(&other)), BTreeSet::new());
+        assert_eq!(answer_ports(&[other.clone(), comparing.clone()]), BTreeSet::from([81, 82]));
+        let reads = |config| compile(ExperimentId(0), config).unwrap().reads_answers;
+        assert_eq!((reads(&other), reads(&comparing)), (false, true));
     }
 
     #[test]

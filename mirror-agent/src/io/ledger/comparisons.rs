@@ -66,11 +66,11 @@ impl ComparisonBooks {
         &self.experiment
     }
 
-    /// Counts a comparison; `reason` where there was nothing to compare.
-    pub fn compared(&self, result: ComparisonResult, reason: Option<IncomparableReason>) {
-        add(self.results.get(result.index()), 1);
+    /// Counts exchanges of which this came; `reason` where there was nothing to compare.
+    pub fn compared(&self, result: ComparisonResult, reason: Option<IncomparableReason>, exchanges: u64) {
+        add(self.results.get(result.index()), exchanges);
         if let Some(reason) = reason {
-            add(self.incomparable.get(reason.index()), 1);
+            add(self.incomparable.get(reason.index()), exchanges);
         }
     }
 
@@ -139,8 +139,8 @@ mod tests {
     #[test]
     fn what_is_counted_is_what_is_shown() {
         let books = ComparisonBooks::new("shop");
-        books.compared(ComparisonResult::Equal, None);
-        books.compared(ComparisonResult::Incomparable, Some(IncomparableReason::Gap));
+        books.compared(ComparisonResult::Equal, None, 1);
+        books.compared(ComparisonResult::Incomparable, Some(IncomparableReason::Gap), 1);
         books.diverged(DivergenceKind::Value);
         books.untimed(UntimedReason::Pipelined);
         books.answered(AnswerOf::Shadow, Phase::LastByte, Duration::from_millis(3));

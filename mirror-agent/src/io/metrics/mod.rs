@@ -6,6 +6,7 @@
 mod audit;
 mod comparisons;
 mod encoder;
+mod sinks;
 mod steering;
 mod targets;
 
@@ -20,7 +21,9 @@ use std::{
 use mirror_common::Counter;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
-pub use self::{audit::register_audit, steering::register_steering, targets::TargetGauges};
+pub use self::{
+    audit::register_audit, sinks::register_sinks, steering::register_steering, targets::TargetGauges,
+};
 use self::{
     comparisons::encode_comparisons,
     encoder::Encoder,
@@ -341,8 +344,10 @@ mod tests {
     use crate::{
         io::{
             audit::Audit,
+            compare::SessionGauges,
             ledger::CopyBooks,
             replay::{BreakerState, InterlockGauge},
+            sinks::SinkLedger,
             steering::{ExperimentStatus, Status},
         },
         pipeline::Stats,
@@ -369,6 +374,7 @@ mod tests {
                 interlock: Some(InterlockGauge { is_open: true, changes: 1 }),
                 breaker,
                 breaker_changes: [4, 5, 6],
+                sessions: Some(SessionGauges { values: 7, substitutions: 8, unknown: 9 }),
             }]
         }
         fn interfaces_attached(&self) -> [u64; 3] {
@@ -389,6 +395,9 @@ mod tests {
             Arc::default(),
         );
         register_audit(&mut registry, Audit::default());
+        let sinks = SinkLedger::default();
+        let _sink = sinks.open("default", "file");
+        register_sinks(&mut registry, sinks);
         let status = Arc::<Status>::default();
         let experiment = ExperimentStatus { name: "default".to_owned(), is_paused: true, expires: 7 };
         status.set_experiments(vec![experiment]);
@@ -414,6 +423,9 @@ mod tests {
             "mirror_interlock_changes_total{experiment=\"default\",target=\"shadow\"} 1",
             "mirror_breaker_state{experiment=\"default\",target=\"shadow\"} 2.0",
             "mirror_breaker_changes_total{experiment=\"default\",target=\"shadow\",to=\"half_open\"} 5",
+            "mirror_session_values{experiment=\"default\",target=\"shadow\"} 7.0",
+            "mirror_session_substitutions_total{experiment=\"default\",target=\"shadow\"} 8",
+            "mirror_session_unknown_total{experiment=\"default\",target=\"shadow\"} 9",
             "mirror_flows_skipped_total{reason=\"tls\"} 0",
             "mirror_comparisons_total{experiment=\"default\",result=\"divergent\"} 0",
             "mirror_divergences_total{experiment=\"default\",kind=\"order\"} 0",

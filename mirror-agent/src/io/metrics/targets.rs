@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use super::encoder::{Encoder, Labels};
 use crate::{
     io::{
+        compare::SessionGauges,
         ledger::{CopyBooks, CopySnapshot, DropReason, ReplayOutcome},
         replay::{BreakerState, InterlockGauge},
     },
@@ -28,6 +29,8 @@ pub struct TargetGauges {
     pub breaker: BreakerState,
     /// How often it has come to stand there, in the order of [`BreakerState::ALL`].
     pub breaker_changes: [u64; BreakerState::ALL.len()],
+    /// What it knows by other values than live; `None` where it has no sessions of its own.
+    pub sessions: Option<SessionGauges>,
 }
 
 impl TargetGauges {
@@ -62,6 +65,22 @@ pub(super) fn encode_targets(out: &mut Encoder<'_>, targets: &[TargetGauges]) ->
         "interlock_changes",
         "How often the interlock of the target opened or closed",
         interlocks().map(|(labels, state)| (labels, state.changes)),
+    )?;
+    let sessions = || targets.iter().filter_map(|target| Some((target.labels(), target.sessions?)));
+    out.target_gauges(
+        "session_values",
+        "Session values of live's of which the target's is known",
+        sessions().map(|(labels, sessions)| (labels, sessions.values)),
+    )?;
+    out.target_counters(
+        "session_substitutions",
+        "Session values of live's in copies that were replaced by the target's",
+        sessions().map(|(labels, sessions)| (labels, sessions.substitutions)),
+    )?;
+    out.target_counters(
+        "session_unknown",
+        "Places in copies where a session value may stand that were sent as they were: none is known there",
+        sessions().map(|(labels, sessions)| (labels, sessions.unknown)),
     )?;
     let index = |target: &TargetGauges| u64::try_from(target.breaker.index()).unwrap_or(u64::MAX);
     out.target_gauges(

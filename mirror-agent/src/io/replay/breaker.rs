@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     io::config::BreakerConfig,
     pipeline::{Timestamp, reason::reasons},
@@ -14,8 +12,6 @@ use crate::{
 
 reasons! {
     /// Where a circuit breaker stands.
-    #[derive(Deserialize, Serialize)]
-    #[serde(rename_all = "snake_case")]
     BreakerState {
         /// Copies flow.
         Closed => "closed",

@@ -1,5 +1,7 @@
 //! Enters: nothing. Leaves: the time on the clock that the kernel stamps its records with.
 
+use std::time::Duration;
+
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::pipeline::Timestamp;
@@ -7,8 +9,16 @@ use crate::pipeline::Timestamp;
 /// `CLOCK_MONOTONIC`, which `bpf_ktime_get_ns` reads too.
 #[must_use]
 pub fn now() -> Timestamp {
-    let time = clock_gettime(ClockId::Monotonic);
+    Timestamp::ZERO.after(read(ClockId::Monotonic))
+}
+
+/// The same of a point on the wall clock, in time since the Unix epoch, that has just passed.
+pub(super) fn of_wall(at: Duration) -> Timestamp {
+    now().before(read(ClockId::Realtime).saturating_sub(at))
+}
+
+fn read(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-    Timestamp::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -24,6 +24,7 @@ use tracing::debug;
 use super::{
     clock,
     copy::write_copy,
+    kept::Keeping,
     lanes::{Live, Turn},
     pool::Pool,
     protection::Pass,
@@ -56,6 +57,8 @@ struct State {
     refused: Option<Held>,
     /// Whether the connection is to be closed though nothing is wrong with it.
     is_retired: bool,
+    /// Whether the kernel was asked to note when bytes arrive.
+    is_stamped: bool,
     /// When what is under way, or idleness, has taken too long.
     deadline: Timestamp,
     /// Of the connection's task.
@@ -76,6 +79,8 @@ struct Exchange {
     status: Option<u16>,
     pass: Option<Pass>,
     turn: Option<Box<Turn>>,
+    /// The answer, where somebody waits for it.
+    kept: Option<Box<Keeping>>,
 }
 
 /// The rest of a copy.
@@ -100,6 +105,7 @@ impl Connection {
             exchange: None,
             refused: None,
             is_retired: false,
+            is_stamped: false,
             deadline: clock::now(),
             waker: None,
             books: Arc::clone(books),
@@ -121,9 +127,16 @@ impl Connection {
         buffer: &mut Vec<u8>,
     ) -> Result<(), Box<Held>> {
         let mut state = self.lock();
-        let Some(stream) = &mut state.stream else { return Err(Box::new(held)) };
+        let State { stream: Some(stream), is_stamped, .. } = &mut *state else { return Err(Box::new(held)) };
         buffer.clear();
         let body = write_copy(buffer, &held.request, &pool.config, held.pipeline);
+        let asked_at = held.part.is_some().then(|| {
+            if !*is_stamped {
+                stream.stamp_arrivals();
+                *is_stamped = true;
+            }
+            clock::now()
+        });
         let accepted = match stream.try_write(buffer, body.as_deref().unwrap_or_default()) {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -142,15 +155,18 @@ impl Connection {
             status: None,
             pass: held.pass.take(),
             turn: held.turn.take(),
+            kept: held.part.take().map(|part| Box::new(Keeping::new(part))),
         };
         let len = buffer.len() + body.as_ref().map_or(0, Bytes::len);
         pool.protection.written(len, now);
         if accepted > 0 {
             exchange.started = Some(now);
+            exchange.sent();
             pool.config.note(&held);
             state.books.replay_lag(now.since(held.request.last_byte_at));
         }
         if accepted == len {
+            exchange.asked(asked_at);
             held.ticket.mirrored();
             state.deadline = now.after(pool.config.response_timeout);
         } else {
@@ -204,6 +220,22 @@ impl Connection {
     }
 }
 
+impl Exchange {
+    /// A byte was accepted.
+    fn sent(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            kept.sent();
+        }
+    }
+
+    /// All bytes were accepted, the last of them handed over at this time.
+    fn asked(&mut self, at: Option<Timestamp>) {
+        if let (Some(kept), Some(at)) = (&mut self.kept, at) {
+            kept.asked(at);
+        }
+    }
+}
+
 impl State {
     fn wake(&self) {
         if let Some(waker) = &self.waker {
@@ -221,6 +253,9 @@ impl State {
         if let Some(unsent) = exchange.unsent {
             unsent.held.drop_for(DropReason::Write);
         }
+        if let Some(kept) = exchange.kept {
+            kept.finish(outcome, self.stream.as_ref().and_then(Stream::shortest_round_trip));
+        }
         let duration = exchange.started.filter(|_| outcome == ReplayOutcome::Answered);
         self.books.replay_ended(outcome, duration.map(|started| now.since(started)));
         exchange.turn
@@ -229,9 +264,10 @@ impl State {
     /// Takes the job back if no byte of it was accepted and nothing was answered.
     fn take_unwritten(&mut self) -> Option<Held> {
         let is_unwritten = |exchange: &mut Exchange| exchange.started.is_none() && exchange.early.is_none();
-        let Exchange { unsent, pass, turn, .. } = self.exchange.take_if(is_unwritten)?;
+        let Exchange { unsent, pass, turn, kept, .. } = self.exchange.take_if(is_unwritten)?;
         let mut held = unsent?.held;
         (held.pass, held.turn) = (pass, turn);
+        held.part = kept.map(|kept| kept.into_part());
         Some(held)
     }
 
@@ -265,6 +301,7 @@ impl State {
             let head = unsent.head.get(unsent.accepted..).unwrap_or_default();
             let body_start = unsent.accepted.saturating_sub(unsent.head.len());
             let body = unsent.body.get(body_start..).unwrap_or_default();
+            let asked_at = exchange.kept.is_some().then(clock::now);
             match ready!(stream.poll_write(cx, head, body)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(accepted) => unsent.accepted += accepted,
@@ -273,12 +310,16 @@ impl State {
             let now = clock::now();
             if exchange.started.is_none() {
                 exchange.started = Some(now);
+                if let Some(kept) = &mut exchange.kept {
+                    kept.sent();
+                }
                 pool.config.note(&unsent.held);
                 books.replay_lag(now.since(unsent.held.request.last_byte_at));
             }
             if unsent.accepted >= unsent.head.len() + unsent.body.len()
                 && let Some(unsent) = exchange.unsent.take()
             {
+                exchange.asked(asked_at);
                 unsent.held.ticket.mirrored();
                 *deadline = now.after(pool.config.response_timeout);
             }
@@ -341,11 +382,17 @@ impl Task<'_> {
                 }
             }
             let has_read_all = state.exchange.as_ref().is_some_and(|exchange| exchange.early.is_some());
+            let is_stamped = state.is_stamped;
             if !has_read_all && let Some(stream) = &mut state.stream {
                 let mut buffer = self.pool.read_buffer();
                 let mut input = ReadBuf::new(&mut buffer);
-                match stream.poll_read(cx, &mut input) {
-                    Poll::Ready(Ok(())) => match self.handle_input(&mut state, input.filled()) {
+                let read = if is_stamped {
+                    stream.poll_read_stamped(cx, &mut input)
+                } else {
+                    stream.poll_read(cx, &mut input).map_ok(|()| None)
+                };
+                match read {
+                    Poll::Ready(Ok(at)) => match self.handle_input(&mut state, input.filled(), at) {
                         Step::Again => continue,
                         Step::Over => return Poll::Ready(None),
                         Step::Free(turn) => {
@@ -386,13 +433,18 @@ impl Task<'_> {
     }
 
     /// Takes what was read; nothing means that the shadow has closed its side.
-    fn handle_input(&mut self, state: &mut State, input: &[u8]) -> Step {
+    fn handle_input(&mut self, state: &mut State, input: &[u8], at: Option<Timestamp>) -> Step {
         // Closed while idle, or bytes that nobody asked for: nothing may be sent here any more.
         let Some(exchange) = &mut state.exchange else { return Step::Over };
+        let mut kept = exchange.kept.as_deref_mut();
         let progress = if input.is_empty() {
-            self.response.handle_end()
+            self.response.handle_end(kept)
         } else {
-            self.response.handle_input(input, exchange.reply_to, self.pool.config.response_bytes)
+            if let Some(kept) = &mut kept {
+                kept.came(at);
+            }
+            let limit = self.pool.config.response_bytes;
+            self.response.handle_input(input, exchange.reply_to, limit, kept)
         };
         let (outcome, reusable) = match progress {
             Progress::Partial => return Step::Again,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::ReplayConfig;
+use super::{ReplayConfig, clock};
 use crate::pipeline::{
     ExchangeId, Request,
     rewrite::{CopyFacts, MIRROR_ID_BYTES},
@@ -16,7 +16,13 @@ pub(super) fn write_copy(
     pipeline: u16,
 ) -> Option<Bytes> {
     let head_len = request.head_len.min(request.raw.len());
-    let (head, body) = request.raw.split_at(head_len);
+    let (mut head, body) = request.raw.split_at(head_len);
+    let mut substituted = Vec::new();
+    if let Some(sessions) = &config.sessions
+        && sessions.substitute(&mut substituted, head, clock::now())
+    {
+        head = &substituted;
+    }
     let id = exchange_text(config.instance, pipeline, request.id);
     let facts = CopyFacts { id: &id, chosen: config.chosen(), has_marker: request.has_marker };
     config.rewrite.write(out, head, facts);
@@ -31,7 +37,7 @@ pub(super) fn write_copy(
 /// `x-mirror-id` of an exchange, of fixed length: agent, pipeline, number of the exchange.
 ///
 /// Unlike one number for all it needs no coordination: pipelines count for themselves, agents draw theirs.
-pub(super) fn exchange_text(instance: u64, pipeline: u16, id: ExchangeId) -> [u8; MIRROR_ID_BYTES] {
+pub(in crate::io) fn exchange_text(instance: u64, pipeline: u16, id: ExchangeId) -> [u8; MIRROR_ID_BYTES] {
     let mut text = [b'-'; MIRROR_ID_BYTES];
     let (agent, rest) = text.split_at_mut(16);
     hex(agent, instance);

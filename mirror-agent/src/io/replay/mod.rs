@@ -16,6 +16,7 @@ mod event;
 mod health;
 mod idle;
 mod interlock;
+mod kept;
 mod lanes;
 mod limiter;
 mod pool;
@@ -26,6 +27,7 @@ mod refusal;
 mod response;
 mod socket;
 mod stream;
+mod sys;
 #[cfg(test)]
 pub(in crate::io) mod tests;
 mod tls;
@@ -48,6 +50,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
+pub(in crate::io) use self::copy::exchange_text;
 pub use self::{
     breaker::BreakerState,
     event::{Event, Observer},
@@ -57,10 +60,9 @@ pub use self::{
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
     refusal::{Captured, Refusal},
     socket::OwnSocketRegistry,
-    tls::TlsError,
+    tls::{TlsError, check_certificates},
 };
 use self::{
-    copy::exchange_text,
     pool::{Left, PUMP_JOBS, Pool},
     probe::Judge,
     queue::Held,
@@ -71,10 +73,14 @@ pub use crate::io::target::{Target, TargetError};
 use crate::{
     io::{
         audit::TargetAudit,
+        compare::Sessions,
         config::{BreakerConfig, Interlock, TlsConfig},
         ledger::CopyBooks,
     },
-    pipeline::rewrite::{Chosen, Rewrite, RewriteError},
+    pipeline::{
+        rewrite::{Chosen, Rewrite, RewriteError},
+        session::SourceError,
+    },
 };
 
 /// Why a replay could not be started.
@@ -93,6 +99,9 @@ pub enum ReplayError {
     /// Its copies cannot be made as the configuration says.
     #[error(transparent)]
     Rewrite(#[from] RewriteError),
+    /// Its sessions cannot be found as the configuration says.
+    #[error("cannot find sessions")]
+    Sessions(#[from] SourceError),
 }
 
 impl From<TlsError> for ReplayError {
@@ -151,6 +160,8 @@ pub struct ReplayConfig {
     pub interlock: Interlock,
     /// Sees where probes arrive; `None` where nothing is captured, and no address is probed.
     pub probes: Option<Arc<Probes>>,
+    /// What the target knows by other values than live; `None` where it knows nothing so.
+    pub sessions: Option<Arc<Sessions>>,
 }
 
 impl ReplayConfig {
@@ -183,6 +194,7 @@ impl ReplayConfig {
             tls: TlsConfig::default(),
             interlock: Interlock::None,
             probes: None,
+            sessions: None,
         }
     }
 

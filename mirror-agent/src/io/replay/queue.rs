@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     io::{
+        compare::Part,
         config::{CopyOrder, DropPolicy},
         ledger::{DropReason, ReplayOutcome, Ticket},
     },
@@ -34,6 +35,8 @@ pub struct Job {
     pub pipeline: u16,
     /// When it was queued, by [`clock::now`](super::clock::now).
     pub queued_at: Timestamp,
+    /// Where its answer is awaited; `None` where nobody wants it.
+    pub part: Option<Part>,
 }
 
 /// The bounded queue between the capture threads and the replay: capture --jobs--> replay.
@@ -363,6 +366,7 @@ impl Queue {
             has_paid: false,
             pass: None,
             turn: None,
+            part: job.part,
             _lease: lease,
         }
     }
@@ -398,6 +402,8 @@ pub(super) struct Held {
     pub(super) pass: Option<Pass>,
     /// That of its lane, where order is kept. In a box, so that a job is no longer to move where it is not.
     pub(super) turn: Option<Box<Turn>>,
+    /// Where its answer is awaited.
+    pub(super) part: Option<Part>,
     /// Held for as long as the request is.
     _lease: Lease,
 }

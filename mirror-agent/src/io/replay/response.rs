@@ -1,11 +1,13 @@
-//! Enters: what the shadow sends on one connection. Leaves: when its answer is complete, and whether another may follow.
+//! Enters: what the shadow sends on one connection. Leaves: when its answer is complete, and whether another may follow;
+//! the answer itself where somebody waits for it.
 
+use super::kept::Keeping;
 use crate::pipeline::{
     Limits, ReplyTo,
     http::{EndEffect, Event, ResponseDecoder},
 };
 
-/// Steps over answers, one after the other. Their content is not kept.
+/// Steps over answers, one after the other. What is not asked for is not kept.
 #[derive(Debug)]
 pub(super) struct Response {
     decoder: ResponseDecoder,
@@ -41,24 +43,49 @@ impl Response {
     }
 
     /// Takes what was read. An answer longer than `limit` bytes is not waited for.
-    pub(super) fn handle_input(&mut self, mut input: &[u8], reply_to: ReplyTo, limit: u64) -> Progress {
+    pub(super) fn handle_input(
+        &mut self,
+        mut input: &[u8],
+        reply_to: ReplyTo,
+        limit: u64,
+        mut kept: Option<&mut Keeping>,
+    ) -> Progress {
         self.received = self.received.saturating_add(u64::try_from(input.len()).unwrap_or(u64::MAX));
         loop {
             match self.decoder.poll(&mut input, reply_to) {
-                Event::Start | Event::Content(_) | Event::Framing(_) => {}
+                Event::Framing(_) => {}
+                Event::Start => {
+                    if let Some(kept) = &mut kept {
+                        kept.begun();
+                    }
+                }
+                Event::Content(bytes) => {
+                    if let Some(kept) = &mut kept {
+                        kept.content(bytes);
+                    }
+                }
                 Event::Head(head) => {
                     // Upgrades and CONNECT are never replayed, so nobody asked for another protocol.
                     if head.facts.tunnel {
+                        if let Some(kept) = &mut kept {
+                            kept.upgraded(head.status);
+                        }
                         return Progress::Protocol;
                     }
                     self.is_interim = head.facts.interim;
                     self.keep_alive = head.facts.keep_alive;
                     self.status = head.status;
+                    if let Some(kept) = kept.as_deref_mut().filter(|_| !head.facts.interim) {
+                        kept.head(&head);
+                    }
                 }
                 // RFC 9110 section 15.2: a final response follows.
                 Event::End if self.is_interim => {}
                 Event::End => {
                     self.received = 0;
+                    if let Some(kept) = kept {
+                        kept.complete();
+                    }
                     let reusable = self.keep_alive && input.is_empty();
                     return Progress::Complete { reusable, status: self.status };
                 }
@@ -70,9 +97,14 @@ impl Response {
     }
 
     /// Takes the end of the byte stream.
-    pub(super) fn handle_end(&mut self) -> Progress {
+    pub(super) fn handle_end(&mut self, kept: Option<&mut Keeping>) -> Progress {
         match self.decoder.handle_end() {
-            EndEffect::Complete => Progress::Complete { reusable: false, status: self.status },
+            EndEffect::Complete => {
+                if let Some(kept) = kept {
+                    kept.complete();
+                }
+                Progress::Complete { reusable: false, status: self.status }
+            }
             EndEffect::Clean | EndEffect::Truncated => Progress::Closed,
         }
     }

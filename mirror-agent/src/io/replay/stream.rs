@@ -4,17 +4,21 @@ use std::{
     future::poll_fn,
     io::{self, ErrorKind, IoSlice, Read, Write},
     mem,
+    os::fd::AsFd,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use rustls::ClientConnection;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
+use tracing::debug;
 
-use super::tls::Tls;
+use super::{clock, sys, tls::Tls};
+use crate::pipeline::Timestamp;
 
 /// A connection that bytes can be written to by whoever holds it, while one task waits for what comes.
 #[derive(Debug)]
@@ -82,6 +86,58 @@ impl Stream {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, input),
             Self::Tls(tls) => tls.poll_read(cx, input),
         }
+    }
+
+    /// Has the kernel note when bytes arrive, for [`Self::poll_read_stamped`]. Where it does not, they are taken to arrive
+    /// when they are read.
+    pub(super) fn stamp_arrivals(&self) {
+        if let Self::Plain(tcp) = self
+            && let Err(error) = sys::stamp_arrivals(tcp.as_fd())
+        {
+            debug!(%error, "The kernel does not tell when answers arrive.");
+        }
+    }
+
+    /// The same as [`Self::poll_read`], and tells when the last of what was read arrived, where the kernel noted that:
+    /// what comes through TLS was read before it is known what it is.
+    pub(super) fn poll_read_stamped(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<Option<Timestamp>>> {
+        let Self::Plain(tcp) = self else {
+            ready!(self.poll_read(cx, input))?;
+            return Poll::Ready(Ok(None));
+        };
+        loop {
+            ready!(tcp.poll_read_ready(cx))?;
+            let room = input.initialize_unfilled();
+            let mut came = None;
+            let read = tcp.try_io(Interest::READABLE, || {
+                let (len, arrived) = sys::receive(tcp.as_fd(), room)?;
+                came = Some((len, arrived));
+                // Where there is room left, all was read: to say so now saves the read that would find nothing.
+                if (1..room.len()).contains(&len) { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (came, read) {
+                (Some((len, arrived)), _) => {
+                    input.advance(len);
+                    return Poll::Ready(Ok(arrived.map(clock::of_wall)));
+                }
+                (None, Err(error)) if error.kind() != ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error));
+                }
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// The shortest round trip that the kernel has seen on this connection.
+    pub(super) fn shortest_round_trip(&self) -> Option<Duration> {
+        sys::shortest_round_trip(match self {
+            Self::Plain(tcp) => tcp.as_fd(),
+            Self::Tls(tls) => tls.tcp.as_fd(),
+        })
     }
 
     /// Writes all of `bytes`.

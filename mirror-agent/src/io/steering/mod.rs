@@ -18,7 +18,7 @@ mod status;
 mod tests;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     error::Error,
     future::pending,
     net::SocketAddr,
@@ -43,11 +43,15 @@ use crate::{
     io::{
         audit::{Audit, Who},
         capture::{Matched, PortSample},
+        compare::Comparing,
         config::{Config, ExperimentConfig, Expiry, TargetConfig},
-        experiments::{Activity, Experiments, PrepareError, Prepared, Wanted, connection_samples},
+        experiments::{
+            Activity, Experiments, PrepareError, Prepared, Wanted, answer_ports, connection_samples,
+        },
         ledger::Ledger,
         metrics::Gauges,
         replay::Captured,
+        telling::{Installed, Teller},
     },
     pipeline::policy::ExperimentSet,
 };
@@ -86,6 +90,13 @@ pub trait Tap {
     ///
     /// The kernel's. Nothing has changed.
     fn set_samples(&mut self, samples: &[PortSample]) -> Result<(), AnyError>;
+
+    /// Takes what servers of these ports send in full, and of others only how a response begins.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's. Nothing has changed.
+    fn set_answer_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), AnyError>;
 
     /// Takes nothing at all for the time being, or goes on.
     ///
@@ -153,6 +164,8 @@ pub struct Parts {
     pub gauges: Arc<dyn Gauges>,
     /// What the metrics show.
     pub status: Arc<Status>,
+    /// Who compares the answers.
+    pub teller: Teller,
 }
 
 /// The owner of what runs.
@@ -376,7 +389,8 @@ impl Helm {
     fn enforce(&mut self, wanted: Vec<Wanted>, prepared: Prepared) -> Result<(), SteerError> {
         let matched = matched(&wanted);
         let active = wanted.iter().filter(|wanted| wanted.activity == Activity::Active);
-        let samples = connection_samples(&active.map(|wanted| wanted.config.clone()).collect::<Vec<_>>());
+        let active: Vec<_> = active.map(|wanted| wanted.config.clone()).collect();
+        let (samples, answer_ports) = (connection_samples(&active), answer_ports(&active));
         let Parts { experiments, tap, config, audit, .. } = &mut self.parts;
         let expired: Vec<ExperimentConfig> = {
             let is_new = |wanted: &&Wanted| {
@@ -393,7 +407,10 @@ impl Helm {
         if let Err(error) = experiments.apply(wanted, prepared, &matched, (queue_bytes, body_bytes)) {
             return Err(self.take_back(error.into()));
         }
-        let taken = tap.set_samples(&samples).and_then(|()| tap.take_more(&matched));
+        let taken = tap
+            .set_samples(&samples)
+            .and_then(|()| tap.set_answer_ports(&answer_ports))
+            .and_then(|()| tap.take_more(&matched));
         self.takes_too_little = taken.is_err();
         if let Err(error) = taken {
             // The targets are there, but some traffic does not come: better than to stop what goes on.
@@ -410,8 +427,24 @@ impl Helm {
             }
         }
         self.matched = matched;
+        self.tell();
         self.show();
         Ok(())
+    }
+
+    /// Has the answers compared of the experiments that are in force.
+    fn tell(&self) {
+        let Parts { experiments, teller, .. } = &self.parts;
+        let owner = |comparing: &Comparing| {
+            let mut running = experiments.running();
+            running.find(|wanted| wanted.config.name == comparing.experiment)?.config.owner.clone()
+        };
+        let compared = experiments.comparing().filter(|comparing| comparing.config.is_some());
+        let installed =
+            compared.map(|comparing| Installed { comparing: Arc::clone(comparing), owner: owner(comparing) });
+        if !teller.install(installed.collect()) {
+            warn!("The thread that compares is busy; it compares as before.");
+        }
     }
 
     /// Takes again what was taken before.

@@ -18,6 +18,7 @@ use tokio::{
 use super::*;
 use crate::io::{
     capture::{CounterValues, role::Role},
+    compare::Shared,
     config,
     control::{ControlError, Setting, Steering as _},
     experiments::{Common, Lane},
@@ -25,6 +26,7 @@ use crate::io::{
     ledger::DropReason,
     metrics::TargetGauges,
     replay::{Job, OwnSocketRegistry, clock, tests::request},
+    telling::Telling,
 };
 
 thread_local! {
@@ -105,10 +107,10 @@ impl Gauges for NoGauges {
 
 /// A kernel program of which the tables are kept here.
 #[derive(Clone, Default)]
-struct FakeTap(Arc<Mutex<(Matched, bool)>>);
+struct FakeTap(Arc<Mutex<(Matched, bool, BTreeSet<u16>)>>);
 
 impl FakeTap {
-    fn lock(&self) -> MutexGuard<'_, (Matched, bool)> {
+    fn lock(&self) -> MutexGuard<'_, (Matched, bool, BTreeSet<u16>)> {
         self.0.lock().unwrap()
     }
 
@@ -124,6 +126,10 @@ impl Tap for FakeTap {
     }
     fn take_more(&mut self, matched: &Matched) -> Result<(), AnyError> {
         self.lock().0 = matched.clone();
+        Ok(())
+    }
+    fn set_answer_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), AnyError> {
+        self.lock().2.clone_from(ports);
         Ok(())
     }
     fn set_samples(&mut self, _: &[PortSample]) -> Result<(), AnyError> {
@@ -179,6 +185,7 @@ impl Bench {
             audit: Audit::default(),
             agents: 1,
             probes: None,
+            compare: Shared::default(),
         };
         let reader = Reader {
             parse: |text, name| Ok(config::parse(text, name, None)?),
@@ -196,6 +203,7 @@ impl Bench {
             ledger: Arc::clone(&ledger),
             gauges: Arc::new(NoGauges),
             status: Arc::clone(&status),
+            teller: Telling::new().0,
         })
         .await
         .unwrap();
@@ -215,6 +223,7 @@ impl Bench {
             ticket: self.ledger.claim(1).ticket(&lane.books),
             pipeline: 0,
             queued_at: clock::now(),
+            part: None,
         };
         lane.queue.push_batch((0..count).map(|_| job()).collect::<Vec<_>>());
     }

@@ -205,9 +205,9 @@ impl ClientSide {
             Mode::HandedOff => return,
             Mode::AwaitAnswer(awaiting) => {
                 awaiting.has_gap = true;
-                return;
+                return observer.out_of_step(context);
             }
-            Mode::Opening(_) | Mode::Resync { .. } => {}
+            Mode::Opening(_) | Mode::Resync { .. } => observer.out_of_step(context),
             Mode::InStep => match self.decoder.handle_gap(len) {
                 GapEffect::InBody => {
                     if let Some(request) = &mut self.current {
@@ -420,7 +420,7 @@ impl ClientSide {
                 Event::Start => {
                     let start = position(input);
                     let mut request = OpenRequest::begin(context, start, at);
-                    observer.begun(request.id, start.offset, &run);
+                    observer.begun(context, request.id, start.offset, &run);
                     if conflict {
                         request.lose(context, LostReason::Conflict);
                     }
@@ -529,6 +529,7 @@ impl ClientSide {
     /// The current request, if any, is damaged, and the decoder out of step.
     fn abandon(&mut self, context: &mut Context, reason: LostReason, observer: &mut impl RequestObserver) {
         self.decoder.reset();
+        observer.out_of_step(context);
         let Some(request) = self.current.take() else { return };
         let id = request.id;
         let report = request.cut_short(context, reason);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::pipeline::{
-    Endpoint, ExchangeId, FlowKey, Limits, Policy, Request, Stats, Timestamp,
+    Answered, Endpoint, ExchangeId, FlowKey, Limits, Policy, Request, Stats, Timestamp,
     exchange::report::ExchangeReport,
     flow::FlowId,
     http::RequestHead,
@@ -51,6 +51,12 @@ pub(crate) struct Context {
     seed: u64,
     /// Requests ready for replay.
     pub(crate) requests: VecDeque<Request>,
+    /// What is known of how requests were answered, of those that were handed out.
+    pub(crate) answers: VecDeque<(ExchangeId, Answered)>,
+    /// The request that was handed out last, if its answer is read, and when its last byte was seen.
+    asked: Option<(ExchangeId, Timestamp)>,
+    /// The flow at hand has requests whose answers are read, and does not pair them.
+    pub(crate) misses_answers: bool,
     /// Exchanges that ended, for `inspect`.
     pub(crate) reports: VecDeque<ExchangeReport>,
     /// Exchanges that have begun and are not reported yet, with the time of their first byte.
@@ -77,6 +83,9 @@ impl Context {
             selection: None,
             seed,
             requests: VecDeque::new(),
+            answers: VecDeque::new(),
+            asked: None,
+            misses_answers: false,
             reports: VecDeque::new(),
             open: BTreeSet::new(),
             held_bytes: 0,
@@ -190,7 +199,28 @@ impl Context {
     /// Hands a seen request out; whoever takes it settles it.
     pub(crate) fn hand_out(&mut self, request: Request) {
         self.pending = self.pending.saturating_sub(1);
+        self.asked = request.selection.reads_answer().then_some((request.id, request.last_byte_at));
         self.requests.push_back(request);
+    }
+
+    /// When the last byte of the request that ended was seen, where it was handed out and its answer is read.
+    pub(crate) fn take_asked(&mut self, id: ExchangeId) -> Option<Timestamp> {
+        self.asked.take().filter(|(asked, _)| *asked == id).map(|(_, at)| at)
+    }
+
+    /// Tells how a request that was handed out was answered.
+    pub(crate) fn answer(&mut self, id: ExchangeId, answered: Answered) {
+        self.answers.push_back((id, answered));
+    }
+
+    /// Whether the answers of `server` are read.
+    pub(crate) fn reads_answers_of(&self, server: &Endpoint) -> bool {
+        matches!(&self.purpose, Purpose::Replay(policy) if policy.reads_answers_of(server))
+    }
+
+    /// Whether any answers are read.
+    pub(crate) fn reads_answers(&self) -> bool {
+        matches!(&self.purpose, Purpose::Replay(policy) if policy.reads_answers())
     }
 
     /// Settles a seen request by a report: `inspect` counts nothing else.
@@ -219,6 +249,11 @@ impl Context {
     pub(crate) fn may_hold(&self, held: usize, more: usize) -> bool {
         let free = (self.limits.memory_bytes / 2).checked_sub(self.held_bytes.saturating_add(more));
         free.is_some_and(|free| held.saturating_add(more) <= free)
+    }
+
+    /// The same for answers, which must not cost a request: they leave it half of the room for messages.
+    pub(crate) fn may_hold_answer(&self, held: usize, more: usize) -> bool {
+        self.may_hold(held.max(self.limits.memory_bytes / 4), more)
     }
 
     /// Notes that an allocation grew from `before` to `after` bytes, or shrank.

@@ -165,7 +165,7 @@ impl OpenRequest {
                 let body_len = raw.len().saturating_sub(to_usize(self.head_len)).saturating_add(bytes.len());
                 if body_len > context.limits.body_bytes {
                     self.lose(context, LostReason::TooLarge);
-                } else if !make_room(context, raw, bytes.len()) {
+                } else if !make_room(context, raw, bytes.len(), Context::may_hold) {
                     self.lose(context, LostReason::Memory);
                 } else {
                     raw.extend_from_slice(bytes);
@@ -254,15 +254,20 @@ fn to_usize(len: u32) -> usize {
 }
 
 /// Makes room for `more` bytes in `raw`, twice what is there if possible, so that bytes are seldom moved. False where the
-/// memory does not allow it.
-fn make_room(context: &mut Context, raw: &mut Vec<u8>, more: usize) -> bool {
+/// memory does not allow it, as `may_hold` says.
+pub(super) fn make_room(
+    context: &mut Context,
+    raw: &mut Vec<u8>,
+    more: usize,
+    may_hold: impl Fn(&Context, usize, usize) -> bool,
+) -> bool {
     let capacity = raw.capacity();
     let needed = raw.len().saturating_add(more).saturating_sub(capacity);
     if needed == 0 {
         return true;
     }
     let Some(growth) =
-        [needed.max(capacity), needed].into_iter().find(|growth| context.may_hold(capacity, *growth))
+        [needed.max(capacity), needed].into_iter().find(|growth| may_hold(context, capacity, *growth))
     else {
         return false;
     };

@@ -1,13 +1,16 @@
 //! Enters: spans of both sides of each flow. Leaves: requests to replay, reports of exchanges, and counts.
 
+mod answers;
 mod builder;
 mod client;
 mod context;
+mod lull;
 mod message;
 mod observer;
 mod pairing;
 mod quiet;
 pub mod report;
+mod response;
 mod trust;
 
 #[cfg(test)]
@@ -17,8 +20,9 @@ pub(crate) use context::Context;
 pub use context::{PROBE_PREFIX, Probe, Purpose};
 
 use crate::pipeline::{
-    ExchangeId, FlowKey, Side, Span, Timestamp,
+    Acked, Answered, ExchangeId, FlowKey, Side, Span, Timestamp,
     exchange::{
+        answers::Answers,
         client::ClientSide,
         observer::{RequestObserver, Run},
         pairing::Pairing,
@@ -28,7 +32,7 @@ use crate::pipeline::{
     flow::{CloseCause, FlowHandler, FlowInfo, Interest},
     http::sniff::response_start,
     message::ReplyTo,
-    reason::LostReason,
+    reason::{IncomparableReason, LostReason},
 };
 
 /// What the HTTP stage remembers of one flow.
@@ -48,7 +52,16 @@ enum ServerSide {
     /// Its payload is not copied but for the first bytes of a segment that begins a response.
     Peek(NoPairing),
     /// Its payload is there in full.
-    Full(Box<Pairing>),
+    Full(Box<Paired>),
+}
+
+/// What is made of the server's payload.
+#[derive(Debug)]
+enum Paired {
+    /// Reports of all exchanges.
+    Reports(Pairing),
+    /// Answers to requests that were handed out.
+    Answers(Answers),
 }
 
 /// Requests are not paired with responses.
@@ -56,11 +69,37 @@ enum ServerSide {
 struct NoPairing;
 
 impl RequestObserver for NoPairing {
-    fn begun(&mut self, _id: ExchangeId, _offset: u64, _run: &Run<'_>) {}
+    fn begun(&mut self, _context: &mut Context, _id: ExchangeId, _offset: u64, _run: &Run<'_>) {}
     fn head(&mut self, _id: ExchangeId, _reply_to: ReplyTo) {}
-    fn ended(&mut self, _context: &mut Context, _id: ExchangeId, _report: Option<MessageReport>) {}
+    fn ended(&mut self, context: &mut Context, id: ExchangeId, _report: Option<MessageReport>) {
+        if context.take_asked(id).is_some() {
+            context.answer(id, Answered::Not(IncomparableReason::Unpaired));
+            context.misses_answers = true;
+        }
+    }
     fn quiet_moments(&self) -> Option<&QuietMoments> {
         None
+    }
+}
+
+impl Connection {
+    /// Pairs requests with responses from here on; `is_new` where nothing but the handshake has been sent before what was
+    /// sent `at`.
+    fn follow_answers(&mut self, context: &mut Context, is_new: bool, at: Timestamp) {
+        if let Some(answers) = Answers::follow(context, is_new, at) {
+            self.server = ServerSide::Full(Box::new(Paired::Answers(answers)));
+        }
+    }
+
+    /// Pairs them no more: whatever is open is settled for `reason`.
+    fn leave_answers(&mut self, context: &mut Context, reason: IncomparableReason) {
+        if let ServerSide::Full(paired) = &mut self.server {
+            match paired.as_mut() {
+                Paired::Reports(pairing) => pairing.close(context),
+                Paired::Answers(answers) => answers.close(context, reason),
+            }
+            self.server = ServerSide::Peek(NoPairing);
+        }
     }
 }
 
@@ -72,30 +111,52 @@ impl FlowHandler for Context {
             client: ClientSide::new(self, flow.adopted),
             server: match self.purpose {
                 Purpose::Replay(_) => ServerSide::Peek(NoPairing),
-                Purpose::Inspect => ServerSide::Full(Box::new(Pairing::new(self, flow.key, flow.adopted))),
+                Purpose::Inspect => {
+                    ServerSide::Full(Box::new(Paired::Reports(Pairing::new(self, flow.key, flow.adopted))))
+                }
             },
         }
     }
 
     fn span(&mut self, flow: &FlowInfo, connection: &mut Connection, side: Side, span: Span<'_>) -> Interest {
         self.flow_id = flow.id;
+        let (Span::Data { at, .. } | Span::Gap { at, .. } | Span::End { at, .. }) = span;
+        if self.reads_answers()
+            && matches!((&connection.server, side), (ServerSide::Peek(_), Side::Client))
+            && !flow.adopted
+            && matches!(span, Span::Data { offset: 0, acked: Acked::Offset(0), .. })
+            && self.reads_answers_of(&flow.key.server)
+        {
+            connection.follow_answers(self, true, at);
+        }
         let Connection { client, server } = connection;
-        let interest = match (side, server) {
-            (Side::Client, ServerSide::Peek(observer)) => {
-                client_span(self, &flow.key, client, observer, span)
-            }
-            (Side::Client, ServerSide::Full(observer)) => {
-                client_span(self, &flow.key, client, observer.as_mut(), span)
-            }
-            (Side::Server, ServerSide::Peek(observer)) => peek(self, &flow.key, client, observer, span),
-            (Side::Server, ServerSide::Full(pairing)) => server_span(self, &flow.key, client, pairing, span),
+        let interest = match server {
+            ServerSide::Peek(observer) => match side {
+                Side::Client => client_span(self, &flow.key, client, observer, span),
+                Side::Server => peek(self, &flow.key, client, observer, span),
+            },
+            ServerSide::Full(paired) => match (side, paired.as_mut()) {
+                (Side::Client, Paired::Reports(pairing)) => {
+                    client_span(self, &flow.key, client, pairing, span)
+                }
+                (Side::Server, Paired::Reports(pairing)) => {
+                    server_span(self, &flow.key, client, pairing, span)
+                }
+                (side, Paired::Answers(answers)) => {
+                    answers_span(self, &flow.key, client, answers, (side, span))
+                }
+            },
         };
         // The flow table keeps the state of a flow that nobody wants until it ends: as little as possible.
-        if interest == Interest::Ignore
-            && let ServerSide::Full(pairing) = &mut connection.server
-        {
-            pairing.close(self);
-            connection.server = ServerSide::Peek(NoPairing);
+        let misses_answers = std::mem::take(&mut self.misses_answers);
+        if interest == Interest::Ignore {
+            connection.leave_answers(self, IncomparableReason::Upgraded);
+        } else if self.reads_answers() {
+            if misses_answers {
+                connection.follow_answers(self, false, at);
+            }
+        } else if matches!(self.purpose, Purpose::Replay(_)) {
+            connection.leave_answers(self, IncomparableReason::Unpaired);
         }
         interest
     }
@@ -105,12 +166,20 @@ impl FlowHandler for Context {
             CloseCause::Ended | CloseCause::Finished => LostReason::Aborted,
             CloseCause::Evicted(_) => LostReason::Evicted,
         };
-        match &mut connection.server {
-            ServerSide::Peek(observer) => connection.client.close(self, reason, observer),
-            ServerSide::Full(pairing) => {
-                connection.client.close(self, reason, pairing.as_mut());
-                pairing.close(self);
-            }
+        let Connection { client, server } = &mut connection;
+        match server {
+            ServerSide::Peek(observer) => client.close(self, reason, observer),
+            ServerSide::Full(paired) => match paired.as_mut() {
+                Paired::Reports(pairing) => {
+                    client.close(self, reason, pairing);
+                    pairing.close(self);
+                }
+                Paired::Answers(answers) => {
+                    // First, so that what is open is not taken for unpaired.
+                    answers.close(self, IncomparableReason::Aborted);
+                    client.close(self, reason, &mut NoPairing);
+                }
+            },
         }
     }
 }
@@ -129,6 +198,42 @@ fn client_span(
         }
         Span::Gap { len, .. } => client.gap(context, len, observer),
         Span::End { .. } => client.end(context, flow, observer),
+    }
+    Interest::Continue
+}
+
+/// Follows either side of a flow of which the answers are read.
+fn answers_span(
+    context: &mut Context,
+    flow: &FlowKey,
+    client: &mut ClientSide,
+    answers: &mut Answers,
+    (side, span): (Side, Span<'_>),
+) -> Interest {
+    match (side, span) {
+        (Side::Client, Span::Data { at, conflict, .. }) => {
+            if conflict {
+                answers.out_of_step(context);
+            }
+            let interest = client_span(context, flow, client, answers, span);
+            answers.client_sent(at);
+            return interest;
+        }
+        (Side::Client, span) => return client_span(context, flow, client, answers, span),
+        (Side::Server, Span::Data { bytes, offset, seq, at, acked, conflict }) => {
+            // As much is taken from it for the client's side as where nothing else is copied.
+            let is_start = !answers.is_within_response() && bytes.starts_with(b"HTTP/");
+            let status = response_start(bytes).filter(|_| is_start);
+            if is_start {
+                client.server_sent(status, acked.offset());
+            }
+            answers.data(context, &Run { bytes, start: Place { offset, seq }, at, acked, conflict });
+            if let Some(status) = status {
+                return client.answered(context, flow, status, acked.offset(), answers);
+            }
+        }
+        (Side::Server, Span::Gap { len, offset, .. }) => answers.gap(context, offset, len),
+        (Side::Server, Span::End { reset, .. }) => answers.end(context, reset),
     }
     Interest::Continue
 }

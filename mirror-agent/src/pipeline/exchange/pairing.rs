@@ -60,7 +60,7 @@ struct OpenExchange {
 pub(crate) type Answer = (u16, Option<u64>);
 
 impl RequestObserver for Pairing {
-    fn begun(&mut self, id: ExchangeId, offset: u64, run: &Run<'_>) {
+    fn begun(&mut self, _context: &mut Context, id: ExchangeId, offset: u64, run: &Run<'_>) {
         // A peer that never answers must not make the queue grow: the oldest goes without its response.
         let unanswered = self.exchanges.iter().filter(|exchange| !exchange.response_over).count();
         if unanswered >= self.outstanding_limit

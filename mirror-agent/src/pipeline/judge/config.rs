@@ -43,7 +43,7 @@ pub struct GateConfig {
     pub divergence: f64,
     /// Largest p95 of the service time, as a multiple of live's, or of the control's where there is one; `None` for any.
     pub p95: Option<f64>,
-    /// By how much the share of errors may exceed live's, 0 to 1.
+    /// By how much the share of errors may exceed live's, or the control's where there is one, 0 to 1.
     pub errors: f64,
     /// Exchanges that are needed for a verdict.
     pub min_samples: u64,

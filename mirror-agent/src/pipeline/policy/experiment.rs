@@ -29,6 +29,8 @@ pub struct Experiment {
     pub sample: Sample,
     /// Whether it takes nothing for the time being.
     pub is_paused: bool,
+    /// Whether live's answers to the requests that it takes are read.
+    pub reads_answers: bool,
 }
 
 impl Experiment {
@@ -43,6 +45,7 @@ impl Experiment {
             excludes: Vec::new(),
             sample: Sample::of_requests("", Share::ALL),
             is_paused: false,
+            reads_answers: false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Enters: the head of a request. Leaves: the experiments that take it, or the reason to skip it.
 
 mod asked;
+mod exclusion;
 mod experiment;
 mod methods;
 mod names;
@@ -16,6 +17,7 @@ mod token;
 mod tests;
 
 pub use self::{
+    exclusion::Exclusion,
     experiment::{Experiment, ExperimentId, MatchedHow, Network},
     methods::{MethodSet, Methods},
     pattern::Pattern,
@@ -28,13 +30,14 @@ pub use self::{
 pub(super) use self::share::mix;
 
 use self::asked::{Asked, Wanted};
-use crate::pipeline::{FlowKey, http::RequestHead, reason::SkipReason};
+use crate::pipeline::{Endpoint, FlowKey, http::RequestHead, reason::SkipReason};
 
 /// Which experiments take which requests.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     experiments: Vec<Experiment>,
     wanted: Wanted,
+    reads_answers: bool,
 }
 
 impl Policy {
@@ -43,13 +46,27 @@ impl Policy {
     pub fn new(mut experiments: Vec<Experiment>) -> Self {
         let mut wanted = Wanted::default();
         experiments.iter_mut().for_each(|experiment| experiment.bind(&mut wanted));
-        Self { experiments, wanted }
+        let reads_answers = experiments.iter().any(|experiment| experiment.reads_answers);
+        Self { experiments, wanted, reads_answers }
     }
 
     /// The experiments; an [`ExperimentSet`] holds positions in this list.
     #[must_use]
     pub fn experiments(&self) -> &[Experiment] {
         &self.experiments
+    }
+
+    /// Whether any experiment reads live's answers.
+    #[must_use]
+    pub const fn reads_answers(&self) -> bool {
+        self.reads_answers
+    }
+
+    /// Whether an experiment that is about requests to `server` reads its answers.
+    #[must_use]
+    pub fn reads_answers_of(&self, server: &Endpoint) -> bool {
+        let reads = |one: &Experiment| one.reads_answers && !one.is_paused && one.concerns(server);
+        self.reads_answers && self.experiments.iter().take(ExperimentSet::CAPACITY).any(reads)
     }
 
     /// Decides on one request of `flow`. `draw` is uniform over all `u64` and of this request alone. Each experiment

@@ -53,6 +53,16 @@ pub struct Selection {
     pub experiments: ExperimentSet,
 }
 
+impl Selection {
+    /// Whether any of the experiments reads live's answer.
+    #[must_use]
+    pub fn reads_answer(&self) -> bool {
+        let reads =
+            |position: usize| self.policy.experiments().get(position).is_some_and(|one| one.reads_answers);
+        self.policy.reads_answers() && self.experiments.iter().any(reads)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::ExperimentSet;

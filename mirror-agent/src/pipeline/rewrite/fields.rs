@@ -172,7 +172,7 @@ impl FieldEdits {
 }
 
 /// Length of the first field: its line, and all that continue it (RFC 9112 section 5.2).
-fn field_len(section: &[u8]) -> usize {
+pub(super) fn field_len(section: &[u8]) -> usize {
     let mut len = 0_usize;
     loop {
         let rest = section.get(len..).unwrap_or_default();

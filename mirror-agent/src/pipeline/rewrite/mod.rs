@@ -19,6 +19,7 @@ mod fields;
     reason = "never part of the agent; a panic is a finding"
 )]
 pub mod model;
+mod session;
 mod target;
 mod trace;
 
@@ -26,6 +27,7 @@ mod trace;
 mod tests;
 
 pub use check::{RewriteError, check_header_edit, check_header_value, check_host};
+pub use session::{Known, Substituted, Use, substitute};
 
 use self::{fields::FieldEdits, target::TargetEdits};
 use crate::pipeline::http::find_line_feed;

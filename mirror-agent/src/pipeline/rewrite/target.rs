@@ -159,20 +159,20 @@ impl TargetEdits {
 
 /// Where the parts of a target lie in its request line; ends are exclusive.
 #[derive(Clone, Copy, Debug)]
-struct Parts {
+pub(super) struct Parts {
     /// In absolute form only (RFC 9112 section 3.2.2).
     authority: Option<(usize, usize)>,
     /// In absolute form it may be empty, which is the same as `/` (RFC 3986 section 6.2.3).
     path: (usize, usize),
     /// Without the question mark.
-    query: Option<(usize, usize)>,
+    pub(super) query: Option<(usize, usize)>,
     /// Behind the query, or the path where there is none.
     end: usize,
 }
 
 impl Parts {
     /// `None` where the target is neither in origin nor in absolute form.
-    fn find(line: &[u8]) -> Option<Self> {
+    pub(super) fn find(line: &[u8]) -> Option<Self> {
         let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
         let line = line.trim_ascii_end();
         let before = line.trim_ascii_start();
@@ -223,7 +223,7 @@ fn without_slash(path: &str) -> &[u8] {
 
 /// The bytes that a name or value of a query stands for: percent-encoded ones are decoded, `+` is a space, as in forms
 /// (WHATWG URL, section 5.1). What only looks percent-encoded stands for itself.
-fn decode(text: &[u8]) -> impl Iterator<Item = u8> {
+pub(super) fn decode(text: &[u8]) -> impl Iterator<Item = u8> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let (byte, after) = match rest {
@@ -246,7 +246,7 @@ fn digit(byte: u8) -> Option<u8> {
 
 /// Appends `text` as it stands in a query, so that no reader can take a byte of it for a separator: anything but what
 /// RFC 3986 section 3.4 allows is percent-encoded, and of that `&`, `=`, `+` and `;`, too.
-fn encode(out: &mut Vec<u8>, text: &str) {
+pub(super) fn encode(out: &mut Vec<u8>, text: &str) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~!$'()*,:@/?".contains(&byte) {
             out.push(byte);

@@ -87,7 +87,7 @@ pub(crate) fn measure(rounds: usize) -> Result<(Vec<Table>, Vec<Mark>)> {
          copied, none found it full."
     ));
     let mark = Mark {
-        promise: "unmatched packet: ≤ 60 ns net of an empty program",
+        promise: "unmatched packet: ≤ 60 ns net of an empty program".to_owned(),
         found: format!("{worst:.0} ns"),
         is_kept: worst <= UNMATCHED_NANOS,
     };

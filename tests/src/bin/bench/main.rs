@@ -5,7 +5,6 @@ mod bulk;
 mod kernel;
 mod micro;
 mod probe;
-mod report;
 mod sys;
 mod trial;
 mod workloads;
@@ -15,7 +14,7 @@ use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
-use mirror_tests::{agent, netns::obstacle, nginx::Nginx, sys::catch_interrupts};
+use mirror_tests::{agent, netns::obstacle, nginx::Nginx, report, sys::catch_interrupts};
 
 use crate::{
     probe::Processors,

@@ -95,7 +95,7 @@ pub(crate) fn one_core(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec
     let memory = seen().map(|one| one.memory).max().unwrap_or(0) as f64 / MIB;
     let marks = vec![
         Mark {
-            promise: "20,000 GETs/s, agent on one core: none lost",
+            promise: "20,000 GETs/s, agent on one core: none lost".to_owned(),
             found: format!(
                 "{worst:.3} % mirrored in the worst round, books exact in {exact} of {}",
                 mirror.len()
@@ -103,12 +103,12 @@ pub(crate) fn one_core(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec
             is_kept: worst >= 100.0 && exact == mirror.len(),
         },
         Mark {
-            promise: "the same: CPU a request ≤ 2 × the bare sender's",
+            promise: "the same: CPU a request ≤ 2 × the bare sender's".to_owned(),
             found: ratio.map_or_else(|| "no figure".to_owned(), |ratio| ratio.to_string()),
             is_kept: ratio.is_some_and(|ratio| ratio.median <= 2.0),
         },
         Mark {
-            promise: "the same: memory (peak PSS) ≤ 64 MiB",
+            promise: "the same: memory (peak PSS) ≤ 64 MiB".to_owned(),
             found: format!("{memory:.1} MiB"),
             is_kept: memory <= 64.0,
         },

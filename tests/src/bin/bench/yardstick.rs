@@ -51,7 +51,7 @@ pub(crate) fn measure(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<
     }
     let ratio = Figure::of(own.iter().zip(&wrk).map(|(own, wrk)| own.0 / wrk.0));
     let mark = ratio.map(|ratio| Mark {
-        promise: "the bare sender needs ≤ 1.15 × wrk's CPU",
+        promise: "the bare sender needs ≤ 1.15 × wrk's CPU".to_owned(),
         found: ratio.to_string(),
         is_kept: ratio.median <= MOST,
     });

@@ -4,7 +4,10 @@
 //! left aside, and the rest read again, until nothing new is found: so the user is told of everything at once. Where
 //! values have to fit together, that is checked as the types become a [`Config`].
 
+mod comparing;
+mod comparison;
 mod fault;
+mod keeping;
 mod matching;
 mod ordered;
 mod reader;
@@ -17,19 +20,25 @@ mod tree;
 mod values;
 mod words;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use schemars::{Schema, schema_for};
 use serde::Deserialize;
+use serde_json::Value;
 
 pub use self::fault::{Fault, Faults};
 use self::{
+    comparison::RuleFile,
     reader::{Problem, ReadError},
-    resolve::resolve,
+    resolve::{Checker, resolve},
     shape::File,
     tree::{Node, Step},
 };
 use super::{Config, ProbeConfig};
+use crate::pipeline::compare::Rule;
 
 /// Reads the text of a configuration file, YAML or JSON. `name` is the file's, for messages. Of an experiment that has
 /// expired at `now` is said so; where that is `None`, as when a file is read again, it may have.
@@ -74,6 +83,23 @@ pub fn parse_interlock(text: &str) -> Result<ProbeConfig, String> {
         path: "/".to_owned(),
         every: PROBE_INTERVAL,
     })
+}
+
+/// Parses a rule, written as an entry of `compare.rules`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn parse_rule(rule: &Value) -> Result<Rule, Faults> {
+    const NAME: &str = "rule";
+    let tree = tree::parse(&rule.to_string()).map_err(|fault| Faults::new(NAME, vec![fault]))?;
+    let file = RuleFile::deserialize(&tree).map_err(|error| {
+        let fault = Fault::of(&error.path(), error.place.unwrap_or(tree.place), &error.to_string());
+        Faults::new(NAME, vec![fault])
+    })?;
+    let mut faults = Vec::new();
+    let rule = comparing::rule(file, &mut BTreeSet::new(), &mut Checker::new(&tree, &mut faults));
+    rule.filter(|_| faults.is_empty()).ok_or_else(|| Faults::new(NAME, faults))
 }
 
 /// Reads as much as can be read; `None` where that is too little to go on with.

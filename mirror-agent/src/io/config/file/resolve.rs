@@ -1,8 +1,13 @@
 //! Enters: a file's values, each right by itself. Leaves: the configuration that they mean, if they fit together.
 
-use std::{collections::BTreeSet, time::SystemTime};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use super::{
+    comparing::{Comparison, sessions},
     fault::Fault,
     matching::{HeaderFile, MatchFile, MethodsFile, ParameterFile, PathFile, PathKind, ValueKind},
     shape::{AuditFile, CaptureFile, ControlFile, ExperimentFile, File},
@@ -12,8 +17,8 @@ use super::{
 };
 use crate::{
     io::config::{
-        AuditConfig, BreakerConfig, CaptureConfig, Config, ControlConfig, ExperimentConfig, Expiry,
-        GuardConfig, HeaderEdits, Interlock, Key, LimitsConfig, MatchConfig, NamedMatch, PathMatch,
+        AuditConfig, BreakerConfig, CaptureConfig, Config, ControlConfig, CopyOrder, ExperimentConfig,
+        Expiry, GuardConfig, HeaderEdits, Interlock, Key, LimitsConfig, MatchConfig, NamedMatch, PathMatch,
         ProbeConfig, QueryEdits, Rate, SampleConfig, TargetConfig, TargetRole, TlsConfig, ValueMatch,
         default_max_body, default_queue_bytes,
     },
@@ -28,7 +33,8 @@ pub(super) fn resolve(
     faults: &mut Vec<Fault>,
 ) -> Option<Config> {
     let File { capture, experiments, guard, control, audit, agents, drain_timeout } = file;
-    let mut checker = Checker { tree, path: Vec::new(), faults };
+    let written = audit.file.iter().cloned().collect();
+    let mut checker = Checker { tree, path: Vec::new(), faults, written };
     let experiments = checker.within("experiments", |checker| {
         let most = ExperimentSet::CAPACITY;
         if experiments.is_empty() {
@@ -68,14 +74,21 @@ fn path_of(key: Key) -> Vec<Step> {
 }
 
 /// Where in the file the values stand that are looked at, and what was found wrong with them.
-struct Checker<'c> {
+pub(super) struct Checker<'c> {
     tree: &'c Node,
     path: Vec<Step>,
     faults: &'c mut Vec<Fault>,
+    /// The files that are written to.
+    written: BTreeSet<PathBuf>,
 }
 
-impl Checker<'_> {
-    fn within<T>(&mut self, key: &str, look: impl FnOnce(&mut Self) -> T) -> T {
+impl<'c> Checker<'c> {
+    /// Of a whole tree.
+    pub(super) const fn new(tree: &'c Node, faults: &'c mut Vec<Fault>) -> Self {
+        Self { tree, path: Vec::new(), faults, written: BTreeSet::new() }
+    }
+
+    pub(super) fn within<T>(&mut self, key: &str, look: impl FnOnce(&mut Self) -> T) -> T {
         self.path.push(Step::Key(key.to_owned()));
         let seen = look(self);
         self.path.pop();
@@ -83,7 +96,7 @@ impl Checker<'_> {
     }
 
     /// Looks at each item of the list at the path. Items that were left aside while reading count.
-    fn each<T, U>(&mut self, items: Vec<T>, mut look: impl FnMut(&mut Self, T) -> U) -> Vec<U> {
+    pub(super) fn each<T, U>(&mut self, items: Vec<T>, mut look: impl FnMut(&mut Self, T) -> U) -> Vec<U> {
         let node = self.tree.at(&self.path);
         let mut indices = node.map(Node::items_left).unwrap_or_default().into_iter();
         let mut seen = Vec::with_capacity(items.len());
@@ -95,15 +108,28 @@ impl Checker<'_> {
         seen
     }
 
+    /// The item of the list at the path that came as the one of this number.
+    pub(super) fn item(&mut self, number: usize, look: impl FnOnce(&mut Self)) {
+        let left = self.tree.at(&self.path).map(Node::items_left).unwrap_or_default();
+        self.path.push(Step::Item(left.get(number).copied().unwrap_or(number)));
+        look(self);
+        self.path.pop();
+    }
+
     /// Notes what is wrong with the value at the path, unless a part of it was left aside: then it was judged unseen.
-    fn fault(&mut self, message: String) {
+    pub(super) fn fault(&mut self, message: String) {
         let node = self.tree.nearest(&self.path);
         if node.is_whole() {
             self.faults.push(Fault::of(&self.path, node.place, &message));
         }
     }
 
-    fn unique(&mut self, names: &mut BTreeSet<String>, name: &str, what: &str) {
+    /// Whether nobody else writes to that file.
+    pub(super) fn claims(&mut self, file: &Path) -> bool {
+        self.written.insert(file.to_owned())
+    }
+
+    pub(super) fn unique(&mut self, names: &mut BTreeSet<String>, name: &str, what: &str) {
         if !names.insert(name.to_owned()) {
             self.within("name", |checker| {
                 checker.fault(format!("there is another {what} of the name {name:?}"))
@@ -158,32 +184,38 @@ fn experiment(file: ExperimentFile, now: Option<SystemTime>, checker: &mut Check
     if matches.is_empty() {
         matches.push(MatchConfig::of_methods(Methods::default()));
     }
-    let excludes = checker.within("excludes", |checker| {
-        checker.each(file.excludes, |checker, file| {
-            if file.is_empty() {
-                checker.fault("it fits every request: say what is excluded".to_owned());
-            }
-            match_of(file, Methods::All, checker)
-        })
-    });
+    let excludes = excludes(file.excludes, checker);
     let is_unsafe = matches.iter().any(|entry| !entry.methods.are_safe());
-    let targets = checker.within("targets", |checker| {
+    let has_sessions = file.targets.iter().any(|target| !target.sessions.is_empty())
+        || file.control.as_ref().is_some_and(|control| !control.sessions.is_empty());
+    let order = if file.compare.is_some() || has_sessions { CopyOrder::Connection } else { CopyOrder::None };
+    let mut names = BTreeSet::new();
+    let mut targets = checker.within("targets", |checker| {
         if file.targets.is_empty() {
             checker.fault("there has to be at least one target".to_owned());
         }
-        let mut names = BTreeSet::new();
         checker.each(file.targets, |checker, file| {
-            checker.unique(&mut names, &file.name.0, "target");
-            if is_unsafe && file.interlock.is_none() {
-                checker.fault(
-                    "`matches` names methods that write: the target needs an `interlock` by which it proves that it is a \
-                     shadow, or `interlock: none` as your word that it need not"
-                        .to_owned(),
-                );
-            }
-            target(file, checker)
+            let name = file.name.0.clone();
+            checker.unique(&mut names, &name, "target");
+            target(file, name, TargetRole::Shadow, is_unsafe, order, checker)
         })
     });
+    let has_control = file.control.is_some();
+    targets.extend(file.control.map(|file| {
+        checker.within("control", |checker| {
+            let name = file.name.as_ref().map_or(CONTROL, |name| name.0.as_str()).to_owned();
+            checker.unique(&mut names, &name, "target");
+            target(file, name, TargetRole::Control, is_unsafe, order, checker)
+        })
+    }));
+    let comparison = Comparison {
+        compare: file.compare,
+        gate: file.gate,
+        fields: file.fields,
+        redact: file.redact,
+        sinks: file.sinks,
+        has_control,
+    };
     ExperimentConfig {
         name: file.name.0,
         owner: file.owner,
@@ -198,8 +230,20 @@ fn experiment(file: ExperimentFile, now: Option<SystemTime>, checker: &mut Check
             missing: file.sample.missing,
         },
         targets,
-        compare: None,
+        compare: comparison.resolve(checker),
     }
+}
+
+/// Entries of the key `excludes`, which the value at the path has.
+pub(super) fn excludes(files: Vec<MatchFile>, checker: &mut Checker<'_>) -> Vec<MatchConfig> {
+    checker.within("excludes", |checker| {
+        checker.each(files, |checker, file| {
+            if file.is_empty() {
+                checker.fault("it fits every request: say what is excluded".to_owned());
+            }
+            match_of(file, Methods::All, checker)
+        })
+    })
 }
 
 fn match_of(file: MatchFile, methods: Methods, checker: &mut Checker<'_>) -> MatchConfig {
@@ -264,7 +308,21 @@ fn value_match(kind: ValueKind, value: Option<String>, checker: &mut Checker<'_>
     }
 }
 
-fn target(file: TargetFile, checker: &mut Checker<'_>) -> TargetConfig {
+fn target<N>(
+    file: TargetFile<N>,
+    name: String,
+    role: TargetRole,
+    is_unsafe: bool,
+    order: CopyOrder,
+    checker: &mut Checker<'_>,
+) -> TargetConfig {
+    if is_unsafe && file.interlock.is_none() {
+        checker.fault(
+            "`matches` names methods that write: the target needs an `interlock` by which it proves that it is a shadow, or \
+             `interlock: none` as your word that it need not"
+                .to_owned(),
+        );
+    }
     if file.tls.client_certificate.is_some() != file.tls.client_key.is_some() {
         checker.within("tls", |checker| {
             checker.fault("`clientCertificate` and `clientKey` need each other".to_owned());
@@ -282,7 +340,7 @@ fn target(file: TargetFile, checker: &mut Checker<'_>) -> TargetConfig {
     }
     let limits = file.limits;
     let target = TargetConfig {
-        name: file.name.0,
+        name,
         url: file.url.0,
         connect_timeout: file.connect_timeout.0,
         timeout: file.timeout.0,
@@ -332,10 +390,10 @@ fn target(file: TargetFile, checker: &mut Checker<'_>) -> TargetConfig {
                 every: probe.every.0,
             }),
         },
-        order: file.order,
+        order: file.order.unwrap_or(order),
         max_connection_age: file.max_connection_age.map(|time| time.0),
-        role: TargetRole::Shadow,
-        sessions: Vec::new(),
+        role,
+        sessions: checker.within("sessions", |checker| sessions(file.sessions, checker)),
     };
     // The name of the experiment is checked where it stands.
     if let Err(error) = target.rewrite("") {
@@ -343,3 +401,6 @@ fn target(file: TargetFile, checker: &mut Checker<'_>) -> TargetConfig {
     }
     target
 }
+
+/// The name of a control that is not said.
+const CONTROL: &str = "control";

@@ -9,9 +9,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
+    comparison::{CompareFile, GateFile},
+    keeping::{RedactFile, SinkFile},
     matching::{MatchFile, SampleFile},
     target::TargetFile,
-    values::{Count, Expires, Interface, Listen, Name, Network, Port, Ratio, Size, Time},
+    values::{Count, Expires, Interface, JsonPath, Listen, Name, Network, Port, Ratio, Size, Time},
 };
 use crate::io::config::{Attach, AuditConfig, METRICS_LISTEN};
 
@@ -105,7 +107,21 @@ pub(super) struct ExperimentFile {
     pub(super) sample: SampleFile,
     /// Where the copies go: one copy to each.
     #[schemars(length(min = 1))]
-    pub(super) targets: Vec<TargetFile>,
+    pub(super) targets: Vec<TargetFile<Name>>,
+    /// How the answers of live and of the targets are compared; they are not where nothing is said.
+    pub(super) compare: Option<CompareFile>,
+    /// A second copy of the live version, which gets the same copies: how it differs from live is noise.
+    pub(super) control: Option<TargetFile<Option<Name>>>,
+    /// What the targets have to keep to.
+    pub(super) gate: Option<GateFile>,
+    /// JSON paths of numbers that are followed on both sides.
+    #[serde(default)]
+    pub(super) fields: Vec<JsonPath>,
+    /// What must not be kept or handed on, beside what never is.
+    pub(super) redact: Option<RedactFile>,
+    /// Where exchanges are written to.
+    #[serde(default)]
+    pub(super) sinks: Vec<SinkFile>,
 }
 
 /// What the agent may take of the node.

@@ -10,10 +10,10 @@ use serde::{
 
 use super::{
     PROBE_INTERVAL,
+    keeping::SessionFile,
     ordered::Ordered,
     values::{
-        Count, ErrorRatio, HeaderName, HeaderValue, Host, Name, ParameterName, PathText, PerSecond, Size,
-        Time, Url,
+        Count, ErrorRatio, HeaderName, HeaderValue, Host, ParameterName, PathText, PerSecond, Size, Time, Url,
     },
 };
 use crate::io::config::{CopyOrder, DropPolicy, HostPolicy};
@@ -21,9 +21,9 @@ use crate::io::config::{CopyOrder, DropPolicy, HostPolicy};
 /// One endpoint that receives copies, and how it is treated.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct TargetFile {
-    /// Its name, unique within the experiment: 1 to 63 of a-z, 0-9 and -.
-    pub(super) name: Name,
+pub(super) struct TargetFile<N> {
+    /// Its name, unique within the experiment: 1 to 63 of a-z, 0-9 and -. That of a control may be left out.
+    pub(super) name: N,
     /// Where it is: scheme, host and maybe a port, no path.
     pub(super) url: Url,
     /// How it is known to be the right one, where the scheme is https.
@@ -60,11 +60,14 @@ pub(super) struct TargetFile {
     pub(super) circuit_breaker: Option<BreakerFile>,
     /// How it proves that it is a shadow before it gets copies of unsafe methods, or `none`: it need not.
     pub(super) interlock: Option<InterlockFile>,
-    /// Whether requests of one live `connection` follow each other on one connection; `none`: in no order.
-    #[serde(default)]
-    pub(super) order: CopyOrder,
+    /// Whether requests of one live `connection` follow each other on one connection; `none`: in no order. By default
+    /// `none`, and `connection` where the experiment compares answers or has sessions.
+    pub(super) order: Option<CopyOrder>,
     /// A connection older than this is not used for further copies; any age where nothing is said.
     pub(super) max_connection_age: Option<Time>,
+    /// Values of live's that it knows by others.
+    #[serde(default)]
+    pub(super) sessions: Vec<SessionFile>,
 }
 
 /// How a target that speaks TLS is known.

@@ -69,7 +69,7 @@ impl<T> Visitor<'_> for TextVisitor<T> {
 text_value! {
     /// A time with its unit.
     Time(Duration), "a time with its unit, such as 5s", |text| parse_duration(text).map_err(|error| error.to_string()),
-    { "type": "string", "pattern": "^[0-9]+ ?(ms|s|m|h)$" }
+    { "type": "string", "pattern": "^[0-9]+ ?(ms|s|m|h|d)$" }
 }
 text_value! {
     /// When an experiment ends.
@@ -149,6 +149,51 @@ text_value! {
     ParameterName(String), "a text", words::parameter_name,
     { "type": "string", "minLength": 1 }
 }
+text_value! {
+    /// A share, in percent with its sign, that may be none.
+    Part(f64), "a share such as 0.03%", words::part,
+    { "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?%$" }
+}
+text_value! {
+    /// A place in JSON.
+    JsonPath(String), "a JSON path such as $.items[*].price", words::json_path,
+    { "type": "string", "pattern": "^\\$" }
+}
+text_value! {
+    /// A regular expression that is looked for anywhere in a value.
+    Expression(String), "a regular expression", words::expression,
+    { "type": "string", "minLength": 1 }
+}
+text_value! {
+    /// A path with placeholders.
+    Template(String), "a path such as /orders/{id}", words::template,
+    { "type": "string", "pattern": "^/" }
+}
+text_value! {
+    /// A method and a path with placeholders.
+    EndpointName(String), "an endpoint such as `GET /orders/{id}`", words::endpoint,
+    { "type": "string", "pattern": "^[A-Z_-]+ /" }
+}
+text_value! {
+    /// The first digit of a status code.
+    StatusDigit(u8), "a class of status codes such as 5xx", words::status_class,
+    { "enum": ["1xx", "2xx", "3xx", "4xx", "5xx"] }
+}
+text_value! {
+    /// A name or a key that is not empty.
+    Label(String), "a text", words::label,
+    { "type": "string", "minLength": 1 }
+}
+text_value! {
+    /// A host with a port.
+    Broker(String), "a host with a port", words::broker,
+    { "type": "string", "pattern": ":[0-9]+$" }
+}
+text_value! {
+    /// The name of a topic of Kafka's.
+    Topic(String), "a text", words::topic,
+    { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,249}$" }
+}
 
 fn expiry(text: &str) -> Result<Expiry, String> {
     if text == "never" {
@@ -183,7 +228,9 @@ written! {
     PathText: |path| path.0.clone();
     // Nothing but the default is written.
     Percent: |_all| 100;
+    Part: |part| words::write_ratio(part.0);
     Port: |port| port.0;
+    Ratio: |ratio| words::write_ratio(ratio.0);
     Size: |size| write_size(size.0);
     Time: |time| write_duration(time.0);
 }
@@ -306,6 +353,16 @@ number_value! {
     /// A number of copies a second.
     PerSecond(f64), "a number from 0.001 to 1000000", |number| (0.001..=1e6).contains(&number).then_some(number),
     { "type": "number", "minimum": 0.001, "maximum": 1_000_000 }
+}
+number_value! {
+    /// By how much two numbers may differ.
+    Distance(f64), "a number from 0 to 1000000000", |number| (0.0..=1e9).contains(&number).then_some(number),
+    { "type": "number", "minimum": 0, "maximum": 1_000_000_000 }
+}
+number_value! {
+    /// A multiple of a time.
+    Factor(f64), "a number from 0.1 to 100", |number| (0.1..=100.0).contains(&number).then_some(number),
+    { "type": "number", "minimum": 0.1, "maximum": 100 }
 }
 number_value! {
     /// A TCP or UDP port.

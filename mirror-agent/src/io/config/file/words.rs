@@ -188,6 +188,97 @@ pub(super) fn ratio(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A share as it is written.
+pub(super) fn write_ratio(ratio: f64) -> String {
+    // Without what a float makes of a hundred times a decimal fraction.
+    format!("{}%", (ratio * 1e11).round() / 1e9)
+}
+
+pub(super) fn part(text: &str) -> Result<f64, String> {
+    let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
+    match percent {
+        Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err(format!("{text:?} is not a share; expected from 0% to 100%")),
+    }
+}
+
+/// What begins like a JSON path.
+pub(super) fn json_path(text: &str) -> Result<String, String> {
+    let is_path = text.strip_prefix('$').is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+    if is_path && text.len() <= MAX_PATTERN_BYTES && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is not a JSON path; expected one such as $.total or $.items[*].price"))
+}
+
+/// A regular expression that is looked for anywhere in a value.
+pub(super) fn expression(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("an empty regular expression finds nothing everywhere".to_owned());
+    }
+    pattern(text)
+}
+
+pub(super) fn template(text: &str) -> Result<String, String> {
+    let is_segment = |segment: &str| {
+        let inside = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(segment);
+        !inside.contains(['{', '}']) && !segment.eq("{}")
+    };
+    if path(text).is_ok() && text.split('/').all(is_segment) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} is not a template of paths; expected one such as /orders/{{id}}, whose placeholders are whole elements"
+    ))
+}
+
+pub(super) fn endpoint(text: &str) -> Result<String, String> {
+    match text.split_once(' ') {
+        Some((name, path)) if method(name).is_ok() && template(path).is_ok() => Ok(text.to_owned()),
+        _ => Err(format!(
+            "{text:?} is not an endpoint; expected one as in reports, such as `GET /orders/{{id}}`"
+        )),
+    }
+}
+
+pub(super) fn status_class(text: &str) -> Result<u8, String> {
+    match text {
+        "1xx" => Ok(1),
+        "2xx" => Ok(2),
+        "3xx" => Ok(3),
+        "4xx" => Ok(4),
+        "5xx" => Ok(5),
+        _ => Err(format!(
+            "{text:?} is not a class of status codes; expected `1xx`, `2xx`, `3xx`, `4xx` or `5xx`"
+        )),
+    }
+}
+
+pub(super) fn label(text: &str) -> Result<String, String> {
+    if (1..=MAX_LABEL_BYTES).contains(&text.len()) && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("expected 1 to {MAX_LABEL_BYTES} bytes of text without control characters"))
+}
+
+pub(super) fn broker(text: &str) -> Result<String, String> {
+    let has_port = text.rsplit_once(':').is_some_and(|(host, _)| !host.is_empty() && !host.ends_with(':'));
+    if has_port && is_authority(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is not a broker; expected HOST:PORT, such as kafka:9092"))
+}
+
+pub(super) fn topic(text: &str) -> Result<String, String> {
+    // What Kafka itself takes.
+    let is_topic_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let is_topic = (1..=249).contains(&text.len()) && text.bytes().all(is_topic_byte);
+    if is_topic && text != "." && text != ".." {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is not a topic; expected 1 to 249 of a-z, A-Z, 0-9, ., _ and -"))
+}
+
 pub(super) fn parameter_name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(['\r', '\n', '\0']) {
         return Err("the name of a query parameter is not empty and has no CR, LF or NUL".to_owned());
@@ -202,6 +293,9 @@ fn is_token_byte(byte: u8) -> bool {
 
 /// As long as a label of a host name, and of Kubernetes.
 const MAX_NAME_BYTES: usize = 63;
+
+/// Names of rules and keys that are longer are a mistake.
+const MAX_LABEL_BYTES: usize = 256;
 
 /// Longer ones are a mistake.
 const MAX_PATTERN_BYTES: usize = 4096;

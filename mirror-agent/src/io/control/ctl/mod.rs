@@ -2,6 +2,8 @@
 
 mod table;
 
+pub(in crate::io) use self::table::clean;
+
 use std::{
     io::{self, Read, Write},
     os::unix::net::UnixStream,
@@ -117,11 +119,11 @@ pub fn run(args: &CtlArgs, out: &mut impl Write) -> Result<(), CtlError> {
             ask(&args.socket, "POST", "/v1/resume", Some(&body))?
         }
         CtlCommand::Percent { experiment, percent } => {
-            let path = format!("/v1/experiments/{}/percent", encode(experiment));
+            let path = path_of(experiment, "percent");
             ask(&args.socket, "POST", &path, Some(&PercentBody { percent: *percent }))?
         }
         CtlCommand::Extend { experiment, time } => {
-            let path = format!("/v1/experiments/{}/expiry", encode(experiment));
+            let path = path_of(experiment, "expiry");
             ask(&args.socket, "POST", &path, Some(&ExpiryBody { expires: time.clone() }))?
         }
     };
@@ -136,8 +138,18 @@ pub fn run(args: &CtlArgs, out: &mut impl Write) -> Result<(), CtlError> {
     Ok(())
 }
 
+/// The path of something of an experiment.
+pub(in crate::io) fn path_of(experiment: &str, what: &str) -> String {
+    format!("/v1/experiments/{}/{what}", encode(experiment))
+}
+
 /// Sends one request and returns the body of the answer.
-fn ask<T: Serialize>(socket: &Path, method: &str, path: &str, body: Option<&T>) -> Result<Vec<u8>, CtlError> {
+pub(in crate::io) fn ask<T: Serialize>(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: Option<&T>,
+) -> Result<Vec<u8>, CtlError> {
     let mut stream = connect(socket)?;
     let body = body.map(serde_json::to_vec).transpose().map_err(io::Error::from)?.unwrap_or_default();
     let head = format!(
@@ -179,6 +191,6 @@ fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
     (body.len() == length).then_some((response.code?, body))
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CtlError> {
+pub(in crate::io) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CtlError> {
     serde_json::from_slice(body).map_err(|_error| CtlError::Answer)
 }

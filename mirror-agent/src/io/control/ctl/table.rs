@@ -111,7 +111,7 @@ fn setting(setting: Setting) -> String {
 }
 
 /// Text without what a terminal could obey.
-fn clean(text: &str) -> String {
+pub(in crate::io) fn clean(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
 }
 

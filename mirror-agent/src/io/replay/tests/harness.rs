@@ -16,7 +16,10 @@ use tokio::{
 
 use super::super::{Gauges, Job, OwnSocketRegistry, Queue, Replay, ReplayConfig, clock, pool::Pool};
 use crate::{
-    io::ledger::{CopyBooks, DropReason, Ledger, ReplayOutcome},
+    io::{
+        compare::OpenExchange,
+        ledger::{CopyBooks, DropReason, Ledger, ReplayOutcome},
+    },
     pipeline::{
         Endpoint, ExchangeId, FlowKey, ReplyTo, Request, Timestamp,
         flow::FlowId,
@@ -83,6 +86,7 @@ impl Books {
             ticket: self.ledger.claim(1).ticket(&self.copies),
             pipeline: 0,
             queued_at: clock::now(),
+            part: None,
         }
     }
 
@@ -149,6 +153,13 @@ impl Running {
         let jobs: Vec<Job> = requests.into_iter().map(|request| self.books.job(request)).collect();
         self.pushed += jobs.len() as u64;
         self.queue.push_batch(jobs);
+    }
+
+    /// Queues a request whose answer is awaited at the first place of `open`.
+    pub(super) fn push_for(&mut self, open: &Arc<OpenExchange>, request: Request) {
+        let job = Job { part: Some(open.part(0)), ..self.books.job(request) };
+        self.pushed += 1;
+        self.queue.push_batch([job]);
     }
 
     /// Waits until `count` attempts have ended with `outcome`.

@@ -1,5 +1,6 @@
 //! Enters: conversations written down as segments. Leaves: whether the pipeline made the right requests of them.
 
+mod answers;
 mod goreplay;
 mod one_sided;
 mod pauses;
@@ -10,7 +11,7 @@ mod two_interfaces;
 use std::net::SocketAddr;
 
 use crate::pipeline::{
-    FlowKey, Limits, Pipeline, Segment, SeqNumber, Side, Stats, TcpFlags, Timestamp,
+    ExchangeId, FlowKey, Limits, Pipeline, Segment, SeqNumber, Side, Stats, TcpFlags, Timestamp,
     exchange::{Purpose, report::ExchangeReport},
     policy::{Experiment, Methods},
     reason::{FlowSkipReason, LostReason, SkipReason},
@@ -26,6 +27,8 @@ pub(super) struct Conversation {
     next: [SeqNumber; 2],
     now: u64,
     stats: Stats,
+    /// Requests that were taken and whose answers are awaited.
+    taken: Vec<ExchangeId>,
 }
 
 const CLIENT: usize = 0;
@@ -60,6 +63,7 @@ impl Conversation {
             next: [SeqNumber(client), SeqNumber(server)],
             now: 0,
             stats: Stats::default(),
+            taken: Vec::new(),
         }
     }
 
@@ -91,6 +95,17 @@ impl Conversation {
     pub(super) fn server_full(&mut self, bytes: &[u8]) {
         self.segment(Side::Server, TcpFlags::ACK, 0, bytes, bytes.len());
         self.skip(Side::Server, bytes.len());
+    }
+
+    /// The server sends `bytes`, copied in full, `ahead` bytes further on than the next expected one; the stream's
+    /// position stays.
+    pub(super) fn server_at(&mut self, ahead: i32, bytes: &[u8]) {
+        self.segment(Side::Server, TcpFlags::ACK, ahead, bytes, bytes.len());
+    }
+
+    /// Nothing is sent for so many milliseconds.
+    pub(super) const fn wait(&mut self, milliseconds: u64) {
+        self.now += milliseconds * 1_000_000;
     }
 
     pub(super) fn fin(&mut self, side: Side) {

@@ -110,6 +110,8 @@ fn converse(turns: &[Turn], second: FlowKey, handshake: [bool; 2], healed: bool)
         let mut order = turn.order.iter().copied().cycle();
         while queues.iter_mut().any(|queue| queue.peek().is_some()) {
             let place = usize::from(order.next().unwrap());
+            // The order may name one of them alone, whose turn ends.
+            let place = if queues[place].peek().is_some() { place } else { 1 - place };
             if let Some((start, end, missed)) = queues[place].next()
                 && !missed
             {

@@ -4,6 +4,7 @@ mod checks;
 mod lines;
 mod properties;
 mod sampled_flag;
+mod session;
 mod targets;
 
 use super::{Chosen, CopyFacts, MIRROR_ID_BYTES, Rewrite, Rules, TraceFlags, model::Given};

@@ -1,5 +1,6 @@
 //! Enters: configuration files. Leaves: what they mean, and every error with its line.
 
+mod comparing;
 mod schema;
 
 use std::time::{Duration, UNIX_EPOCH};
@@ -66,11 +67,17 @@ fn the_example_of_the_readme_means_what_it_says() {
 }
 
 #[test]
-fn the_config_map_holds_a_configuration() {
-    let manifest = include_str!("../../../../../../deploy/experiments.yaml");
-    let text = manifest.split_once("config.yaml: |\n").unwrap().1;
-    let lines: Vec<_> = text.lines().map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
-    assert_eq!(parsed(&lines.join("\n")).targets(), 1);
+fn overlays_hold_configurations() {
+    let overlays = [
+        include_str!("../../../../../../deploy/kubernetes/overlays/minimal/config.yaml"),
+        include_str!("../../../../../../deploy/kubernetes/overlays/development/config.yaml"),
+    ];
+    for text in overlays {
+        assert_eq!(parsed(text).targets(), 1);
+    }
+    let comparing = parsed(include_str!("../../../../../../deploy/kubernetes/overlays/compare/config.yaml"));
+    assert!(comparing.experiments.iter().all(|experiment| experiment.compare.is_some()));
+    assert_eq!(comparing.targets(), 2);
 }
 
 #[test]

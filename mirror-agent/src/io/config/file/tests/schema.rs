@@ -3,7 +3,7 @@
 use regex::Regex;
 use serde_json::{Value, json};
 
-use super::{README, example, minimal};
+use super::{README, comparing, example, minimal};
 use crate::io::config::schema;
 
 fn value(yaml: &str) -> Value {
@@ -80,7 +80,7 @@ fn takes(root: &Value, schema: &Value, value: &Value) -> bool {
 #[test]
 fn the_schema_takes_the_examples_and_refuses_mistakes() {
     let schema = serde_json::to_value(schema()).unwrap();
-    for yaml in [example(), &minimal()] {
+    for yaml in [example(), comparing::example(), &minimal()] {
         assert!(takes(&schema, &schema, &value(yaml)), "{yaml}");
     }
     for (from, to) in [
@@ -96,6 +96,11 @@ fn the_schema_takes_the_examples_and_refuses_mistakes() {
         ("url: 'http://a'", "url: 'http://a', headers: { set: { 'a b': c } }"),
         ("url: 'http://a'", "url: 'http://a', limits: { queue: 0 }"),
         ("interfaces: [lo]", "interfaces: [lo], memoryLimit: 5 cups"),
+        ("name: a", "name: a\n  compare: { numbers: exact }"),
+        ("name: a", "name: a\n  compare: { rules: [{ path: $.a, ignore: false }] }"),
+        ("name: a", "name: a\n  compare: {}\n  gate: { p95: fast }"),
+        ("name: a", "name: a\n  compare: {}\n  control: { name: b }"),
+        ("name: a", "name: a\n  compare: {}\n  sinks: [{ file: { path: a } }]"),
     ] {
         let yaml = minimal().replacen(from, to, 1);
         assert!(!takes(&schema, &schema, &value(&yaml)), "{to}");
@@ -105,6 +110,8 @@ fn the_schema_takes_the_examples_and_refuses_mistakes() {
 /// Keys below a schema, with their own schemas: those of an item of a list begin anew.
 fn keys(root: &Value, schema: &Value, prefix: &str, found: &mut Vec<(String, Value)>) {
     if let Some(reference) = schema["$ref"].as_str() {
+        // A control has the keys of a target.
+        let prefix = if reference.contains("/Target") { "" } else { prefix };
         return keys(root, root.pointer(reference.trim_start_matches('#')).unwrap(), prefix, found);
     }
     for option in schema["anyOf"].as_array().into_iter().flatten() {

@@ -1,0 +1,173 @@
+//! Enters: questions about what was compared, and orders to count some of it as noise. Leaves: both at the thread that
+//! compares, and its answers.
+//!
+//! They wait in a bounded channel, which the thread looks at between two exchanges: whoever asks waits, and nothing else
+//! does.
+
+use std::sync::{Arc, mpsc};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::{
+    io::compare::Comparing,
+    pipeline::compare::{Rule, RulesError},
+};
+
+/// Questions that may wait.
+const QUESTIONS: usize = 64;
+
+/// What can be asked of the comparisons, or ordered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    /// All that is known of one experiment, or of all.
+    Report {
+        /// Its name; `None` for all that compare.
+        experiment: Option<String>,
+        /// Whether the samples are wanted, too.
+        samples: bool,
+    },
+    /// From now on differences that were proposed as noise are noise.
+    Accept {
+        /// The experiment.
+        experiment: String,
+        /// Names of proposals; `None` for all that there are.
+        names: Option<Vec<String>>,
+    },
+    /// One rule more.
+    Add {
+        /// The experiment.
+        experiment: String,
+        /// The rule.
+        rule: Box<Rule>,
+    },
+    /// One rule less of those that were accepted or added since the start.
+    Remove {
+        /// The experiment.
+        experiment: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Ask {
+    /// The experiment that it would change; `None` for a question.
+    #[must_use]
+    pub fn changes(&self) -> Option<&str> {
+        match self {
+            Self::Report { .. } => None,
+            Self::Accept { experiment, .. }
+            | Self::Add { experiment, .. }
+            | Self::Remove { experiment, .. } => Some(experiment),
+        }
+    }
+}
+
+/// What comes of it.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// The report, as JSON.
+    Report(Vec<u8>),
+    /// The rules that are there now beside those of the file, and those before.
+    Rules {
+        /// Who answers for the experiment.
+        owner: Option<String>,
+        /// Names before.
+        before: Vec<String>,
+        /// Those that are there.
+        after: RulesTold,
+    },
+}
+
+/// Rules that were accepted or added since the start.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct RulesTold {
+    /// Each as in a configuration file, under `compare.rules`.
+    pub rules: Vec<Value>,
+    /// Arrays that are no sequences, as under `compare.arrays`.
+    pub arrays: Vec<Value>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// There is no such experiment, or it does not compare.
+    #[error("no experiment `{name}` compares answers; these do: {known}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The names that there are, separated by commas.
+        known: String,
+    },
+    /// There is nothing of this name.
+    #[error("there is no proposal, or rule, `{name}`; there are: {known}")]
+    UnknownRule {
+        /// The name.
+        name: String,
+        /// The names that there are, separated by commas.
+        known: String,
+    },
+    /// The rule cannot be applied.
+    #[error(transparent)]
+    Rule(#[from] RulesError),
+    /// The thread has more questions than it can answer.
+    #[error("the comparison is busy; ask again")]
+    Busy,
+    /// It has ended.
+    #[error("the agent is stopping")]
+    Stopping,
+}
+
+/// A message to the thread that compares.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// These experiments compare from now on.
+    Install(Vec<Installed>),
+    /// Somebody asks.
+    Ask(Ask, oneshot::Sender<Result<Told, AskError>>),
+}
+
+/// An experiment that compares.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// What its exchanges are made of.
+    pub comparing: Arc<Comparing>,
+    /// Who answers for it.
+    pub owner: Option<String>,
+}
+
+/// Asks the thread that compares; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Teller(mpsc::SyncSender<Message>);
+
+/// The way to the thread: whoever asks has the first end, the thread the second.
+pub(super) fn channel() -> (Teller, mpsc::Receiver<Message>) {
+    let (message_tx, message_rx) = mpsc::sync_channel(QUESTIONS);
+    (Teller(message_tx), message_rx)
+}
+
+impl Teller {
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`AskError::Busy`] if too many ask, [`AskError::Stopping`] if the thread has ended, and what it answers.
+    pub async fn ask(&self, ask: Ask) -> Result<Told, AskError> {
+        let (reply, answer) = oneshot::channel();
+        self.0.try_send(Message::Ask(ask, reply)).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => AskError::Busy,
+            mpsc::TrySendError::Disconnected(_) => AskError::Stopping,
+        })?;
+        answer.await.map_err(|_stopped| AskError::Stopping)?
+    }
+
+    /// Tells which experiments compare from now on. What is known of those that did before is kept, as far as they ask
+    /// for the same. False where the thread takes nothing more.
+    #[must_use]
+    pub fn install(&self, experiments: Vec<Installed>) -> bool {
+        self.0.try_send(Message::Install(experiments)).is_ok()
+    }
+}

@@ -1,0 +1,412 @@
+//! Enters: the exchanges of one experiment, and orders about its rules. Leaves: its books and what can be reported of it.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use tracing::error;
+
+use super::{
+    ask::{AskError, Installed, RulesTold, Told},
+    report::{ClusterReport, ExperimentReport, RuleReport, TargetReport},
+    rules::{array_json, rule_json},
+};
+use crate::{
+    io::{
+        compare::{Comparing, Exchange},
+        config::{ComparisonConfig, TargetRole},
+        control::time,
+        evidence::{self, Evidence, Record},
+        ledger::{AnswerOf, ComparisonBooks, Ledger, Phase},
+        sinks::{SinkLedger, Sinks},
+    },
+    pipeline::{
+        Answered, Timestamp,
+        compare::{ArrayRule, CompareRules, Compared, Comparer, Prepared, Rule, RulesError},
+        judge::{Judge, OnFail, Remedy, Seen},
+        reason::{ComparisonResult, IncomparableReason, VerdictState},
+        redact::{RedactError, Redactor},
+    },
+};
+
+/// Bytes of each content that a sample holds at most.
+const SAMPLE_BYTES: usize = 64 * 1024;
+
+/// Why the answers of an experiment cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InstallError {
+    /// A rule cannot be applied.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    /// What is to be redacted cannot be found.
+    #[error(transparent)]
+    Redact(#[from] RedactError),
+}
+
+/// What is known of one experiment.
+pub(super) struct Experiment {
+    comparing: Arc<Comparing>,
+    owner: Option<String>,
+    config: ComparisonConfig,
+    since: SystemTime,
+    books: Arc<ComparisonBooks>,
+    comparer: Comparer,
+    /// Rules that were accepted or added since the start, behind those of the configuration.
+    own_rules: Vec<Rule>,
+    /// The same of arrays.
+    own_arrays: Vec<ArrayRule>,
+    /// How often each rule has explained a difference: those of the configuration, then `own_rules`.
+    matched: Vec<u64>,
+    shadows: Vec<Shadow>,
+    /// Position of the control among the targets.
+    control: Option<usize>,
+    /// What was shed so far, as far as it is in the books.
+    shed: [u64; IncomparableReason::ALL.len()],
+    has_failed: bool,
+    redactor: Redactor,
+    sinks: Sinks,
+    /// State of a generator of numbers by which samples are chosen.
+    draws: u64,
+}
+
+/// A new version, and what is known of it.
+struct Shadow {
+    position: usize,
+    judge: Judge,
+    evidence: Evidence,
+}
+
+type Comparison = Result<Compared, IncomparableReason>;
+
+impl Experiment {
+    /// An experiment that compares from now on. What is `known` of it is kept where it compares the same.
+    pub(super) fn install(
+        known: Option<Self>,
+        installed: Installed,
+        (ledger, sink_ledger): (&Ledger, &SinkLedger),
+    ) -> Result<Self, InstallError> {
+        let Installed { comparing, owner } = installed;
+        let config = comparing.config.clone().unwrap_or_default();
+        let (mut own_rules, mut own_arrays) = (Vec::new(), Vec::new());
+        if let Some(known) = known {
+            if Arc::ptr_eq(&known.comparing, &comparing) {
+                return Ok(Self { owner, ..known });
+            }
+            // What was accepted by hand goes on; the sinks are closed before they are opened again.
+            Self { own_rules, own_arrays, .. } = known;
+        }
+        let comparer = Comparer::new(&with(&config.rules, &own_rules, &own_arrays))?;
+        let redactor = Redactor::new(&config.redact, [random(), random()])?;
+        let sinks = Sinks::open(&config.sinks, &comparing.experiment, sink_ledger).unwrap_or_else(|error| {
+            let experiment = &comparing.experiment;
+            error!(experiment, error = &error as &dyn std::error::Error, "The sinks are not written to.");
+            Sinks::default()
+        });
+        let has_role = |role| {
+            let targets = comparing.targets.iter().enumerate();
+            targets.filter(move |(_, target)| target.role == role).map(|(position, _)| position)
+        };
+        let control = has_role(TargetRole::Control).next();
+        let shadow = |position| Shadow {
+            position,
+            judge: Judge::new(&config.judge, control.is_some()),
+            evidence: Evidence::new(config.evidence),
+        };
+        let shadows = has_role(TargetRole::Shadow).map(shadow).collect();
+        let matched = vec![0; config.rules.rules.len() + own_rules.len()];
+        Ok(Self {
+            owner,
+            since: SystemTime::now(),
+            books: ledger.comparisons(&comparing.experiment),
+            comparer,
+            own_rules,
+            own_arrays,
+            matched,
+            shadows,
+            control,
+            shed: [0; IncomparableReason::ALL.len()],
+            has_failed: false,
+            redactor,
+            sinks,
+            draws: random(),
+            config,
+            comparing,
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.comparing.experiment
+    }
+
+    /// Whether exchanges of `comparing` are its own.
+    pub(super) fn is_of(&self, comparing: &Arc<Comparing>) -> bool {
+        Arc::ptr_eq(&self.comparing, comparing)
+    }
+
+    /// Compares the answers of an exchange.
+    pub(super) fn take(&mut self, exchange: &Exchange) {
+        let Exchange { request, live, answers, .. } = exchange;
+        let line = request.raw.get(..request.head_len).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == b' ');
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let prepared = match live {
+            Answered::Whole(answer) => self.comparer.prepare(answer),
+            Answered::Partly { reason, .. } | Answered::Not(reason) => Err(*reason),
+        };
+        let answer_of =
+            |position: usize| answers.iter().find(|(of, _)| *of == position).map(|(_, answer)| answer);
+        self.time(AnswerOf::Live, live);
+        let control = self.control.and_then(answer_of);
+        if let Some(control) = control {
+            self.time(AnswerOf::Control, control);
+        }
+        for index in 0..self.shadows.len() {
+            let Some(Shadow { position, judge, .. }) = self.shadows.get_mut(index) else { continue };
+            let position = *position;
+            let Some(shadow) = answer_of(position) else { continue };
+            let endpoint = judge.endpoint(method, target);
+            let compared = compare(&self.comparer, &endpoint, &prepared, shadow);
+            let control =
+                control.map(|control| (control, compare(&self.comparer, &endpoint, &prepared, control)));
+            let judged = judge.observe(&Seen {
+                at: request.first_byte_at,
+                endpoint: &endpoint,
+                live,
+                shadow,
+                compared: &compared,
+                control: control.as_ref().map(|(answered, compared)| (*answered, compared)),
+            });
+            self.books.compared(judged.result, judged.reason, 1);
+            self.time(AnswerOf::Shadow, shadow);
+            self.count(&compared);
+            let told = evidence::Told {
+                at: SystemTime::now(),
+                exchange: &exchange.id_text(),
+                experiment: &self.comparing.experiment,
+                target: self.comparing.targets.get(position).map_or("", |target| &target.name),
+                endpoint: &endpoint,
+                request,
+                live,
+                shadow,
+                control: control.as_ref().map(|(answered, _)| *answered),
+                compared: &compared,
+                result: judged.result,
+                reason: judged.reason,
+                cluster: judged.cluster.map(|key| key.0),
+            };
+            keep(self.shadows.get_mut(index), &self.sinks, &self.redactor, &mut self.draws, &told);
+        }
+    }
+
+    /// Counts where answers differ, and which rules explain it.
+    fn count(&mut self, compared: &Comparison) {
+        let Ok(compared) = compared else { return };
+        compared.divergences.iter().for_each(|divergence| self.books.diverged(divergence.kind));
+        for explained in &compared.explained {
+            if let Some(matched) = self.matched.get_mut(explained.rule) {
+                *matched += 1;
+            }
+        }
+    }
+
+    fn time(&self, of: AnswerOf, answered: &Answered) {
+        match answered.timing() {
+            Some(Ok(timing)) => {
+                self.books.answered(of, Phase::FirstByte, timing.to_first_byte());
+                self.books.answered(of, Phase::LastByte, timing.to_last_byte());
+            }
+            Some(Err(reason)) => self.books.untimed(reason),
+            None => {}
+        }
+    }
+
+    /// Looks at the verdict; true where it has just become one for which the experiment is to be paused.
+    pub(super) fn judge(&mut self, now: Timestamp) -> bool {
+        self.take_shed();
+        let Some(gate) = &self.config.judge.gate else { return false };
+        let (mut verdict, mut burns) = (VerdictState::Pass, false);
+        for Shadow { judge, .. } in &mut self.shadows {
+            let summary = judge.summary(now);
+            burns |= summary.burn;
+            verdict =
+                worse(verdict, summary.verdict.map_or(VerdictState::NotEnoughData, |verdict| verdict.state));
+        }
+        self.books.set_verdict(Some(verdict));
+        let fails = verdict == VerdictState::Fail && gate.on_fail == OnFail::Pause;
+        let is_over = fails || (burns && gate.pause_on_burn);
+        is_over && !std::mem::replace(&mut self.has_failed, is_over)
+    }
+
+    /// Counts exchanges that were given up before they came here.
+    fn take_shed(&mut self) {
+        let shed = self.comparing.shed();
+        for ((reason, now), before) in IncomparableReason::ALL.iter().zip(shed).zip(self.shed) {
+            self.books.compared(ComparisonResult::Incomparable, Some(*reason), now.saturating_sub(before));
+        }
+        self.shed = shed;
+    }
+
+    pub(super) fn report(&mut self, now: Timestamp, samples: bool) -> ExperimentReport {
+        let rules = self.config.rules.rules.iter().chain(&self.own_rules).zip(&self.matched).enumerate();
+        let rules = rules.map(|(position, (rule, matched))| RuleReport {
+            rule: rule_json(rule),
+            matched: *matched,
+            is_own: position >= self.config.rules.rules.len(),
+        });
+        let rules = rules.collect();
+        let arrays = self.config.rules.arrays.iter().chain(&self.own_arrays).map(array_json).collect();
+        let targets = self.shadows.iter_mut().map(|Shadow { position, judge, evidence }| {
+            evidence.expire(SystemTime::now());
+            let kept = if samples { evidence.clusters() } else { Vec::new() };
+            let kept = kept.into_iter().map(|(key, kept)| ClusterReport::new(key, kept)).collect();
+            let target = self.comparing.targets.get(*position);
+            TargetReport {
+                target: target.map(|target| target.name.clone()).unwrap_or_default(),
+                summary: judge.summary(now),
+                kept,
+            }
+        });
+        ExperimentReport {
+            name: self.comparing.experiment.clone(),
+            owner: self.owner.clone(),
+            since: time::rfc3339(self.since),
+            has_gate: self.config.judge.gate.is_some(),
+            has_control: self.control.is_some(),
+            targets: targets.collect(),
+            rules,
+            arrays,
+        }
+    }
+
+    /// Counts differences as noise that were proposed as such.
+    pub(super) fn accept(&mut self, names: Option<&[String]>, now: Timestamp) -> Result<Told, AskError> {
+        let before = self.rule_names();
+        let proposals = self.shadows.iter_mut().flat_map(|shadow| shadow.judge.proposals(now));
+        let known: Vec<_> = proposals.map(|proposal| proposal.name).collect();
+        if let Some(unknown) = names.into_iter().flatten().find(|name| !known.contains(name)) {
+            return Err(AskError::UnknownRule { name: unknown.clone(), known: known.join(", ") });
+        }
+        let wanted: Vec<String> = names.map_or(known, <[String]>::to_vec);
+        for Shadow { judge, .. } in &mut self.shadows {
+            for proposal in judge.accept(&wanted) {
+                match proposal.remedy {
+                    Remedy::Rule(rule) if !self.own_rules.iter().any(|known| known.name == rule.name) => {
+                        self.own_rules.push(rule);
+                    }
+                    Remedy::Array(array) if !self.own_arrays.contains(&array) => self.own_arrays.push(array),
+                    Remedy::Rule(_) | Remedy::Array(_) => {}
+                }
+            }
+        }
+        self.renew(before)
+    }
+
+    /// One rule more, or another one of its name.
+    pub(super) fn add(&mut self, rule: Rule) -> Result<Told, AskError> {
+        let before = self.rule_names();
+        let mut rules = self.own_rules.clone();
+        rules.retain(|known| known.name != rule.name);
+        rules.push(rule);
+        Comparer::new(&with(&self.config.rules, &rules, &self.own_arrays))?;
+        self.own_rules = rules;
+        self.renew(before)
+    }
+
+    /// One rule less.
+    pub(super) fn remove(&mut self, name: &str) -> Result<Told, AskError> {
+        let before = self.rule_names();
+        if !before.iter().any(|known| known == name) {
+            return Err(AskError::UnknownRule { name: name.to_owned(), known: before.join(", ") });
+        }
+        self.own_rules.retain(|rule| rule.name != name);
+        self.own_arrays.retain(|array| array.path != name);
+        self.renew(before)
+    }
+
+    fn renew(&mut self, before: Vec<String>) -> Result<Told, AskError> {
+        self.comparer = Comparer::new(&with(&self.config.rules, &self.own_rules, &self.own_arrays))?;
+        self.matched.truncate(self.config.rules.rules.len());
+        self.matched.resize(self.config.rules.rules.len() + self.own_rules.len(), 0);
+        let after = RulesTold {
+            rules: self.own_rules.iter().map(rule_json).collect(),
+            arrays: self.own_arrays.iter().map(array_json).collect(),
+        };
+        Ok(Told::Rules { owner: self.owner.clone(), before, after })
+    }
+
+    fn rule_names(&self) -> Vec<String> {
+        let arrays = self.own_arrays.iter().map(|array| array.path.clone());
+        self.own_rules.iter().map(|rule| rule.name.clone()).chain(arrays).collect()
+    }
+}
+
+fn compare(
+    comparer: &Comparer,
+    endpoint: &str,
+    live: &Result<Prepared, IncomparableReason>,
+    other: &Answered,
+) -> Comparison {
+    let live = live.as_ref().map_err(|reason| *reason)?;
+    match other {
+        Answered::Whole(other) => comparer.compare(endpoint, live, other),
+        Answered::Partly { reason, .. } | Answered::Not(reason) => Err(*reason),
+    }
+}
+
+fn with(rules: &CompareRules, more: &[Rule], arrays: &[ArrayRule]) -> CompareRules {
+    let mut rules = rules.clone();
+    rules.rules.extend_from_slice(more);
+    for array in arrays {
+        if !rules.arrays.iter().any(|known| known.path == array.path) {
+            rules.arrays.push(array.clone());
+        }
+    }
+    rules
+}
+
+/// Keeps an exchange as evidence, and gives it to the sinks, where they want it.
+fn keep(
+    shadow: Option<&mut Shadow>,
+    sinks: &Sinks,
+    redactor: &Redactor,
+    draws: &mut u64,
+    told: &evidence::Told<'_>,
+) {
+    let mut record = None;
+    let mut recorded =
+        || Arc::clone(record.get_or_insert_with(|| Arc::new(Record::new(told, redactor, SAMPLE_BYTES))));
+    if let (Some(Shadow { evidence, .. }), Some(cluster)) = (shadow, told.cluster) {
+        *draws = draws.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let title = || redactor.place(told.endpoint);
+        if let Some(slot) = evidence.observe(cluster, told.at, mix(*draws), title) {
+            evidence.keep(slot, recorded());
+        }
+    }
+    if sinks.want(told.result) {
+        sinks.take(&recorded(), told.result);
+    }
+}
+
+/// The last steps of SplitMix64.
+const fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// A number that no stranger can guess: the standard library keys its hasher from the kernel.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+/// Of two verdicts the one that is worse.
+const fn worse(one: VerdictState, other: VerdictState) -> VerdictState {
+    use VerdictState::{Fail, NotEnoughData, Pass};
+    match (one, other) {
+        (Fail, _) | (_, Fail) => Fail,
+        (NotEnoughData, _) | (_, NotEnoughData) => NotEnoughData,
+        (Pass, Pass) => Pass,
+    }
+}

@@ -1,0 +1,151 @@
+//! Enters: differences as they are found. Leaves: as many of them as are told, with their paths.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use ahash::RandomState;
+
+use super::{Compared, Divergence, Explained, MAX_DIVERGENCES, VALUE_BYTES};
+use crate::pipeline::reason::DivergenceKind;
+
+/// Most divergences of one kind that are told of one path. What is wrong with one element of a list is wrong with all of
+/// them, and must not leave out what else there is.
+const MAX_OF_A_PATH: usize = 4;
+
+/// Most differences told that rules explain.
+const MAX_EXPLAINED: usize = 256;
+
+/// Longest path, in bytes; it ends in `…` where it is cut.
+pub(super) const PATH_BYTES: usize = 512;
+
+/// The differences of one pair of answers.
+#[derive(Debug)]
+pub(super) struct Found {
+    compared: Compared,
+    paths: HashMap<Arc<str>, usize, RandomState>,
+    of_a_path: HashMap<(DivergenceKind, usize), usize, RandomState>,
+    explained: HashSet<(usize, usize), RandomState>,
+}
+
+/// Where a difference is, with indices and keys and without them.
+#[derive(Clone, Debug)]
+pub(super) struct Where {
+    /// Without.
+    pub(super) path: String,
+    /// With.
+    pub(super) place: String,
+}
+
+impl From<&str> for Where {
+    fn from(path: &str) -> Self {
+        Self { path: path.to_owned(), place: path.to_owned() }
+    }
+}
+
+impl Found {
+    pub(super) fn new() -> Self {
+        let state = RandomState::with_seeds(1, 2, 3, 4);
+        Self {
+            compared: Compared::default(),
+            paths: HashMap::with_hasher(state.clone()),
+            of_a_path: HashMap::with_hasher(state.clone()),
+            explained: HashSet::with_hasher(state),
+        }
+    }
+
+    /// Whether no further divergence is told; that there is one is noted.
+    pub(super) fn is_full(&mut self) -> bool {
+        let is_full = self.compared.divergences.len() >= MAX_DIVERGENCES;
+        self.compared.is_cut |= is_full;
+        is_full
+    }
+
+    /// Whether no further explained difference is told.
+    pub(super) const fn is_explained_full(&self) -> bool {
+        self.compared.explained.len() >= MAX_EXPLAINED
+    }
+
+    /// Tells of a divergence.
+    pub(super) fn diverge(
+        &mut self,
+        kind: DivergenceKind,
+        at: Where,
+        live: Option<&[u8]>,
+        other: Option<&[u8]>,
+    ) {
+        let (path, number) = self.intern(at.path);
+        let of_a_path = self.of_a_path.entry((kind, number)).or_default();
+        if *of_a_path >= MAX_OF_A_PATH || self.compared.divergences.len() >= MAX_DIVERGENCES {
+            self.compared.is_cut = true;
+            return;
+        }
+        *of_a_path = of_a_path.saturating_add(1);
+        let (live, other) = (live.map(value_text), other.map(value_text));
+        self.compared.divergences.push(Divergence { kind, path, place: cut(at.place), live, other });
+    }
+
+    /// Tells of a difference that `rule` explains, once for each path.
+    pub(super) fn explain(&mut self, rule: usize, path: String) {
+        let (path, number) = self.intern(path);
+        if self.compared.explained.len() < MAX_EXPLAINED && self.explained.insert((rule, number)) {
+            self.compared.explained.push(Explained { rule, path });
+        }
+    }
+
+    /// All divergences so far, but that of the status if it is kept, are what `rule` explains.
+    pub(super) fn explain_all(&mut self, rule: usize, keeps_status: bool) {
+        let is_kept = |divergence: &Divergence| keeps_status && divergence.kind == DivergenceKind::Status;
+        let (kept, explained) = self.compared.divergences.drain(..).partition(is_kept);
+        self.compared.divergences = kept;
+        self.compared.is_cut = false;
+        let explained: Vec<Divergence> = explained;
+        for divergence in explained {
+            self.explain(rule, divergence.path.as_ref().to_owned());
+        }
+    }
+
+    pub(super) fn finish(self) -> Compared {
+        self.compared
+    }
+
+    fn intern(&mut self, path: String) -> (Arc<str>, usize) {
+        let path = cut_to(path, PATH_BYTES, "…");
+        if let Some((known, number)) = self.paths.get_key_value(path.as_str()) {
+            return (Arc::clone(known), *number);
+        }
+        let (path, number) = (Arc::from(path), self.paths.len());
+        // Only paths that are told need a number of their own, and of those there are few.
+        if self.paths.len() < MAX_DIVERGENCES.saturating_add(MAX_EXPLAINED) {
+            self.paths.insert(Arc::clone(&path), number);
+        }
+        (path, number)
+    }
+}
+
+fn cut(place: String) -> String {
+    cut_to(place, PATH_BYTES, "…")
+}
+
+/// At most `limit` bytes of a text, whole characters, and `mark` where something is cut off.
+fn cut_to(mut text: String, limit: usize, mark: &str) -> String {
+    if text.len() > limit {
+        let end = text.floor_char_boundary(limit.saturating_sub(mark.len()));
+        text.truncate(end);
+        text.push_str(mark);
+    }
+    text
+}
+
+/// A value as text, cut.
+fn value_text(value: &[u8]) -> String {
+    // Each byte that is no UTF-8 becomes three.
+    let text = String::from_utf8_lossy(value.get(..VALUE_BYTES).unwrap_or(value));
+    let mut text = text.into_owned();
+    // A character that the cut went through is left out.
+    if value.len() > VALUE_BYTES && text.ends_with(char::REPLACEMENT_CHARACTER) {
+        text.pop();
+    }
+    cut_to(text, VALUE_BYTES, "")
+}

@@ -1,0 +1,130 @@
+//! Enters: text of any kind. Leaves: the same without what is named as a secret in it, or looks like one.
+
+use std::borrow::Cow;
+
+use regex::bytes::{Regex, RegexBuilder};
+
+use super::{Redactor, Stamp};
+
+/// Most bytes of an expression once compiled, and again of what is remembered of it while it runs.
+const COMPILED_BYTES: usize = 1024 * 1024;
+
+/// What is a secret wherever it stands. Each also finds what was cut off before its end.
+const PATTERNS: [&str; 5] = [
+    // Credentials of HTTP (RFC 7617, RFC 6750), quoted in a text.
+    r"(?i)\b(?:bearer|basic)[ +]+[a-z0-9._~+/-]{8,}=*",
+    // A JSON web token (RFC 7519).
+    r"\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*",
+    // A private key (RFC 7468).
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?:[^-]|-[^-])*(?:-----END [A-Z0-9 ]*-----)?",
+    // A key of Amazon's.
+    r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
+    // The user and the password of a URL (RFC 3986 section 3.2.1).
+    r#"//[^/\s:@"'<>]*:[^/\s@"'<>]+@"#,
+];
+
+/// Compiles an expression that is looked for anywhere.
+pub(super) fn compile(expression: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(expression)
+        .unicode(false)
+        .size_limit(COMPILED_BYTES)
+        .dfa_size_limit(COMPILED_BYTES)
+        .build()
+}
+
+/// What is a secret wherever it stands.
+pub(super) fn known() -> Result<Vec<Regex>, regex::Error> {
+    PATTERNS.iter().map(|pattern| compile(pattern)).collect()
+}
+
+impl Redactor {
+    /// Takes out what patterns find.
+    pub(super) fn without_patterns<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
+        let mut left = Cow::Borrowed(text);
+        for pattern in &self.patterns {
+            if !pattern.is_match(&left) {
+                continue;
+            }
+            let replaced = pattern.replace_all(&left, |found: &regex::bytes::Captures<'_>| {
+                let found = found.get(0).map(|found| found.as_bytes()).unwrap_or_default();
+                // What finds nothing hides nothing.
+                if found.is_empty() { Vec::new() } else { self.stamp(found).into_bytes() }
+            });
+            left = Cow::Owned(replaced.into_owned());
+        }
+        left
+    }
+
+    /// Takes out what patterns find, and the values of keys that name secrets: `key=value`, `"key": "value"`,
+    /// `<key>value<`.
+    pub(super) fn text(&self, text: &[u8]) -> String {
+        let text = self.without_patterns(text);
+        let mut redacted = Vec::with_capacity(text.len());
+        let mut rest: &[u8] = &text;
+        while !rest.is_empty() {
+            let start = rest.iter().position(|byte| is_word_byte(*byte)).unwrap_or(rest.len());
+            let (before, from_word) = rest.split_at_checked(start).unwrap_or((rest, &[]));
+            redacted.extend_from_slice(before);
+            let end = from_word.iter().position(|byte| !is_word_byte(*byte)).unwrap_or(from_word.len());
+            let (word, after) = from_word.split_at_checked(end).unwrap_or((from_word, &[]));
+            redacted.extend_from_slice(word);
+            rest = after;
+            if word.is_empty() || !self.names.has_key(word) {
+                continue;
+            }
+            if let Some((between, value, after)) = value_behind(after) {
+                redacted.extend_from_slice(between);
+                // What a pattern has found stays recognizable.
+                if Stamp::is(value) {
+                    redacted.extend_from_slice(value);
+                } else {
+                    redacted.extend_from_slice(self.stamp(value).as_bytes());
+                }
+                rest = after;
+            }
+        }
+        String::from_utf8_lossy(&redacted).into_owned()
+    }
+}
+
+/// What stands between a key and its value, the value, and what follows; `None` where the word is no key, or there is
+/// no value.
+fn value_behind(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let mut rest = text;
+    // The end of a quoted key, or of one in brackets: `"key":`, `\"key\":`, `user[key]=`.
+    while let [b'\\' | b'"' | b'\'' | b']', after @ ..] = rest {
+        rest = after;
+    }
+    rest = rest.trim_ascii_start();
+    let (separator, after) = rest.split_first()?;
+    let ends: &[u8] = match separator {
+        b'=' => b" \t\r\n&;,\"'<>)]}",
+        b':' => b"\r\n&;,\"'<>)]}",
+        b'>' => b"<",
+        _ => return None,
+    };
+    rest = if *separator == b'>' { after } else { after.trim_ascii_start() };
+    // Quotes may be escaped, in JSON within a string.
+    let mut quoted = rest;
+    while let [b'\\', after @ ..] = quoted {
+        quoted = after;
+    }
+    let value = match quoted {
+        [quote @ (b'"' | b'\''), after @ ..] if *separator != b'>' => {
+            rest = after;
+            let end = after.iter().position(|byte| byte == quote).unwrap_or(after.len());
+            after.get(..end)?
+        }
+        _ => {
+            let end = rest.iter().position(|byte| ends.contains(byte)).unwrap_or(rest.len());
+            rest.get(..end)?
+        }
+    };
+    let between = text.get(..text.len().checked_sub(rest.len())?)?;
+    let after = rest.get(value.len()..)?;
+    (!value.is_empty()).then_some((between, value, after))
+}
+
+const fn is_word_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
+}
