@@ -93,7 +93,7 @@ fn certificates_that_cannot_be_used_are_refused_before_the_start() -> Result<()>
     fs::write(&broken, "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")?;
     for (ca, expected) in [
         (folder.path().join("none.pem"), "No such file"),
-        (broken, "certificate authorities"),
+        (broken, "a certificate authority in"),
         (path.clone(), "there are no certificate authorities"),
     ] {
         let tls = format!("name: v3\n        tls: {{ caFile: {} }}", ca.display());

@@ -245,8 +245,12 @@ impl Experiments {
             sessions: target.lane.sessions.clone(),
         };
         let targets: Vec<_> = wanted.targets().iter().zip(targets).map(compared).collect();
-        let Wanted { config, .. } = wanted;
-        known.filter(|known| known.is_of(config.compare.as_ref(), &targets)).unwrap_or_else(|| {
+        let Wanted { config, activity, .. } = wanted;
+        // What an experiment that has ended found out stays to be told.
+        let is_same = |known: &Arc<Comparing>| {
+            known.is_of(config.compare.as_ref(), &targets) || *activity == Activity::Expired
+        };
+        known.filter(is_same).unwrap_or_else(|| {
             let (compare, common) = (config.compare.clone(), &self.common);
             let shared = (common.instance, common.compare.clone());
             Arc::new(Comparing::new((id, &config.name), compare, exclusion, targets, shared))

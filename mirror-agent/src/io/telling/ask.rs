@@ -4,7 +4,7 @@
 //! They wait in a bounded channel, which the thread looks at between two exchanges: whoever asks waits, and nothing else
 //! does.
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -121,13 +121,23 @@ pub enum AskError {
     Stopping,
 }
 
-/// A message to the thread that compares.
+/// A question to the thread that compares, and who waits for the answer.
 #[derive(Debug)]
-pub(super) enum Message {
-    /// These experiments compare from now on.
-    Install(Vec<Installed>),
-    /// Somebody asks.
-    Ask(Ask, oneshot::Sender<Result<Told, AskError>>),
+pub(super) struct Message(pub(super) Ask, pub(super) oneshot::Sender<Result<Told, AskError>>);
+
+/// The experiments that compare, as they were told last, until the thread has taken them.
+#[derive(Debug, Default)]
+pub(super) struct Latest(Mutex<Option<Vec<Installed>>>);
+
+impl Latest {
+    pub(super) fn take(&self) -> Option<Vec<Installed>> {
+        self.lock().take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Installed>>> {
+        // A list that is put in or taken out.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// An experiment that compares.
@@ -141,12 +151,15 @@ pub struct Installed {
 
 /// Asks the thread that compares; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Teller(mpsc::SyncSender<Message>);
+pub struct Teller {
+    messages: mpsc::SyncSender<Message>,
+    latest: Arc<Latest>,
+}
 
 /// The way to the thread: whoever asks has the first end, the thread the second.
 pub(super) fn channel() -> (Teller, mpsc::Receiver<Message>) {
     let (message_tx, message_rx) = mpsc::sync_channel(QUESTIONS);
-    (Teller(message_tx), message_rx)
+    (Teller { messages: message_tx, latest: Arc::default() }, message_rx)
 }
 
 impl Teller {
@@ -157,7 +170,7 @@ impl Teller {
     /// [`AskError::Busy`] if too many ask, [`AskError::Stopping`] if the thread has ended, and what it answers.
     pub async fn ask(&self, ask: Ask) -> Result<Told, AskError> {
         let (reply, answer) = oneshot::channel();
-        self.0.try_send(Message::Ask(ask, reply)).map_err(|error| match error {
+        self.messages.try_send(Message(ask, reply)).map_err(|error| match error {
             mpsc::TrySendError::Full(_) => AskError::Busy,
             mpsc::TrySendError::Disconnected(_) => AskError::Stopping,
         })?;
@@ -165,9 +178,13 @@ impl Teller {
     }
 
     /// Tells which experiments compare from now on. What is known of those that did before is kept, as far as they ask
-    /// for the same. False where the thread takes nothing more.
-    #[must_use]
-    pub fn install(&self, experiments: Vec<Installed>) -> bool {
-        self.0.try_send(Message::Install(experiments)).is_ok()
+    /// for the same.
+    pub fn install(&self, experiments: Vec<Installed>) {
+        *self.latest.lock() = Some(experiments);
+    }
+
+    /// Where the thread finds them.
+    pub(super) fn latest(&self) -> Arc<Latest> {
+        Arc::clone(&self.latest)
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::SystemTime,
 };
 
+use serde_json::Value;
 use tracing::error;
 
 use super::{
@@ -25,7 +26,7 @@ use crate::{
     pipeline::{
         Answered, Timestamp,
         compare::{ArrayRule, CompareRules, Compared, Comparer, Prepared, Rule, RulesError},
-        judge::{Judge, OnFail, Remedy, Seen},
+        judge::{Judge, OnFail, Remedy, Seen, Summary},
         reason::{ComparisonResult, IncomparableReason, VerdictState},
         redact::{RedactError, Redactor},
     },
@@ -90,7 +91,8 @@ impl Experiment {
         let Installed { comparing, owner } = installed;
         let config = comparing.config.clone().unwrap_or_default();
         let (mut own_rules, mut own_arrays) = (Vec::new(), Vec::new());
-        if let Some(known) = known {
+        if let Some(mut known) = known {
+            known.take_shed();
             if Arc::ptr_eq(&known.comparing, &comparing) {
                 return Ok(Self { owner, ..known });
             }
@@ -225,8 +227,18 @@ impl Experiment {
     /// Looks at the verdict; true where it has just become one for which the experiment is to be paused.
     pub(super) fn judge(&mut self, now: Timestamp) -> bool {
         self.take_shed();
-        let Some(gate) = &self.config.judge.gate else { return false };
+        for Shadow { evidence, .. } in &mut self.shadows {
+            evidence.expire(SystemTime::now());
+        }
+        let Some(gate) = &self.config.judge.gate else {
+            self.books.set_verdict(None);
+            return false;
+        };
+        // One that has no targets, since it has ended, has nothing to be judged by.
         let (mut verdict, mut burns) = (VerdictState::Pass, false);
+        if self.shadows.is_empty() {
+            verdict = VerdictState::NotEnoughData;
+        }
         for Shadow { judge, .. } in &mut self.shadows {
             let summary = judge.summary(now);
             burns |= summary.burn;
@@ -236,11 +248,22 @@ impl Experiment {
         self.books.set_verdict(Some(verdict));
         let fails = verdict == VerdictState::Fail && gate.on_fail == OnFail::Pause;
         let is_over = fails || (burns && gate.pause_on_burn);
-        is_over && !std::mem::replace(&mut self.has_failed, is_over)
+        let was_over = std::mem::replace(&mut self.has_failed, is_over);
+        is_over && !was_over
+    }
+
+    /// The experiment could not be paused: it is tried again.
+    pub(super) const fn not_paused(&mut self) {
+        self.has_failed = false;
+    }
+
+    /// Counts an exchange of its own that is not compared any more.
+    pub(super) fn give_up(&self) {
+        self.books.compared(ComparisonResult::Incomparable, Some(IncomparableReason::Busy), 1);
     }
 
     /// Counts exchanges that were given up before they came here.
-    fn take_shed(&mut self) {
+    pub(super) fn take_shed(&mut self) {
         let shed = self.comparing.shed();
         for ((reason, now), before) in IncomparableReason::ALL.iter().zip(shed).zip(self.shed) {
             self.books.compared(ComparisonResult::Incomparable, Some(*reason), now.saturating_sub(before));
@@ -258,13 +281,12 @@ impl Experiment {
         let rules = rules.collect();
         let arrays = self.config.rules.arrays.iter().chain(&self.own_arrays).map(array_json).collect();
         let targets = self.shadows.iter_mut().map(|Shadow { position, judge, evidence }| {
-            evidence.expire(SystemTime::now());
             let kept = if samples { evidence.clusters() } else { Vec::new() };
             let kept = kept.into_iter().map(|(key, kept)| ClusterReport::new(key, kept)).collect();
             let target = self.comparing.targets.get(*position);
             TargetReport {
                 target: target.map(|target| target.name.clone()).unwrap_or_default(),
-                summary: judge.summary(now),
+                summary: without_secrets(&judge.summary(now), &self.redactor),
                 kept,
             }
         });
@@ -284,11 +306,18 @@ impl Experiment {
     pub(super) fn accept(&mut self, names: Option<&[String]>, now: Timestamp) -> Result<Told, AskError> {
         let before = self.rule_names();
         let proposals = self.shadows.iter_mut().flat_map(|shadow| shadow.judge.proposals(now));
-        let known: Vec<_> = proposals.map(|proposal| proposal.name).collect();
-        if let Some(unknown) = names.into_iter().flatten().find(|name| !known.contains(name)) {
+        // Each by its name and by what the report calls it.
+        let known: Vec<_> =
+            proposals.map(|proposal| (self.redactor.place(&proposal.name), proposal.name)).collect();
+        if let Some(unknown) =
+            names.into_iter().flatten().find(|name| known.iter().all(|(told, _)| told != *name))
+        {
+            let known: Vec<_> = known.into_iter().map(|(told, _)| told).collect();
             return Err(AskError::UnknownRule { name: unknown.clone(), known: known.join(", ") });
         }
-        let wanted: Vec<String> = names.map_or(known, <[String]>::to_vec);
+        let is_wanted = |told: &String| names.is_none_or(|names| names.contains(told));
+        let wanted: Vec<String> =
+            known.into_iter().filter(|(told, _)| is_wanted(told)).map(|(_, name)| name).collect();
         for Shadow { judge, .. } in &mut self.shadows {
             for proposal in judge.accept(&wanted) {
                 match proposal.remedy {
@@ -327,8 +356,12 @@ impl Experiment {
 
     fn renew(&mut self, before: Vec<String>) -> Result<Told, AskError> {
         self.comparer = Comparer::new(&with(&self.config.rules, &self.own_rules, &self.own_arrays))?;
-        self.matched.truncate(self.config.rules.rules.len());
-        self.matched.resize(self.config.rules.rules.len() + self.own_rules.len(), 0);
+        let counts = self.matched.split_off(self.config.rules.rules.len().min(self.matched.len()));
+        let count_of = |rule: &Rule| {
+            let position = before.iter().position(|name| *name == rule.name)?;
+            counts.get(position).copied()
+        };
+        self.matched.extend(self.own_rules.iter().map(|rule| count_of(rule).unwrap_or_default()));
         let after = RulesTold {
             rules: self.own_rules.iter().map(rule_json).collect(),
             arrays: self.own_arrays.iter().map(array_json).collect(),
@@ -364,6 +397,23 @@ fn with(rules: &CompareRules, more: &[Rule], arrays: &[ArrayRule]) -> CompareRul
         }
     }
     rules
+}
+
+/// The summary as it may be told: what is learned of paths and keys may hold what the user has redacted.
+fn without_secrets(summary: &Summary, redactor: &Redactor) -> Value {
+    // Texts, numbers and lists: nothing that JSON cannot hold.
+    let mut value = serde_json::to_value(summary).unwrap_or_default();
+    redact(&mut value, redactor);
+    value
+}
+
+fn redact(value: &mut Value, redactor: &Redactor) {
+    match value {
+        Value::String(text) => *text = redactor.place(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| redact(item, redactor)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| redact(field, redactor)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// Keeps an exchange as evidence, and gives it to the sinks, where they want it.
@@ -408,5 +458,27 @@ const fn worse(one: VerdictState, other: VerdictState) -> VerdictState {
         (Fail, _) | (_, Fail) => Fail,
         (NotEnoughData, _) | (_, NotEnoughData) => NotEnoughData,
         (Pass, Pass) => Pass,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::pipeline::redact::RedactRules;
+
+    #[test]
+    fn summary_is_told_without_what_is_redacted() {
+        let rules = RedactRules { patterns: vec!["cust-[0-9]+".to_owned()], ..RedactRules::default() };
+        let redactor = Redactor::new(&rules, [1, 2]).unwrap();
+        let mut summary = json!({
+            "endpoints": [{ "endpoint": "GET /accounts/cust-12345", "exchanges": 3 }],
+            "clusters": [{ "paths": ["$.cust-77.balance"] }],
+        });
+        redact(&mut summary, &redactor);
+        let text = summary.to_string();
+        assert!(!text.contains("cust-1") && !text.contains("cust-7"), "{text}");
+        assert_eq!(summary["endpoints"][0]["exchanges"], 3);
     }
 }

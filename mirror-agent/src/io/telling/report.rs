@@ -5,12 +5,9 @@ use std::{sync::Arc, time::SystemTime};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{
-    io::{
-        control::time,
-        evidence::{Cluster, Record},
-    },
-    pipeline::judge::Summary,
+use crate::io::{
+    control::time,
+    evidence::{Cluster, Record},
 };
 
 /// What is known of the experiments that compare.
@@ -46,9 +43,9 @@ pub(super) struct ExperimentReport {
 pub(super) struct TargetReport {
     /// Its name.
     pub(super) target: String,
-    /// How it compares.
+    /// How it compares: a [`Summary`](crate::pipeline::judge::Summary).
     #[serde(flatten)]
-    pub(super) summary: Summary,
+    pub(super) summary: Value,
     /// Clusters of divergences with some of their exchanges.
     pub(super) kept: Vec<ClusterReport>,
 }

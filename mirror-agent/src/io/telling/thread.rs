@@ -10,14 +10,14 @@ use std::{
 use tracing::{error, info, warn};
 
 use super::{
-    ask::{Ask, AskError, Installed, Message, Told, channel},
+    ask::{Ask, AskError, Installed, Latest, Message, Told, channel},
     experiment::Experiment,
     report::Report,
 };
 use crate::{
     io::{
         audit::Who,
-        compare::CompareQueue,
+        compare::{CompareQueue, Exchange},
         control::{Command, Control},
         ledger::Ledger,
         replay::clock,
@@ -34,6 +34,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// How many exchanges are compared between two looks at the messages.
 const BATCH: usize = 64;
 
+/// How long what waits may still be compared at the end.
+const CLOSING_TIME: Duration = Duration::from_secs(1);
+
 /// How often verdicts are looked at.
 const VERDICT_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -41,6 +44,7 @@ const VERDICT_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Telling {
     messages: mpsc::Receiver<Message>,
+    latest: Arc<Latest>,
 }
 
 /// The thread that compares.
@@ -55,7 +59,8 @@ impl Telling {
     #[must_use]
     pub fn new() -> (Teller, Self) {
         let (teller, messages) = channel();
-        (teller, Self { messages })
+        let latest = teller.latest();
+        (teller, Self { messages, latest })
     }
 
     /// Starts it. An experiment that fails is paused through `control`, where it asks for that.
@@ -71,8 +76,15 @@ impl Telling {
         control: Control,
     ) -> io::Result<TellingThread> {
         let taken = Arc::clone(&queue);
-        let work =
-            Work { queue: taken, ledger, sinks, control, experiments: Vec::new(), due: Instant::now() };
+        let work = Work {
+            queue: taken,
+            ledger,
+            sinks,
+            control,
+            latest: self.latest,
+            experiments: Vec::new(),
+            due: Instant::now(),
+        };
         let messages = self.messages;
         let thread = thread::Builder::new().name("compare".to_owned()).spawn(move || work.run(&messages))?;
         Ok(TellingThread { queue, thread: Some(thread) })
@@ -106,6 +118,7 @@ struct Work {
     ledger: Arc<Ledger>,
     sinks: SinkLedger,
     control: Control,
+    latest: Arc<Latest>,
     experiments: Vec<Experiment>,
     /// When verdicts are looked at next.
     due: Instant,
@@ -113,7 +126,11 @@ struct Work {
 
 impl Work {
     fn run(mut self, messages: &mpsc::Receiver<Message>) {
+        let mut last = None;
         loop {
+            if let Some(installed) = self.latest.take() {
+                self.install(installed);
+            }
             while let Ok(message) = messages.try_recv() {
                 self.hear(message);
             }
@@ -124,22 +141,40 @@ impl Work {
             let is_idle = (0..BATCH).any(|_| !self.compare_next());
             if is_idle {
                 if self.queue.is_closed() {
-                    return;
+                    break;
                 }
                 thread::sleep(PAUSE);
+            } else if self.queue.is_closed()
+                && Instant::now() >= *last.get_or_insert(Instant::now() + CLOSING_TIME)
+            {
+                break;
             }
         }
+        // There is no more time for what waits.
+        while let Some(exchange) = self.queue.pop(Duration::ZERO) {
+            self.give_up(&exchange);
+        }
+        self.experiments.iter_mut().for_each(Experiment::take_shed);
     }
 
     /// Compares the next exchange; false where there is none.
     fn compare_next(&mut self) -> bool {
         let Some(exchange) = self.queue.pop(Duration::ZERO) else { return false };
         let found = self.experiments.iter_mut().find(|known| known.is_of(&exchange.comparing));
-        // One that was removed meanwhile has nothing more to say.
-        if let Some(experiment) = found {
-            experiment.take(&exchange);
+        match found {
+            Some(experiment) => experiment.take(&exchange),
+            None => self.give_up(&exchange),
         }
         true
+    }
+
+    /// Counts an exchange that is not compared: its experiment compares in another way by now. One that was removed has
+    /// nothing more to say.
+    fn give_up(&self, exchange: &Exchange) {
+        let name = &exchange.comparing.experiment;
+        if let Some(experiment) = self.experiments.iter().find(|known| known.name() == *name) {
+            experiment.give_up();
+        }
     }
 
     fn judge(&mut self) {
@@ -151,18 +186,15 @@ impl Work {
                     .order(Who::Agent, Command::Pause { experiment: Some(experiment.name().to_owned()) })
             {
                 warn!(experiment = experiment.name(), "The experiment fails and could not be paused.");
+                experiment.not_paused();
             }
         }
     }
 
     fn hear(&mut self, message: Message) {
-        match message {
-            Message::Install(installed) => self.install(installed),
-            Message::Ask(ask, reply) => {
-                // Who asked may have gone meanwhile.
-                drop(reply.send(self.answer(ask, clock::now())));
-            }
-        }
+        let Message(ask, reply) = message;
+        // Who asked may have gone meanwhile.
+        drop(reply.send(self.answer(ask, clock::now())));
     }
 
     fn install(&mut self, installed: Vec<Installed>) {

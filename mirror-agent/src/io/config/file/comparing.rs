@@ -27,6 +27,7 @@ use crate::{
         },
         judge::{GateConfig, JudgeConfig, NoiseThresholds, OnFail},
         redact::{RedactError, Redactor},
+        rewrite::check_header_edit,
     },
 };
 
@@ -362,7 +363,12 @@ pub(super) fn sessions(files: Vec<SessionFile>, checker: &mut Checker<'_>) -> Ve
             checker.each(file.into, |checker, SessionIntoFile { header, cookie, query }| {
                 only_one(
                     [
-                        header.map(|HeaderName(name)| SessionUse::Header(name)),
+                        header.map(|HeaderName(name)| {
+                            if let Err(error) = check_header_edit(&name) {
+                                checker.within("header", |checker| checker.fault(error.to_string()));
+                            }
+                            SessionUse::Header(name)
+                        }),
                         cookie.map(|name| SessionUse::Cookie(name.0)),
                         query.map(|name| SessionUse::Query(name.0)),
                     ],
