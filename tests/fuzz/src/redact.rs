@@ -71,8 +71,10 @@ fn anywhere(redactor: &Redactor, choice: u8, around: &[u8]) {
 fn named(redactor: &Redactor, choice: u8, input: &mut Input<'_>) {
     let style = input.byte();
     let len = usize::from(input.byte() & 0x1f);
-    let around = String::from_utf8_lossy(input.take(len)).into_owned();
-    let other = String::from_utf8_lossy(input.rest()).into_owned();
+    // Without a digit of the secret, however it is written: where no rule names it, it is to be seen.
+    let without = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('9', "");
+    let around = without(input.take(len));
+    let other = without(input.rest());
     let secret = format!("{around}{SECRET}");
     let value = json(&secret, style);
     let other = json(&other, style);

@@ -83,7 +83,9 @@ fn is_same(name: &[u8], configured: &str) -> bool {
 
 /// The value of a field of tracing without its sampled flag; `None` where it is no such field, or malformed.
 fn cleared(name: &[u8], value: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(value).ok()?;
+    // Bytes of which no rule speaks may be any: each is taken for the character of its number.
+    let text: String = value.iter().copied().map(char::from).collect();
+    let text = text.as_str();
     let is_hex = |part: &str, len: usize| part.len() == len && part.chars().all(|c| c.is_ascii_hexdigit());
     let parts: Vec<&str> = text.split('-').collect();
     let cleared = match name.to_ascii_lowercase().as_slice() {
@@ -116,7 +118,7 @@ fn cleared(name: &[u8], value: &[u8]) -> Option<Vec<u8>> {
         b"x-b3-flags" if text == "1" => "0".to_owned(),
         _ => return None,
     };
-    Some(cleared.into_bytes())
+    cleared.chars().map(|char| u8::try_from(u32::from(char)).ok()).collect()
 }
 
 fn target(given: &Given, target: &[u8]) -> Vec<u8> {
