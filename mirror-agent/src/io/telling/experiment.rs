@@ -27,6 +27,7 @@ use crate::{
         Answered, Timestamp,
         compare::{ArrayRule, CompareRules, Compared, Comparer, Prepared, Rule, RulesError},
         judge::{Judge, OnFail, Remedy, Seen, Summary},
+        policy::mix,
         reason::{ComparisonResult, IncomparableReason, VerdictState},
         redact::{RedactError, Redactor},
     },
@@ -437,13 +438,6 @@ fn keep(
     if sinks.want(told.result) {
         sinks.take(&recorded(), told.result);
     }
-}
-
-/// The last steps of SplitMix64.
-const fn mix(value: u64) -> u64 {
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 /// A number that no stranger can guess: the standard library keys its hasher from the kernel.

@@ -8,7 +8,7 @@ use super::{
     place::{PlaceId, Places, Standing},
     tally::{Clock, Tally},
 };
-use crate::pipeline::Timestamp;
+use crate::pipeline::{Timestamp, policy::mix};
 
 /// Sets of places of one endpoint that are told apart. Beyond, an exchange is counted by the most telling of its places
 /// alone, of which there are few.
@@ -151,11 +151,4 @@ fn key(endpoint: u64, places: &Places, statuses: (u16, u16), set: &[PlaceId]) ->
     let sum = set.iter().fold(0_u64, |sum, id| sum.wrapping_add(mix(of(id))));
     let codes = u64::from(statuses.0) << 16 | u64::from(statuses.1);
     ClusterKey(mix(mix(endpoint ^ codes).wrapping_add(sum)))
-}
-
-/// The last steps of SplitMix64, which mix each bit into all others.
-const fn mix(value: u64) -> u64 {
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }

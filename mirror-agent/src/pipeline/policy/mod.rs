@@ -24,10 +24,8 @@ pub use self::{
     rule::{HostRule, PathRule, Rule, RuleError, ValueRule},
     sample::{Sample, SampleBy, WithoutKey, connection_key},
     set::{ExperimentSet, Selection},
-    share::Share,
+    share::{Share, mix},
 };
-
-pub(super) use self::share::mix;
 
 use self::asked::{Asked, Wanted};
 use crate::pipeline::{Endpoint, FlowKey, http::RequestHead, reason::SkipReason};
