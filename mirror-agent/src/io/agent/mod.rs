@@ -8,7 +8,6 @@ mod signals;
 mod values;
 
 use std::{
-    hash::{BuildHasher, RandomState},
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -44,6 +43,7 @@ use crate::{
         ledger::{Ledger, Snapshot},
         metrics::{self, PipelineGauges},
         object::EBPF_OBJECT,
+        random::random,
         replay::Probes,
         sinks::SinkLedger,
         steering::{CapturedCell, Followed, Helm, Parts, Status},
@@ -300,9 +300,4 @@ async fn detach(kernel: Arc<Mutex<Kernel>>) {
 /// What a thread that panicked left in the value is still what is attached.
 fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
     kernel.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A number that no stranger can guess and no other run shares: the standard library keys its hasher from the kernel.
-fn random() -> u64 {
-    RandomState::new().hash_one(0)
 }

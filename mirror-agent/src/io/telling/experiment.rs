@@ -1,10 +1,6 @@
 //! Enters: the exchanges of one experiment, and orders about its rules. Leaves: its books and what can be reported of it.
 
-use std::{
-    hash::{BuildHasher as _, RandomState},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
 use serde_json::Value;
 use tracing::error;
@@ -21,6 +17,7 @@ use crate::{
         control::time,
         evidence::{self, Evidence, Record},
         ledger::{AnswerOf, ComparisonBooks, Ledger, Phase},
+        random::random,
         sinks::{SinkLedger, Sinks},
     },
     pipeline::{
@@ -438,11 +435,6 @@ fn keep(
     if sinks.want(told.result) {
         sinks.take(&recorded(), told.result);
     }
-}
-
-/// A number that no stranger can guess: the standard library keys its hasher from the kernel.
-fn random() -> u64 {
-    RandomState::new().hash_one(0)
 }
 
 /// Of two verdicts the one that is worse.
