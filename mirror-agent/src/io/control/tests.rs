@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{
-    Change, ControlError, ExperimentState, Listeners, Setting, State, Steering, channel,
+    Books, Change, ControlError, ExperimentState, Listeners, Setting, State, Steering, channel,
     ctl::{self, CtlArgs, CtlCommand, CtlError},
 };
 use crate::io::{
@@ -70,6 +70,10 @@ impl Steering for Fake {
             targets: Vec::new(),
         };
         State { version: "1.2.3".to_owned(), experiments: vec![experiment], ..State::default() }
+    }
+
+    fn books(&mut self) -> Books {
+        Books::default()
     }
 
     async fn pause(&mut self, experiment: Option<&str>) -> Result<Vec<Change>, ControlError> {

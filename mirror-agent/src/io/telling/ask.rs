@@ -29,6 +29,18 @@ pub enum Ask {
         /// Whether the samples are wanted, too.
         samples: bool,
     },
+    /// One cluster of divergences, with its samples.
+    Cluster {
+        /// The experiment.
+        experiment: String,
+        /// The number by which the cluster is known.
+        cluster: u64,
+    },
+    /// What the verdict was, and since when.
+    Verdicts {
+        /// The experiment.
+        experiment: String,
+    },
     /// From now on differences that were proposed as noise are noise.
     Accept {
         /// The experiment.
@@ -57,7 +69,7 @@ impl Ask {
     #[must_use]
     pub fn changes(&self) -> Option<&str> {
         match self {
-            Self::Report { .. } => None,
+            Self::Report { .. } | Self::Cluster { .. } | Self::Verdicts { .. } => None,
             Self::Accept { experiment, .. }
             | Self::Add { experiment, .. }
             | Self::Remove { experiment, .. } => Some(experiment),
@@ -68,7 +80,7 @@ impl Ask {
 /// What comes of it.
 #[derive(Clone, Debug)]
 pub enum Told {
-    /// The report, as JSON.
+    /// What was asked, as JSON.
     Report(Vec<u8>),
     /// The rules that are there now beside those of the file, and those before.
     Rules {
@@ -110,6 +122,9 @@ pub enum AskError {
         /// The names that there are, separated by commas.
         known: String,
     },
+    /// Nothing is kept of such a cluster.
+    #[error("no such cluster is kept: it was seen too long ago, or never")]
+    UnknownCluster,
     /// The rule cannot be applied.
     #[error(transparent)]
     Rule(#[from] RulesError),

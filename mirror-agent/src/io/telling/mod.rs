@@ -5,7 +5,9 @@
 //! through a bounded channel. What it knows of an experiment is its own; others see the books, and what it answers.
 
 mod ask;
+mod curl;
 mod experiment;
+mod history;
 mod report;
 mod rules;
 pub mod show;

@@ -17,7 +17,8 @@ use thiserror::Error;
 
 use super::{
     DEFAULT_SOCKET, State,
-    api::{Changes, ErrorBody, ExpiryBody, PercentBody, WhichBody, encode},
+    api::{Changes, ErrorBody, ExpiryBody, Invited, PercentBody, WhichBody, encode},
+    time::in_words,
 };
 
 /// How long the agent may take to answer.
@@ -47,6 +48,8 @@ pub struct CtlArgs {
 pub enum CtlCommand {
     /// Say how things are.
     State,
+    /// Print an address at which a browser opens the agent's page, once. The agent needs --control-listen.
+    Open,
     /// Copy and send nothing more, of one experiment or of all.
     Pause {
         /// Its name; all where it is not said.
@@ -110,6 +113,7 @@ pub enum CtlError {
 pub fn run(args: &CtlArgs, out: &mut impl Write) -> Result<(), CtlError> {
     let answer = match &args.command {
         CtlCommand::State => ask::<()>(&args.socket, "GET", "/v1/state", None)?,
+        CtlCommand::Open => ask::<()>(&args.socket, "POST", "/v1/invitations", None)?,
         CtlCommand::Pause { experiment } => {
             let body = WhichBody { experiment: experiment.clone() };
             ask(&args.socket, "POST", "/v1/pause", Some(&body))?
@@ -130,10 +134,18 @@ pub fn run(args: &CtlArgs, out: &mut impl Write) -> Result<(), CtlError> {
     if args.json {
         out.write_all(&answer)?;
         writeln!(out)?;
-    } else if matches!(args.command, CtlCommand::State) {
-        table::state(&parse::<State>(&answer)?, SystemTime::now(), out)?;
-    } else {
-        table::changes(&parse::<Changes>(&answer)?.changes, out)?;
+        return Ok(());
+    }
+    match args.command {
+        CtlCommand::State => table::state(&parse::<State>(&answer)?, SystemTime::now(), out)?,
+        CtlCommand::Open => {
+            let Invited { url, seconds } = parse(&answer)?;
+            writeln!(out, "{}\nopens once, within {}", clean(&url), in_words(Duration::from_secs(seconds)))?;
+        }
+        CtlCommand::Pause { .. }
+        | CtlCommand::Resume { .. }
+        | CtlCommand::Percent { .. }
+        | CtlCommand::Extend { .. } => table::changes(&parse::<Changes>(&answer)?.changes, out)?,
     }
     Ok(())
 }

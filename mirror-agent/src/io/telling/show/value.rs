@@ -4,12 +4,12 @@
 use serde_json::Value;
 
 /// The items of a list.
-pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
+pub(in crate::io::telling) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
 /// A text.
-pub(super) fn text_of(value: &Value) -> &str {
+pub(in crate::io::telling) fn text_of(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
