@@ -25,8 +25,8 @@ export function differences({ report, evidence }, experiment, targetName, key, s
       : empty("Nothing was compared yet.", "Exchanges are compared once live and shadow have answered.")];
   }
   const cluster = target.clusters.find((one) => one.key === key);
-  return [title, tabs, h("div", { class: key ? "split" : null },
-    h("section", { class: "panel", "aria-label": "Ranking" }, clusterTable(experiment.name, target, key, MOST)),
+  return [title, tabs, h("div", {},
+    h("section", { class: key ? "panel short" : "panel", "aria-label": "Ranking" }, clusterTable(experiment.name, target, key, MOST)),
     key ? detail(experiment, target, cluster, key, evidence, sample) : null)];
 }
 

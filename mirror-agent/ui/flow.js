@@ -64,7 +64,7 @@ const ENDS = ["equal", "noise", "divergent"];
 /** The diagram, `wide` pixels wide. Heights are shares of what arrives. */
 export function diagram(stages, wide) {
   const last = stages[stages.length - 1];
-  const room = last.results ? 128 : 96;
+  const room = last.results ? 156 : 110;
   const step = (wide - room) / (stages.length - 1 || 1);
   const parts = [];
   const exits = [];

@@ -66,9 +66,22 @@ function dot(of, x, y) {
   return s("circle", { class: "dot", cx: x, cy: y, r: 4 });
 }
 
-/** The endpoints, those with the most exchanges first. */
+/** Endpoints that are shown at once, and at most. */
+const FIRST = 8;
+const MOST = 200;
+
+/** The endpoints, those with the most exchanges first; those that fail before them. */
 export function endpoints(summary, theirs) {
-  const rows = summary.endpoints.slice(0, 100).map((one) => h("tr", { "data-key": one.endpoint },
+  const worst = (one) => (one.state === "fail" ? 0 : 1);
+  const all = [...summary.endpoints].sort((a, b) => worst(a) - worst(b)).slice(0, MOST);
+  const rest = all.slice(FIRST);
+  return [endpointTable("Endpoints", summary, all.slice(0, FIRST), theirs),
+    rest.length === 0 ? null : h("details", {}, h("summary", {}, `${count(summary.endpoints.length - FIRST)} more endpoints`),
+      endpointTable("More endpoints", summary, rest, theirs))];
+}
+
+function endpointTable(caption, summary, list, theirs) {
+  const rows = list.map((one) => h("tr", { "data-key": one.endpoint },
     h("th", { scope: "row" }, theirs(one.endpoint)),
     h("td", { class: "figure" }, count(one.exchanges)),
     h("td", { class: "figure" }, share(one.divergence.point), h("small", {}, interval(one.divergence, share))),
@@ -76,7 +89,7 @@ export function endpoints(summary, theirs) {
     h("td", { class: "figure" }, one.p95.ratio ? times(one.p95.ratio.point) : "–",
       h("small", {}, one.p95.ratio ? interval(one.p95.ratio, times) : "")),
     h("td", {}, one.state ? state(one.state) : h("span", { class: "dim" }, "no gate"))));
-  return table("Endpoints", ["Endpoint", ["Exchanges", "figure"], ["Divergent", "figure"], ["p95 live", "figure"],
+  return table(caption, ["Endpoint", ["Exchanges", "figure"], ["Divergent", "figure"], ["p95 live", "figure"],
     ["p95 shadow", "figure"], [`shadow ÷ ${summary.p95.against}`, "figure"], "Gate"], rows);
 }
 

@@ -11,10 +11,9 @@ export const count = (number) => whole.format(number ?? 0);
 export function share(part) {
   if (part === null || part === undefined || !Number.isFinite(part)) return "–";
   const percent = part * 100;
-  if (percent !== 0 && percent !== 100 && (Math.abs(percent) < 0.1 || (percent > 99.9 && percent < 100))) {
-    return `${percent.toFixed(3)} %`;
-  }
-  return `${percent.toFixed(Math.abs(percent) < 10 ? 2 : 1)} %`;
+  const rest = Math.min(Math.abs(percent), Math.abs(100 - percent));
+  if (rest < 0.0005) return `${Math.round(percent)} %`;
+  return `${percent.toFixed(rest < 0.1 ? 3 : Math.abs(percent) < 10 ? 2 : 1)} %`;
 }
 
 /** Seconds as milliseconds, or as seconds where they are many. */
@@ -89,10 +88,16 @@ export function ruleLine(rule) {
   return `- { ${pairs.join(", ")} }`;
 }
 
+/** As much of a text as the name of a rule may have, in bytes. */
+function within(text, most = 250) {
+  const bytes = new TextEncoder().encode(text);
+  return bytes.length <= most ? text : new TextDecoder().decode(bytes.slice(0, most)).replace(/\ufffd+$/, "");
+}
+
 /** The rule that ignores differences at a path of a report; `null` where no rule can. */
 export function ignoringRule(path, endpoint) {
   const found = [["header:", "header"], ["form:", "form"]].find(([prefix]) => path.startsWith(prefix));
-  const rule = { name: `ignore ${path} of ${endpoint}` };
+  const rule = { name: within(`ignore ${path} of ${endpoint}`) };
   if (found) {
     rule[found[1]] = path.slice(found[0].length);
   } else if (path.startsWith("$")) {

@@ -1,7 +1,6 @@
 //! Enters: orders for a browser. Leaves: the same as requests to its driver, and the driver's answers.
 
 use std::{
-    io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     time::Duration,
 };
@@ -9,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{http, netns::Host};
+use crate::{client::RawClient, netns::Host};
 
 /// How long an order may take; starting a browser takes longest.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -28,9 +27,8 @@ impl<'h> Driver<'h> {
 
     /// Sends an order and gives its value (WebDriver, section 6.3).
     pub(super) fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
-        let mut stream =
-            self.host.within(|| Ok(TcpStream::connect_timeout(&self.at, Duration::from_secs(2))?))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let connect = || Ok(TcpStream::connect_timeout(&self.at, Duration::from_secs(2))?);
+        let mut client = RawClient::over(self.host.within(connect)?, PATIENCE)?;
         let body = body.map(Value::to_string).unwrap_or_default();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: application/json\r\n\
@@ -38,12 +36,10 @@ impl<'h> Driver<'h> {
             self.at,
             body.len()
         );
-        stream.write_all(&[head.as_bytes(), body.as_bytes()].concat())?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        let (head, content) = answer.split_at(http::head_len(&answer).context("an answer without a head")?);
-        let is_good = http::second_word(head) == b"200";
-        let mut answer: Value = serde_json::from_slice(content).context("an answer that is no JSON")?;
+        // It says that the connection ends with the answer, and leaves it open.
+        let answer = client.ask(&[head.as_bytes(), body.as_bytes()].concat())?;
+        let is_good = answer.code() == "200";
+        let mut answer: Value = serde_json::from_slice(&answer.body).context("an answer that is no JSON")?;
         let value = answer["value"].take();
         if !is_good {
             bail!(

@@ -171,7 +171,11 @@ impl<'h> Browser<'h> {
         let deadline = Instant::now() + PATIENCE;
         while self.run(&format!("return Boolean({expression})"), &json!([]))? != true {
             if Instant::now() > deadline {
-                bail!("`{expression}` does not become true; the page shows:\n{}", self.text("body")?);
+                let complaints = self.complaints()?.join("\n");
+                let shown = self.text("body")?;
+                bail!(
+                    "`{expression}` does not become true; the browser says:\n{complaints}\nand shows:\n{shown}"
+                );
             }
             thread::sleep(Duration::from_millis(50));
         }

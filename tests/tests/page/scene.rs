@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -32,16 +33,19 @@ impl Scene {
         let servers = open(&net)?;
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("mirror.yaml");
+        let token = folder.path().join("token");
+        fs::write(&token, "0123456789abcdef".repeat(4))?;
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o600))?;
         let at = |host: &mirror_tests::netns::Host| format!("http://{}", host.at_v4(PORT));
         fs::write(
             &file,
             format!(
                 "capture: {{ interfaces: [eth0] }}\n\
-                 control: {{ socket: {}, listen: \"127.0.0.1:9478\" }}\n\
+                 control: {{ socket: {}, listen: \"127.0.0.1:9478\", tokenFile: {} }}\n\
                  experiments:\n\
                  \x20 - name: shop\n\
                  \x20   owner: {}\n\
-                 \x20   expires: 30d\n\
+                 \x20   expires: 2100-01-01T00:00:00Z\n\
                  \x20   ports: [{PORT}]\n\
                  \x20   matches: [{{ methods: [GET, POST] }}]\n\
                  \x20   targets: [{{ name: v2, url: \"{}\", interlock: none }}]\n\
@@ -49,6 +53,7 @@ impl Scene {
                  \x20   compare: {{ rules: [{{ name: old, path: \"$.gone\", ignore: true }}] }}\n\
                  \x20   gate: {{ divergence: 1%, p95: 1.1, errors: 0.5%, minSamples: 200 }}\n",
                 folder.path().join("control.sock").display(),
+                token.display(),
                 Value::from(owner),
                 at(&net.shadow),
                 at(&net.other),
@@ -65,7 +70,7 @@ impl Scene {
     /// Runs the agent's program with words and the way to the running one; gives what it prints.
     pub(super) fn ask(&self, words: &[&str]) -> Result<String> {
         let socket = self.socket().display().to_string();
-        let said = output(&self.net.live, &[words, &["--socket", &socket]].concat())?;
+        let said = output(&self.net.live, &[&words[..1], &["--socket", &socket], &words[1..]].concat())?;
         ensure!(said.status.success(), "{words:?}: {}", String::from_utf8_lossy(&said.stderr));
         Ok(String::from_utf8(said.stdout)?)
     }
