@@ -3,6 +3,10 @@
 import { button, empty, h, table, theirs } from "./dom.js";
 import { count, plain, ruleLine, share, visible } from "./text.js";
 
+/** Places of noise that are shown at once, and at most. */
+const FIRST = 12;
+const MOST = 200;
+
 /** The view. */
 export function rules({ report }, experiment) {
   const title = h("h1", {}, "Noise and rules");
@@ -36,16 +40,18 @@ function inForce(name, report) {
     h("td", { class: "figure" }, count(one.matched)),
     h("th", { scope: "row" }, theirs(visible(ruleLine(one.rule), 600))),
     h("td", {}, one.is_own ? h("span", { class: "tag own" }, "made since the start") : "of the file"),
-    h("td", {}, one.matched === 0 ? h("span", { class: "tag dead" }, "∅ never matched") : "",
+    h("td", {}, one.matched > 0 ? "" : one.is_own ? h("span", { class: "tag" }, "not matched yet")
+      : h("span", { class: "tag dead" }, "∅ never matched"),
       one.is_own ? button("Remove", "remove", { experiment: name, name: one.rule.name },
         { "aria-label": `Remove the rule ${visible(one.rule.name, 80)}` }) : null)));
   const arrays = report.arrays.map((one) => h("tr", { "data-key": `array ${one.path}` }, h("td", { class: "figure dim" }, "–"),
     h("th", { scope: "row" }, theirs(visible(ruleLine(one), 600))), h("td", {}, "array"), h("td", {}, "")));
-  const dead = report.rules.filter((one) => one.matched === 0).length;
+  const old = report.rules.filter((one) => !one.is_own);
+  const dead = old.filter((one) => one.matched === 0).length;
   return h("section", { class: "panel", "aria-labelledby": "in-force" },
     h("h2", { id: "in-force" }, "In force"),
-    dead > 0 ? h("p", { class: "warning" }, `${count(dead)} of ${count(report.rules.length)} never matched: maybe the place is `,
-      "misspelt, or the answers have changed.") : null,
+    dead > 0 ? h("p", { class: "warning" }, `${count(dead)} of ${count(old.length)} of the file never matched: maybe the `,
+      "place is misspelt, or the answers have changed.") : null,
     rows.length + arrays.length === 0
       ? empty("No rules.", "“Ignore this” in ", h("a", { href: `#/differences/${encodeURIComponent(name)}` }, "Differences"),
         " makes one.")
@@ -79,7 +85,9 @@ function adding(name, report) {
 }
 
 function noise(report) {
-  const places = report.targets.flatMap((target) => target.places.filter((one) => !one.counts)).slice(0, 100);
+  const isKnown = (one) => (one.standing === "unclear" ? 1 : 0);
+  const places = report.targets.flatMap((target) => target.places.filter((one) => !one.counts))
+    .sort((a, b) => isKnown(a) - isKnown(b)).slice(0, MOST);
   if (places.length === 0) return null;
   const rows = places.map((one, index) => h("tr", { "data-key": `${index} ${one.endpoint} ${one.path} ${one.kind}` },
     h("th", { scope: "row" }, theirs(visible(one.endpoint, 120)), h("div", { class: "paths" }, theirs(visible(one.path, 120)))),
@@ -87,5 +95,10 @@ function noise(report) {
     h("td", { class: "figure" }, one.noise === null ? "–" : share(one.noise)), h("td", {}, plain(one.standing))));
   return h("section", { class: "panel", "aria-labelledby": "noise" },
     h("h2", { id: "noise" }, "Places that do not count"),
-    table("Places that do not count", ["Where", "Kind", ["shadow differs", "figure"], ["control differs", "figure"], "Standing"], rows));
+    noiseTable("Places that do not count", rows.slice(0, FIRST)),
+    rows.length > FIRST ? h("details", {}, h("summary", {}, `${count(rows.length - FIRST)} more places`),
+      noiseTable("More places", rows.slice(FIRST))) : null);
 }
+
+const noiseTable = (caption, rows) => table(caption, ["Where", "Kind", ["shadow differs", "figure"], ["control differs", "figure"],
+  "Standing"], rows);

@@ -19,6 +19,7 @@ export function share(part) {
 /** Seconds as milliseconds, or as seconds where they are many. */
 export function time(seconds) {
   if (seconds === null || seconds === undefined) return "–";
+  if (seconds === 0) return "0 ms";
   if (seconds >= 10) return `${seconds.toFixed(1)} s`;
   const milliseconds = seconds * 1000;
   return `${milliseconds.toFixed(milliseconds < 1 ? 3 : milliseconds < 100 ? 1 : 0)} ms`;

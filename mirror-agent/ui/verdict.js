@@ -5,6 +5,10 @@ import { state } from "./latency.js";
 import { decisive } from "./overview.js";
 import { atDay, count, fromNow, interval, plain, visible, writerOf } from "./text.js";
 
+/** Checks that are shown at once, and at most. */
+const FIRST = 8;
+const MOST = 300;
+
 /** The view. */
 export function verdict({ report, verdicts }, experiment) {
   const title = h("h1", {}, "Verdict");
@@ -18,7 +22,11 @@ export function verdict({ report, verdicts }, experiment) {
 
 function checks(target, experiment) {
   const of = target.verdict;
-  const rows = of.checks.slice(0, 200).map((check) => {
+  // What was told comes first, and what is about the whole before what is about one endpoint.
+  const rank = (check) => (check.state === "fail" ? 0 : check.endpoint ? 2 : 1);
+  const all = [...of.checks].sort((a, b) => rank(a) - rank(b)).slice(0, MOST);
+  const first = Math.max(FIRST, all.filter((check) => rank(check) < 2).length);
+  const rows = all.map((check) => {
     const write = writerOf(check.name);
     return h("tr", { "data-key": `${check.name} ${check.endpoint ?? ""}` },
       h("th", { scope: "row" }, plain(check.name)),
@@ -34,9 +42,13 @@ function checks(target, experiment) {
       h("span", { class: "beside" }, `${count(target.exchanges)} exchanges`)),
     h("p", {}, decisive(target)),
     target.burn ? h("p", { class: "warning" }, "More than twice the allowed share of exchanges diverges, for certain.") : null,
-    table(`Checks of ${visible(target.target, 60)} in ${visible(experiment.name, 60)}`, ["Check", "Of", ["Figure", "figure"],
-      h("span", { class: "unseen" }, "As a bar"), ["At most", "figure"], "State"], rows));
+    checkTable(`Checks of ${visible(target.target, 60)} in ${visible(experiment.name, 60)}`, rows.slice(0, first)),
+    rows.length > first ? h("details", {}, h("summary", {}, `${count(of.checks.length - first)} more checks, of single endpoints`),
+      checkTable("More checks", rows.slice(first))) : null);
 }
+
+const checkTable = (caption, rows) => table(caption, ["Check", "Of", ["Figure", "figure"],
+  h("span", { class: "unseen" }, "As a bar"), ["At most", "figure"], "State"], rows);
 
 /** The figure's interval against its limit, which is the line in the middle. */
 function gauge(check) {
