@@ -83,10 +83,15 @@ export function visible(text, most = 300, keep = "") {
 // Control characters, soft hyphens, marks and overrides of direction, joiners, separators, lone surrogates, tags.
 const INVISIBLE = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]|[\u{e0000}-\u{e007f}]/gu;
 
-/** A rule as one line of YAML; what JSON writes is YAML in flow style, too. */
+/**
+ * A rule as one line of YAML; what JSON writes is YAML in flow style, too. One that is not told in full is a comment, since
+ * it would match nothing.
+ */
 export function ruleLine(rule) {
-  const pairs = Object.entries(rule).map(([key, value]) => `${key}: ${JSON.stringify(value)}`);
-  return `- { ${pairs.join(", ")} }`;
+  const { name, ...rest } = rule;
+  const pairs = Object.entries(name === undefined ? rest : { name, ...rest });
+  const line = `- { ${pairs.map(([key, value]) => `${key}: ${JSON.stringify(value)}`).join(", ")} }`;
+  return rule.redacted ? `# redacted: ${line}` : line;
 }
 
 /** As much of a text as the name of a rule may have, in bytes. */

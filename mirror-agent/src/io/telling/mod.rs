@@ -7,6 +7,7 @@
 mod ask;
 mod curl;
 mod experiment;
+mod fields;
 mod history;
 mod report;
 mod rules;
