@@ -173,7 +173,12 @@ fn page_says_when_the_session_or_the_agent_is_gone() -> Result<()> {
 
     browser.go(&scene.invitation()?)?;
     browser.wait_for_text("No request was seen yet")?;
-    kill(Pid::from_raw(i32::try_from(scene.agent.pid())?), Signal::SIGKILL)?;
+    let agent = Pid::from_raw(i32::try_from(scene.agent.pid())?);
+    kill(agent, Signal::SIGSTOP)?;
+    browser.wait_for_text("no answer since")?;
+    kill(agent, Signal::SIGCONT)?;
+    browser.wait_for_text("as of")?;
+    kill(agent, Signal::SIGKILL)?;
     browser.wait_for_text("no answer since")?;
     pictures(&browser, "gone")?;
     Ok(())

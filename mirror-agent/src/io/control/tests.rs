@@ -451,7 +451,7 @@ fn invitation_opens_one_session_and_nothing_else() {
     let invite = || {
         let said = agent.ctl(CtlCommand::Open, false).unwrap();
         let (url, hint) = said.trim_end().split_once('\n').unwrap();
-        assert_eq!(hint, "opens once, within 5m");
+        assert_eq!(hint, "opens once, within 5 minutes");
         let (address, secret) = url.split_once("/#invitation=").unwrap();
         assert_eq!(address, format!("http://{}", agent.tcp));
         format!("Host: localhost\r\nAuthorization: Bearer {secret}\r\n")

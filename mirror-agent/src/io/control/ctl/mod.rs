@@ -18,7 +18,6 @@ use thiserror::Error;
 use super::{
     DEFAULT_SOCKET, State,
     api::{Changes, ErrorBody, ExpiryBody, Invited, PercentBody, WhichBody, encode},
-    time::in_words,
 };
 
 /// How long the agent may take to answer.
@@ -140,7 +139,7 @@ pub fn run(args: &CtlArgs, out: &mut impl Write) -> Result<(), CtlError> {
         CtlCommand::State => table::state(&parse::<State>(&answer)?, SystemTime::now(), out)?,
         CtlCommand::Open => {
             let Invited { url, seconds } = parse(&answer)?;
-            writeln!(out, "{}\nopens once, within {}", clean(&url), in_words(Duration::from_secs(seconds)))?;
+            writeln!(out, "{}\nopens once, within {} minutes", clean(&url), seconds / 60)?;
         }
         CtlCommand::Pause { .. }
         | CtlCommand::Resume { .. }
