@@ -159,7 +159,10 @@ impl Programs {
             return Ok(help.clone());
         }
         let is_kubectl = self.kubectl.as_deref() == Some(program);
-        let output = Command::new(program).args(path).arg("--help").output()?;
+        let output = match chore(path).filter(|_| self.xtask.as_deref() == Some(program)) {
+            Some(inner) => Command::new(inner).arg("--help").output()?,
+            None => Command::new(program).args(path).arg("--help").output()?,
+        };
         ensure!(output.status.success(), "{} {path:?} --help fails", program.display());
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
         if is_kubectl {
@@ -168,6 +171,18 @@ impl Programs {
         let help = understand(&text, is_kubectl);
         self.known.insert(key, help.clone());
         Ok(help)
+    }
+}
+
+/// The program to which a chore hands all its options, `--help` among them, once it has built what that needs.
+fn chore(path: &[String]) -> Option<&'static str> {
+    match path.first()?.as_str() {
+        "bench" => Some(env!("CARGO_BIN_EXE_bench")),
+        "demo" => Some(env!("CARGO_BIN_EXE_demo")),
+        "parity" => Some(env!("CARGO_BIN_EXE_parity")),
+        "soak" => Some(env!("CARGO_BIN_EXE_soak")),
+        "verdict-bench" => Some(env!("CARGO_BIN_EXE_verdict-bench")),
+        _ => None,
     }
 }
 

@@ -84,7 +84,8 @@ fn every_command_is_one_that_its_program_understands() -> Result<()> {
     let mut programs = Programs::find(&root)?;
     let (mut faults, mut count) = (Vec::new(), 0);
     for page in page::all(&root)? {
-        let blocks = page.blocks.iter().filter(|block| block.tag.split(' ').next() == Some("sh"));
+        let blocks =
+            page.blocks.iter().filter(|block| block.tag.starts_with("sh") && block.tag != "sh theirs");
         let mut shell: Vec<(usize, String)> = blocks.map(|block| (block.line, block.text.clone())).collect();
         shell.extend(page.code().into_iter().filter_map(|code| {
             let is_whole = ["mirror-agent ", "kubectl ", "cargo xtask "]
