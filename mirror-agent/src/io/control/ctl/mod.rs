@@ -30,11 +30,11 @@ const ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 #[derive(Args, Clone, Debug)]
 pub struct CtlArgs {
     /// The control socket of the agent.
-    #[arg(long, default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    #[arg(long, global = true, default_value = DEFAULT_SOCKET, value_name = "PATH")]
     pub socket: PathBuf,
 
     /// Print the agent's answer as JSON.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
 
     /// What to do.
