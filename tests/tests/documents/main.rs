@@ -136,6 +136,7 @@ fn every_configuration_is_accepted_and_every_block_is_of_a_known_kind() -> Resul
     expect_none("blocks that are not right", &faults)
 }
 
+/// `MIRROR_PAGE=sampling` runs the pages in whose names this stands, and prints what their blocks said.
 #[test]
 fn pages_do_what_they_show() -> Result<()> {
     require_agent!();
@@ -149,8 +150,11 @@ fn pages_do_what_they_show() -> Result<()> {
     for page in page::all(&root)? {
         let is_asked_for = page.path.display().to_string().contains(&only);
         if is_asked_for && page.blocks.iter().any(|block| scene::is_run(&block.tag)) {
-            let found = Scene::set(&root).and_then(|scene| scene.play(&page));
+            let found = Scene::set(&root, &page).and_then(|scene| scene.play(&page));
             println!("{}: {}", page.path.display(), if found.is_ok() { "ran" } else { "failed" });
+            if let (false, Ok(said)) = (only.is_empty(), &found) {
+                println!("{said}");
+            }
             faults.extend(found.err().map(|error| format!("{error:#}")));
             played += 1;
         }

@@ -1,7 +1,8 @@
 //! Enters: the blocks of a page that are to be run. Leaves: what each did, in one shell on the host of a live service.
 //!
 //! The names `live`, `shadow` and `control` are hosts with a shop on port 8080: the live version twice, and a new one with a
-//! bug. Customers come to live for as long as the page runs. What the page shows by name is in the shell's folder.
+//! bug; customers come to live for as long as the page runs. Pages that do not name the shadow bring servers of their own.
+//! What a page shows under a name is in the shell's folder.
 
 use std::{
     fs,
@@ -29,6 +30,9 @@ use tempfile::TempDir;
 
 use crate::page::{Block, Page};
 
+/// What a page says that is about the shops.
+const SHADOW: &str = "http://shadow:8080";
+
 /// How long the blocks of one page may take together.
 const PATIENCE: Duration = Duration::from_secs(150);
 
@@ -42,8 +46,8 @@ const VISIT: usize = 20;
 /// How a page's blocks are run: hosts, shops, customers and a folder.
 #[derive(Debug)]
 pub(crate) struct Scene {
+    shops: Vec<Shop>,
     net: Topology,
-    _shops: [Shop; 3],
     customers: Vec<JoinHandle<Result<()>>>,
     stop: Arc<AtomicBool>,
     folder: TempDir,
@@ -60,17 +64,10 @@ impl Drop for Scene {
 }
 
 impl Scene {
-    /// Opens the shops, and has customers come.
-    pub(crate) fn set(root: &Path) -> Result<Self> {
+    /// Makes the hosts and the folder; opens the shops, and has customers come, where the page is about them.
+    pub(crate) fn set(root: &Path, page: &Page) -> Result<Self> {
         let turn = Turn::take(Weight::Light)?;
         let net = Topology::new()?;
-        let character = |version, bugs, seed| Character { version, bugs, seed };
-        let bug = Bugs::NONE.with(Bug::TypeChange);
-        let shops = [
-            Shop::open(&net.live, PORT, character(Version::One, Bugs::NONE, 1))?,
-            Shop::open(&net.shadow, PORT, character(Version::Two, bug, 2))?,
-            Shop::open(&net.other, PORT, character(Version::One, Bugs::NONE, 3))?,
-        ];
         let folder = tempfile::Builder::new().prefix("mirror-page-").tempdir()?;
         let place = folder.path().join("place");
         fs::create_dir_all(place.join("target/release"))?;
@@ -80,10 +77,24 @@ impl Scene {
         )?;
         symlink(root.join("deploy"), place.join("deploy"))?;
         let stop = Arc::new(AtomicBool::new(false));
-        let mut scene = Self { net, _shops: shops, customers: Vec::new(), stop, folder, _turn: turn };
+        let mut scene = Self { shops: Vec::new(), net, customers: Vec::new(), stop, folder, _turn: turn };
+        if page.blocks.iter().any(|block| block.text.contains(SHADOW)) {
+            scene.open()?;
+        }
+        Ok(scene)
+    }
+
+    fn open(&mut self) -> Result<()> {
+        let character = |version, bugs, seed| Character { version, bugs, seed };
+        let bug = Bugs::NONE.with(Bug::TypeChange);
+        self.shops = vec![
+            Shop::open(&self.net.live, PORT, character(Version::One, Bugs::NONE, 1))?,
+            Shop::open(&self.net.shadow, PORT, character(Version::Two, bug, 2))?,
+            Shop::open(&self.net.other, PORT, character(Version::One, Bugs::NONE, 3))?,
+        ];
         for customer in 0..CUSTOMERS {
-            let (stop, live) = (Arc::clone(&scene.stop), scene.net.live.at_v4(PORT));
-            scene.customers.push(scene.net.client.spawn("customer", move || {
+            let (stop, live) = (Arc::clone(&self.stop), self.net.live.at_v4(PORT));
+            self.customers.push(self.net.client.spawn("customer", move || {
                 let shopper = Shopper::new(customer);
                 let mut numbers = 0..;
                 while !stop.load(Ordering::Relaxed) {
@@ -95,11 +106,11 @@ impl Scene {
                 Ok(())
             })?);
         }
-        Ok(scene)
+        Ok(())
     }
 
-    /// Runs the blocks of a page in order, having put those that have a name into the folder.
-    pub(crate) fn play(&self, page: &Page) -> Result<()> {
+    /// Runs the blocks of a page in order, having put those that have a name into the folder. Gives what they said.
+    pub(crate) fn play(&self, page: &Page) -> Result<String> {
         let place = self.folder.path().join("place");
         for block in &page.blocks {
             if let Some(name) = named(&block.tag) {
@@ -130,7 +141,7 @@ impl Scene {
                 );
             }
         }
-        Ok(())
+        Ok((0..steps.len()).map(|index| self.said(index, "out")).collect())
     }
 
     fn said(&self, index: usize, what: &str) -> String {
