@@ -172,7 +172,7 @@ text_value! {
 text_value! {
     /// A method and a path with placeholders.
     EndpointName(String), "an endpoint such as `GET /orders/{id}`", words::endpoint,
-    { "type": "string", "pattern": "^[A-Z_-]+ /" }
+    { "type": "string", "pattern": "^([A-Z_-]+ /|other$)" }
 }
 text_value! {
     /// The first digit of a status code.
