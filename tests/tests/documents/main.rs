@@ -136,6 +136,30 @@ fn every_configuration_is_accepted_and_every_block_is_of_a_known_kind() -> Resul
     expect_none("blocks that are not right", &faults)
 }
 
+#[test]
+fn what_is_wrong_is_found() -> Result<()> {
+    let root = require_pages!();
+    let wrong = "`--no-such-option` `capture.ringSizes` `mirror_nothing_total` `deploy/nothing.yaml` \
+                 `sample: { percent: 1 }` [a](nothing.md) [b](#nothing)\n";
+    let page = Page::parse("docs/wrong.md".into(), wrong);
+    let mut programs = Programs::find(&root)?;
+    let names = Names::new(&root, programs.all_options()?, Keys::ask()?)?;
+    let unknown = names.unknown(&root, &page);
+    ensure!(unknown.len() == 4, "{unknown:?}");
+    let broken = names::broken_links(&root, &[page]);
+    ensure!(broken.len() == 2, "{broken:?}");
+    let shell = "mirror-agent run --prot 80\nmirror-agent ctl stat\nkubectl apply -k deploy/nothing\nno-such-program\n";
+    let faults = programs.faults(shell);
+    ensure!(faults.len() == 4, "{faults:?}");
+    let folder = tempfile::tempdir()?;
+    for (kind, text) in
+        [("", "capture: { interfaces: [lo] }"), ("target", "limits: { ques: 1 }"), ("theirs", "a: [")]
+    {
+        ensure!(settings::check(kind, text, folder.path()).is_err(), "{text} is taken for right");
+    }
+    Ok(())
+}
+
 /// `MIRROR_PAGE=sampling` runs the pages in whose names this stands, and prints what their blocks said.
 #[test]
 fn pages_do_what_they_show() -> Result<()> {

@@ -75,7 +75,8 @@ impl Page {
         Ok(Self::parse(path, &text))
     }
 
-    fn parse(path: PathBuf, text: &str) -> Self {
+    /// Takes a text for one.
+    pub(crate) fn parse(path: PathBuf, text: &str) -> Self {
         let (mut blocks, mut lines) = (Vec::new(), Vec::new());
         let mut open: Option<(usize, Block)> = None;
         for (index, line) in text.lines().enumerate() {
