@@ -157,8 +157,8 @@ impl Scene {
         fs::write(folder.join("hosts"), format!("127.0.0.1 localhost\n{hosts}"))?;
         // Mounts are this shell's alone: `ip netns exec` has given it a mount namespace of its own.
         let mut script = format!(
-            "set -e\nmount --bind {0}/hosts /etc/hosts\nmkdir -p /run/mirror-agent\n\
-             mount -t tmpfs tmpfs /run/mirror-agent\ncd {0}/place\nPATH={0}/place/target/release:$PATH\nset +e\n",
+            "set -e\nmount --bind {0}/hosts /etc/hosts\nmount -t tmpfs tmpfs /run\ncd {0}/place\n\
+             PATH={0}/place/target/release:$PATH\nset +e\n",
             folder.display()
         );
         for (index, step) in steps.iter().enumerate() {
