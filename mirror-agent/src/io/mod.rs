@@ -37,6 +37,8 @@ pub mod ledger;
 #[cfg(feature = "runtime")]
 mod lines;
 #[cfg(feature = "runtime")]
+pub mod logs;
+#[cfg(feature = "runtime")]
 pub mod metrics;
 #[cfg(feature = "runtime")]
 pub mod object;

@@ -1,13 +1,17 @@
 //! Enters: what came of the comparisons of one experiment. Leaves: counters that may be added up over agents.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use super::{HistogramSnapshot, add, histogram::Histogram, load};
-use crate::pipeline::reason::{
-    ComparisonResult, DivergenceKind, IncomparableReason, UntimedReason, VerdictState, reasons,
+use crate::pipeline::{
+    judge::GateConfig,
+    reason::{ComparisonResult, DivergenceKind, IncomparableReason, UntimedReason, VerdictState, reasons},
 };
 
 reasons! {
@@ -43,6 +47,7 @@ pub struct ComparisonBooks {
     responses: [[Histogram; Phase::ALL.len()]; AnswerOf::ALL.len()],
     /// One more than the index of the verdict; 0 where there is none.
     verdict: AtomicU64,
+    gate: Mutex<Option<GateConfig>>,
 }
 
 impl ComparisonBooks {
@@ -57,6 +62,7 @@ impl ComparisonBooks {
             untimed: Default::default(),
             responses: Default::default(),
             verdict: AtomicU64::default(),
+            gate: Mutex::default(),
         }
     }
 
@@ -97,6 +103,15 @@ impl ComparisonBooks {
         self.verdict.store(u64::try_from(index).unwrap_or_default(), Ordering::Relaxed);
     }
 
+    /// Notes by what the verdict is given; `None` where none is asked for.
+    pub fn set_gate(&self, gate: Option<&GateConfig>) {
+        *self.lock_gate() = gate.cloned();
+    }
+
+    fn lock_gate(&self) -> MutexGuard<'_, Option<GateConfig>> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The books at one moment.
     #[must_use]
     pub fn snapshot(&self) -> ComparisonSnapshot {
@@ -109,6 +124,7 @@ impl ComparisonBooks {
             untimed: load(&self.untimed),
             responses: self.responses.each_ref().map(|of| of.each_ref().map(Histogram::snapshot)),
             verdict: verdict.checked_sub(1).and_then(|index| VerdictState::ALL.get(index).copied()),
+            gate: self.lock_gate().clone(),
         }
     }
 }
@@ -130,6 +146,8 @@ pub struct ComparisonSnapshot {
     pub responses: [[HistogramSnapshot; Phase::ALL.len()]; AnswerOf::ALL.len()],
     /// The verdict, where one is asked for.
     pub verdict: Option<VerdictState>,
+    /// By what it is given, likewise.
+    pub gate: Option<GateConfig>,
 }
 
 #[cfg(test)]
@@ -156,6 +174,9 @@ mod tests {
         let count =
             |histogram: &HistogramSnapshot| -> u64 { histogram.buckets.iter().map(|(_, count)| count).sum() };
         assert_eq!([count(first), count(last)], [0, 1]);
-        assert_eq!(shown.verdict, Some(VerdictState::Fail));
+        assert_eq!((shown.verdict, shown.gate), (Some(VerdictState::Fail), None));
+        let gate = GateConfig { divergence: 0.25, ..GateConfig::default() };
+        books.set_gate(Some(&gate));
+        assert_eq!(books.snapshot().gate, Some(gate));
     }
 }
