@@ -14,6 +14,7 @@ use mirror_agent::io::{
     cli::{CheckArgs, Cli, Command},
     config::{self, Config},
     control::ctl,
+    footprint::Footprint,
     inspect::{self, FilePipeline},
     logs::{self, Colors, LogFormat, LogWriter},
     object::EBPF_OBJECT,
@@ -105,6 +106,7 @@ fn perform(cli: &Cli, log: &LogWriter) -> Result<ExitCode> {
             let (experiments, targets) = (config.experiments.len(), config.targets());
             let name = file.display();
             writeln!(io::stdout(), "ok       {name}: {experiments} experiments with {targets} targets")
+                .and_then(|()| write!(io::stdout(), "{}", Footprint::of(&config)))
                 .context("print the findings")?;
             Ok(ExitCode::SUCCESS)
         }

@@ -71,6 +71,37 @@ fn second_agent_waits_and_takes_over_within_a_second() -> Result<()> {
 }
 
 #[test]
+fn request_under_way_at_the_change_is_lost_at_the_first_and_the_next_one_is_the_seconds() -> Result<()> {
+    require_agent!();
+    let stage = Stage::set(Weight::Light, Record::Raw)?;
+    let host = &stage.net.live;
+    let arguments = stage.arguments().with(&["--methods", "all"]);
+    let first = Agent::start(host, &arguments)?;
+    let mut second = Agent::launch(host, &arguments.clone().with_metrics_port(SECOND_PORT))?;
+    second.until_answer(503, "another agent")?;
+    let mut client = RawClient::connect(&stage.net.client, host.at_v4(PORT))?;
+    client.ask(GET)?;
+    // Its body holds a request, behind where the second agent begins to look.
+    let begin = b"POST /under-way HTTP/1.1\r\nHost: live\r\nContent-Length: 100\r\n\r\n0123456789";
+    client.send(begin)?;
+    first.wait_for(PATIENCE, |books| books.seen == 2 && books.mirrored == 1)?;
+    let ended = first.stop()?;
+    second.until_ready()?;
+    let mut rest = b"6789\r\nGET /forged HTTP/1.1\r\nHost: live\r\n\r\n".to_vec();
+    rest.resize(90, b'x');
+    client.send(&rest)?;
+    client.read_response(false)?;
+    client.ask(GET)?;
+    let books = second.wait_for(PATIENCE, |books| books.mirrored > 0 && books.pending == 0)?;
+    for (word, figure) in [("seen", 2), ("mirrored", 1), ("lost", 1), ("dropped", 0)] {
+        ensure!(ended.book_figure(word) == figure, "{word} {figure}: {}", ended.stdout);
+    }
+    let copies: Vec<_> = stage.shadow.arrived().into_iter().map(|copy| copy.raw).collect();
+    ensure!(copies.len() == 2 && copies.iter().all(|copy| copy.starts_with(b"GET /turn ")), "{books}");
+    Ok(())
+}
+
+#[test]
 fn agent_that_waits_ends_when_told_to_and_touches_nothing() -> Result<()> {
     require_agent!();
     let stage = Stage::set(Weight::Light, Record::Count)?;
@@ -120,7 +151,10 @@ fn interfaces_that_came_while_an_agent_waited_are_attached_to() -> Result<()> {
     }
     first.kill()?;
     second.until_ready()?;
-    let attached = second.metrics()?.sum("mirror_interfaces_attached");
-    ensure!(attached == 2.0, "{attached} interfaces are attached: {}", second.printed("stderr"));
+    let deadline = Instant::now() + PATIENCE;
+    while second.metrics()?.sum("mirror_interfaces_attached") != 2.0 {
+        ensure!(Instant::now() < deadline, "late0 is not attached to: {}", second.printed("stderr"));
+        thread::sleep(Duration::from_millis(20));
+    }
     Ok(())
 }
