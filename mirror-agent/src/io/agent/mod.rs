@@ -100,7 +100,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     let stage = Arc::<StageCell>::default();
     let mut front = Front::open(capture.metrics_listen, Arc::clone(&stage)).await?;
     // Before the turn: loading takes longest of all, and meanwhile another agent may still capture.
-    let Capture { kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
+    let Capture { kernel, own_sockets, counters, rings, unread } = Capture::load(EBPF_OBJECT, &rules)?;
     let waiting_since = Instant::now();
     let (turn, paused) = match await_turn(name.as_ref(), &mut front, &stage, &mut signals).await? {
         Outcome::Turn { turn, paused } => (turn, paused),
@@ -185,14 +185,15 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
 
     let warned = Arc::new(Warned::default());
     let mut workers = Vec::new();
-    for (number, ((reader, gauges), heartbeat)) in
-        rings.into_iter().zip(pipelines).zip(heartbeats).enumerate()
+    for (number, (((reader, unread), gauges), heartbeat)) in
+        rings.into_iter().zip(unread).zip(pipelines).zip(heartbeats).enumerate()
     {
         let number = u16::try_from(number)?;
         let dispatcher = Dispatcher::new(number, Arc::clone(&ledger), Arc::clone(&directory));
         let worker = Worker {
             number,
             reader,
+            unread,
             pipeline: Pipeline::new(Purpose::Replay(dispatcher.policy()), limits.clone(), random()),
             dispatcher,
             ledger: Arc::clone(&ledger),

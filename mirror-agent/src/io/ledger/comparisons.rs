@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -48,6 +48,31 @@ pub struct ComparisonBooks {
     /// One more than the index of the verdict; 0 where there is none.
     verdict: AtomicU64,
     gate: Mutex<Option<GateConfig>>,
+    fields: Mutex<Arc<[FieldFigures]>>,
+}
+
+/// What is known of a number that is followed in the answers of live and one target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldFigures {
+    /// Name of the target.
+    pub target: String,
+    /// Where in the answers it stands.
+    pub path: String,
+    /// Live's numbers.
+    pub live: NumberFigures,
+    /// The target's.
+    pub shadow: NumberFigures,
+}
+
+/// Numbers of one side.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NumberFigures {
+    /// How many there were.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+    /// Quantiles and their values; none where there are no numbers.
+    pub quantiles: Vec<(f64, f64)>,
 }
 
 impl ComparisonBooks {
@@ -63,6 +88,7 @@ impl ComparisonBooks {
             responses: Default::default(),
             verdict: AtomicU64::default(),
             gate: Mutex::default(),
+            fields: Mutex::default(),
         }
     }
 
@@ -112,6 +138,11 @@ impl ComparisonBooks {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes what is known of the numbers that are followed.
+    pub fn set_fields(&self, fields: Vec<FieldFigures>) {
+        *self.fields.lock().unwrap_or_else(PoisonError::into_inner) = fields.into();
+    }
+
     /// The books at one moment.
     #[must_use]
     pub fn snapshot(&self) -> ComparisonSnapshot {
@@ -125,6 +156,7 @@ impl ComparisonBooks {
             responses: self.responses.each_ref().map(|of| of.each_ref().map(Histogram::snapshot)),
             verdict: verdict.checked_sub(1).and_then(|index| VerdictState::ALL.get(index).copied()),
             gate: self.lock_gate().clone(),
+            fields: Arc::clone(&self.fields.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 }
@@ -148,6 +180,8 @@ pub struct ComparisonSnapshot {
     pub verdict: Option<VerdictState>,
     /// By what it is given, likewise.
     pub gate: Option<GateConfig>,
+    /// Numbers that are followed, by target and in the order of the configuration.
+    pub fields: Arc<[FieldFigures]>,
 }
 
 #[cfg(test)]
