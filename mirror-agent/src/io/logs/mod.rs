@@ -144,3 +144,68 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
         debug!(location, reason, "A thread panicked.");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tracing::{info, subscriber::with_default, warn};
+
+    use super::*;
+
+    /// What is logged of it, as JSON without the time.
+    fn logged(act: impl FnOnce()) -> Vec<serde_json::Value> {
+        let counts = Arc::<LogCounts>::default();
+        let buffer = Arc::new(Buffer::new(counts));
+        let style = Style { format: LogFormat::Json, colors: Colors::Plain };
+        let log = Log { style, limiter: Arc::default(), buffer: Arc::clone(&buffer) };
+        with_default(tracing_subscriber::registry().with(log), act);
+        let mut bytes = Vec::new();
+        buffer.take(&mut bytes, std::time::Duration::ZERO);
+        let lines = String::from_utf8(bytes).unwrap();
+        lines
+            .lines()
+            .map(|line| {
+                let mut object: serde_json::Value = serde_json::from_str(line).unwrap();
+                object.as_object_mut().unwrap().remove("time");
+                object
+            })
+            .collect()
+    }
+
+    #[test]
+    fn values_of_every_kind_keep_it_and_errors_tell_their_causes() {
+        let error = std::io::Error::other("outer");
+        let lines = logged(|| {
+            info!(target: "t", text = "a", number = 3, real = 0.5, is_so = true, %error, list = ?[1], "Said.");
+            info!(target: "t", error = &error as &dyn std::error::Error, "Failed.");
+        });
+        let fields = serde_json::json!({"text": "a", "number": 3, "real": 0.5, "is_so": true, "error": "outer", "list": "[1]"});
+        assert_eq!(
+            lines,
+            [
+                serde_json::json!({"level": "INFO", "target": "t", "message": "Said.", "fields": fields}),
+                serde_json::json!({"level": "INFO", "target": "t", "message": "Failed.", "fields": {"error": "outer"}}),
+            ]
+        );
+    }
+
+    #[test]
+    fn lines_of_the_kernel_program_have_its_name() {
+        let lines =
+            logged(|| info!(target: "log", { "log.target" = "mirror_ebpf", "log.line" = 3 }, "Too deep."));
+        let line = serde_json::json!({"level": "INFO", "target": "mirror_ebpf", "message": "Too deep.", "fields": {}});
+        assert_eq!(lines, [line]);
+    }
+
+    #[test]
+    fn only_warnings_and_errors_are_held_back() {
+        let lines = logged(|| {
+            for number in 0..5 {
+                warn!(number, target = "shadow", "Again.");
+                warn!(number, target = "control", "Again.");
+                info!(number, "Again.");
+            }
+        });
+        let count = |level: &str| lines.iter().filter(|line| line["level"] == level).count();
+        assert_eq!((count("WARN"), count("INFO")), (2, 5));
+    }
+}

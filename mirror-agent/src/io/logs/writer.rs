@@ -71,7 +71,7 @@ impl Buffer {
 
     /// Exchanges what waits for the empty `bytes`, as soon as there is something or the patience ends. Gives how many
     /// lines it is, and whether there will be no more.
-    fn take(&self, bytes: &mut Vec<u8>, patience: Duration) -> (u64, bool) {
+    pub(super) fn take(&self, bytes: &mut Vec<u8>, patience: Duration) -> (u64, bool) {
         let has_none = |waiting: &mut Waiting| waiting.bytes.is_empty() && !waiting.is_closed;
         let arrived = self.changed.wait_timeout_while(self.lock(), patience, has_none);
         let (mut waiting, _) = arrived.unwrap_or_else(PoisonError::into_inner);
@@ -180,4 +180,54 @@ fn write(out: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_counted_and_what_waits_is_taken_whole() {
+        let buffer = Buffer::new(Arc::default());
+        let line = [b'x'; 1000];
+        let fitting = BUFFER_BYTES / line.len();
+        for _ in 0..fitting + 7 {
+            buffer.push(&line);
+        }
+        assert_eq!(buffer.counts().dropped(), 7);
+        let mut bytes = Vec::new();
+        let (lines, is_closed) = buffer.take(&mut bytes, Duration::ZERO);
+        assert_eq!((lines, is_closed, bytes.len()), (u64::try_from(fitting).unwrap(), false, fitting * 1000));
+        buffer.push(&line);
+        assert_eq!(buffer.counts().dropped(), 7);
+        buffer.finish();
+        buffer.push(&line);
+        assert_eq!(buffer.counts().dropped(), 8);
+    }
+
+    #[test]
+    fn output_that_is_busy_is_tried_again_and_one_that_is_gone_is_not() {
+        /// Takes a byte every other time.
+        #[derive(Default)]
+        struct Slow(Vec<u8>, usize);
+        impl Write for Slow {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.1 += 1;
+                match (self.1 % 3, bytes.first()) {
+                    (0, Some(byte)) => self.0.push(*byte),
+                    (1, _) => return Err(ErrorKind::WouldBlock.into()),
+                    _ => return Err(ErrorKind::Interrupted.into()),
+                }
+                Ok(1)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut slow = Slow::default();
+        write(&mut slow, b"line").unwrap();
+        assert_eq!(slow.0, b"line");
+        let mut full: &mut [u8] = &mut [0; 2];
+        assert_eq!(write(&mut full, b"line").unwrap_err().kind(), ErrorKind::WriteZero);
+    }
 }
