@@ -8,8 +8,10 @@ use mirror_common::packet::UsualPorts;
 
 use crate::{
     io::{
+        capture::AgentName,
         config::{Attach, ProbeConfig, default_max_body, default_queue_bytes, parse_interlock},
         control::ctl::CtlArgs,
+        logs::LogFormat,
         telling::show::{ReportArgs, RulesArgs, VerdictArgs},
         units::{parse_duration, parse_percent, parse_size},
     },
@@ -23,6 +25,10 @@ pub struct Cli {
     /// What is logged: error, warn, info, debug, trace, or a filter such as `info,mirror_agent::io=debug`.
     #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
     pub log_level: String,
+
+    /// How it is logged: `text`, or `json` with one object a line.
+    #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
+    pub log_format: LogFormat,
 
     /// What to do.
     #[command(subcommand)]
@@ -57,6 +63,11 @@ pub struct RunArgs {
     /// one target.
     #[arg(long, value_name = "FILE", conflicts_with_all = OF_ONE_EXPERIMENT)]
     pub config: Option<PathBuf>,
+
+    /// What tells this agent from others that run beside it in the same network namespace on purpose. Of agents of one name,
+    /// or without a name, one runs at a time: the next waits until it is gone.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<AgentName>,
 
     /// Interfaces to attach to (repeat, or separate by commas): a name, a pattern such as `cali*` (`*`, `?`, `[a-f]`),
     /// or `auto` for those of the default routes; each maybe with :ROLE. What a pattern or `auto` means is followed as
@@ -367,7 +378,7 @@ mod tests {
         let run = command.find_subcommand("run").unwrap();
         for arg in run
             .get_arguments()
-            .filter(|arg| !["config", "metrics_listen", "help"].contains(&arg.get_id().as_str()))
+            .filter(|arg| !["config", "metrics_listen", "name", "help"].contains(&arg.get_id().as_str()))
         {
             assert!(OF_ONE_EXPERIMENT.contains(&arg.get_id().as_str()), "{} beside --config", arg.get_id());
         }

@@ -25,6 +25,8 @@ pub mod experiments;
 #[cfg(feature = "captures")]
 pub mod file;
 #[cfg(feature = "runtime")]
+pub mod footprint;
+#[cfg(feature = "runtime")]
 pub mod guard;
 #[cfg(feature = "runtime")]
 pub mod inspect;
@@ -36,6 +38,8 @@ mod join;
 pub mod ledger;
 #[cfg(feature = "runtime")]
 mod lines;
+#[cfg(feature = "runtime")]
+pub mod logs;
 #[cfg(feature = "runtime")]
 pub mod metrics;
 #[cfg(feature = "runtime")]

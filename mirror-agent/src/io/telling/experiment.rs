@@ -117,10 +117,12 @@ impl Experiment {
         };
         let shadows = has_role(TargetRole::Shadow).map(shadow).collect();
         let matched = vec![0; config.rules.rules.len() + own_rules.len()];
+        let books = ledger.comparisons(&comparing.experiment);
+        books.set_gate(config.judge.gate.as_ref());
         Ok(Self {
             owner,
             since: SystemTime::now(),
-            books: ledger.comparisons(&comparing.experiment),
+            books,
             comparer,
             own_rules,
             own_arrays,
