@@ -48,7 +48,11 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal).init();
     match &cli.command {
         Command::Run(args) => {
-            let file = args.config.clone().map(|path| Followed { path, metrics_listen: args.metrics_listen });
+            let file = args.config.clone().map(|path| Followed {
+                path,
+                metrics_listen: args.metrics_listen,
+                fleet_listen: args.fleet_listen,
+            });
             let books = agent::run(&Config::load(args)?, file)?;
             write!(io::stdout(), "{books}").context("print the ledger")?;
             Ok(ExitCode::SUCCESS)

@@ -159,6 +159,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDR")]
     pub metrics_listen: Option<SocketAddr>,
 
+    /// Beside --config: where this agent answers the others, in place of what the file says as control.fleet.listen, since
+    /// it may differ from node to node.
+    #[arg(long, value_name = "ADDR", requires = "config")]
+    pub fleet_listen: Option<SocketAddr>,
+
     /// Requests that may wait for a connection to the shadow; more are dropped{queue_full}.
     #[arg(long, default_value_t = 4096, value_name = "N")]
     pub queue_requests: usize,
@@ -365,10 +370,9 @@ mod tests {
         assert!(of_file(&["--metrics-listen", "[::1]:1", "--log-level", "debug"]).is_ok());
         let command = Cli::command();
         let run = command.find_subcommand("run").unwrap();
-        for arg in run
-            .get_arguments()
-            .filter(|arg| !["config", "metrics_listen", "help"].contains(&arg.get_id().as_str()))
-        {
+        for arg in run.get_arguments().filter(|arg| {
+            !["config", "metrics_listen", "fleet_listen", "help"].contains(&arg.get_id().as_str())
+        }) {
             assert!(OF_ONE_EXPERIMENT.contains(&arg.get_id().as_str()), "{} beside --config", arg.get_id());
         }
         assert_eq!(of_file(&["--port", "80"]).unwrap_err(), ErrorKind::ArgumentConflict);

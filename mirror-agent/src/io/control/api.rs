@@ -99,6 +99,8 @@ pub(super) fn told(told: Result<Told, AskError>) -> Result<Vec<u8>, Refusal> {
     let json = match told.map_err(ask_refusal)? {
         Told::Report(json) => return Ok(json),
         Told::Rules { after, .. } => serde_json::to_vec(&after),
+        // Only asked for by the agent itself.
+        Told::Portions(_) => return Err(Refusal::new(StatusCode::NOT_FOUND, "see /v1/fleet")),
     };
     json.map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }

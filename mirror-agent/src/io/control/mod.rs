@@ -24,7 +24,10 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
     listen::{DEFAULT_SOCKET, Listeners},
-    state::{CaptureState, CopyState, ExperimentState, InterlockState, RequestState, State, TargetState},
+    state::{
+        CaptureState, CopyState, Counted, ExperimentState, InterlockState, Reasons, RequestState, State,
+        TargetState,
+    },
 };
 use crate::io::{
     audit::{Audit, Who},

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{
-    Change, ControlError, ExperimentState, Listeners, Setting, State, Steering, channel,
+    Change, ControlError, Counted, ExperimentState, Listeners, Setting, State, Steering, channel,
     ctl::{self, CtlArgs, CtlCommand, CtlError},
 };
 use crate::io::{
@@ -68,6 +68,8 @@ impl Steering for Fake {
             percent: self.percent,
             paused: self.paused,
             targets: Vec::new(),
+            comparisons: Counted::new(),
+            verdict: None,
         };
         State { version: "1.2.3".to_owned(), experiments: vec![experiment], ..State::default() }
     }

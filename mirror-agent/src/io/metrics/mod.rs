@@ -158,6 +158,12 @@ pub fn add_left_out(flows_skipped: &mut [u64; FlowSkipReason::ALL.len()], kernel
     }
 }
 
+/// Frames of matched ports of which the kernel program made a record.
+#[must_use]
+pub fn frames_captured(counts: &CounterValues) -> u64 {
+    counts.get(Counter::CopiedClient).saturating_add(counts.get(Counter::CopiedServer))
+}
+
 /// Frames of matched ports that the kernel program did not copy in full.
 #[must_use]
 pub fn frames_dropped(counts: &CounterValues) -> u64 {

@@ -6,6 +6,7 @@
 
 mod ask;
 mod experiment;
+mod portion;
 mod report;
 mod rules;
 pub mod show;
@@ -13,5 +14,6 @@ mod thread;
 
 pub use self::{
     ask::{Ask, AskError, Installed, RulesTold, Teller, Told},
+    portion::{ExperimentPortion, Fingerprint, JudgedPortion, TargetPortion},
     thread::{Telling, TellingThread},
 };

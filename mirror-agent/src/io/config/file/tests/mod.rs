@@ -35,7 +35,7 @@ fn with_target(lines: &str) -> String {
     )
 }
 
-fn minimal() -> String {
+pub(super) fn minimal() -> String {
     with_target("")
 }
 
