@@ -25,6 +25,8 @@ pub mod experiments;
 #[cfg(feature = "captures")]
 pub mod file;
 #[cfg(feature = "runtime")]
+pub mod fleet;
+#[cfg(feature = "runtime")]
 pub mod guard;
 #[cfg(feature = "runtime")]
 pub mod inspect;

@@ -152,6 +152,7 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
         Arc::clone(&interfaces_seen),
     );
     metrics::register_audit(&mut registry, audit.clone());
+    metrics::register_fleet(&mut registry, Arc::clone(&listeners.fleet_gauges));
     metrics::register_sinks(&mut registry, sink_ledger);
     metrics::register_steering(&mut registry, status);
     let admin = Arc::new(Admin {

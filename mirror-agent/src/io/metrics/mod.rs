@@ -6,6 +6,7 @@
 mod audit;
 mod comparisons;
 mod encoder;
+mod fleet;
 mod sinks;
 mod steering;
 mod targets;
@@ -22,7 +23,8 @@ use mirror_common::Counter;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
 pub use self::{
-    audit::register_audit, sinks::register_sinks, steering::register_steering, targets::TargetGauges,
+    audit::register_audit, fleet::register_fleet, sinks::register_sinks, steering::register_steering,
+    targets::TargetGauges,
 };
 use self::{
     comparisons::encode_comparisons,
@@ -401,6 +403,7 @@ mod tests {
             Arc::default(),
         );
         register_audit(&mut registry, Audit::default());
+        register_fleet(&mut registry, Arc::default());
         let sinks = SinkLedger::default();
         let _sink = sinks.open("default", "file");
         register_sinks(&mut registry, sinks);
@@ -454,6 +457,8 @@ mod tests {
             "mirror_config_last_reload_successful 1.0",
             "mirror_config_reloads_total{result=\"rejected\"} 0",
             "mirror_audit_records_total{event=\"pause\"} 0",
+            "mirror_fleet_peers_known 0.0",
+            "mirror_fleet_peers_answered 0.0",
             "mirror_audit_records_dropped_total{reason=\"queue_full\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

@@ -1,6 +1,6 @@
 //! Enters: nothing. Leaves: the shape of what an agent tells others of its comparisons, to be added up.
 
-use std::{fmt::Write as _, hash::Hasher};
+use std::hash::Hasher;
 
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
@@ -62,19 +62,9 @@ impl Fingerprint {
     ) -> Self {
         // What is kept, and where, differs without a difference.
         let ComparisonConfig { excludes, rules, judge, redact, evidence: _, sinks: _ } = config;
-        let mut text = Hashed(SipHasher13::new_with_keys(0, 0));
-        // A hash takes any text.
         let parts = (excludes, rules, judge, redact, own_rules, own_arrays, has_control);
-        drop(write!(text, "{parts:?}"));
-        Self(text.0.finish())
-    }
-}
-
-struct Hashed(SipHasher13);
-
-impl std::fmt::Write for Hashed {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.write(text.as_bytes());
-        Ok(())
+        let mut hasher = SipHasher13::new_with_keys(0, 0);
+        hasher.write(format!("{parts:?}").as_bytes());
+        Self(hasher.finish())
     }
 }

@@ -182,13 +182,33 @@ fn connect(path: &Path) -> Result<UnixStream, CtlError> {
 
 /// Status and body of an answer that ends with the connection. The agent always says the length.
 fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
-    let mut headers = [httparse::EMPTY_HEADER; 16];
-    let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(head) = response.parse(answer).ok()? else { return None };
-    let body = answer.get(head..)?;
-    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
-    let length: usize = str::from_utf8(length.value).ok()?.parse().ok()?;
-    (body.len() == length).then_some((response.code?, body))
+    let head = AnswerHead::of(answer)?;
+    let body = answer.get(head.start..)?;
+    (body.len() == head.length).then_some((head.status, body))
+}
+
+/// What the head of an agent's answer says.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::io) struct AnswerHead {
+    /// The status code.
+    pub(in crate::io) status: u16,
+    /// Where the body begins.
+    pub(in crate::io) start: usize,
+    /// Its bytes.
+    pub(in crate::io) length: usize,
+}
+
+impl AnswerHead {
+    /// The head with which an answer begins; `None` where it is not whole, or none of an agent.
+    pub(in crate::io) fn of(answer: &[u8]) -> Option<Self> {
+        let mut headers = [httparse::EMPTY_HEADER; 16];
+        let mut response = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(start) = response.parse(answer).ok()? else { return None };
+        let length =
+            response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
+        let length = str::from_utf8(length.value).ok()?.parse().ok()?;
+        Some(Self { status: response.code?, start, length })
+    }
 }
 
 pub(in crate::io) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CtlError> {
