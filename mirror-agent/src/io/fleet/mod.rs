@@ -10,6 +10,9 @@ mod peers;
 mod told;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     net::SocketAddr,
     sync::{

@@ -25,7 +25,7 @@ pub(super) struct Found {
 /// Finds all of them at once.
 pub(super) async fn find(peers: &[PeerConfig]) -> Found {
     let mut found = Found::default();
-    let looked_up = join_all(peers.iter().map(|peer| addresses_of(peer))).await;
+    let looked_up = join_all(peers.iter().map(addresses_of)).await;
     for (peer, addresses) in peers.iter().zip(looked_up) {
         let (PeerConfig::One(name) | PeerConfig::All(name)) = peer;
         match addresses {

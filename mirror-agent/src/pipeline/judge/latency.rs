@@ -141,7 +141,7 @@ impl Latency {
             // Without a window it is all of them.
             recent: clock.slot().map(|_| Of::ALL.map(|of| self.current(of, clock))),
             untimed: self.untimed,
-            round_trips: self.round_trips.map(|time| time.map(|time| nanos(time))),
+            round_trips: self.round_trips.map(|time| time.map(nanos)),
         }
     }
 
