@@ -20,6 +20,7 @@ use mirror_agent::io::{
     sinks::check_sink,
     steering::Followed,
     telling::show,
+    top,
 };
 use mirror_agent::pipeline::reason::VerdictState;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -83,6 +84,10 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Rules(args) => {
             show::rules(args, &mut io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Top(args) => {
+            top::run(args)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Schema => {

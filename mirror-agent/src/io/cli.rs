@@ -11,6 +11,7 @@ use crate::{
         config::{Attach, ProbeConfig, default_max_body, default_queue_bytes, parse_interlock},
         control::ctl::CtlArgs,
         telling::show::{ReportArgs, RulesArgs, VerdictArgs},
+        top::TopArgs,
         units::{parse_duration, parse_percent, parse_size},
     },
     pipeline::policy::{Methods, Share},
@@ -46,6 +47,8 @@ pub enum Command {
     Verdict(VerdictArgs),
     /// Show how live's answers and the shadow's differ, the likeliest bugs first.
     Report(ReportArgs),
+    /// Watch how things are on a terminal.
+    Top(TopArgs),
     /// See by which rules answers are compared, and count differences as noise.
     Rules(RulesArgs),
 }
@@ -352,7 +355,8 @@ mod tests {
             | Command::Ctl(_)
             | Command::Verdict(_)
             | Command::Report(_)
-            | Command::Rules(_) => panic!("`run` was parsed as another command"),
+            | Command::Rules(_)
+            | Command::Top(_) => panic!("`run` was parsed as another command"),
         }
     }
 

@@ -54,6 +54,8 @@ pub mod steering;
 pub mod target;
 #[cfg(feature = "runtime")]
 pub mod telling;
+#[cfg(feature = "runtime")]
+pub mod top;
 #[cfg(feature = "config")]
 pub mod units;
 #[cfg(feature = "runtime")]

@@ -112,7 +112,13 @@ fn setting(setting: Setting) -> String {
 
 /// Text without what a terminal could obey.
 pub(in crate::io) fn clean(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
+    text.chars().map(|char| if char.is_control() || is_turning(char) { '?' } else { char }).collect()
+}
+
+/// Whether a character turns the direction of what is written (Unicode Standard Annex 9, section 2), so that a text could
+/// look like another one.
+const fn is_turning(char: char) -> bool {
+    matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Prints rows with columns as wide as their widest cell; the first row is the head.

@@ -4,7 +4,7 @@
 mod fleet;
 mod html;
 mod text;
-mod value;
+pub(in crate::io) mod value;
 
 use std::{
     io::{self, Write},
