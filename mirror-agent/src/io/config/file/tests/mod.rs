@@ -71,6 +71,7 @@ fn overlays_hold_configurations() {
     let overlays = [
         include_str!("../../../../../../deploy/kubernetes/overlays/minimal/config.yaml"),
         include_str!("../../../../../../deploy/kubernetes/overlays/development/config.yaml"),
+        include_str!("../../../../../../deploy/kubernetes/overlays/fleet/config.yaml"),
     ];
     for text in overlays {
         assert_eq!(parsed(text).targets(), 1);
