@@ -25,8 +25,13 @@ use crate::{
     },
 };
 
-/// Most bytes of what is summed of comparisons; beyond, agents are left out.
-const PORTION_BYTES: usize = 64 * 1024 * 1024;
+/// Most bytes of what is summed of comparisons; beyond, agents are left out. That of equal agents takes as much as one's,
+/// some hundred thousand.
+const PORTION_BYTES: usize = 32 * 1024 * 1024;
+
+/// Most experiments that are told of, and targets of each. A configuration has no more, and agents have all the same one;
+/// of who makes up more nothing is told.
+const MAX_EXPERIMENTS: usize = 256;
 
 /// Sums up what agents say.
 #[derive(Debug)]
@@ -64,6 +69,45 @@ struct TargetSum {
     portion: Option<Portion>,
 }
 
+/// What is known by a name.
+trait Named {
+    fn named(name: &str) -> Self;
+    fn name(&self) -> &str;
+}
+
+impl Named for Sum {
+    fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Named for TargetSum {
+    fn named(name: &str) -> Self {
+        Self { target: name.to_owned(), ..Self::default() }
+    }
+
+    fn name(&self) -> &str {
+        &self.target
+    }
+}
+
+/// The sum of this name, made if there is none; `None` where there are too many.
+fn find_or_add<'s, T: Named>(sums: &'s mut Vec<T>, name: &str) -> Option<&'s mut T> {
+    let position = match sums.iter().position(|known| known.name() == name) {
+        Some(position) => position,
+        None if sums.len() >= MAX_EXPERIMENTS => return None,
+        None => {
+            sums.push(T::named(name));
+            sums.len().saturating_sub(1)
+        }
+    };
+    sums.get_mut(position)
+}
+
 impl Merger {
     /// Begins with what the agent that asks says of itself; experiments are judged as it judges them.
     pub(super) fn new(told: Told, own: Vec<JudgedPortion>) -> Self {
@@ -98,7 +142,9 @@ impl Merger {
         self.capture.add(&view.capture);
         self.agents.push(view);
         for experiment in &state.experiments {
-            self.experiment(&experiment.name).add(experiment);
+            if let Some(sum) = self.experiment(&experiment.name) {
+                sum.add(experiment);
+            }
         }
         for experiment in compared {
             let judged = self.own.iter().find(|own| own.told.name == experiment.name);
@@ -111,14 +157,16 @@ impl Merger {
                 experiment.targets.iter().map(|target| target.portion.bytes()).fold(0, usize::saturating_add);
             let sum_bytes = self.portion_bytes.saturating_add(bytes);
             let reason = reason.or((sum_bytes > PORTION_BYTES).then_some(LeftOutReason::TooLarge));
-            let sum = self.experiment(&experiment.name);
+            let Some(sum) = self.experiment(&experiment.name) else { continue };
             if let Some(reason) = reason {
                 sum.left_out.push(LeftOut { agent: name.clone(), reason });
                 continue;
             }
             sum.compared_by += 1;
             for target in &experiment.targets {
-                sum.target(&target.target).portion.get_or_insert_default().merge(&target.portion);
+                if let Some(sum) = find_or_add(&mut sum.targets, &target.target) {
+                    sum.portion.get_or_insert_default().merge(&target.portion);
+                }
             }
             // What was added to what is known already takes less than both; now and then it is counted anew.
             self.portion_bytes = if sum_bytes > PORTION_BYTES / 2 { self.bytes() } else { sum_bytes };
@@ -140,14 +188,8 @@ impl Merger {
             .fold(0, usize::saturating_add)
     }
 
-    fn experiment(&mut self, name: &str) -> &mut Sum {
-        let position = self.experiments.iter().position(|known| known.name == name);
-        let position = position.unwrap_or_else(|| {
-            self.experiments.push(Sum { name: name.to_owned(), ..Sum::default() });
-            self.experiments.len() - 1
-        });
-        // It is there.
-        &mut self.experiments[position]
+    fn experiment(&mut self, name: &str) -> Option<&mut Sum> {
+        find_or_add(&mut self.experiments, name)
     }
 
     /// What is told of all together.
@@ -217,18 +259,10 @@ impl Sum {
         self.paused += u64::from(experiment.paused);
         add_counted(&mut self.comparisons, &experiment.comparisons);
         for target in &experiment.targets {
-            self.target(&target.name).add(target);
+            if let Some(sum) = find_or_add(&mut self.targets, &target.name) {
+                sum.add(target);
+            }
         }
-    }
-
-    fn target(&mut self, name: &str) -> &mut TargetSum {
-        let position = self.targets.iter().position(|known| known.target == name);
-        let position = position.unwrap_or_else(|| {
-            self.targets.push(TargetSum { target: name.to_owned(), ..TargetSum::default() });
-            self.targets.len() - 1
-        });
-        // It is there.
-        &mut self.targets[position]
     }
 
     fn view(

@@ -58,7 +58,8 @@ fn agent(number: u64, seen: u64, rules: u64) -> Told {
 
 /// What a judge knows who has seen so many equal exchanges.
 fn portion(equal: u64) -> crate::pipeline::judge::Portion {
-    let sketch = json!({ "zeros": 0, "first": -500, "bins": [equal.max(1)] });
+    let sketch =
+        json!({ "zeros": 0, "first": -500, "bins": [u32::try_from(equal.max(1)).unwrap_or(u32::MAX)] });
     let none = json!({ "zeros": 0, "first": 0, "bins": [] });
     let scope = json!({
         "order": 1, "judged": [equal, 0, 0, 0], "incomparable": vec![0; 14], "divergences": vec![0; 8],
@@ -152,6 +153,28 @@ fn experiment_that_only_others_compare_is_told_and_not_judged() {
     let carts = &view.experiments[1];
     assert_eq!((carts.name.as_str(), carts.agents, carts.state), ("carts", 1, None));
     assert_eq!(carts.left_out[0].reason, LeftOutReason::Unknown);
+}
+
+#[test]
+fn made_up_experiments_are_bounded() {
+    let mut merger = Merger::new(agent(0, 10, 7), judged(&agent(0, 10, 7)));
+    for number in 1..20_u16 {
+        let mut hostile = agent(number.into(), 10, 7);
+        let template = hostile.state.experiments[0].clone();
+        hostile.state.experiments = (0..200)
+            .map(|made_up| ExperimentState { name: format!("x-{number}-{made_up}"), ..template.clone() })
+            .collect();
+        merger.take(Some(SocketAddr::from(([10, 0, 0, 1], number))), 0.1, hostile);
+    }
+    let view = merger.finish(SystemTime::UNIX_EPOCH, NOW);
+    assert_eq!((view.experiments.len(), view.experiments[0].name.as_str()), (256, "orders"));
+}
+
+#[test]
+fn numbers_beyond_all_bounds_are_only_wrong() {
+    let view = merged(&[agent(0, 10, 7), agent(1, u64::MAX, 7), agent(2, u64::MAX, 7)]);
+    assert_eq!(view.capture.requests.seen, u64::MAX);
+    assert_eq!(view.experiments[0].targets[0].summary.as_ref().unwrap()["exchanges"], u64::MAX);
 }
 
 proptest! {

@@ -24,6 +24,11 @@ use crate::pipeline::{
     stats::bump,
 };
 
+/// Most endpoints that a judge may know, and places and clusters of each; the agent's own know fewer.
+const MAX_SCOPES: usize = 4096;
+const MAX_PLACES: usize = 1024;
+const MAX_CLUSTERS: usize = 4096;
+
 /// Longest name of an endpoint or a path, in bytes; the agent's own are shorter.
 const MAX_NAME_BYTES: usize = 16 * 1024;
 
@@ -41,6 +46,9 @@ pub enum PortionError {
         /// Its length.
         bytes: usize,
     },
+    /// More endpoints, places or clusters than any judge tells apart.
+    #[error("more than any judge knows")]
+    TooMany,
     /// A place or a cluster is not known by its own key.
     #[error("a key that is another's")]
     Key,
@@ -131,6 +139,9 @@ impl TryFrom<BTreeMap<Arc<str>, ScopePortion>> for Portion {
     type Error = PortionError;
 
     fn try_from(scopes: BTreeMap<Arc<str>, ScopePortion>) -> Result<Self, PortionError> {
+        if scopes.len() > MAX_SCOPES {
+            return Err(PortionError::TooMany);
+        }
         for (name, scope) in &scopes {
             check_name(name)?;
             scope.check(name)?;
@@ -292,6 +303,9 @@ impl ScopePortion {
     }
 
     fn check(&self, name: &str) -> Result<(), PortionError> {
+        if self.places.len() > MAX_PLACES || self.clusters.len() > MAX_CLUSTERS {
+            return Err(PortionError::TooMany);
+        }
         for (hash, place) in &self.places {
             check_name(&place.path)?;
             if place.hash() != *hash {
