@@ -22,6 +22,7 @@ mod rules;
 mod samples;
 pub(super) mod sys;
 mod tables;
+mod unread;
 mod watch;
 
 pub use attach::{AttachError, AttachMethod, AttachMode, Attachment};
@@ -34,6 +35,7 @@ pub use own::{OwnSockets, OwnSocketsError};
 pub use ring::RingReader;
 pub use rules::{KernelRules, RulesError};
 pub use samples::{PortSample, port_samples};
+pub use unread::UnreadFlows;
 
 #[cfg(test)]
 mod tests;

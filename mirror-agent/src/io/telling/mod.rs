@@ -6,6 +6,7 @@
 
 mod ask;
 mod experiment;
+mod fields;
 mod portion;
 mod report;
 mod rules;
