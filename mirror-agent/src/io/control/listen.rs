@@ -89,6 +89,7 @@ impl Listeners {
             let bound = listener.local_addr().context("read the address of the fleet listener")?;
             let door = Arc::new(Door::new(&door_token, bound.port()));
             self.tasks.push(tokio::spawn(serve_peers(listener, door, control.clone())));
+            info!(address = %bound, peers = peers.len(), "Other agents are answered.");
             self.fleet = Some(bound);
         }
         Ok(control)
