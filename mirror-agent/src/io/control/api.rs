@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{Answer, Change, Command, ControlError, time::parse_expiry};
 use crate::io::{
     config::parse_rule,
+    fleet::FleetError,
     telling::{Ask, AskError, Told},
 };
 
@@ -34,6 +35,10 @@ pub(super) enum Wish {
     Ask(Ask),
     /// An address at which a browser opens a session.
     Invite,
+    /// To know how this agent is, in a form that adds up.
+    FleetSelf,
+    /// To know how all agents are.
+    Fleet,
     /// A cookie for the token.
     OpenSession,
     /// The end of that.
@@ -75,11 +80,14 @@ pub(super) fn understand(method: &Method, path: &str, body: &[u8]) -> Result<Wis
             return rules_wish(decode(name)?, parse(body)?).map(Wish::Ask);
         }
         (&Method::POST, ["v1", "invitations"]) => return Ok(Wish::Invite),
+        (&Method::GET | &Method::HEAD, ["v1", "fleet"]) => return Ok(Wish::Fleet),
+        (&Method::GET | &Method::HEAD, ["v1", "fleet", "self"]) => return Ok(Wish::FleetSelf),
         (&Method::POST, ["v1", "session"]) => return Ok(Wish::OpenSession),
         (&Method::DELETE, ["v1", "session"]) => return Ok(Wish::CloseSession),
         (
             _,
-            ["v1", "state" | "books" | "report"]
+            ["v1", "state" | "books" | "report" | "fleet"]
+            | ["v1", "fleet", "self"]
             | ["v1", "experiments", _, "report" | "verdicts"]
             | ["v1", "experiments", _, "clusters", _],
         ) => {
@@ -98,7 +106,8 @@ pub(super) fn understand(method: &Method, path: &str, body: &[u8]) -> Result<Wis
                 StatusCode::NOT_FOUND,
                 "there are /v1/state, /v1/books, /v1/report, /v1/pause, /v1/resume, /v1/experiments/NAME/percent, \
                  /v1/experiments/NAME/expiry, /v1/experiments/NAME/report, /v1/experiments/NAME/verdicts, \
-                 /v1/experiments/NAME/clusters/KEY, /v1/experiments/NAME/rules, /v1/invitations and /v1/session",
+                 /v1/experiments/NAME/clusters/KEY, /v1/experiments/NAME/rules, /v1/fleet, /v1/fleet/self, \
+                 /v1/invitations and /v1/session",
             ));
         }
     };
@@ -120,6 +129,8 @@ pub(super) fn told(told: Result<Told, AskError>) -> Result<Vec<u8>, Refusal> {
     let json = match told.map_err(ask_refusal)? {
         Told::Report(json) => return Ok(json),
         Told::Rules { after, .. } => serde_json::to_vec(&after),
+        // Only asked for by the agent itself.
+        Told::Portions(_) => return Err(Refusal::new(StatusCode::NOT_FOUND, "see /v1/fleet")),
     };
     json.map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
@@ -150,6 +161,20 @@ fn ask_refusal(error: AskError) -> Refusal {
         AskError::Busy | AskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     };
     Refusal::new(status, error.to_string())
+}
+
+/// What agents say, of themselves or together.
+pub(super) fn fleet<T: Serialize>(told: Result<T, FleetError>) -> Result<Vec<u8>, Refusal> {
+    let told = told.map_err(|error| {
+        let status = match &error {
+            FleetError::Control(_) | FleetError::Ask(_) => StatusCode::SERVICE_UNAVAILABLE,
+            FleetError::NoFleet => StatusCode::NOT_FOUND,
+            FleetError::Join(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Refusal::new(status, error.to_string())
+    })?;
+    serde_json::to_vec(&told)
+        .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
 /// A refusal as JSON.

@@ -31,7 +31,7 @@ use tracing::{debug, warn};
 
 use super::{
     Control, ControlError,
-    api::{Invited, Refusal, Wish, answer, refused, told, understand},
+    api::{Invited, Refusal, Wish, answer, fleet, refused, told, understand},
     door::{Door, Pass},
     invitation::INVITATION_TIME,
     socket::ControlSocket,
@@ -69,6 +69,8 @@ enum Caller {
     Local(Who, Option<Listening>),
     /// The TCP listener.
     Remote(SocketAddr, Arc<Door>),
+    /// The listener for other agents: who has their token may know how this one is, and nothing else.
+    Peer(Arc<Door>),
 }
 
 /// The TCP listener, as who is at the socket may invite others there.
@@ -101,6 +103,17 @@ pub(super) async fn serve_tcp(listener: TcpListener, door: Arc<Door>, control: C
             Ok((stream, address)) => {
                 serve(stream, Caller::Remote(address, Arc::clone(&door)), control.clone(), slot);
             }
+            Err(error) => back_off(&error).await,
+        }
+    }
+}
+
+/// Serves the listener for other agents until the task is dropped.
+pub(super) async fn serve_peers(listener: TcpListener, door: Arc<Door>, control: Control) {
+    let slots = Slots::default();
+    while let Some(slot) = slots.next().await {
+        match listener.accept().await {
+            Ok((stream, _)) => serve(stream, Caller::Peer(Arc::clone(&door)), control.clone(), slot),
             Err(error) => back_off(&error).await,
         }
     }
@@ -195,6 +208,17 @@ async fn handle(request: Request<Incoming>, caller: &Caller, control: &Control) 
             let pass = door.admit(&head.uri, &head.headers)?;
             (pass.who(*address), Some(pass))
         }
+        Caller::Peer(door) => {
+            door.admit(&head.uri, &head.headers)?;
+            if understand(&head.method, head.uri.path(), b"") != Ok(Wish::FleetSelf) {
+                return Err(Refusal::new(
+                    StatusCode::NOT_FOUND,
+                    "there is GET /v1/fleet/self, and nothing else",
+                ));
+            }
+            let body = fleet(control.fleet_self().await)?;
+            return Ok(Reply { body, cookie: None });
+        }
     };
     let body = read(body).await?;
     let wish = understand(&head.method, head.uri.path(), &body)?;
@@ -213,15 +237,23 @@ async fn handle(request: Request<Incoming>, caller: &Caller, control: &Control) 
             let body = told(asked.unwrap_or(Err(AskError::Busy)))?;
             Ok(Reply { body, cookie: None })
         }
+        (Wish::FleetSelf, _) => {
+            let body = fleet(control.fleet_self().await)?;
+            Ok(Reply { body, cookie: None })
+        }
+        (Wish::Fleet, _) => {
+            let body = fleet(control.fleet_view().await)?;
+            Ok(Reply { body, cookie: None })
+        }
         (Wish::Invite, Caller::Local(_, Some(listening))) => invite(listening),
         (Wish::Invite, Caller::Local(_, None)) => {
             let message = "there is no page without --control-listen ADDRESS:PORT (control.listen)";
             Err(Refusal::new(StatusCode::CONFLICT, message))
         }
-        (Wish::Invite, Caller::Remote(..)) => {
+        (Wish::Invite, Caller::Remote(..) | Caller::Peer(_)) => {
             Err(Refusal::new(StatusCode::NOT_FOUND, "only the unix socket invites"))
         }
-        (Wish::OpenSession | Wish::CloseSession, Caller::Local(..)) => Err(no_session()),
+        (Wish::OpenSession | Wish::CloseSession, Caller::Local(..) | Caller::Peer(_)) => Err(no_session()),
         (Wish::OpenSession, Caller::Remote(_, door)) => {
             if pass == Some(Pass::Cookie) {
                 // A cookie that could be exchanged for another would never expire.

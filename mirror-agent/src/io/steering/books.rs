@@ -1,13 +1,11 @@
 //! Enters: the ledger and the kernel's counters. Leaves: all books at one moment, with their reasons.
 
-use mirror_common::Counter;
-
 use crate::{
     io::{
         config::TargetRole,
         control::{Books, ComparisonBooks, CopyBooks, Counts, FrameBooks, RequestBooks},
         ledger::{CopySnapshot, DropReason, ReplayOutcome},
-        metrics::{Gauges as _, add_left_out, frame_drops},
+        metrics::{Gauges as _, add_left_out, frame_drops, frames_captured},
         steering::Helm,
     },
     pipeline::reason::{ComparisonResult, FlowSkipReason, IncomparableReason, LostReason, SkipReason},
@@ -22,7 +20,7 @@ impl Helm {
         add_left_out(&mut flows_skipped, &kernel);
         Books {
             frames: FrameBooks {
-                copied: kernel.get(Counter::CopiedClient).saturating_add(kernel.get(Counter::CopiedServer)),
+                copied: frames_captured(&kernel),
                 dropped: frame_drops(&kernel).filter(|(_, count)| *count > 0).collect(),
             },
             flows_skipped: counts(&FlowSkipReason::LABELS, &flows_skipped),

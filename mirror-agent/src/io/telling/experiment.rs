@@ -9,6 +9,7 @@ use super::{
     ask::{AskError, Installed, RulesTold, Told},
     fields,
     history::VerdictHistory,
+    portion::{ExperimentPortion, Fingerprint, JudgedPortion, TargetPortion},
     report::{
         ClusterEvidence, ClusterReport, ExperimentReport, RuleReport, TargetEvidence, TargetReport, Verdicts,
     },
@@ -122,10 +123,12 @@ impl Experiment {
         };
         let shadows = has_role(TargetRole::Shadow).map(shadow).collect();
         let matched = vec![0; config.rules.rules.len() + own_rules.len()];
+        let books = ledger.comparisons(&comparing.experiment);
+        books.set_gate(config.judge.gate.as_ref());
         Ok(Self {
             owner,
             since: SystemTime::now(),
-            books: ledger.comparisons(&comparing.experiment),
+            books,
             comparer,
             own_rules,
             own_arrays,
@@ -340,6 +343,26 @@ impl Experiment {
             experiment: &self.comparing.experiment,
             has_gate: self.config.judge.gate.is_some(),
             history: &self.history,
+        }
+    }
+
+    /// What is known, in a form that adds up, and without secrets.
+    pub(super) fn portion(&mut self, now: Timestamp) -> JudgedPortion {
+        let (redactor, targets) = (&self.redactor, &self.comparing.targets);
+        let portions = self.shadows.iter_mut().map(|Shadow { position, judge, .. }| TargetPortion {
+            target: targets.get(*position).map(|target| target.name.clone()).unwrap_or_default(),
+            portion: judge.portion(now).renamed(|name| redactor.place_for_all(name)),
+        });
+        let has_control = self.control.is_some();
+        JudgedPortion {
+            told: ExperimentPortion {
+                name: self.comparing.experiment.clone(),
+                rules: Fingerprint::of(&self.config, &self.own_rules, &self.own_arrays, has_control),
+                targets: portions.collect(),
+            },
+            owner: self.owner.clone(),
+            judge: self.config.judge.clone(),
+            has_control,
         }
     }
 

@@ -9,6 +9,7 @@ mod curl;
 mod experiment;
 mod fields;
 mod history;
+mod portion;
 mod report;
 mod rules;
 pub mod show;
@@ -16,5 +17,6 @@ mod thread;
 
 pub use self::{
     ask::{Ask, AskError, Installed, RulesTold, Teller, Told},
+    portion::{ExperimentPortion, Fingerprint, JudgedPortion, TargetPortion},
     thread::{Telling, TellingThread},
 };

@@ -238,6 +238,9 @@ impl Work {
                 Ok(Told::Report(json(&told)))
             }
             Ask::Verdicts { experiment } => Ok(Told::Report(json(&self.find(&experiment)?.verdicts()))),
+            Ask::Portions => {
+                Ok(Told::Portions(self.experiments.iter_mut().map(|known| known.portion(now)).collect()))
+            }
             Ask::Accept { experiment, names } => self.find(&experiment)?.accept(names.as_deref(), now),
             Ask::Add { experiment, rule } => self.find(&experiment)?.add(*rule),
             Ask::Remove { experiment, name } => self.find(&experiment)?.remove(&name),
