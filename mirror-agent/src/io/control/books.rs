@@ -1,11 +1,8 @@
 //! Enters: nothing. Leaves: the shape of the books with all their reasons, as JSON.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
-/// How often each reason occurred; reasons that did not are left out.
-pub type Counts = BTreeMap<&'static str, u64>;
+use super::Counted;
 
 /// From packets to comparisons: what was taken, and why the rest was not.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -14,7 +11,7 @@ pub struct Books {
     /// What the kernel program saw.
     pub frames: FrameBooks,
     /// Connections that were left out, by reason.
-    pub flows_skipped: Counts,
+    pub flows_skipped: Counted,
     /// The requests.
     pub requests: RequestBooks,
     /// The copies, an entry for each target of each experiment.
@@ -30,7 +27,7 @@ pub struct FrameBooks {
     /// Taken.
     pub copied: u64,
     /// Not taken in full, by reason.
-    pub dropped: Counts,
+    pub dropped: Counted,
 }
 
 /// Requests: `seen = pending + mirrored + skipped + dropped + lost`.
@@ -44,11 +41,11 @@ pub struct RequestBooks {
     /// Sent to at least one target.
     pub mirrored: u64,
     /// Deliberately not sent, by reason.
-    pub skipped: Counts,
+    pub skipped: Counted,
     /// Could not be sent, by reason.
-    pub dropped: Counts,
+    pub dropped: Counted,
     /// Damaged or incomplete, by reason.
-    pub lost: Counts,
+    pub lost: Counted,
 }
 
 /// Copies for one target: `copies = pending + mirrored + skipped + dropped`.
@@ -68,11 +65,11 @@ pub struct CopyBooks {
     /// All bytes accepted by a socket of the target.
     pub mirrored: u64,
     /// Deliberately not made, by reason.
-    pub skipped: Counts,
+    pub skipped: Counted,
     /// Could not be made, by reason.
-    pub dropped: Counts,
+    pub dropped: Counted,
     /// How attempts ended.
-    pub replays: Counts,
+    pub replays: Counted,
 }
 
 /// Exchanges of one experiment, each once for each new version.
@@ -82,7 +79,7 @@ pub struct ComparisonBooks {
     /// Name of the experiment.
     pub experiment: String,
     /// By what came of them.
-    pub results: Counts,
+    pub results: Counted,
     /// Those that could not be compared, by reason.
-    pub incomparable: Counts,
+    pub incomparable: Counted,
 }

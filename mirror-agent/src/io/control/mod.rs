@@ -27,7 +27,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
-    books::{Books, ComparisonBooks, CopyBooks, Counts, FrameBooks, RequestBooks},
+    books::{Books, ComparisonBooks, CopyBooks, FrameBooks, RequestBooks},
     listen::{DEFAULT_SOCKET, Listeners},
     state::{
         CaptureState, CopyState, Counted, ExperimentState, InterlockState, Reasons, RequestState, State,

@@ -1,9 +1,10 @@
 //! Enters: the ledger and the kernel's counters. Leaves: all books at one moment, with their reasons.
 
+use super::control::counted;
 use crate::{
     io::{
         config::TargetRole,
-        control::{Books, ComparisonBooks, CopyBooks, Counts, FrameBooks, RequestBooks},
+        control::{Books, ComparisonBooks, CopyBooks, FrameBooks, RequestBooks},
         ledger::{CopySnapshot, DropReason, ReplayOutcome},
         metrics::{Gauges as _, add_left_out, frame_drops, frames_captured},
         steering::Helm,
@@ -21,16 +22,19 @@ impl Helm {
         Books {
             frames: FrameBooks {
                 copied: frames_captured(&kernel),
-                dropped: frame_drops(&kernel).filter(|(_, count)| *count > 0).collect(),
+                dropped: frame_drops(&kernel)
+                    .filter(|(_, count)| *count > 0)
+                    .map(|(reason, count)| (reason.to_owned(), count))
+                    .collect(),
             },
-            flows_skipped: counts(&FlowSkipReason::LABELS, &flows_skipped),
+            flows_skipped: counted(&FlowSkipReason::LABELS, &flows_skipped),
             requests: RequestBooks {
                 seen: books.seen,
                 pending: books.pending,
                 mirrored: books.mirrored,
-                skipped: counts(&SkipReason::LABELS, &books.skipped),
-                dropped: counts(&DropReason::LABELS, &books.dropped),
-                lost: counts(&LostReason::LABELS, &books.lost),
+                skipped: counted(&SkipReason::LABELS, &books.skipped),
+                dropped: counted(&DropReason::LABELS, &books.dropped),
+                lost: counted(&LostReason::LABELS, &books.lost),
             },
             copies: books.copies.iter().map(|copies| self.copy_books(copies)).collect(),
             comparisons: books
@@ -38,8 +42,8 @@ impl Helm {
                 .iter()
                 .map(|of| ComparisonBooks {
                     experiment: of.experiment.clone(),
-                    results: counts(&ComparisonResult::LABELS, &of.results),
-                    incomparable: counts(&IncomparableReason::LABELS, &of.incomparable),
+                    results: counted(&ComparisonResult::LABELS, &of.results),
+                    incomparable: counted(&IncomparableReason::LABELS, &of.incomparable),
                 })
                 .collect(),
         }
@@ -57,14 +61,9 @@ impl Helm {
             copies: books.copies,
             pending: books.pending,
             mirrored: books.mirrored,
-            skipped: counts(&SkipReason::LABELS, &books.skipped),
-            dropped: counts(&DropReason::LABELS, &books.dropped),
-            replays: counts(&ReplayOutcome::LABELS, &books.replays),
+            skipped: counted(&SkipReason::LABELS, &books.skipped),
+            dropped: counted(&DropReason::LABELS, &books.dropped),
+            replays: counted(&ReplayOutcome::LABELS, &books.replays),
         }
     }
-}
-
-/// The counts that are not zero, by their labels.
-fn counts(labels: &[&'static str], counts: &[u64]) -> Counts {
-    labels.iter().copied().zip(counts.iter().copied()).filter(|(_, count)| *count > 0).collect()
 }

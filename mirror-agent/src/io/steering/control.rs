@@ -206,7 +206,7 @@ fn copies(books: &CopyBooks) -> CopyState {
 }
 
 /// Counts by label, as far as there is anything to count.
-fn counted(labels: &[&str], counts: &[u64]) -> Counted {
+pub(super) fn counted(labels: &[&str], counts: &[u64]) -> Counted {
     let all = labels.iter().zip(counts).filter(|(_, count)| **count > 0);
     all.map(|(label, count)| ((*label).to_owned(), *count)).collect()
 }
