@@ -4,20 +4,23 @@
 //! one tokio runtime. Capture never waits for the replay; the queue between them refuses what does not fit.
 
 mod gauges;
+mod pods;
 mod signals;
 mod values;
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::{
@@ -43,10 +46,11 @@ use crate::{
         ledger::{Ledger, Snapshot},
         metrics::{self, PipelineGauges},
         object::EBPF_OBJECT,
+        pods::PodsStatus,
         random::random,
         replay::Probes,
         sinks::SinkLedger,
-        steering::{CapturedCell, Followed, Helm, Parts, Status},
+        steering::{CapturedCell, Followed, Helm, Parts, PodsParts, Status},
         telling::{Telling, TellingThread},
         worker::{Heartbeat, Orders, Warned, Worker},
     },
@@ -77,7 +81,11 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
     let rules = rules(config)?;
     require_capabilities()?;
     let specs = capture.interfaces.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>, _>>()?;
-    let mut follower = Follower::open(specs, attach_mode(capture.attach))?;
+    let pods_status = Arc::<PodsStatus>::default();
+    let pods = pods::pods(config, &pods_status).await?;
+    let (addresses, pod_addresses) = watch::channel(BTreeSet::new());
+    let mut follower = Follower::open(specs, attach_mode(capture.attach))?
+        .with_pods(pod_addresses, Arc::clone(&pods_status));
     let listener = admin::bind(capture.metrics_listen)
         .await
         .with_context(|| format!("listen on {} for metrics", capture.metrics_listen))?;
@@ -113,7 +121,7 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
         instance: random(),
         drain_timeout: config.drain_timeout,
         audit: audit.clone(),
-        agents: config.agents,
+        agents: Arc::new(AtomicU32::new(config.agents)),
         probes: Some(Arc::clone(&probes)),
         compare,
     });
@@ -137,6 +145,7 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
         gauges: Arc::<AgentGauges>::clone(&gauges),
         status: Arc::clone(&status),
         teller,
+        pods: PodsParts { pods, addresses, status: Arc::clone(&pods_status) },
     })
     .await?;
 
@@ -154,6 +163,7 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
     metrics::register_audit(&mut registry, audit.clone());
     metrics::register_sinks(&mut registry, sink_ledger);
     metrics::register_steering(&mut registry, status);
+    metrics::register_pods(&mut registry, pods_status);
     let admin = Arc::new(Admin {
         registry,
         ready: Arc::clone(&ready),

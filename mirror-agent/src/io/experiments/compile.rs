@@ -4,9 +4,12 @@ use crate::{
     io::config::{
         ExperimentConfig, MatchConfig, MissingKey, NamedMatch, PathMatch, SampleConfig, SampleKey, ValueMatch,
     },
-    pipeline::policy::{
-        Exclusion, Experiment, ExperimentId, HostRule, Network, PathRule, Pattern, Rule, RuleError, Sample,
-        SampleBy, ValueRule, WithoutKey,
+    pipeline::{
+        Endpoint,
+        policy::{
+            Exclusion, Experiment, ExperimentId, HostRule, Network, PathRule, Pattern, Rule, RuleError,
+            Sample, SampleBy, ValueRule, WithoutKey,
+        },
     },
 };
 
@@ -61,6 +64,11 @@ pub fn compile(id: ExperimentId, config: &ExperimentConfig) -> Result<Experiment
         id,
         ports: config.ports.clone(),
         addresses: config.addresses.iter().map(|net| Network::new(net.addr(), net.prefix_len())).collect(),
+        servers: config.pods.as_ref().map(|pods| {
+            let mut servers: Vec<_> = pods.servers.iter().copied().map(Endpoint::from).collect();
+            servers.sort_unstable();
+            servers
+        }),
         matches: rules(&config.matches, |index, source| CompileError::Matches { index, source })?,
         excludes: rules(&config.excludes, |index, source| CompileError::Excludes { index, source })?,
         sample: sample(&config.name, &config.sample).map_err(|source| CompileError::Sample { source })?,
@@ -155,6 +163,7 @@ mod tests {
             expires: Expiry::Never,
             ports: vec![8080],
             addresses: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+            pods: None,
             matches: vec![entry],
             excludes: Vec::new(),
             sample: SampleConfig::default(),

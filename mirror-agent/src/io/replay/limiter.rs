@@ -19,14 +19,17 @@ pub(super) struct Bucket {
 impl Bucket {
     /// A full bucket into which `rate` tokens a second fall; it holds those of [`BURST_SECONDS`], at least one.
     pub(super) fn new(rate: f64) -> Self {
+        let mut bucket = Self { cost: 0, tolerance: 0, full_at: 0, latest: Timestamp::ZERO };
+        bucket.set_rate(rate);
+        bucket
+    }
+
+    /// Lets another number of tokens fall into it from here on. What is owed takes as long as it would have.
+    pub(super) fn set_rate(&mut self, rate: f64) {
         let holds = (rate * BURST_SECONDS).max(1.0);
         let ticks_per_second = 1e9 * TICKS_PER_NANO;
-        Self {
-            cost: to_ticks(ticks_per_second / rate),
-            tolerance: to_ticks(ticks_per_second / rate * (holds - 1.0)),
-            full_at: 0,
-            latest: Timestamp::ZERO,
-        }
+        self.cost = to_ticks(ticks_per_second / rate);
+        self.tolerance = to_ticks(ticks_per_second / rate * (holds - 1.0));
     }
 
     /// Whether a token is left after `others` that are spoken for.

@@ -10,6 +10,7 @@ mod fault;
 mod keeping;
 mod matching;
 mod ordered;
+mod pods;
 mod reader;
 mod resolve;
 mod shape;
