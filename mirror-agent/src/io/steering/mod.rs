@@ -30,7 +30,7 @@ use std::{
 
 use tokio::{
     task::JoinHandle,
-    time::{Interval, MissedTickBehavior, interval, sleep},
+    time::{Interval, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tracing::{error, warn};
 
@@ -65,6 +65,9 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// How long it takes until a target that could not be found is looked for again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long it takes until what was told of pods is put in force: a rollout is many changes at a time.
+const PODS_DELAY: Duration = Duration::from_millis(50);
 
 /// How often it is looked whether targets were judged.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -194,6 +197,8 @@ pub struct Helm {
     retry_at: Option<Instant>,
     /// Of each experiment about pods how many of them, and how many servers, were shown last.
     shown_pods: BTreeMap<String, (usize, usize)>,
+    /// When what was told of pods is put in force.
+    pods_due: Option<Instant>,
 }
 
 /// Targets that are being looked for.
@@ -257,6 +262,7 @@ impl Helm {
             takes_too_little: false,
             retry_at: None,
             shown_pods: BTreeMap::new(),
+            pods_due: None,
         };
         helm.can_watch(&helm.parts.config)?;
         let captured = (helm.parts.reader.captured)(&helm.parts.config).map_err(SteerError::Invalid)?;
@@ -292,7 +298,7 @@ impl Helm {
 
     /// Does the next thing that is due by itself. May be given up while it waits.
     pub async fn turn(&mut self) {
-        let Self { preparing, source, tick, parts, .. } = self;
+        let Self { preparing, source, tick, parts, pods_due, .. } = self;
         tokio::select! {
             result = async {
                 match preparing {
@@ -325,7 +331,18 @@ impl Helm {
                     Some(pods) => pods.changed().await,
                     None => pending().await,
                 }
-            } => self.pods_changed(),
+            } => {
+                self.pods_due.get_or_insert(Instant::now() + PODS_DELAY);
+            }
+            () = async {
+                match *pods_due {
+                    Some(due) => sleep_until(due.into()).await,
+                    None => pending().await,
+                }
+            } => {
+                self.pods_due = None;
+                self.pods_changed();
+            }
             _ = tick.tick() => self.look_at_the_clock(),
         }
     }
