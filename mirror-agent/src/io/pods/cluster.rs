@@ -70,7 +70,10 @@ impl Cluster {
     ///
     /// All of [`ClusterError`].
     pub async fn find() -> Result<Self, ClusterError> {
-        let mut config = Config::infer().await.map_err(|error| ClusterError::Unknown(Box::new(error)))?;
+        Self::of(Config::infer().await.map_err(|error| ClusterError::Unknown(Box::new(error)))?)
+    }
+
+    fn of(mut config: Config) -> Result<Self, ClusterError> {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         // How long to wait is decided here, and each failure is counted.
         config.default_retry = false;
@@ -290,5 +293,75 @@ impl Lines {
     /// Whether what came last was a whole line.
     fn is_empty(&self) -> bool {
         self.0.trim_ascii().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::io::{
+        config,
+        pods::{Pods, PodsStatus},
+        replay::tests::tls_server::{Authority, TlsServer},
+    };
+
+    const LIST: &str = r#"{"kind":"PodList","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"a","labels":{"app":"shop"}},"spec":{},"status":{"phase":"Running","podIP":"10.1.0.5"}}]}"#;
+
+    const TEXT: &str = "capture: {}\nexperiments: [{ name: a, expires: never, pods: { namespace: shop, selector: { \
+                        matchLabels: { app: shop } }, ports: [80] }, targets: [{ name: t, url: 'http://a' }] }]";
+
+    /// Watches by an API server that has a certificate of one authority, as an agent that trusts another, or the same.
+    fn watch(of: &Authority, trusted: &Authority) -> (TlsServer, Pods, Arc<PodsStatus>) {
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{LIST}", LIST.len());
+        let server =
+            TlsServer::answering("127.0.0.1", of.server(&["127.0.0.1"]), Vec::leak(answer.into_bytes()));
+        let mut config = Config::new(format!("https://{}", server.addr).parse().unwrap());
+        config.root_cert_file = Some(trusted.ca_file());
+        let token = trusted.write("token", "of-the-pod");
+        config.auth_info.token_file = Some(token.display().to_string());
+        let status = Arc::<PodsStatus>::default();
+        let follow = Cluster::of(config).unwrap().follow();
+        let mut pods = Pods::new(Some("node-1".to_owned()), None, follow, Arc::clone(&status));
+        pods.watch(&config::parse(TEXT, "test", None).unwrap());
+        (server, pods, status)
+    }
+
+    #[tokio::test]
+    async fn the_api_server_is_known_by_the_clusters_authority_and_knows_the_pods_token() {
+        let authority = Authority::new();
+        let (server, pods, _status) = watch(&authority, &authority);
+        timeout(Duration::from_secs(20), pods.changed()).await.unwrap();
+        let config = config::parse(TEXT, "test", None).unwrap();
+        assert_eq!(pods.find(config.experiments[0].pods.as_ref().unwrap()).pods, 1);
+        let asked = String::from_utf8_lossy(&server.received()[0].bytes).to_ascii_lowercase();
+        assert!(asked.starts_with("get /api/v1/namespaces/shop/pods?"), "{asked}");
+        assert!(asked.contains("spec.nodename%3dnode-1") && asked.contains("bearer of-the-pod"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn a_stranger_is_told_nothing() {
+        let (server, _pods, status) = watch(&Authority::new(), &Authority::new());
+        let begun = Instant::now();
+        while status.failures()[WatchFailure::Unreachable.index()] == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", status.failures());
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert!(server.received().is_empty());
+    }
+
+    #[test]
+    fn lines_are_cut_wherever_they_are_broken_and_endless_ones_are_given_up() {
+        let mut lines = Lines::default();
+        let push = |lines: &mut Lines, text: &'static str| lines.push(&Bytes::from_static(text.as_bytes()));
+        assert_eq!(push(&mut lines, "{a").unwrap(), Vec::<Vec<u8>>::new());
+        assert!(!lines.is_empty());
+        assert_eq!(push(&mut lines, "}\n{b}\n{").unwrap(), [b"{a}".to_vec(), b"{b}".to_vec()]);
+        assert_eq!(push(&mut lines, "c}\n").unwrap(), [b"{c}".to_vec()]);
+        assert!(lines.is_empty());
+        let long = Bytes::from(vec![b'x'; MAX_EVENT_BYTES]);
+        assert!(lines.push(&long).unwrap().is_empty());
+        assert_eq!(lines.push(&Bytes::from_static(b"x")), Err(WatchFailure::Malformed));
     }
 }

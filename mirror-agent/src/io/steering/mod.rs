@@ -412,6 +412,7 @@ impl Helm {
             }
         }
         if !self.is_in_force(&wanted) || self.takes_too_little {
+            self.capture_pods(&wanted)?;
             self.enforce(wanted, Prepared::default())?;
         }
         if !missing.is_empty() && self.preparing.is_none() {

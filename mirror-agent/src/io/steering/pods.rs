@@ -49,16 +49,7 @@ impl Helm {
     pub(super) fn pods_changed(&mut self) {
         self.count_agents();
         self.show_pods();
-        let wanted = self.wanted();
-        if self.is_in_force(&wanted) {
-            return;
-        }
-        let captured = captured(&self.parts.reader.captured, &self.parts.config, &wanted);
-        let put = captured.and_then(|captured| {
-            self.parts.captured.store(captured);
-            self.reconcile()
-        });
-        if let Err(error) = put {
+        if let Err(error) = self.reconcile() {
             error!(%error, "The servers of pods could not be put in force; it is tried again.");
             self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
         }
@@ -81,7 +72,18 @@ impl Helm {
 
     /// What must not receive copies while `wanted` of `config` is in force.
     pub(super) fn captured_by(&self, config: &Config, wanted: &[Wanted]) -> Result<Captured, SteerError> {
-        captured(&self.parts.reader.captured, config, wanted)
+        let experiments = wanted.iter().map(|wanted| wanted.config.clone()).collect();
+        (self.parts.reader.captured)(&Config { experiments, ..config.clone() }).map_err(SteerError::Invalid)
+    }
+
+    /// Has `wanted` kept from receiving copies where pods are among it.
+    pub(super) fn capture_pods(&mut self, wanted: &[Wanted]) -> Result<(), SteerError> {
+        if self.parts.config.asks_for_pods() {
+            let captured = self.captured_by(&self.parts.config, wanted)?;
+            self.parts.captured.store(captured);
+            self.show_pods();
+        }
+        Ok(())
     }
 
     /// Has the interfaces attached to of the pods that experiments are about.
@@ -124,13 +126,4 @@ impl Helm {
         self.parts.pods.status.set_experiments(shown.iter().map(count).collect());
         self.shown_pods = shown;
     }
-}
-
-fn captured(
-    reader: &fn(&Config) -> Result<Captured, super::AnyError>,
-    config: &Config,
-    wanted: &[Wanted],
-) -> Result<Captured, SteerError> {
-    let experiments = wanted.iter().map(|wanted| wanted.config.clone()).collect();
-    reader(&Config { experiments, ..config.clone() }).map_err(SteerError::Invalid)
 }

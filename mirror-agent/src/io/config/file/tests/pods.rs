@@ -86,7 +86,7 @@ fn what_is_wrong_is_said_where_it_stands() {
         ),
         (
             "pods: { namespace: shop, selector: { matchLabels: { a: b } }, ports: [0] }",
-            "pods.ports[0]: invalid value: integer `0`, expected a port from 1 to 65535, or the name of one",
+            "pods.ports[0]: expected a port from 1 to 65535, or the name of one, found the number 0",
         ),
         (
             "pods: { namespace: shop, selector: { matchLabels: { a: b } }, ports: [HTTP] }",
