@@ -94,6 +94,8 @@ impl Cluster {
         let net = Topology::new()?;
         let node = &net.live;
         node.within(|| Ok(fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))?;
+        // Without a default route nobody answers for a gateway that is not there.
+        node.ip(&format!("route add default via {}\n", net.client.v4))?;
         net.client.ip(&format!("route add 10.78.0.0/24 via {}\n", node.v4))?;
         if wiring == Wiring::Bridge {
             node.ip("link add cni0 type bridge\naddr add 10.78.0.1/24 dev cni0\nlink set cni0 up\n")?;
@@ -167,8 +169,11 @@ impl Cluster {
             ))?;
         } else {
             // The gateway is nobody's address: the veth answers for it.
-            let switch = format!("/proc/sys/net/ipv4/conf/{interface}/proxy_arp");
-            node.within(|| Ok(fs::write(switch, "1")?))?;
+            let settings = format!("/proc/sys/net/ipv4/{{}}/{interface}");
+            node.within(|| {
+                fs::write(settings.replace("{}", "conf") + "/proxy_arp", "1")?;
+                Ok(fs::write(settings.replace("{}", "neigh") + "/proxy_delay", "0")?)
+            })?;
             host.ip(&format!(
                 "addr add {address}/32 dev {INTERFACE}\nroute add 169.254.1.1 dev {INTERFACE} scope link\n\
                  route add default via 169.254.1.1 dev {INTERFACE}\n"

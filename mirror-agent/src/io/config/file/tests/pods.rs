@@ -103,7 +103,7 @@ fn what_is_wrong_is_said_where_it_stands() {
         ),
         (
             "pods: { namespace: shop, selector: { matchExpressions: [{ key: a, operator: Near }] } }",
-            "pods.selector.matchExpressions[0].operator: unknown variant `Near`",
+            "pods.selector.matchExpressions[0].operator: \"Near\" is not known here; expected",
         ),
     ] {
         let errors = errors(&with(lines));
