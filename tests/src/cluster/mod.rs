@@ -182,7 +182,9 @@ impl Cluster {
                 Wiring::Aws => format!(
                     "route add {address}/32 dev {interface} scope link table 42\nrule add to {address} lookup 42 priority 512\n"
                 ),
-                _ => format!("route add {address}/32 dev {interface} scope link\n"),
+                Wiring::Bridge | Wiring::Calico | Wiring::Cilium | Wiring::Routed => {
+                    format!("route add {address}/32 dev {interface} scope link\n")
+                }
             })?;
         }
         let server = Server::start(&host, PORT, Record::Count)?;

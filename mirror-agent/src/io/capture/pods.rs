@@ -116,7 +116,7 @@ fn neighbour_of(address: IpAddr, interface: u32) -> Option<Vec<u8>> {
     let (family, octets) = octets(address);
     let family = i32::from(family);
     let request = neighbour(family, interface, 0, &octets);
-    let known = ask(libc::RTM_GETNEIGH, &request, |body| parse_neighbour(body)).ok().flatten();
+    let known = ask(libc::RTM_GETNEIGH, &request, parse_neighbour).ok().flatten();
     if known.is_none() {
         // It is as if a packet were to be sent: one question on the bridge. The next look sees the answer.
         drop(command(libc::RTM_NEWNEIGH, &neighbour(family, interface, NTF_USE, &octets)));
