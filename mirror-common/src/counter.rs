@@ -28,11 +28,13 @@ pub enum Counter {
     SampledOut = 10,
     /// Clients' SYNs of connections that were shed.
     Shed = 11,
+    /// Segments sent by the server of which payload was left out that would have been copied, since nobody reads it.
+    Unread = 12,
 }
 
 impl Counter {
     /// How many counters there are.
-    pub const COUNT: u32 = 12;
+    pub const COUNT: u32 = 13;
 
     /// All of them, in the order of their indices.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -48,5 +50,6 @@ impl Counter {
         Self::Tunnel,
         Self::SampledOut,
         Self::Shed,
+        Self::Unread,
     ];
 }

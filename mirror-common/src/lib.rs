@@ -10,6 +10,7 @@ pub mod maps;
 pub mod packet;
 pub mod record;
 pub mod sample;
+pub mod unread;
 
 pub use counter::Counter;
 pub use record::{RecordFlags, RecordHeader, RecordSide};

@@ -30,6 +30,9 @@ pub mod map {
     /// The shape of `PORTS`: set where payload that servers of this port send is copied whole; asked only where
     /// [`KernelConfig::copy_responses`](super::KernelConfig::copy_responses) is set.
     pub const ANSWER_PORTS: &str = "ANSWER_PORTS";
+    /// Least-recently-used hash of [`UnreadKey`](crate::unread::UnreadKey) to [`UnreadRun`](crate::unread::UnreadRun): what
+    /// nobody reads of the answers under way; asked only where a segment's payload would be copied.
+    pub const UNREAD: &str = "UNREAD";
     /// Longest-prefix trie of v4-mapped addresses to `u8`: server addresses to match, asked only where
     /// [`KernelConfig::match_addresses`](super::KernelConfig::match_addresses) is set.
     pub const ADDRESSES: &str = "ADDRESSES";

@@ -116,7 +116,7 @@ fn try_record(skb: Skb, side: RecordSide, config: &KernelConfig, slot: Slot) -> 
     if config.connections != 0 && connection::is_left_out(side) {
         return None;
     }
-    emit(skb, side, config, slot.take())
+    emit(skb, side, config, slot)
 }
 
 /// Tells plain packets from the others by as few loads as it takes.

@@ -17,6 +17,7 @@ use mirror_common::{
     Counter, RecordHeader,
     maps::{KernelConfig, PortSample, SocketKey, map, tunnel_bits, tunnel_port_place},
     packet::{FirstFragment, FragmentKey, UdpTunnel, UsualPorts},
+    unread::{UnreadKey, UnreadRun},
 };
 
 use crate::sys;
@@ -177,6 +178,27 @@ impl Classifier {
         let map = self.ebpf.map_mut(map::SAMPLES).context("no samples")?;
         let mut samples = HashMap::<_, u32, [u64; PortSample::WORDS]>::try_from(map)?;
         Ok(samples.insert(u32::from(port), sample.to_words(), 0)?)
+    }
+
+    /// Says what of a flow nobody reads, in place of what was said `before`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn set_unread(
+        &mut self,
+        before: Option<UnreadKey>,
+        unread: Option<(UnreadKey, UnreadRun)>,
+    ) -> Result<()> {
+        let map = self.ebpf.map_mut(map::UNREAD).context("no map of what is unread")?;
+        let mut flows = HashMap::<_, [u8; UnreadKey::LEN], [u32; 2]>::try_from(map)?;
+        if let Some(key) = before {
+            flows.remove(&key.to_bytes())?;
+        }
+        if let Some((key, run)) = unread {
+            flows.insert(key.to_bytes(), run.to_words(), 0)?;
+        }
+        Ok(())
     }
 
     /// Lets the program forget the fragments that it has seen.

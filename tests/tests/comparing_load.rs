@@ -109,7 +109,8 @@ fn shed(metrics: &Metrics) -> u64 {
 
 /// Waits until so many comparisons came to something.
 fn wait_for_comparisons(agent: &Agent, expected: u64) -> Result<Metrics> {
-    let deadline = Instant::now() + PATIENCE;
+    // What is queued takes its time where others need the processors, too.
+    let deadline = Instant::now() + 4 * PATIENCE;
     loop {
         let metrics = agent.metrics()?;
         let count = metrics.sum("mirror_comparisons_total") as u64;

@@ -115,7 +115,8 @@ fn run(case: Case) -> Result<Run> {
     let told = told(&mut judge, Timestamp::ZERO.after(interval() * u32::try_from(exchanges)?))?;
     let met = Bug::ALL.map(|bug| (bug, shadow.program.changed_by(bug))).to_vec();
     let (took, cpu) = (began.elapsed(), Duration::ZERO);
-    Ok(Run { case, made, met, told, said, accepted, results, took, cpu })
+    let followed = [(0, 0.0); 2];
+    Ok(Run { case, made, met, told, said, accepted, results, followed, took, cpu })
 }
 
 fn told(judge: &mut Judge, at: Timestamp) -> Result<Told> {

@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -22,7 +22,7 @@ use mirror_tests::{
     netns::{FilterTool, Host},
     require_agent,
     scenario::{PATIENCE, PORT, Stage, Weight},
-    server::Record,
+    server::{Record, Server},
 };
 use tempfile::TempDir;
 
@@ -154,6 +154,75 @@ fn service_address_with_the_live_service_behind_it_is_refused() -> Result<()> {
 }
 
 #[test]
+fn shadow_that_changes_its_address_is_followed_unless_it_leads_to_live() -> Result<()> {
+    require_agent!();
+    let stage = Stage::set(Weight::Light, Record::Count)?;
+    let names = Names::of(&stage.net.live, "shadow.test", stage.net.shadow.at_v4(0).ip())?;
+    let moved = Server::start(&stage.net.other, PORT, Record::Count)?;
+    let agent =
+        Agent::start(&stage.net.live, &Arguments::to_url(PORT, &format!("http://shadow.test:{PORT}")))?;
+    let mut client = RawClient::connect(&stage.net.client, stage.net.live.at_v4(PORT))?;
+    let mut ask = |is_over: &dyn Fn() -> Result<bool>| -> Result<u64> {
+        // Longer than until the name is looked up again, which is half a minute.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        for asked in 1.. {
+            client.ask(GET)?;
+            if is_over()? {
+                return Ok(asked);
+            }
+            ensure!(Instant::now() < deadline, "not over after {asked} requests: {}", agent.ledger()?);
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(0)
+    };
+    let mut asked = ask(&|| Ok(stage.shadow.requests() > 0))?;
+
+    names.point_to(stage.net.other.at_v4(0).ip())?;
+    asked += ask(&|| Ok(moved.requests() > 0))?;
+    let at_first = stage.shadow.requests();
+    asked += ask(&|| Ok(moved.requests() > 5))?;
+    ensure!(stage.shadow.requests() == at_first, "copies still go to where the shadow was");
+
+    names.point_to(stage.net.live.at_v4(0).ip())?;
+    asked += ask(&|| Ok(agent.ledger()?.all_dropped() > 5))?;
+    let books = agent.wait_for(PATIENCE, |books| books.seen == asked && books.pending == 0)?;
+    println!("{books}");
+    let at_shadows = stage.shadow.requests() + moved.requests();
+    ensure!(books.mirrored == at_shadows && books.mirrored + books.all_dropped() == asked, "{books}");
+    ensure!(stage.live.requests() == asked, "a copy came to live");
+    ensure!(agent.stop()?.stderr.contains("captured live endpoints; not used"), "it says nothing of it");
+    Ok(())
+}
+
+/// What the programs of a host take a name for.
+struct Names {
+    folder: PathBuf,
+    name: &'static str,
+}
+
+impl Names {
+    /// `ip netns exec` puts the files of this folder in the place of those of `/etc`.
+    fn of(host: &Host, name: &'static str, address: IpAddr) -> Result<Self> {
+        let names = Self { folder: Path::new("/etc/netns").join(host.name()), name };
+        fs::create_dir_all(&names.folder)?;
+        names.point_to(address)?;
+        Ok(names)
+    }
+
+    /// The file stays the same one: it is mounted.
+    fn point_to(&self, address: IpAddr) -> Result<()> {
+        Ok(fs::write(self.folder.join("hosts"), format!("127.0.0.1 localhost\n{address} {}\n", self.name))?)
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        // Only this one: other tests may have theirs beside it.
+        drop(fs::remove_dir_all(&self.folder));
+    }
+}
+
+#[test]
 fn the_agent_is_no_shadow() -> Result<()> {
     require_agent!();
     let stage = Stage::set(Weight::Light, Record::Count)?;
@@ -164,9 +233,9 @@ fn the_agent_is_no_shadow() -> Result<()> {
 }
 
 fn until(mut is_done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while !is_done()? {
-        ensure!(std::time::Instant::now() < deadline, "not in time");
+        ensure!(Instant::now() < deadline, "not in time");
         thread::sleep(Duration::from_millis(10));
     }
     Ok(())

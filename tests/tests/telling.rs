@@ -21,6 +21,11 @@ fn equal_versions_are_never_failed() -> Result<()> {
     ensure!(run.said.iter().all(|(_, state)| *state != State::Fail), "{:?}", run.said);
     let convicted = run.told.fields.iter().find(|field| field.is_convicted);
     ensure!(convicted.is_none(), "{convicted:?}");
+    let [(live, live_sum), (shadow, shadow_sum)] = run.followed;
+    println!("$.total of {live} and {shadow} answers, in all {live_sum} and {shadow_sum}");
+    ensure!(live > 100 && shadow == live, "{:?}", run.followed);
+    // The last bit of some of them is noise.
+    ensure!((shadow_sum / live_sum - 1.0).abs() < 1e-6, "{:?}", run.followed);
     Ok(())
 }
 

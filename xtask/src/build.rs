@@ -58,8 +58,8 @@ pub(crate) fn agent(profile: Profile) -> Result<PathBuf> {
     agent_with(profile, KernelLog::Off, Linkage::Dynamic, &[TESTED_FEATURE.to_owned()])
 }
 
-/// Kafka's tests are in a workspace of their own.
-const TESTED_FEATURE: &str = "kube";
+/// The feature of the agent that its tests need; Kafka's are in a workspace of their own.
+pub(crate) const TESTED_FEATURE: &str = "kube";
 
 fn agent_with(profile: Profile, log: KernelLog, linkage: Linkage, features: &[String]) -> Result<PathBuf> {
     object(log)?;

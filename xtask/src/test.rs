@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, BufRead as _, BufReader, Read, Write},
-    process::Stdio,
+    process::{Command, Stdio},
     thread,
 };
 
@@ -26,7 +26,8 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
 
     let mut cargo = workspace::cargo(&["test", "--locked", "--no-fail-fast"])?;
     if !args.iter().any(|arg| arg == "-p" || arg.to_string_lossy().starts_with("--package")) {
-        cargo.arg("--workspace");
+        // The unit tests of what only the deployed agent has are run, too.
+        cargo.args(["--workspace", "--features", &format!("mirror-agent/{}", build::TESTED_FEATURE)]);
     }
     cargo.args(args);
     if !args.iter().any(|arg| arg == "--") {
@@ -34,6 +35,29 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     }
     // A test that cannot run here prints why and passes; the runner would keep that to itself.
     cargo.arg("--show-output").env("MIRROR_AGENT_BIN", agent);
+    let (mut tally, mut failed) = observe(cargo)?;
+    if args.is_empty() {
+        // A workspace of its own, since it takes a client in C; what both have in common is built once.
+        let target = workspace::target_dir()?;
+        let mut cargo = workspace::cargo(&["test", "--locked", "--manifest-path", KAFKA, "--target-dir"])?;
+        cargo.arg(target).args(["--", "--show-output"]);
+        let (more, failed_too) = observe(cargo)?;
+        tally = tally.plus(more);
+        failed = failed.or(failed_too);
+    }
+    println!("\n{}", tally.summary());
+    match failed {
+        Some(how) => bail!(how),
+        None if tally.failed > 0 => bail!("a test failed"),
+        None => Ok(()),
+    }
+}
+
+/// The sinks held against brokers.
+const KAFKA: &str = "tests/kafka/Cargo.toml";
+
+/// Runs a test runner to its end: what it counted, and how it failed if it did.
+fn observe(mut cargo: Command) -> Result<(Tally, Option<String>)> {
     let name = child::describe(&cargo);
     cargo.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = cargo.spawn().with_context(|| format!("start `{name}`"))?;
@@ -43,13 +67,8 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     let results = pass_on(stdout, io::stdout())?;
     let Ok(diagnostics) = diagnostics.join() else { bail!("reading the tests' standard error failed") };
     let status = running.wait().with_context(|| format!("wait for `{name}`"))?;
-
-    let tally = results.plus(diagnostics?);
-    println!("\n{}", tally.summary());
-    if tally.failed > 0 || !status.success() {
-        bail!("`{name}` ended with {status}");
-    }
-    Ok(())
+    let failed = (!status.success()).then(|| format!("`{name}` ended with {status}"));
+    Ok((results.plus(diagnostics?), failed))
 }
 
 /// Copies lines as they come, counting what they say. The runner's second list of the tests that passed, which

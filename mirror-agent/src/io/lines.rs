@@ -43,6 +43,14 @@ impl RotatingFile {
         Ok(Self { path: path.to_owned(), max_size, keep, open: Open::new(path)? })
     }
 
+    /// Takes note that somebody else has written to it.
+    pub(in crate::io) fn look_again(&mut self) {
+        // Where it cannot be opened now, the next line that is written says so.
+        if let Ok(open) = Open::new(&self.path) {
+            self.open = open;
+        }
+    }
+
     /// Appends lines, each with its end. A line is never divided between two files, and none is left half written.
     pub(in crate::io) fn write_lines(&mut self, mut lines: &[u8]) -> Result<(), Loss> {
         let loss = |lines: &[u8], error| Loss { records: count(lines), error };

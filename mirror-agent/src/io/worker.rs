@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
     io::{
-        capture::RingReader,
+        capture::{RingReader, UnreadFlows},
         experiments::Dispatcher,
         interfaces::{Interfaces, Tally},
         ledger::Ledger,
@@ -37,6 +37,8 @@ pub struct Worker {
     pub number: u16,
     /// The ring it reads.
     pub reader: RingReader,
+    /// To whom it tells what it does not read.
+    pub unread: UnreadFlows,
     /// The state of its flows.
     pub pipeline: Pipeline,
     /// Where requests go.
@@ -160,11 +162,17 @@ impl Worker {
 
     /// Counts first, then hands on: a request is seen before it can be settled.
     fn publish(&mut self) {
-        let Self { pipeline, dispatcher, ledger, gauges, reader, warned, probes, .. } = self;
+        let Self { pipeline, dispatcher, ledger, gauges, reader, unread, warned, probes, .. } = self;
         let stats = pipeline.take_stats();
         ledger.publish(&stats);
         warned.warn(&stats);
         dispatcher.dispatch(pipeline);
+        while let Some(run) = pipeline.poll_unread() {
+            if let Err(error) = unread.tell(&run) {
+                // What is copied in vain costs time; what is left out in error is counted as a gap.
+                debug!(%error, "The kernel program was not told what of an answer nobody reads.");
+            }
+        }
         while let Some(probe) = pipeline.poll_probe() {
             probes.saw(&probe);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::pipeline::{
     Answered, ExchangeId, FlowKey, Limits, Policy, Request, Segment, Side, Stats, Timestamp,
-    exchange::{Connection, Context, Probe, Purpose, report::ExchangeReport},
+    exchange::{Connection, Context, Probe, Purpose, Unread, report::ExchangeReport},
     flow::FlowTable,
     reason::{EvictReason, SkipReason},
 };
@@ -95,6 +95,11 @@ impl Pipeline {
     /// The next probe that arrived: a marked request of the agent's own that is to show where a target leads.
     pub fn poll_probe(&mut self) -> Option<Probe> {
         self.context.poll_probe()
+    }
+
+    /// What nobody reads of the answers under way, in the order in which it is to be put in force.
+    pub fn poll_unread(&mut self) -> Option<Unread> {
+        self.context.poll_unread()
     }
 
     /// The next exchange that ended. Only for [`Purpose::Inspect`].

@@ -42,7 +42,7 @@ pub mod time;
 
 pub use answer::{Answer, Answered, Timing};
 pub use engine::Pipeline;
-pub use exchange::{PROBE_PREFIX, Probe};
+pub use exchange::{PROBE_PREFIX, Probe, Unread};
 pub use limits::Limits;
 pub use message::{ExchangeId, ReplyTo, Request};
 pub use policy::Policy;

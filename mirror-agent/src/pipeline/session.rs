@@ -3,6 +3,10 @@
 //! What comes from an answer is taken for a value only where it is visible ASCII: nothing of it can end a line, or begin
 //! another.
 
+use std::cell::OnceCell;
+
+use bytes::Bytes;
+use memchr::{memchr, memmem};
 use serde_json::Value;
 
 use crate::pipeline::{
@@ -79,21 +83,19 @@ impl Source {
 
     /// The value that `answer` has there.
     #[must_use]
-    pub fn find(&self, answer: &Answer) -> Option<Vec<u8>> {
+    pub fn find(&self, answer: &Searched<'_>) -> Option<Vec<u8>> {
+        let head = &answer.answer.head;
         let value = match self {
             Self::Header(name) => {
-                let mut values = values_of(&answer.head, name.as_bytes());
+                let mut values = values_of(head, name.as_bytes());
                 values.next()?.to_vec()
             }
             Self::Cookie(name) => {
-                let set = values_of(&answer.head, b"set-cookie");
+                let set = values_of(head, b"set-cookie");
                 set.filter_map(|value| cookie_value(value, name.as_bytes())).last()?.to_vec()
             }
             Self::Json(steps) => {
-                let codings = values_of(&answer.head, b"content-encoding").collect::<Vec<_>>().join(&b',');
-                let content = decode(&answer.content, &codings, JSON_BYTES).ok()?;
-                let document: Value = serde_json::from_slice(&content).ok()?;
-                let place = steps.iter().try_fold(&document, |value, step| match step {
+                let place = steps.iter().try_fold(answer.document(steps)?, |value, step| match step {
                     Step::Key(key) => value.get(key),
                     Step::Index(index) => value.get(index),
                 })?;
@@ -102,6 +104,50 @@ impl Source {
         };
         is_value(&value).then_some(value)
     }
+}
+
+/// An answer in which several values are looked for. Its content is taken off its codings once, and parsed once, and only if
+/// it can have one of them.
+#[derive(Debug)]
+pub struct Searched<'a> {
+    answer: &'a Answer,
+    content: OnceCell<Option<Bytes>>,
+    document: OnceCell<Option<Value>>,
+}
+
+impl<'a> Searched<'a> {
+    /// Nothing has been looked for yet.
+    #[must_use]
+    pub const fn new(answer: &'a Answer) -> Self {
+        Self { answer, content: OnceCell::new(), document: OnceCell::new() }
+    }
+
+    /// The document, if there may be a value at the end of `steps`.
+    fn document(&self, steps: &[Step]) -> Option<&Value> {
+        let content = self.content.get_or_init(|| self.json()).as_ref()?;
+        if !steps.iter().all(|step| may_have(content, step)) {
+            return None;
+        }
+        self.document.get_or_init(|| serde_json::from_slice(content).ok()).as_ref()
+    }
+
+    /// The content without its codings, where the answer says that it is JSON or says nothing.
+    fn json(&self) -> Option<Bytes> {
+        let Answer { head, content, .. } = self.answer;
+        let is_json = |kind: &[u8]| kind.to_ascii_lowercase().windows(4).any(|part| part == b"json");
+        if !values_of(head, b"content-type").all(is_json) {
+            return None;
+        }
+        let codings = values_of(head, b"content-encoding").collect::<Vec<_>>().join(&b',');
+        decode(content, &codings, JSON_BYTES).ok()
+    }
+}
+
+/// Whether a document can have a member of this name: the name stands in it, or something that may be it, written in another
+/// way.
+fn may_have(content: &[u8], step: &Step) -> bool {
+    let Step::Key(key) = step else { return true };
+    memmem::find(content, key.as_bytes()).is_some() || memchr(b'\\', content).is_some()
 }
 
 /// The values of the header fields of this name.
@@ -185,7 +231,7 @@ mod tests {
             content: content.as_bytes().to_vec().into(),
             timing: Err(UntimedReason::Unknown),
         };
-        source.unwrap().find(&answer).map(|value| String::from_utf8(value).unwrap())
+        source.unwrap().find(&Searched::new(&answer)).map(|value| String::from_utf8(value).unwrap())
     }
 
     #[test]
@@ -201,6 +247,14 @@ mod tests {
             (Source::json("$.a[1]['b c'].d"), "", r#"{"a":[0,{"b c":{"d":"x"}}]}"#, Some("x")),
             (Source::json("$.token"), "", r#"{"token":7}"#, None),
             (Source::json("$.token"), "", "{", None),
+            (Source::json("$.token"), "", r#"{"t\u006fken":"t"}"#, Some("t")),
+            (
+                Source::json("$.token"),
+                "content-type: application/vnd.api+JSON\r\n",
+                r#"{"token":"t"}"#,
+                Some("t"),
+            ),
+            (Source::json("$.token"), "content-type: text/html\r\n", r#"{"token":"t"}"#, None),
         ] {
             assert_eq!(
                 found(source.clone(), lines, content).as_deref(),
@@ -220,7 +274,24 @@ mod tests {
             content: gzip.finish().unwrap().into(),
             timing: Err(UntimedReason::Unknown),
         };
-        assert_eq!(Source::json("$.token").unwrap().find(&answer).unwrap(), b"t");
+        assert_eq!(Source::json("$.token").unwrap().find(&Searched::new(&answer)).unwrap(), b"t");
+    }
+
+    #[test]
+    fn content_is_parsed_once_and_only_where_a_name_stands_in_it() {
+        let answer = Answer {
+            status: 200,
+            head: b"HTTP/1.1 200 OK\r\n\r\n".to_vec().into(),
+            content: br#"{"a":"1","b":"2"}"#.to_vec().into(),
+            timing: Err(UntimedReason::Unknown),
+        };
+        let searched = Searched::new(&answer);
+        assert_eq!(Source::json("$.token").unwrap().find(&searched), None);
+        assert!(searched.document.get().is_none(), "it was parsed in vain");
+        assert_eq!(Source::json("$.a").unwrap().find(&searched).unwrap(), b"1");
+        let parsed = std::ptr::from_ref(searched.document.get().unwrap());
+        assert_eq!(Source::json("$.b").unwrap().find(&searched).unwrap(), b"2");
+        assert!(std::ptr::eq(parsed, searched.document.get().unwrap()));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{
     load::{Pace, Plan, Running},
     metrics::Metrics,
     netns::{Host, Topology},
-    scenario::PORT,
+    scenario::{PATIENCE, PORT},
     shop::{Bug, Bugs, Character, Place, Shop, Shopper, Version},
     sys,
 };
@@ -97,6 +97,9 @@ fn socket(folder: &TempDir) -> PathBuf {
     folder.path().join("control.sock")
 }
 
+/// The number of answers that is followed.
+const FOLLOWED: &str = "$.total";
+
 /// What the user of the mirror writes.
 fn configuration(socket: &Path, shadow: &str, control: Option<&str>) -> String {
     let socket = socket.display();
@@ -113,7 +116,8 @@ fn configuration(socket: &Path, shadow: &str, control: Option<&str>) -> String {
          \x20   targets: [{{ name: v2, url: \"{shadow}\", interlock: none }}]\n\
          {control}\
          \x20   compare: {{}}\n\
-         \x20   gate: {{ divergence: 1%, p95: 1.1, errors: 0.5%, minSamples: 1000 }}\n"
+         \x20   gate: {{ divergence: 1%, p95: 1.1, errors: 0.5%, minSamples: 1000 }}\n\
+         \x20   fields: [\"{FOLLOWED}\"]\n"
     )
 }
 
@@ -160,6 +164,7 @@ pub(super) fn run(case: Case, options: &Options, say: &mut dyn FnMut(&str)) -> R
     let told = stage.told()?;
     let cpu = stage.agent.cpu()?;
     let took = started.elapsed();
+    let followed = followed(&stage)?;
     let met = Bug::ALL.map(|bug| (bug, stage.shadow.changed_by(bug))).to_vec();
     let ended = stage.agent.stop()?;
     ensure!(ended.status.success(), "the agent ended with {}: {}", ended.status, ended.stderr);
@@ -171,9 +176,32 @@ pub(super) fn run(case: Case, options: &Options, say: &mut dyn FnMut(&str)) -> R
         told,
         accepted: accepted.unwrap_or_default(),
         results: RESULTS.map(|result| (result.to_owned(), result_of(&metrics, result))).to_vec(),
+        followed,
         took,
         cpu,
     })
+}
+
+/// How often the number that is followed was in an answer, and its sum, of live and of the shadow: as the metrics tell once
+/// they tell what the report does.
+fn followed(stage: &Stage) -> Result<[(u64, f64); 2]> {
+    let report = stage.ask(&["report", "--output", "json"])?;
+    let field = &report["targets"][0]["fields"][0];
+    ensure!(field["field"] == FOLLOWED, "the report calls it {}", field["field"]);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let metrics = stage.agent.metrics()?;
+        let of = ["live", "shadow"].map(|of| {
+            let labels = [("field", FOLLOWED), ("of", of)];
+            let count = metrics.labelled("mirror_field_values_total", &labels) as u64;
+            (count, metrics.labelled("mirror_field_sum", &labels))
+        });
+        if ["live", "shadow"].iter().zip(of).all(|(side, (count, _))| field[*side]["count"] == count) {
+            return Ok(of);
+        }
+        ensure!(Instant::now() < deadline, "the metrics tell {of:?}, the report {field}");
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// What a comparison may come to.

@@ -28,6 +28,8 @@ pub struct Run {
     pub accepted: Vec<Proposal>,
     /// Comparisons by result.
     pub results: Vec<(String, u64)>,
+    /// How often a number that was followed was in an answer, and its sum, of live and of the shadow; zeros where none was.
+    pub followed: [(u64, f64); 2],
     /// How long it took.
     pub took: Duration,
     /// The agent's processor time.
@@ -289,6 +291,7 @@ mod tests {
             said: Vec::new(),
             accepted: Vec::new(),
             results: Vec::new(),
+            followed: [(0, 0.0); 2],
             took: Duration::ZERO,
             cpu: Duration::ZERO,
         }

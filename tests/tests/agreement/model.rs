@@ -14,6 +14,7 @@ use mirror_common::packet::{
     find_innermost, parse, tcp_flag,
 };
 use mirror_common::sample::{connection_draw, is_in_share};
+use mirror_common::unread::{LEAST_UNREAD_SEGMENT, UnreadKey, UnreadRun};
 use mirror_common::{Counter, RecordFlags, RecordHeader, RecordSide};
 use mirror_tests::classifier::Counts;
 
@@ -32,6 +33,8 @@ pub(crate) struct Rules {
     pub(crate) own: HashSet<SocketKey>,
     /// Of which connections to a port segments are copied.
     pub(crate) samples: Vec<(u16, PortSample)>,
+    /// A run of one flow that nobody reads.
+    pub(crate) unread: Option<(UnreadKey, UnreadRun)>,
 }
 
 /// A frame as it stands at a hook.
@@ -199,7 +202,8 @@ impl Rules {
         let ring = ring_index(&whole.client_addr, whole.client_port, self.config.rings);
         let ring = usize::try_from(ring).unwrap();
         let is_read = self.config.copy_responses != 0 && self.answer_ports.contains(&packet.src_port);
-        let records = if is_client || is_read {
+        let is_unread = !is_client && is_read && self.is_unread(&whole);
+        let records = if is_client || (is_read && !is_unread) {
             parts(&whole, payload)
         } else {
             let peek = payload.len().min(usize::try_from(STATUS_PEEK_BYTES).unwrap());
@@ -209,10 +213,20 @@ impl Rules {
             vec![(RecordHeader { captured_len, flags, ..whole }, peek.to_vec())]
         };
         let counter = if is_client { Counter::CopiedClient } else { Counter::CopiedServer };
-        Verdict {
-            records: records.into_iter().map(|(header, payload)| (ring, header, payload)).collect(),
-            ..Verdict::counted(counter)
-        }
+        let mut verdict = Verdict::counted(counter);
+        verdict.records = records.into_iter().map(|(header, payload)| (ring, header, payload)).collect();
+        verdict.counts[Counter::Unread as usize] = u64::from(is_unread);
+        verdict
+    }
+
+    /// Whether a segment worth the question lies in what nobody reads.
+    fn is_unread(&self, whole: &RecordHeader) -> bool {
+        let ahead_of = |run: &UnreadRun| u64::from(whole.seq.wrapping_sub(run.seq));
+        whole.payload_len >= LEAST_UNREAD_SEGMENT
+            && self.unread.as_ref().is_some_and(|(key, run)| {
+                *key == UnreadKey::of(whole)
+                    && ahead_of(run) + u64::from(whole.payload_len) <= u64::from(run.len)
+            })
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn tell(classifier: &mut Classifier) -> Result<Rules> {
     for port in MATCHED {
         classifier.add_port(map::PORTS, port)?;
     }
-    let answer_ports = [MATCHED[0], UNMATCHED[0]];
+    let answer_ports = [MATCHED[0], MATCHED[3], UNMATCHED[0]];
     for port in answer_ports {
         classifier.add_port(map::ANSWER_PORTS, port)?;
     }
@@ -89,6 +89,7 @@ pub(crate) fn tell(classifier: &mut Classifier) -> Result<Rules> {
         networks,
         own: own.into(),
         samples,
+        unread: None,
     })
 }
 
@@ -99,7 +100,7 @@ pub(crate) fn any_config(rng: &mut Rng) -> KernelConfig {
         rings: rng.pick(&[1, 2, 4]),
         own_mark: rng.pick(&[0, OWN_MARK]),
         match_addresses: u32::from(rng.percent(35)),
-        copy_responses: u32::from(rng.percent(35)),
+        copy_responses: u32::from(rng.percent(70)),
         wake_interval_ns: 1_000_000,
         connections: if rng.percent(60) { ConnectionFlags::SAMPLED } else { 0 },
         ..KernelConfig::default()

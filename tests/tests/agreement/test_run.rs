@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use mirror_common::Counter;
 use mirror_common::maps::{KernelConfig, program};
+use mirror_common::unread::{UnreadKey, UnreadRun};
 use mirror_tests::classifier::{Classifier, Counts, object};
 use mirror_tests::frame_gen::FrameGen;
 
@@ -54,6 +55,7 @@ fn generated_frames_are_seen_alike() -> Result<()> {
         Counter::TooDeep,
         Counter::Own,
         Counter::SampledOut,
+        Counter::Unread,
     ] {
         ensure!(tally.count(counter) > frames / 2_000, "{counter:?} hardly occurred");
     }
@@ -115,6 +117,7 @@ impl Run {
                 anyhow::bail!("the parsers of user space differ: {difference}\nframe {bytes:02x?}");
             }
             let frame = Passing::ethernet(&bytes, mark);
+            self.leave_unread(name, &frame)?;
             let Some(found) = self.pass(name, &frame)? else {
                 tally.refused += 1;
                 continue;
@@ -137,6 +140,21 @@ impl Run {
             }
         }
         Ok(tally)
+    }
+
+    /// Says now and then that nobody reads what the frame carries, or a part of it, or what is near.
+    fn leave_unread(&mut self, name: &str, frame: &Passing) -> Result<()> {
+        let verdict = self.rules.verdict(&mut self.fragments.clone(), name, frame);
+        let Some((_, header, _)) = verdict.records.first().filter(|(_, header, _)| header.side == 1) else {
+            return Ok(());
+        };
+        let rng = self.frames.rng();
+        let before = u32::try_from(rng.below(1_500))?;
+        let run = UnreadRun { seq: header.seq.wrapping_sub(before), len: u32::try_from(rng.below(9_000))? };
+        let unread = rng.percent(50).then_some((UnreadKey::of(header), run));
+        self.classifier.set_unread(self.rules.unread.map(|(key, _)| key), unread)?;
+        self.rules.unread = unread;
+        Ok(())
     }
 
     /// Sends one frame past the program; `None` where the kernel does not take it.

@@ -97,6 +97,10 @@ fn cost_of_answers_is_printed() {
     print(&mut kernel, "answer, another is read");
     kernel.set_port(map::ANSWER_PORTS, SERVER_PORT);
     print(&mut kernel, "answer, read");
+    kernel.run(program::RESPONSES, &large);
+    let flow = kernel.record().0;
+    kernel.set_unread(&flow, flow.seq, flow.payload_len);
+    print(&mut kernel, "answer, unread");
 }
 
 /// What a packet costs the program for requests at the least, in nanoseconds.

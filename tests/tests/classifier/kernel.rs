@@ -7,6 +7,7 @@ use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult};
 use mirror_common::maps::{KernelConfig, PortSample, SocketKey, map, program};
 use mirror_common::packet::{UdpTunnel, v4_mapped};
+use mirror_common::unread::{UnreadKey, UnreadRun};
 use mirror_common::{Counter, RecordHeader};
 use mirror_tests::classifier::{Classifier, object};
 
@@ -67,6 +68,11 @@ impl Kernel {
 
     pub(crate) fn set_sample(&mut self, port: u16, sample: PortSample) {
         self.classifier.set_sample(port, sample).unwrap();
+    }
+
+    pub(crate) fn set_unread(&mut self, flow: &RecordHeader, seq: u32, len: u32) {
+        let unread = (UnreadKey::of(flow), UnreadRun { seq, len });
+        self.classifier.set_unread(None, Some(unread)).unwrap();
     }
 
     /// Runs a program on a packet, and sees to it that it lets it be.

@@ -191,3 +191,43 @@ fn response_is_copied_whole_of_ports_whose_answers_are_read() {
     kernel.run(program::RESPONSES, &read.ethernet());
     assert_eq!(kernel.record().1, b"HTTP/1.1 200");
 }
+
+#[test]
+fn payload_that_nobody_reads_is_left_out_of_what_is_copied_whole() {
+    let config = KernelConfig { copy_responses: 1, ..KernelConfig::default() };
+    let Some(mut kernel) = Kernel::load(config) else { return };
+    kernel.set_port(map::ANSWER_PORTS, SERVER_PORT);
+    for is_v6 in [false, true] {
+        let of = |packet: Packet| if is_v6 { packet.v6() } else { packet }.ethernet();
+        let answer = |len: usize| of(response(PSH_ACK, &vec![b'x'; len]));
+        kernel.run(program::RESPONSES, &answer(3_000));
+        let (flow, payload) = kernel.record();
+        assert_eq!((flow.seq, payload.len()), (1000, 3_000));
+
+        for (what, seq, len, sent, captured) in [
+            ("all of it", 1000, 3_000, 3_000, 0),
+            ("all but the last byte", 1000, 2_999, 3_000, 3_000),
+            ("all but the first byte", 1001, 9_000, 3_000, 3_000),
+            ("more than it", 1000_u32.wrapping_sub(5_000), 9_000, 3_000, 0),
+            ("all of what is not worth the question", 1000, 3_000, 1_023, 1_023),
+            ("the least that is", 1000, 3_000, 1_024, 0),
+        ] {
+            kernel.set_unread(&flow, seq, len);
+            kernel.run(program::RESPONSES, &answer(sent));
+            let (header, payload) = kernel.record();
+            let flags = if captured < sent { RecordFlags::NOT_COPIED } else { 0 };
+            assert_eq!((header.flags, payload.len()), (flags, captured), "{what}");
+            assert_eq!(usize::try_from(header.payload_len).unwrap(), sent, "{what}");
+        }
+        // Its client's payload, and that of other flows, is.
+        kernel.set_unread(&flow, 0, u32::MAX);
+        kernel.run(program::REQUESTS, &of(request(PSH_ACK, &[b'x'; 3_000])));
+        assert_eq!(kernel.record().1.len(), 3_000);
+        let other = Packet { ports: (SERVER_PORT, CLIENT_PORT + 1), ..response(PSH_ACK, &[b'x'; 3_000]) };
+        kernel.run(program::RESPONSES, &of(other));
+        assert_eq!(kernel.record().1.len(), 3_000);
+        kernel.assert_no_record();
+    }
+    let unread = kernel.counters().into_iter().find(|(counter, _)| *counter == Counter::Unread);
+    assert_eq!(unread, Some((Counter::Unread, 6)));
+}

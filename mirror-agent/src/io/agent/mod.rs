@@ -102,7 +102,7 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
     let telling = telling
         .start(Arc::clone(&compare.queue), Arc::clone(&ledger), sink_ledger.clone(), control)
         .context("start the thread that compares")?;
-    let Capture { kernel, own_sockets, counters, rings } = Capture::load(EBPF_OBJECT, &rules)?;
+    let Capture { kernel, own_sockets, counters, rings, unread } = Capture::load(EBPF_OBJECT, &rules)?;
     let counters = Arc::new(counters);
     let kernel = Arc::new(Mutex::new(kernel));
     let mut guard = Guard::new(config.guard);
@@ -173,14 +173,15 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
 
     let warned = Arc::new(Warned::default());
     let mut workers = Vec::new();
-    for (number, ((reader, gauges), heartbeat)) in
-        rings.into_iter().zip(pipelines).zip(heartbeats).enumerate()
+    for (number, (((reader, unread), gauges), heartbeat)) in
+        rings.into_iter().zip(unread).zip(pipelines).zip(heartbeats).enumerate()
     {
         let number = u16::try_from(number)?;
         let dispatcher = Dispatcher::new(number, Arc::clone(&ledger), Arc::clone(&directory));
         let worker = Worker {
             number,
             reader,
+            unread,
             pipeline: Pipeline::new(Purpose::Replay(dispatcher.policy()), limits.clone(), random()),
             dispatcher,
             ledger: Arc::clone(&ledger),

@@ -27,6 +27,7 @@ use crate::io::capture::{
     samples::{self, PortSample, Samples},
     sys::page_bytes,
     tables::Tables,
+    unread::UnreadFlows,
 };
 
 /// All that the kernel side consists of, each part for the thread that needs it.
@@ -39,6 +40,8 @@ pub struct Capture {
     pub counters: KernelCounters,
     /// One for each capture thread.
     pub rings: Vec<RingReader>,
+    /// As many.
+    pub unread: Vec<UnreadFlows>,
 }
 
 /// The loaded programs. Dropping the value detaches them; what was captured before stays readable in the rings.
@@ -146,6 +149,10 @@ impl Capture {
         let counters = KernelCounters::new(take::<PerCpuArray<_, _>>(&mut ebpf, map::COUNTERS)?);
         let samples = Samples::new(take(&mut ebpf, map::SAMPLES)?);
         let answer_ports = AnswerPorts::new(take(&mut ebpf, map::ANSWER_PORTS)?);
+        let Some(Map::LruHashMap(unread)) = ebpf.take_map(map::UNREAD) else {
+            return Err(LoadError::Map { map: map::UNREAD.to_owned(), source: None });
+        };
+        let unread = UnreadFlows::handles(&unread, rings.len()).map_err(fill(map::UNREAD))?;
         let flush_log = flush_log(&mut ebpf);
         let mut kernel = Kernel {
             attachments: BTreeMap::new(),
@@ -163,7 +170,7 @@ impl Capture {
         let matched = Matched::new(&rules.ports, &rules.addresses);
         kernel.take_less(&matched)?;
         kernel.take_more(&matched)?;
-        Ok(Self { kernel, own_sockets, counters, rings })
+        Ok(Self { kernel, own_sockets, counters, rings, unread })
     }
 }
 

@@ -23,6 +23,7 @@ mod rules;
 mod samples;
 pub(super) mod sys;
 mod tables;
+mod unread;
 mod watch;
 
 pub use attach::{AttachError, AttachMethod, AttachMode, Attachment};
@@ -35,6 +36,7 @@ pub use own::{OwnSockets, OwnSocketsError};
 pub use ring::RingReader;
 pub use rules::{KernelRules, RulesError};
 pub use samples::{PortSample, port_samples};
+pub use unread::UnreadFlows;
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use crate::{
     pipeline::{
         Answer, Timestamp,
         rewrite::{Known, Use, substitute},
-        session::{Source, SourceError},
+        session::{Searched, Source, SourceError},
     },
 };
 
@@ -69,6 +69,7 @@ impl Sessions {
 
     /// Remembers what live and the target call the same in their answers to one request.
     pub fn learn(&self, live: &Answer, target: &Answer, now: Timestamp) {
+        let (live, target) = (&Searched::new(live), &Searched::new(target));
         for (rule, source) in self.sources.iter().enumerate() {
             let Some(of_live) = source.find(live) else { continue };
             let Some(of_target) = source.find(target) else { continue };

@@ -1,7 +1,10 @@
 //! Enters: what came of the comparisons of one experiment. Leaves: counters that may be added up over agents.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -43,6 +46,31 @@ pub struct ComparisonBooks {
     responses: [[Histogram; Phase::ALL.len()]; AnswerOf::ALL.len()],
     /// One more than the index of the verdict; 0 where there is none.
     verdict: AtomicU64,
+    fields: Mutex<Arc<[FieldFigures]>>,
+}
+
+/// What is known of a number that is followed in the answers of live and one target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldFigures {
+    /// Name of the target.
+    pub target: String,
+    /// Where in the answers it stands.
+    pub path: String,
+    /// Live's numbers.
+    pub live: NumberFigures,
+    /// The target's.
+    pub shadow: NumberFigures,
+}
+
+/// Numbers of one side.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NumberFigures {
+    /// How many there were.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+    /// Quantiles and their values; none where there are no numbers.
+    pub quantiles: Vec<(f64, f64)>,
 }
 
 impl ComparisonBooks {
@@ -57,6 +85,7 @@ impl ComparisonBooks {
             untimed: Default::default(),
             responses: Default::default(),
             verdict: AtomicU64::default(),
+            fields: Mutex::default(),
         }
     }
 
@@ -97,6 +126,11 @@ impl ComparisonBooks {
         self.verdict.store(u64::try_from(index).unwrap_or_default(), Ordering::Relaxed);
     }
 
+    /// Notes what is known of the numbers that are followed.
+    pub fn set_fields(&self, fields: Vec<FieldFigures>) {
+        *self.fields.lock().unwrap_or_else(PoisonError::into_inner) = fields.into();
+    }
+
     /// The books at one moment.
     #[must_use]
     pub fn snapshot(&self) -> ComparisonSnapshot {
@@ -109,6 +143,7 @@ impl ComparisonBooks {
             untimed: load(&self.untimed),
             responses: self.responses.each_ref().map(|of| of.each_ref().map(Histogram::snapshot)),
             verdict: verdict.checked_sub(1).and_then(|index| VerdictState::ALL.get(index).copied()),
+            fields: Arc::clone(&self.fields.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 }
@@ -130,6 +165,8 @@ pub struct ComparisonSnapshot {
     pub responses: [[HistogramSnapshot; Phase::ALL.len()]; AnswerOf::ALL.len()],
     /// The verdict, where one is asked for.
     pub verdict: Option<VerdictState>,
+    /// Numbers that are followed, by target and in the order of the configuration.
+    pub fields: Arc<[FieldFigures]>,
 }
 
 #[cfg(test)]

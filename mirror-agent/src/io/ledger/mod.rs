@@ -19,7 +19,7 @@ use std::{
 };
 
 pub use self::{
-    comparisons::{AnswerOf, ComparisonBooks, ComparisonSnapshot, Phase},
+    comparisons::{AnswerOf, ComparisonBooks, ComparisonSnapshot, FieldFigures, NumberFigures, Phase},
     copies::{CopyBooks, CopySnapshot},
     histogram::HistogramSnapshot,
     ticket::{Claim, Ticket},

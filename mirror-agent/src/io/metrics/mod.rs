@@ -6,6 +6,7 @@
 mod audit;
 mod comparisons;
 mod encoder;
+mod fields;
 mod pods;
 mod sinks;
 mod steering;
@@ -29,6 +30,7 @@ pub use self::{
 use self::{
     comparisons::encode_comparisons,
     encoder::Encoder,
+    fields::encode_fields,
     targets::{encode_copies, encode_targets},
 };
 use crate::{
@@ -174,6 +176,7 @@ impl Collector for Metrics {
         let books = self.ledger.snapshot();
         encode_copies(&mut out, &books.copies)?;
         encode_comparisons(&mut out, &books.comparisons)?;
+        encode_fields(&mut out, &books.comparisons)?;
         encode_targets(&mut out, &self.gauges.targets())?;
         out.gauges("build_info", "The build; always 1", "version", &[env!("CARGO_PKG_VERSION")], &[1.0])
     }
@@ -275,6 +278,11 @@ impl Metrics {
             "frames_own",
             "Frames of the agent's own replay connections, left out",
             count(Counter::Own),
+        )?;
+        out.counter(
+            "frames_unread",
+            "Frames with the content of answers that nobody reads, of which only the lengths were copied",
+            count(Counter::Unread),
         )?;
         out.gauge("flows_active", "Flows in the table", self.sum(|pipeline| &pipeline.flows) as f64)?;
         let fill = self.pipelines.iter().map(|pipeline| pipeline.ring_fill.swap(0, Ordering::Relaxed)).max();

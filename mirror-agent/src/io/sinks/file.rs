@@ -1,6 +1,9 @@
 //! Enters: records. Leaves: their lines in a file, one JSON object each.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
 
 use tracing::warn;
 
@@ -24,6 +27,16 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Writes until the queue is closed and empty.
 pub(super) fn write(mut file: RotatingFile, queue: &Queue, books: &SinkBooks) {
+    let turn = books.turn.try_lock();
+    let _turn = match turn {
+        Ok(turn) => turn,
+        // The thread before this one has not ended yet; what it does to the file is looked at behind it.
+        Err(_) => {
+            let turn = books.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            file.look_again();
+            turn
+        }
+    };
     let mut lines = Vec::new();
     let mut count = 0_u64;
     let mut warned: Option<Instant> = None;

@@ -14,7 +14,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -81,6 +81,9 @@ pub fn check_sink(config: &SinkConfig) -> Result<(), SinkError> {
 #[derive(Clone, Debug, Default)]
 pub struct SinkLedger(Arc<Mutex<Vec<Weak<SinkBooks>>>>);
 
+/// Whose turn it is to write to a sink: one thread's at a time, where the one before it hangs on a disk.
+type WriterTurn = Mutex<()>;
+
 /// What came of the records of one sink.
 #[derive(Debug)]
 pub struct SinkBooks {
@@ -89,11 +92,16 @@ pub struct SinkBooks {
     /// Name of the sink.
     pub sink: String,
     counts: [AtomicU64; SinkResult::ALL.len()],
+    turn: WriterTurn,
 }
 
 /// The sinks of one experiment. Where this is dropped, what waits is written, as far as it can be soon.
 #[derive(Debug, Default)]
-pub struct Sinks(Vec<Sink>);
+pub struct Sinks {
+    sinks: Vec<Sink>,
+    /// When they were closed.
+    closed_at: OnceLock<Instant>,
+}
 
 #[derive(Debug)]
 struct Sink {
@@ -125,6 +133,7 @@ impl SinkLedger {
             experiment: experiment.to_owned(),
             sink: sink.to_owned(),
             counts: Default::default(),
+            turn: WriterTurn::default(),
         });
         known.push(Arc::downgrade(&books));
         books
@@ -178,20 +187,27 @@ impl Sinks {
                 .name("sink".to_owned())
                 .spawn(work)
                 .map_err(|source| SinkError::Thread { sink: sink(), source })?;
-            sinks.0.push(Sink { take: config.take, queue, books, thread: Some(thread) });
+            sinks.sinks.push(Sink { take: config.take, queue, books, thread: Some(thread) });
         }
         Ok(sinks)
+    }
+
+    /// Lets nothing more in, and returns since when that is so: sinks that are closed before any of them is dropped end side by
+    /// side.
+    pub fn close(&self) -> Instant {
+        self.sinks.iter().for_each(|sink| sink.queue.close());
+        *self.closed_at.get_or_init(Instant::now)
     }
 
     /// Whether any of them takes records of exchanges of which this came: then one is to be made.
     #[must_use]
     pub fn want(&self, result: ComparisonResult) -> bool {
-        self.0.iter().any(|sink| sink.wants(result))
+        self.sinks.iter().any(|sink| sink.wants(result))
     }
 
     /// Gives a record to those that take it. Never waits: where too many wait it is dropped, and counted.
     pub fn take(&self, record: &Arc<Record>, result: ComparisonResult) {
-        for sink in self.0.iter().filter(|sink| sink.wants(result)) {
+        for sink in self.sinks.iter().filter(|sink| sink.wants(result)) {
             if !sink.queue.push(record) {
                 sink.books.count(SinkResult::Dropped, 1);
             }
@@ -210,10 +226,8 @@ impl Sink {
 
 impl Drop for Sinks {
     fn drop(&mut self) {
-        // All of them first, so that they end side by side.
-        self.0.iter().for_each(|sink| sink.queue.close());
-        let until = Instant::now() + CLOSING_TIME;
-        for sink in &mut self.0 {
+        let until = self.close() + CLOSING_TIME;
+        for sink in &mut self.sinks {
             let Some(thread) = sink.thread.take() else { continue };
             // A disk or a broker that hangs must not keep the agent from stopping.
             while !thread.is_finished() && Instant::now() < until {
@@ -229,7 +243,7 @@ impl Drop for Sinks {
     }
 }
 
-/// How long sinks that are closed may take to write what is left, all of an experiment together.
+/// How long sinks that are closed may take to write what is left, all together.
 const CLOSING_TIME: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether they have.

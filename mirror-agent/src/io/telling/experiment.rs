@@ -7,8 +7,9 @@ use tracing::error;
 
 use super::{
     ask::{AskError, Installed, RulesTold, Told},
+    fields,
     report::{ClusterReport, ExperimentReport, RuleReport, TargetReport},
-    rules::{array_json, rule_json},
+    rules::{REDACTED, array_json, rule_json},
 };
 use crate::{
     io::{
@@ -140,6 +141,11 @@ impl Experiment {
         &self.comparing.experiment
     }
 
+    /// Gives nothing more to the sinks.
+    pub(super) fn close_sinks(&self) {
+        self.sinks.close();
+    }
+
     /// Whether exchanges of `comparing` are its own.
     pub(super) fn is_of(&self, comparing: &Arc<Comparing>) -> bool {
         Arc::ptr_eq(&self.comparing, comparing)
@@ -228,6 +234,11 @@ impl Experiment {
         for Shadow { evidence, .. } in &mut self.shadows {
             evidence.expire(SystemTime::now());
         }
+        let figures = self.shadows.iter().flat_map(|Shadow { position, judge, .. }| {
+            let target = self.comparing.targets.get(*position).map_or("", |target| &target.name);
+            fields::figures(target, &self.config.rules.fields, &judge.fields())
+        });
+        self.books.set_fields(figures.collect());
         let Some(gate) = &self.config.judge.gate else {
             self.books.set_verdict(None);
             return false;
@@ -272,7 +283,7 @@ impl Experiment {
     pub(super) fn report(&mut self, now: Timestamp, samples: bool) -> ExperimentReport {
         let rules = self.config.rules.rules.iter().chain(&self.own_rules).zip(&self.matched).enumerate();
         let rules = rules.map(|(position, (rule, matched))| RuleReport {
-            rule: rule_json(rule),
+            rule: self.told(rule_json(rule)),
             matched: *matched,
             is_own: position >= self.config.rules.rules.len(),
         });
@@ -284,7 +295,7 @@ impl Experiment {
             let target = self.comparing.targets.get(*position);
             TargetReport {
                 target: target.map(|target| target.name.clone()).unwrap_or_default(),
-                summary: without_secrets(&judge.summary(now), &self.redactor),
+                summary: without_secrets(&judge.summary(now), &self.config.rules.fields, &self.redactor),
                 kept,
             }
         });
@@ -344,11 +355,14 @@ impl Experiment {
     /// One rule less.
     pub(super) fn remove(&mut self, name: &str) -> Result<Told, AskError> {
         let before = self.rule_names();
-        if !before.iter().any(|known| known == name) {
-            return Err(AskError::UnknownRule { name: name.to_owned(), known: before.join(", ") });
-        }
-        self.own_rules.retain(|rule| rule.name != name);
-        self.own_arrays.retain(|array| array.path != name);
+        // By its name, or by what it was told as.
+        let Some(name) = before.iter().find(|known| *known == name || self.redactor.place(known) == name)
+        else {
+            let known: Vec<_> = before.iter().map(|known| self.redactor.place(known)).collect();
+            return Err(AskError::UnknownRule { name: name.to_owned(), known: known.join(", ") });
+        };
+        self.own_rules.retain(|rule| rule.name != *name);
+        self.own_arrays.retain(|array| array.path != *name);
         self.renew(before)
     }
 
@@ -361,10 +375,23 @@ impl Experiment {
         };
         self.matched.extend(self.own_rules.iter().map(|rule| count_of(rule).unwrap_or_default()));
         let after = RulesTold {
-            rules: self.own_rules.iter().map(rule_json).collect(),
-            arrays: self.own_arrays.iter().map(array_json).collect(),
+            rules: self.own_rules.iter().map(|rule| self.told(rule_json(rule))).collect(),
+            arrays: self.own_arrays.iter().map(|array| self.told(array_json(array))).collect(),
         };
+        let before = before.iter().map(|name| self.redactor.place(name)).collect();
         Ok(Told::Rules { owner: self.owner.clone(), before, after })
+    }
+
+    /// A rule as it may be told: its path may hold what the user has redacted, and then it says so.
+    fn told(&self, rule: Value) -> Value {
+        let mut told = rule.clone();
+        redact(&mut told, &self.redactor);
+        if told != rule
+            && let Value::Object(fields) = &mut told
+        {
+            fields.insert(REDACTED.to_owned(), Value::Bool(true));
+        }
+        told
     }
 
     fn rule_names(&self) -> Vec<String> {
@@ -398,9 +425,10 @@ fn with(rules: &CompareRules, more: &[Rule], arrays: &[ArrayRule]) -> CompareRul
 }
 
 /// The summary as it may be told: what is learned of paths and keys may hold what the user has redacted.
-fn without_secrets(summary: &Summary, redactor: &Redactor) -> Value {
+fn without_secrets(summary: &Summary, paths: &[String], redactor: &Redactor) -> Value {
     // Texts, numbers and lists: nothing that JSON cannot hold.
     let mut value = serde_json::to_value(summary).unwrap_or_default();
+    fields::name(&mut value, paths);
     redact(&mut value, redactor);
     value
 }

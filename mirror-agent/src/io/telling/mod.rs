@@ -6,6 +6,7 @@
 
 mod ask;
 mod experiment;
+mod fields;
 mod report;
 mod rules;
 pub mod show;

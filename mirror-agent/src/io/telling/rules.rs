@@ -49,10 +49,14 @@ pub(super) fn array_json(array: &ArrayRule) -> Value {
     }
 }
 
-/// The rule in one line of YAML, to be put under `compare.rules`.
+/// A field of a rule that is told otherwise than it is, since redaction hides a part of it.
+pub(super) const REDACTED: &str = "redacted";
+
+/// The rule in one line of YAML, to be put under `compare.rules`. One that is not told in full is a comment, since it would
+/// match nothing.
 #[must_use]
 pub(super) fn rule_yaml(rule: &Value) -> String {
-    let mut line = String::from("- { ");
+    let mut line = String::from(if rule.get(REDACTED).is_some() { "# redacted: - { " } else { "- { " });
     for (position, (key, value)) in rule.as_object().into_iter().flatten().enumerate() {
         let separator = if position == 0 { "" } else { ", " };
         // Writing to a string does not fail; what JSON writes is YAML in flow style, too.
@@ -96,6 +100,13 @@ mod tests {
         for rule in rules() {
             assert_eq!(parse_rule(&rule_json(&rule)).unwrap(), rule);
         }
+    }
+
+    #[test]
+    fn rule_that_is_not_told_in_full_is_a_comment() {
+        let line = rule_yaml(&json!({ "name": "a", "path": "$.[redacted]", REDACTED: true }));
+        assert_eq!(line, r##"# redacted: - { name: "a", path: "$.[redacted]", redacted: true }"##);
+        assert_eq!(rule_yaml(&json!({ "path": "$.a" })), r#"- { path: "$.a" }"#);
     }
 
     #[test]

@@ -155,6 +155,7 @@ impl Work {
             self.give_up(&exchange);
         }
         self.experiments.iter_mut().for_each(Experiment::take_shed);
+        self.experiments.iter().for_each(Experiment::close_sinks);
     }
 
     /// Compares the next exchange; false where there is none.
@@ -199,6 +200,8 @@ impl Work {
 
     fn install(&mut self, installed: Vec<Installed>) {
         let mut before = std::mem::take(&mut self.experiments);
+        let stays = |known: &Experiment| installed.iter().any(|installed| known.is_of(&installed.comparing));
+        before.iter().filter(|known| !stays(known)).for_each(Experiment::close_sinks);
         for installed in installed {
             let known = before.iter().position(|known| known.name() == installed.comparing.experiment);
             let known = known.map(|position| before.swap_remove(position));

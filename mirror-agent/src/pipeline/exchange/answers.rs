@@ -8,18 +8,25 @@
 use std::collections::VecDeque;
 
 use crate::pipeline::{
-    Acked, Answered, ExchangeId, ReplyTo, Timestamp,
+    Acked, Answered, ExchangeId, FlowKey, ReplyTo, SeqNumber, Timestamp,
     exchange::{
-        context::Context,
+        context::{Context, Unread},
         lull::Lull,
         observer::{RequestObserver, Run},
         quiet::QuietMoments,
-        report::MessageReport,
+        report::{MessageReport, Place},
         response::{Asking, Response},
     },
     http::{EndEffect, Event, GapEffect, Refusal, ResponseDecoder},
     reason::IncomparableReason,
 };
+
+/// What is left of a response must be at least so many bytes for saying that nobody reads them: of less, most has passed by
+/// the time that the kernel program knows.
+const LEAST_UNREAD_BYTES: u64 = 128 * 1024;
+
+/// Most bytes of which it is said at a time: sequence numbers wrap.
+const MAX_UNREAD_BYTES: u64 = 1 << 30;
 
 /// The responses of one flow and the requests that they answer.
 #[derive(Debug)]
@@ -31,7 +38,17 @@ pub(crate) struct Answers {
     decoder: ResponseDecoder,
     /// The response to the first of `waiting`.
     current: Option<Response>,
+    /// What was said to be unread of it.
+    unread: Option<Stretch>,
     lull: Lull,
+}
+
+/// A run of a flow's server stream.
+#[derive(Debug)]
+struct Stretch {
+    flow: FlowKey,
+    /// Offset behind its last byte.
+    end: u64,
 }
 
 /// What is known of which response belongs to which request.
@@ -117,6 +134,7 @@ impl Answers {
             waiting: VecDeque::new(),
             decoder: ResponseDecoder::new(&context.limits),
             current: None,
+            unread: None,
             lull: Lull::default(),
         };
         answers.client_sent(at);
@@ -144,19 +162,40 @@ impl Answers {
                 answers.lose_step(context, IncomparableReason::Unpaired);
             } else if run.conflict {
                 let len = u64::try_from(run.bytes.len()).unwrap_or(u64::MAX);
-                answers.step_over(context, len, IncomparableReason::Conflict);
+                answers.step_over(context, len, IncomparableReason::Conflict, None);
             } else if answers.step == Step::In {
                 answers.decode(context, run);
             }
         });
     }
 
-    /// Takes bytes that are missing from the server's stream.
-    pub(super) fn gap(&mut self, context: &mut Context, offset: u64, len: u64) {
-        self.lull.server_missed(offset, len);
+    /// Takes bytes that are missing from the server's stream; `sent_at` where they were seen and left out.
+    pub(super) fn gap(&mut self, context: &mut Context, offset: u64, len: u64, sent_at: Option<Timestamp>) {
+        self.lull.server_missed(offset, len, sent_at);
         self.accounted(context, |answers, context| {
-            answers.step_over(context, len, IncomparableReason::Gap);
+            answers.step_over(context, len, IncomparableReason::Gap, sent_at);
         });
+    }
+
+    /// Says what nobody reads of the response under way on `flow`, where it is worth saying and has not been said; `next`
+    /// is the place behind the bytes that were taken last.
+    pub(super) fn tell_unread(&mut self, context: &mut Context, flow: &FlowKey, next: Place) {
+        let is_unread = self.step == Step::In && self.current.as_ref().is_some_and(Response::is_unread);
+        if !is_unread || self.unread.as_ref().is_some_and(|unread| next.offset < unread.end) {
+            return;
+        }
+        let len = self.decoder.content_ahead().min(MAX_UNREAD_BYTES);
+        if len >= LEAST_UNREAD_BYTES {
+            self.unread = Some(Stretch { flow: *flow, end: next.offset.saturating_add(len) });
+            context.tell_unread(Unread { flow: *flow, seq: next.seq, len: u32::try_from(len).unwrap_or(0) });
+        }
+    }
+
+    /// What comes next is read again.
+    fn end_unread(&mut self, context: &mut Context) {
+        if let Some(Stretch { flow, .. }) = self.unread.take() {
+            context.tell_unread(Unread { flow, seq: SeqNumber(0), len: 0 });
+        }
     }
 
     /// Takes the end of the server's stream.
@@ -169,6 +208,7 @@ impl Answers {
                     answers.finish(context);
                 }
             }
+            answers.end_unread(context);
             answers.give_up(context, IncomparableReason::Aborted, IncomparableReason::Aborted);
             answers.step = Step::Over(IncomparableReason::Aborted);
         });
@@ -176,6 +216,7 @@ impl Answers {
 
     /// Nothing more is taken: whatever is open is settled for `reason`.
     pub(super) fn close(&mut self, context: &mut Context, reason: IncomparableReason) {
+        self.end_unread(context);
         self.give_up(context, reason, reason);
         for (_, bytes) in self.waiting.drain(..).filter_map(|waiting| waiting.early) {
             context.hold(bytes, 0);
@@ -263,14 +304,20 @@ impl Answers {
     }
 
     /// Steps over bytes that are missing, or not certain.
-    fn step_over(&mut self, context: &mut Context, len: u64, reason: IncomparableReason) {
+    fn step_over(
+        &mut self,
+        context: &mut Context,
+        len: u64,
+        reason: IncomparableReason,
+        sent_at: Option<Timestamp>,
+    ) {
         if self.step != Step::In {
             return;
         }
         match self.decoder.handle_gap(len) {
             GapEffect::InBody => {
                 if let Some(current) = &mut self.current {
-                    current.gap(context, reason);
+                    current.gap(context, reason, sent_at);
                 }
                 // The gap may reach to the end of the body.
                 if matches!(self.decoder.poll(&mut &[][..], ReplyTo::Other), Event::End) {
@@ -284,6 +331,7 @@ impl Answers {
 
     /// The current response was followed to its end.
     fn finish(&mut self, context: &mut Context) {
+        self.end_unread(context);
         let Some(current) = self.current.take().filter(|current| !current.is_interim) else { return };
         let Some(mut asked) = self.waiting.pop_front() else { return };
         let (answered, bytes) = current.finish(asked.asking);
@@ -300,6 +348,7 @@ impl Answers {
 
     /// It is not certain any more which response belongs to which request; the one under way is damaged for `reason`.
     fn lose_step(&mut self, context: &mut Context, reason: IncomparableReason) {
+        self.end_unread(context);
         if self.step == Step::In {
             self.give_up(context, reason, IncomparableReason::Unpaired);
             self.decoder.reset();

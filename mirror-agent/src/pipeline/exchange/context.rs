@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::pipeline::{
-    Answered, Endpoint, ExchangeId, FlowKey, Limits, Policy, Request, Stats, Timestamp,
+    Answered, Endpoint, ExchangeId, FlowKey, Limits, Policy, Request, SeqNumber, Stats, Timestamp,
     exchange::report::ExchangeReport,
     flow::FlowId,
     http::RequestHead,
@@ -66,6 +66,8 @@ pub(crate) struct Context {
     /// Requests seen and neither settled nor handed out.
     pub(crate) pending: u64,
     next_id: u64,
+    /// What nobody reads of the answers under way.
+    unread: VecDeque<Unread>,
     /// Those that arrived.
     probes: VecDeque<Probe>,
     /// Of the flow that a span was handed on of last.
@@ -91,6 +93,7 @@ impl Context {
             held_bytes: 0,
             pending: 0,
             next_id: 0,
+            unread: VecDeque::new(),
             probes: VecDeque::new(),
             flow_id: FlowId(0),
         };
@@ -213,6 +216,16 @@ impl Context {
         self.answers.push_back((id, answered));
     }
 
+    /// Tells what nobody reads of a flow's answers.
+    pub(crate) fn tell_unread(&mut self, unread: Unread) {
+        self.unread.push_back(unread);
+    }
+
+    /// What was told of it next.
+    pub(crate) fn poll_unread(&mut self) -> Option<Unread> {
+        self.unread.pop_front()
+    }
+
     /// Whether the answers of `server` are read.
     pub(crate) fn reads_answers_of(&self, server: &Endpoint) -> bool {
         matches!(&self.purpose, Purpose::Replay(policy) if policy.reads_answers_of(server))
@@ -265,6 +278,17 @@ impl Context {
     pub(crate) fn held_bytes(&self) -> usize {
         self.held_bytes
     }
+}
+
+/// A run of what the server of a flow sends that nobody reads: whoever captures need not copy it, only tell its length.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Unread {
+    /// The flow, as its packets say where it was seen first.
+    pub flow: FlowKey,
+    /// Sequence number of the first byte.
+    pub seq: SeqNumber,
+    /// Length in bytes; 0 where all that comes is read again.
+    pub len: u32,
 }
 
 /// A marked request that may be a probe: one by which the agent finds out where a target leads.

@@ -45,9 +45,10 @@ impl Lull {
         self.server_end = run.start.advance(run.bytes.len()).offset;
     }
 
-    /// Takes note of bytes of the server's stream that were not seen.
-    pub(super) const fn server_missed(&mut self, offset: u64, len: u64) {
+    /// Takes note of bytes of the server's stream that are not there; `sent_at` where they were seen nevertheless.
+    pub(super) fn server_missed(&mut self, offset: u64, len: u64, sent_at: Option<Timestamp>) {
         self.server_end = offset.saturating_add(len);
+        self.server_at = self.server_at.max(sent_at.unwrap_or_default());
     }
 
     /// Offset behind the last byte of the server's stream.

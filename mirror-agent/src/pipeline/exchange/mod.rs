@@ -17,10 +17,10 @@ mod trust;
 mod tests;
 
 pub(crate) use context::Context;
-pub use context::{PROBE_PREFIX, Probe, Purpose};
+pub use context::{PROBE_PREFIX, Probe, Purpose, Unread};
 
 use crate::pipeline::{
-    Acked, Answered, ExchangeId, FlowKey, Side, Span, Timestamp,
+    Acked, Answered, ExchangeId, FlowKey, GapCause, Side, Span, Timestamp,
     exchange::{
         answers::Answers,
         client::ClientSide,
@@ -227,12 +227,17 @@ fn answers_span(
             if is_start {
                 client.server_sent(status, acked.offset());
             }
-            answers.data(context, &Run { bytes, start: Place { offset, seq }, at, acked, conflict });
+            let start = Place { offset, seq };
+            answers.data(context, &Run { bytes, start, at, acked, conflict });
+            answers.tell_unread(context, flow, start.advance(bytes.len()));
             if let Some(status) = status {
                 return client.answered(context, flow, status, acked.offset(), answers);
             }
         }
-        (Side::Server, Span::Gap { len, offset, .. }) => answers.gap(context, offset, len),
+        (Side::Server, Span::Gap { len, offset, at, cause }) => {
+            let sent_at = (cause == GapCause::NotCopied).then_some(at);
+            answers.gap(context, offset, len, sent_at);
+        }
         (Side::Server, Span::End { reset, .. }) => answers.end(context, reset),
     }
     Interest::Continue

@@ -109,10 +109,22 @@ impl Response {
         }
     }
 
-    /// Notes that bytes of the body are missing, or not certain, while the framing stays known.
-    pub(super) fn gap(&mut self, context: &mut Context, reason: IncomparableReason) {
-        self.ends_in_gap = true;
+    /// Notes that bytes of the body are missing, or not certain, while the framing stays known; `sent_at` where they were
+    /// seen nevertheless.
+    pub(super) fn gap(
+        &mut self,
+        context: &mut Context,
+        reason: IncomparableReason,
+        sent_at: Option<Timestamp>,
+    ) {
+        self.ends_in_gap = sent_at.is_none();
+        self.last_byte_at = self.last_byte_at.max(sent_at.unwrap_or_default());
         self.damage(context, reason);
+    }
+
+    /// Whether nobody reads what is left of it.
+    pub(super) const fn is_unread(&self) -> bool {
+        self.status.is_some() && !matches!(self.keep, Keep::Whole { .. })
     }
 
     /// Lets go of what is held; the first reason stands.

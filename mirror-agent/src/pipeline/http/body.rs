@@ -145,6 +145,14 @@ impl BodyDecoder {
         matches!(self.state, State::Complete | State::Fixed { left: 0 })
     }
 
+    /// Bytes of content of which it is certain that they come next; 0 where nothing is.
+    pub(super) const fn content_ahead(&self) -> u64 {
+        match self.state {
+            State::Fixed { left } | State::Data { left } => left,
+            State::UntilClose | State::Line(_) | State::Complete => 0,
+        }
+    }
+
     /// Steps over `len` bytes that were not seen. False where that is not certain to stay in step.
     pub(super) fn skip(&mut self, len: u64) -> bool {
         let next = match self.state {

@@ -244,6 +244,12 @@ impl ResponseDecoder {
         self.machine.phase == Phase::Body && self.machine.body.is_until_close()
     }
 
+    /// Bytes of content of which it is certain that they come next: the rest of a body, or of its chunk, of known length.
+    #[must_use]
+    pub fn content_ahead(&self) -> u64 {
+        if self.machine.phase == Phase::Body { self.machine.body.content_ahead() } else { 0 }
+    }
+
     /// Whether the connection speaks another protocol: after 101, or a 2xx to CONNECT.
     #[must_use]
     pub fn is_tunnel(&self) -> bool {

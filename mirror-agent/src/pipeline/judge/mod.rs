@@ -164,6 +164,12 @@ impl Judge {
         judged
     }
 
+    /// What is known of the numbers that are followed, in the order of the configuration, as far as any was seen.
+    #[must_use]
+    pub fn fields(&self) -> Vec<FieldSummary> {
+        summary::of_fields(&self.fields)
+    }
+
     /// What is known at this moment: all that is shown anywhere. It takes some milliseconds where there are many
     /// endpoints, and looks at every place again.
     pub fn summary(&mut self, now: Timestamp) -> Summary {

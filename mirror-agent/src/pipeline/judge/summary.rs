@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     Judge, Look, Proposal, RELATIVE_ERROR, Standing,
     cluster::ClusterKey,
-    field::FieldSummary,
+    field::{Field, FieldSummary},
     interval::{rate, real},
     latency::{Latency, Of, Phase},
     proposal,
@@ -235,7 +235,6 @@ impl Summary {
         let of_whole = judge.gate.as_ref().map(|gate| measured.checks(gate));
         let whole = sum.part.summary(&measured, &sum.latency, of_whole.as_deref());
         let samples = sum.diverging.shadow_of;
-        let alpha = check_alpha(WHOLE_ALPHA) / real(u64::try_from(judge.fields.len()).unwrap_or(1)).max(1.0);
         Self {
             burn: judge.gate.as_ref().is_some_and(|gate| measured.burns(gate)),
             verdict: judge
@@ -251,10 +250,16 @@ impl Summary {
             endpoints,
             clusters: clusters(judge),
             places: places(judge),
-            fields: judge.fields.iter().enumerate().map(|(at, field)| field.summary(at, alpha)).collect(),
+            fields: of_fields(&judge.fields),
             proposals: proposal::proposals(judge.scopes.values()),
         }
     }
+}
+
+/// What is known of each of the numbers that are followed.
+pub(super) fn of_fields(fields: &[Field]) -> Vec<FieldSummary> {
+    let alpha = check_alpha(WHOLE_ALPHA) / real(u64::try_from(fields.len()).unwrap_or(1)).max(1.0);
+    fields.iter().enumerate().map(|(at, field)| field.summary(at, alpha)).collect()
 }
 
 /// What the endpoints come to together.

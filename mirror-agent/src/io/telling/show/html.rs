@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::value::{Unit, count, figure, joined, list, text_of};
+use super::value::{Unit, count, difference, figure, joined, list, numbers, text_of};
 
 /// The page as it begins; it is readable in the dark, too.
 const HEAD: &str = "<!doctype html>
@@ -78,11 +78,31 @@ fn of_target(report: &Value, target: &Value, out: &mut impl Write) -> io::Result
             escape(state),
         )?;
     }
-    writeln!(out, "</table>\n<h3>Differences, the likeliest bugs first</h3>")?;
+    writeln!(out, "</table>")?;
+    fields(target, out)?;
+    writeln!(out, "<h3>Differences, the likeliest bugs first</h3>")?;
     for cluster in list(&target["clusters"]) {
         of_cluster(text_of(&report["name"]), target, cluster, out)?;
     }
     Ok(())
+}
+
+/// Prints what is known of the numbers that are followed.
+fn fields(target: &Value, out: &mut impl Write) -> io::Result<()> {
+    let mut fields = list(&target["fields"]).peekable();
+    if fields.peek().is_none() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "<h3>Numbers that are followed</h3><table><tr><th>path<th>live<th>shadow<th>difference of the means</tr>"
+    )?;
+    for field in fields {
+        let path = escape(text_of(&field["field"]));
+        let [live, shadow] = ["live", "shadow"].map(|of| numbers(&field[of]));
+        writeln!(out, "<tr><td><code>{path}</code><td>{live}<td>{shadow}<td>{}</tr>", difference(field))?;
+    }
+    writeln!(out, "</table>")
 }
 
 fn of_cluster(experiment: &str, target: &Value, cluster: &Value, out: &mut impl Write) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use super::value::{Unit, count, figure, joined, list, text_of};
+use super::value::{Unit, count, difference, figure, joined, list, numbers, text_of};
 use crate::io::{control::ctl::clean, telling::rules::rule_yaml};
 
 /// Clusters that are told of; `--output json` has them all.
@@ -80,6 +80,7 @@ pub(super) fn report(report: &Value, out: &mut impl Write) -> io::Result<()> {
                 .map(|quantile| format!("{quantile} {}", figure(&times[quantile], Unit::Seconds)));
             writeln!(out, "  {what:<20} {}", quantiles.join(", "))?;
         }
+        fields(target, out)?;
         writeln!(out, "\n  endpoints")?;
         for endpoint in list(&target["endpoints"]).take(ENDPOINTS) {
             writeln!(
@@ -102,6 +103,20 @@ pub(super) fn report(report: &Value, out: &mut impl Write) -> io::Result<()> {
                 "\n  {proposals} places look like noise: see `mirror-agent rules list`, then `mirror-agent rules accept --proposed`"
             )?;
         }
+    }
+    Ok(())
+}
+
+/// Prints what is known of the numbers that are followed.
+fn fields(target: &Value, out: &mut impl Write) -> io::Result<()> {
+    let mut fields = list(&target["fields"]).peekable();
+    if fields.peek().is_some() {
+        writeln!(out, "\n  numbers that are followed")?;
+    }
+    for field in fields {
+        let path = clean(text_of(&field["field"]));
+        let [live, shadow] = ["live", "shadow"].map(|of| numbers(&field[of]));
+        writeln!(out, "  {path:<24} live {live}; shadow {shadow}; difference {}", difference(field))?;
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ fn ok(body: &[u8]) -> Vec<u8> {
 }
 
 /// What is known of the answer in a few words: its content, or the status and the reason.
-fn told(answered: &Answered) -> String {
+pub(super) fn told(answered: &Answered) -> String {
     match answered {
         Answered::Whole(answer) => String::from_utf8_lossy(&answer.content).into_owned(),
         Answered::Partly { status, reason, .. } => format!("{status} {}", reason.as_str()),

@@ -7,6 +7,7 @@ mod pauses;
 mod properties;
 mod requests;
 mod two_interfaces;
+mod unread;
 
 use std::net::SocketAddr;
 
