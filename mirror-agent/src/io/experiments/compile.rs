@@ -145,8 +145,8 @@ mod tests {
     use super::compile;
     use crate::{
         io::config::{
-            ExperimentConfig, Expiry, MatchConfig, MissingKey, NamedMatch, PathMatch, SampleConfig,
-            SampleKey, ValueMatch,
+            ExperimentConfig, Expiry, MatchConfig, MissingKey, NamedMatch, PathMatch, PodsConfig,
+            SampleConfig, SampleKey, ValueMatch,
         },
         pipeline::{
             Endpoint, FlowKey, Policy,
@@ -235,6 +235,24 @@ mod tests {
         for server in ["10.1.2.3:8081", "11.1.2.3:8080", "[2001:db9::1]:8080"] {
             assert_eq!(decide(&full(), server, FITTING), (Err(SkipReason::Unmatched), None), "{server}");
         }
+    }
+
+    #[test]
+    fn of_pods_the_very_pairs_of_address_and_port_count() {
+        let mut config = full();
+        let of = |servers: &[&str]| {
+            let servers = servers.iter().map(|server| server.parse().unwrap()).collect();
+            Some(PodsConfig { servers, ..PodsConfig::default() })
+        };
+        config.pods = of(&["10.1.2.4:9090", "10.1.2.3:8080", "[2001:db8::1]:8080"]);
+        for server in ["10.1.2.3:8080", "10.1.2.4:9090", "[2001:db8::1]:8080"] {
+            assert_eq!(decide(&config, server, FITTING), (Ok(()), None), "{server}");
+        }
+        for server in ["10.1.2.3:9090", "10.1.2.4:8080", "10.1.2.5:8080"] {
+            assert_eq!(decide(&config, server, FITTING), (Err(SkipReason::Unmatched), None), "{server}");
+        }
+        config.pods = of(&[]);
+        assert_eq!(decide(&config, "10.1.2.3:8080", FITTING), (Err(SkipReason::Unmatched), None));
     }
 
     #[test]
