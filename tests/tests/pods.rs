@@ -94,7 +94,8 @@ fn expect_left_alone(cluster: &Cluster, agent: &Agent, pod: &Pod) -> Result<()> 
     Ok(())
 }
 
-fn follows_pods(wiring: Wiring) -> Result<()> {
+/// Has pods come, move and go; says how long each took to be felt.
+fn follow_pods(wiring: Wiring) -> Result<String> {
     let cluster = Cluster::start(wiring)?;
     let agent = cluster.agent(&cluster.config("", ""))?;
     ensure!(agent.metrics()?.sum("mirror_interfaces_attached") == 0.0, "there is no pod yet");
@@ -126,37 +127,42 @@ fn follows_pods(wiring: Wiring) -> Result<()> {
     let went = until(&agent, "no pod", |metrics| pods(metrics) == 0.0)?;
     expect_left_alone(&cluster, &agent, &second)?;
     until(&agent, "detached", |metrics| metrics.sum("mirror_interfaces_attached") == 0.0)?;
-    println!("{wiring:?}: came after {came:?}, had another address after {moved:?}, was gone after {went:?}");
     for took in [came, moved, went] {
         ensure!(took < PROMISE, "{wiring:?}: {took:?}");
     }
     let books = agent.wait_for(PATIENCE, |books| books.pending == 0)?;
     ensure!(books.all_lost() == 0, "{books}");
-    Ok(())
+    Ok(format!(
+        "{wiring:?}: came after {came:?}, had another address after {moved:?}, was gone after {went:?}"
+    ))
 }
 
 #[test]
 fn pods_are_followed_as_calico_wires_them() -> Result<()> {
     require_agent!();
-    follows_pods(Wiring::Calico)
+    println!("{}", follow_pods(Wiring::Calico)?);
+    Ok(())
 }
 
 #[test]
 fn pods_are_followed_on_a_bridge() -> Result<()> {
     require_agent!();
-    follows_pods(Wiring::Bridge)
+    println!("{}", follow_pods(Wiring::Bridge)?);
+    Ok(())
 }
 
 #[test]
 fn pods_are_followed_as_aws_wires_them() -> Result<()> {
     require_agent!();
-    follows_pods(Wiring::Aws)
+    println!("{}", follow_pods(Wiring::Aws)?);
+    Ok(())
 }
 
 #[test]
 fn pods_are_followed_as_cilium_wires_them_with_routes_for_endpoints() -> Result<()> {
     require_agent!();
-    follows_pods(Wiring::Cilium)
+    println!("{}", follow_pods(Wiring::Cilium)?);
+    Ok(())
 }
 
 #[test]
