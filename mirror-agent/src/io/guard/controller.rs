@@ -10,8 +10,11 @@ use std::time::Duration;
 const SHED_FROM: f64 = 0.8;
 /// The use to which shedding leads, if use is in proportion to the share.
 const TARGET: f64 = 0.7;
-/// Below this use, connections are taken up again.
+/// Below this use of processors, connections are taken up again.
 const RECOVER_BELOW: f64 = 0.6;
+/// The same of memory, of which much stays in use that is free again: closer to where shedding begins, since it does not
+/// rise and fall with every burst.
+const RECOVER_MEMORY_BELOW: f64 = 0.75;
 /// What a reduction leaves of the share at least: a measurement that errs must not end everything at once.
 const MOST_AT_ONCE: f64 = 0.5;
 /// Time for a reduction to take effect before the next one; connections that are followed go on being followed.
@@ -34,15 +37,20 @@ pub(super) struct Controller {
     /// Use of what was given, smoothed.
     level: f64,
     reduced_at: Option<Duration>,
-}
-
-impl Default for Controller {
-    fn default() -> Self {
-        Self { share: 1.0, level: 0.0, reduced_at: None }
-    }
+    recover_below: f64,
 }
 
 impl Controller {
+    /// One that goes by the use of processors.
+    pub(super) const fn of_processors() -> Self {
+        Self { share: 1.0, level: 0.0, reduced_at: None, recover_below: RECOVER_BELOW }
+    }
+
+    /// One that goes by the use of memory.
+    pub(super) const fn of_memory() -> Self {
+        Self { recover_below: RECOVER_MEMORY_BELOW, ..Self::of_processors() }
+    }
+
     /// Takes the use of what was given, where 1 is all of it, once a second, and returns the share of new connections
     /// to capture, 0 to 1. `now` counts from any moment and moves only forward.
     pub(super) fn handle_use(&mut self, now: Duration, used: f64) -> f64 {
@@ -64,7 +72,7 @@ impl Controller {
                     self.share = 0.0;
                 }
             }
-        } else if self.level < RECOVER_BELOW && since.is_none_or(|since| since >= RECOVER_AFTER) {
+        } else if self.level < self.recover_below && since.is_none_or(|since| since >= RECOVER_AFTER) {
             self.share = (self.share + (self.share * STEP).clamp(LEAST_STEP, LARGEST_STEP)).min(1.0);
         }
         self.share
@@ -90,7 +98,7 @@ mod tests {
 
     impl Plant {
         fn new(full: f64, turnover: f64) -> Self {
-            let controller = Controller::default();
+            let controller = Controller::of_processors();
             Self { controller, full, idle: 0.05, turnover, captured: 1.0, noise: 1, second: 0 }
         }
 
@@ -154,8 +162,19 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_stays_in_use_does_not_keep_connections_out() {
+        let mut controller = Controller::of_memory();
+        let mut run = |seconds: std::ops::Range<u64>, used| {
+            seconds.map(|second| controller.handle_use(Duration::from_secs(second), used)).last().unwrap()
+        };
+        assert_eq!(run(0..1, 1.4), 0.5);
+        assert!(run(1..120, 0.72) > 0.9);
+        assert_eq!(run(120..240, 0.78), run(240..241, 0.78), "there is a range in which nothing changes");
+    }
+
+    #[test]
     fn excess_that_shedding_does_not_cure_ends_capture_of_new_connections() {
-        let mut controller = Controller::default();
+        let mut controller = Controller::of_processors();
         let share = (0..60).map(|second| controller.handle_use(Duration::from_secs(second), 3.0)).last();
         assert_eq!(share, Some(0.0));
         assert_eq!(

@@ -86,7 +86,8 @@ pub struct Guard {
 #[derive(Debug)]
 struct Watch {
     meter: Meter,
-    controller: Controller,
+    /// By the use of processors, and by that of memory: the lesser share counts.
+    controllers: [Controller; 2],
     interval: Interval,
     started: Instant,
     /// The share of new connections that the kernel program captures.
@@ -135,7 +136,7 @@ impl Watch {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             meter,
-            controller: Controller::default(),
+            controllers: [Controller::of_processors(), Controller::of_memory()],
             interval,
             started: Instant::now(),
             share: 1.0,
@@ -148,8 +149,9 @@ impl Watch {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(self.started);
         let Use { cpu, memory } = self.meter.measure(elapsed);
-        if let Some(highest) = cpu.into_iter().chain(memory).reduce(f64::max) {
-            let share = self.controller.handle_use(elapsed, highest);
+        let uses = self.controllers.iter_mut().zip([cpu, memory]);
+        let shares = uses.filter_map(|(controller, used)| Some(controller.handle_use(elapsed, used?)));
+        if let Some(share) = shares.reduce(f64::min) {
             if let Err(error) = self.apply(share, now, kernel) {
                 self.log_failure(now, &error);
             }

@@ -3,6 +3,7 @@
 
 mod bulk;
 mod kernel;
+mod marks;
 mod micro;
 mod probe;
 mod sys;
@@ -64,8 +65,14 @@ enum Part {
     Gets,
     /// A connection for each request
     Close,
-    /// POSTs of 64 KiB
+    /// POSTs of 64 KiB and 1 MiB
     Posts,
+    /// Eight requests on a connection at a time
+    Pipelined,
+    /// Answers compared; 100 experiments of 10 rules
+    Experiments,
+    /// Shadows that hang or are slow; the guard at 10 %
+    Protection,
     /// Bulk traffic on another port
     Bulk,
     /// 20,000 GETs a second with the agent on one processor
@@ -140,6 +147,9 @@ fn measure(options: &Options, report: &mut Report) -> Result<()> {
             Part::Gets => workloads::gets(&stage, effort),
             Part::Close => workloads::close(&stage, effort),
             Part::Posts => workloads::posts(&stage, effort),
+            Part::Pipelined => workloads::pipelined(&stage, effort),
+            Part::Experiments => workloads::experiments(&stage, effort),
+            Part::Protection => workloads::protection(&stage, effort),
             Part::Bulk => bulk::measure(&stage, effort),
             Part::OneCore => workloads::one_core(&stage, effort),
             Part::Onset => workloads::onset(&stage, effort),

@@ -14,9 +14,11 @@ use mirror_tests::{
     metrics::Ledger,
     netns::Topology,
     nginx::Nginx,
+    server::{Behavior, Record, Server},
     sys,
     traffic::Same,
 };
+use tempfile::TempDir;
 
 use crate::{
     probe::{CallCount, MemoryWatch, Processors, ProgramCost, Usage, pin, quantile},
@@ -25,6 +27,8 @@ use crate::{
 
 /// The port of the live service and of the shadow.
 pub(crate) const PORT: u16 = 8080;
+/// The port of the shadow that is not well.
+const ILL_PORT: u16 = 8081;
 /// Connections of the load, and of the bare sender.
 pub(crate) const CONNECTIONS: usize = 64;
 /// Requests due so shortly after the start are not counted in the latencies.
@@ -36,6 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 pub(crate) struct Stage {
     live: Nginx,
     shadow: Nginx,
+    /// The other one.
+    ill: Server,
     pub(crate) net: Topology,
 }
 
@@ -46,14 +52,42 @@ pub(crate) struct Work {
     pub(crate) request: Same,
     pub(crate) pace: Pace,
     pub(crate) reuse: Reuse,
-    /// Options of the agent for this work.
-    pub(crate) options: &'static [&'static str],
+    /// Requests on a connection at a time.
+    pub(crate) pipeline: usize,
+    pub(crate) setup: Setup,
+    pub(crate) shadow: Shadow,
+}
+
+/// What the agent is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Setup {
+    /// More options of `run`.
+    Options(&'static [&'static str]),
+    /// A file, written for the URL of the shadow.
+    File(fn(&str) -> String),
+}
+
+/// What copies are sent to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Shadow {
+    /// nginx, like live.
+    Nginx,
+    /// A server that is not well.
+    Ill(Behavior),
 }
 
 impl Work {
     /// Small GETs on keep-alive connections.
     pub(crate) fn gets(name: impl Into<String>, pace: Pace) -> Self {
-        Self { name: name.into(), request: Same::get(), pace, reuse: Reuse::KeepAlive, options: &[] }
+        Self {
+            name: name.into(),
+            request: Same::get(),
+            pace,
+            reuse: Reuse::KeepAlive,
+            pipeline: 1,
+            setup: Setup::Options(&[]),
+            shadow: Shadow::Nginx,
+        }
     }
 }
 
@@ -172,7 +206,39 @@ impl Stage {
         let net = Topology::new()?;
         let live = Nginx::start(&net.live, PORT, 1)?;
         let shadow = Nginx::start(&net.shadow, PORT, 1)?;
-        Ok(Self { live, shadow, net })
+        let ill = Server::start(&net.shadow, ILL_PORT, Record::Count)?;
+        Ok(Self { live, shadow, ill, net })
+    }
+
+    /// Starts an agent as a work wants it.
+    fn agent_for(&self, work: &Work) -> Result<(Agent, Option<TempDir>)> {
+        let port = match work.shadow {
+            Shadow::Nginx => PORT,
+            Shadow::Ill(behavior) => {
+                self.ill.behave(behavior);
+                ILL_PORT
+            }
+        };
+        let shadow = self.net.shadow.at_v4(port);
+        match work.setup {
+            Setup::Options(options) => {
+                Ok((Agent::start(&self.net.live, &Arguments::new(PORT, shadow).with(options))?, None))
+            }
+            Setup::File(text) => {
+                let folder = tempfile::tempdir()?;
+                let file = folder.path().join("mirror.yaml");
+                fs::write(&file, text(&format!("http://{shadow}")))?;
+                Ok((Agent::start(&self.net.live, &Arguments::from_file(&file))?, Some(folder)))
+            }
+        }
+    }
+
+    /// Requests that the work's shadow has counted.
+    fn at_shadow(&self, work: &Work) -> Result<u64> {
+        match work.shadow {
+            Shadow::Nginx => self.shadow.requests(&self.net.shadow),
+            Shadow::Ill(_) => Ok(self.ill.requests()),
+        }
     }
 
     /// Starts an agent beside live.
@@ -198,6 +264,7 @@ impl Stage {
         Plan {
             warm_up: WARM_UP.min(duration / 4),
             reuse: work.reuse,
+            pipeline: work.pipeline,
             ..Plan::new(([0, 0, 0, 0], 0).into(), work.pace, duration, CONNECTIONS)
         }
     }
@@ -227,7 +294,7 @@ impl Stage {
 
     fn run_beside_mirror(&self, work: &Work, watch: Watch, duration: Duration) -> Result<Trial> {
         let statistics = if watch == Watch::Closely { Some(enable_program_stats()?) } else { None };
-        let agent = self.agent(work.options)?;
+        let (agent, _folder) = self.agent_for(work)?;
         if let Watch::Pinned(processor) = watch {
             pin(agent.pid(), processor)?;
         }
@@ -235,12 +302,12 @@ impl Stage {
         let counted = duration.mul_f64(0.8);
         let count = statistics.as_ref().and_then(|_on| CallCount::start(pid, counted));
         let memory = MemoryWatch::start(pid);
-        let (live, shadow) = (self.live.requests(&self.net.live)?, self.shadow.requests(&self.net.shadow)?);
+        let (live, shadow) = (self.live.requests(&self.net.live)?, self.at_shadow(work)?);
         let (usage, programs) = (Usage::of(pid)?, ProgramCost::of(pid)?);
 
         let loaded = self.load(work, duration)?;
 
-        let at_shadow = self.shadow.requests(&self.net.shadow)? - shadow;
+        let at_shadow = self.at_shadow(work)? - shadow;
         let at_live = self.live.requests(&self.net.live)? - live;
         let programs = ProgramCost::of(pid)?.since(programs);
         let calls = count.and_then(CallCount::finish).map(|calls| calls as f64 / counted.as_secs_f64());
@@ -249,7 +316,7 @@ impl Stage {
         let text = agent.get("/metrics")?.1;
         let lag = [0.5, 0.99].map(|share| quantile(&text, "mirror_replay_lag_seconds", share));
         let memory = memory.peak(pid);
-        let at_shadow_finally = self.shadow.requests(&self.net.shadow)? - shadow;
+        let at_shadow_finally = self.at_shadow(work)? - shadow;
         agent.stop()?;
         let programs = statistics.map(|_on| programs);
         let mirror =

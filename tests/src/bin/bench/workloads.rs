@@ -5,12 +5,14 @@ use std::time::Duration;
 use anyhow::Result;
 use mirror_tests::{
     load::{Pace, Reuse},
+    server::Behavior,
     traffic::Same,
 };
 
 use crate::{
+    marks,
     report::{Cell, Figure, Mark, Table, number},
-    trial::{Beside, Mirrored, Stage, Trial, Watch, Work},
+    trial::{Beside, Mirrored, PORT, Setup, Shadow, Stage, Trial, Watch, Work},
 };
 
 /// How long and how often.
@@ -21,11 +23,11 @@ pub(crate) struct Effort {
 }
 
 /// All runs of one work.
-struct Runs {
-    work: Work,
-    nothing: Vec<Trial>,
-    bare: Vec<Trial>,
-    mirror: Vec<Trial>,
+pub(crate) struct Runs {
+    pub(crate) work: Work,
+    pub(crate) nothing: Vec<Trial>,
+    pub(crate) bare: Vec<Trial>,
+    pub(crate) mirror: Vec<Trial>,
     /// One more with the mirror, closely watched.
     watched: Trial,
 }
@@ -42,7 +44,17 @@ pub(crate) fn gets(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Mar
         "Open loop, latency from the due time; at maximum a closed loop, where the bare sender keeps the rate that the \
          mirror reached.",
     );
-    Ok((tables, Vec::new()))
+    let mut marks = Vec::new();
+    for runs in all.iter().filter(|runs| ["GET 10000/s", "GET 20000/s"].contains(&&*runs.work.name)) {
+        marks.extend([marks::cpu(runs, 1.4), marks::all_at_shadow(runs), marks::live_feels_nothing(runs)]);
+    }
+    marks.extend(
+        all.iter()
+            .filter(|runs| runs.work.name.ends_with("20000/s"))
+            .flat_map(|runs| [marks::lag(runs, 5.0), marks::memory(runs, 48.0)]),
+    );
+    marks.extend(all.last().map(|runs| marks::flat_out(runs, 0.5, 90.0)));
+    Ok((tables, marks))
 }
 
 /// A connection for each request.
@@ -56,21 +68,150 @@ pub(crate) fn close(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Ma
         ..Work::gets("close 2000/s", Pace::PerSecond(2_000.0))
     };
     let runs = [Runs::of(stage, work, effort)?];
-    Ok((tables(["close_live", "close_mirror"], "A connection for each request", &runs), Vec::new()))
+    let marks = vec![marks::cpu(&runs[0], 1.5)];
+    Ok((tables(["close_live", "close_mirror"], "A connection for each request", &runs), marks))
 }
 
-/// Bodies of 64 KiB.
+/// Bodies of 64 KiB and of 1 MiB.
 pub(crate) fn posts(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Mark>)> {
-    let work = Work {
-        request: Same::post(64 * 1024),
-        options: &["--methods", "all"],
-        ..Work::gets("POST 1000/s", Pace::PerSecond(1_000.0))
+    let work = |name: &str, bytes, rate| Work {
+        request: Same::post(bytes),
+        setup: Setup::Options(&["--methods", "all"]),
+        ..Work::gets(name, Pace::PerSecond(rate))
     };
+    let works = [work("64 KiB 1000/s", 64 << 10, 1_000.0), work("1 MiB 60/s", 1 << 20, 60.0)];
+    let runs = works.into_iter().map(|work| Runs::of(stage, work, effort)).collect::<Result<Vec<_>>>()?;
+    let marks = vec![marks::cpu(&runs[0], 2.0)];
+    Ok((tables(["posts_live", "posts_mirror"], "POSTs on keep-alive connections", &runs), marks))
+}
+
+/// Several requests on a connection at a time.
+pub(crate) fn pipelined(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Mark>)> {
+    let work = Work { pipeline: 8, ..Work::gets("8 at a time, 10000/s", Pace::PerSecond(10_000.0)) };
     let runs = [Runs::of(stage, work, effort)?];
-    Ok((
-        tables(["posts_live", "posts_mirror"], "POSTs of 64 KiB on keep-alive connections", &runs),
-        Vec::new(),
-    ))
+    Ok((tables(["pipelined_live", "pipelined_mirror"], "Pipelined small GETs", &runs), Vec::new()))
+}
+
+/// Answers compared, and many experiments with many rules.
+pub(crate) fn experiments(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Mark>)> {
+    let work =
+        |name: &str, file| Work { setup: Setup::File(file), ..Work::gets(name, Pace::PerSecond(10_000.0)) };
+    let works =
+        [work("one", plain_file), work("one, compared", compared_file), work("100 of 10 rules", many_file)];
+    let runs = works.into_iter().map(|work| Runs::of(stage, work, effort)).collect::<Result<Vec<_>>>()?;
+    let marks = vec![marks::cpu(&runs[1], 2.5), marks::cpu_beside(&runs[2], &runs[0], 1.1)];
+    let title = "Small GETs, 10,000/s, by what the configuration file asks for";
+    Ok((tables(["experiments_live", "experiments_mirror"], title, &runs), marks))
+}
+
+fn plain_file(shadow: &str) -> String {
+    experiment_file(&experiment("bench", shadow, ""))
+}
+
+fn compared_file(shadow: &str) -> String {
+    experiment_file(&experiment("bench", shadow, "    compare: {}\n"))
+}
+
+/// The one that takes the requests stands last.
+fn many_file(shadow: &str) -> String {
+    let mut experiments = String::new();
+    for number in 1..100 {
+        let mut matches = "    matches:\n".to_owned();
+        for rule in 0..10 {
+            matches.push_str(&format!(
+                "      - {{ path: {{ type: PathPrefix, value: /api/{number}/{rule} }}, headers: [{{ name: x-team, value: \"{rule}\" }}] }}\n"
+            ));
+        }
+        experiments.push_str(&experiment(&format!("other-{number}"), shadow, &matches));
+    }
+    experiments.push_str(&experiment("bench", shadow, ""));
+    experiment_file(&experiments)
+}
+
+fn experiment_file(experiments: &str) -> String {
+    format!("capture: {{ interfaces: [eth0] }}\nexperiments:\n{experiments}")
+}
+
+fn experiment(name: &str, shadow: &str, lines: &str) -> String {
+    format!(
+        "  - name: {name}\n    expires: never\n    ports: [{PORT}]\n    targets: [{{ name: v2, url: \"{shadow}\" }}]\n{lines}"
+    )
+}
+
+/// Shadows that are not well, and an agent that may use little.
+pub(crate) fn protection(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Mark>)> {
+    let ill = |name: &str, behavior| Work {
+        shadow: Shadow::Ill(behavior),
+        ..Work::gets(name, Pace::PerSecond(5_000.0))
+    };
+    let guarded = Work {
+        setup: Setup::Options(&["--guard-cpu", "10%"]),
+        ..Work::gets("guard of 10 %, max", Pace::ClosedLoop)
+    };
+    let works =
+        [ill("shadow hangs", Behavior::Hang), ill("shadow late by 20 ms", Behavior::Late(20)), guarded];
+    let mut all = Vec::new();
+    for work in works {
+        let (mut nothing, mut mirror) = (Vec::new(), Vec::new());
+        for round in 0..effort.rounds {
+            for turn in [round, round + 1] {
+                if turn.is_multiple_of(2) {
+                    nothing.push(stage.run(&work, Beside::Nothing, effort.duration)?);
+                } else {
+                    mirror.push(stage.run(&work, Beside::Mirror(Watch::Outside), effort.duration)?);
+                }
+            }
+        }
+        all.push((work, nothing, mirror));
+    }
+    let mut table = Table::new(
+        "protection",
+        "Shadows that are not well, and a guard: what live's clients see",
+        &[
+            "work",
+            "beside live",
+            "req/s",
+            "ratio",
+            "p50 µs",
+            "p99 µs",
+            "failed",
+            "seen %",
+            "mirrored %",
+            "balanced",
+        ],
+    );
+    for (work, nothing, mirror) in &all {
+        let alone = Figure::of(nothing.iter().map(|trial| trial.rate));
+        for (kind, trials) in [("nothing", nothing), ("mirror", mirror)] {
+            let rate = Figure::of(trials.iter().map(|trial| trial.rate));
+            let latency = |index: usize| Figure::of(trials.iter().map(|trial| trial.latency[index]));
+            let seen = || trials.iter().filter_map(|trial| trial.mirror.as_ref());
+            let balanced = seen().filter(|one| one.books.is_balanced()).count();
+            table.rows.push(vec![
+                work.name.as_str().into(),
+                kind.into(),
+                rate.into(),
+                rate.zip(alone).map(|(rate, alone)| rate.median / alone.median).into(),
+                latency(0).into(),
+                latency(1).into(),
+                (trials.iter().map(|trial| trial.failed()).sum::<u64>() as f64).into(),
+                Figure::of(seen().map(|one| 100.0 * one.books.seen as f64 / one.at_live.max(1) as f64))
+                    .into(),
+                Figure::of(seen().map(Mirrored::share_mirrored)).into(),
+                if kind == "mirror" { format!("{balanced} of {}", trials.len()).into() } else { Cell::None },
+            ]);
+        }
+    }
+    table.note("Two runs of a round beside each other, the order changes. A request that is not mirrored is counted by its reason.");
+    table.note(others(all.iter().flat_map(|(_, nothing, mirror)| nothing.iter().chain(mirror))));
+    let marks = all
+        .iter()
+        .map(|(work, nothing, mirror)| {
+            let least = if matches!(work.pace, Pace::ClosedLoop) { 0.93 } else { 0.99 };
+            marks::rate_beside(&work.name, nothing, mirror, least)
+        })
+        .collect();
+    Ok((vec![table], marks))
 }
 
 /// 20,000 GETs a second with the agent on one processor: what the marks are about.
@@ -116,11 +257,11 @@ pub(crate) fn one_core(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec
     Ok((vec![table], marks))
 }
 
-const MIB: f64 = 1024.0 * 1024.0;
+pub(crate) const MIB: f64 = 1024.0 * 1024.0;
 
 impl Runs {
     /// Runs a work in rounds; what comes first in a round changes from one to the next.
-    fn of(stage: &Stage, work: Work, effort: Effort) -> Result<Self> {
+    pub(crate) fn of(stage: &Stage, work: Work, effort: Effort) -> Result<Self> {
         let (mut nothing, mut bare, mut mirror) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..effort.rounds {
             for step in 0..3 {
@@ -225,7 +366,7 @@ const MIRROR_COLUMNS: [&str; 14] = [
 ];
 
 /// Each round's CPU of the agent by the median of the bare sender's.
-fn ratio_to_bare(bare: &[Trial], mirror: &[Trial]) -> Option<Figure> {
+pub(crate) fn ratio_to_bare(bare: &[Trial], mirror: &[Trial]) -> Option<Figure> {
     let bare = Figure::of(bare.iter().filter_map(|trial| Some(trial.bare?.cpu_per_thousand())))?;
     let agent = mirror.iter().filter_map(|trial| Some(trial.mirror.as_ref()?.cpu_per_thousand()));
     Figure::of(agent.map(|agent| agent / bare.median))

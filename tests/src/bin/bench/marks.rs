@@ -1,0 +1,116 @@
+//! Enters: the runs of a work. Leaves: whether they keep what is promised, each in one line.
+
+use crate::{
+    report::{Figure, Mark},
+    trial::{Mirrored, Trial},
+    workloads::{MIB, Runs, ratio_to_bare},
+};
+
+/// The agent's CPU for a request is at most so many times the bare sender's.
+pub(crate) fn cpu(runs: &Runs, most: f64) -> Mark {
+    let ratio = ratio_to_bare(&runs.bare, &runs.mirror);
+    Mark {
+        promise: format!("{}: CPU a request ≤ {most} × the bare sender's", runs.work.name),
+        found: said(ratio),
+        is_kept: ratio.is_some_and(|ratio| ratio.median <= most),
+    }
+}
+
+/// The agent's CPU for a request is at most so many times that of another work.
+pub(crate) fn cpu_beside(runs: &Runs, other: &Runs, most: f64) -> Mark {
+    let of = |runs: &Runs| figure(&runs.mirror, |one| Some(one.cpu_per_thousand()));
+    let ratio = of(runs).zip(of(other)).map(|(one, other)| one.median / other.median);
+    Mark {
+        promise: format!("{}: CPU a request ≤ {most} × that of {}", runs.work.name, other.work.name),
+        found: ratio.map_or_else(|| NO_FIGURE.to_owned(), |ratio| format!("{ratio:.2}")),
+        is_kept: ratio.is_some_and(|ratio| ratio <= most),
+    }
+}
+
+/// Every request is at the shadow when the load ends, but for those under way.
+pub(crate) fn all_at_shadow(runs: &Runs) -> Mark {
+    let share = figure(&runs.mirror, |one| Some(one.share_at_end()));
+    Mark {
+        promise: format!("{}: 100 % at the shadow when the load ends", runs.work.name),
+        found: said(share),
+        is_kept: share.is_some_and(|share| share.median >= 99.95),
+    }
+}
+
+/// Live's rate stays, and its latencies are at most 1.2 times those with the bare sender in the mirror's place.
+pub(crate) fn live_feels_nothing(runs: &Runs) -> Mark {
+    let rate = ratio(&runs.nothing, &runs.mirror, |trial| trial.rate);
+    let [p50, p99] = [0, 1].map(|at| ratio(&runs.bare, &runs.mirror, |trial| trial.latency[at]));
+    Mark {
+        promise: format!(
+            "{}: live's rate ≥ 0.99, p50 and p99 ≤ 1.2 × those with the bare sender",
+            runs.work.name
+        ),
+        found: format!("rate {rate:.3}, p50 {p50:.2} ×, p99 {p99:.2} ×"),
+        is_kept: rate >= 0.99 && p50 <= 1.2 && p99 <= 1.2,
+    }
+}
+
+/// As fast as it goes, live keeps this share of its rate while this share of the requests is mirrored, in percent.
+pub(crate) fn flat_out(runs: &Runs, least: f64, mirrored: f64) -> Mark {
+    let rate = ratio(&runs.nothing, &runs.mirror, |trial| trial.rate);
+    let share = figure(&runs.mirror, |one| Some(one.share_mirrored()));
+    Mark {
+        promise: format!("{}: live's rate ≥ {least}, {mirrored} % mirrored", runs.work.name),
+        found: format!("rate {rate:.3}, {} %", said(share)),
+        is_kept: rate >= least && share.is_some_and(|share| share.median >= mirrored),
+    }
+}
+
+/// Live keeps this share of its rate, and the books balance.
+pub(crate) fn rate_beside(name: &str, nothing: &[Trial], mirror: &[Trial], least: f64) -> Mark {
+    let rate = ratio(nothing, mirror, |trial| trial.rate);
+    let p99 = ratio(nothing, mirror, |trial| trial.latency[1]);
+    let is_balanced =
+        mirror.iter().filter_map(|trial| trial.mirror.as_ref()).all(|one| one.books.is_balanced());
+    Mark {
+        promise: format!("{name}: live's rate ≥ {least}, books balanced"),
+        found: format!(
+            "rate {rate:.3}, p99 {p99:.2} ×, {}",
+            if is_balanced { "balanced" } else { "not balanced" }
+        ),
+        is_kept: rate >= least && is_balanced,
+    }
+}
+
+/// The 99th percentile of the time from request to copy is at most so many milliseconds.
+pub(crate) fn lag(runs: &Runs, most: f64) -> Mark {
+    let lag = figure(&runs.mirror, |one| Some(one.lag[1]? * 1e3));
+    Mark {
+        promise: format!("{}: replay lag p99 ≤ {most} ms", runs.work.name),
+        found: said(lag),
+        is_kept: lag.is_some_and(|lag| lag.median <= most),
+    }
+}
+
+/// The agent's memory is at most so many MiB.
+pub(crate) fn memory(runs: &Runs, most: f64) -> Mark {
+    let memory = figure(&runs.mirror, |one| Some(one.memory as f64 / MIB));
+    Mark {
+        promise: format!("{}: memory (peak PSS) ≤ {most} MiB", runs.work.name),
+        found: said(memory),
+        is_kept: memory.is_some_and(|memory| memory.median <= most),
+    }
+}
+
+const NO_FIGURE: &str = "no figure";
+
+fn said(figure: Option<Figure>) -> String {
+    figure.map_or_else(|| NO_FIGURE.to_owned(), |figure| figure.to_string())
+}
+
+fn figure(mirror: &[Trial], value: impl Fn(&Mirrored) -> Option<f64>) -> Option<Figure> {
+    Figure::of(mirror.iter().filter_map(|trial| value(trial.mirror.as_ref()?)))
+}
+
+/// The median of the one by that of the other; not a number where there is none.
+fn ratio(of: &[Trial], to: &[Trial], value: impl Fn(&Trial) -> f64) -> f64 {
+    let median =
+        |trials: &[Trial]| Figure::of(trials.iter().map(&value)).map_or(f64::NAN, |figure| figure.median);
+    median(to) / median(of)
+}
