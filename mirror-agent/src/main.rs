@@ -22,6 +22,7 @@ use mirror_agent::io::{
     sinks::check_sink,
     steering::Followed,
     telling::show,
+    top,
 };
 use mirror_agent::pipeline::reason::VerdictState;
 use tracing::error;
@@ -60,7 +61,11 @@ fn start_log(cli: &Cli) -> Result<LogWriter> {
 fn perform(cli: &Cli, log: &LogWriter) -> Result<ExitCode> {
     match &cli.command {
         Command::Run(args) => {
-            let file = args.config.clone().map(|path| Followed { path, metrics_listen: args.metrics_listen });
+            let file = args.config.clone().map(|path| Followed {
+                path,
+                metrics_listen: args.metrics_listen,
+                fleet_listen: args.fleet_listen,
+            });
             let surroundings = Surroundings { file, name: args.name.clone(), log: log.counts() };
             let books = agent::run(&Config::load(args)?, surroundings)?;
             write!(io::stdout(), "{books}").context("print the ledger")?;
@@ -92,6 +97,10 @@ fn perform(cli: &Cli, log: &LogWriter) -> Result<ExitCode> {
         }
         Command::Rules(args) => {
             show::rules(args, &mut io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Top(args) => {
+            top::run(args)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Schema => {

@@ -13,6 +13,7 @@ use crate::{
         control::ctl::CtlArgs,
         logs::LogFormat,
         telling::show::{ReportArgs, RulesArgs, VerdictArgs},
+        top::TopArgs,
         units::{parse_duration, parse_percent, parse_size},
     },
     pipeline::policy::{Methods, Share},
@@ -52,6 +53,8 @@ pub enum Command {
     Verdict(VerdictArgs),
     /// Show how live's answers and the shadow's differ, the likeliest bugs first.
     Report(ReportArgs),
+    /// Watch how things are on a terminal.
+    Top(TopArgs),
     /// See by which rules answers are compared, and count differences as noise.
     Rules(RulesArgs),
 }
@@ -169,6 +172,11 @@ pub struct RunArgs {
     /// file says, since it may differ from node to node.
     #[arg(long, value_name = "ADDR")]
     pub metrics_listen: Option<SocketAddr>,
+
+    /// Beside --config: where this agent answers the others, in place of what the file says as control.fleet.listen, since
+    /// it may differ from node to node.
+    #[arg(long, value_name = "ADDR", requires = "config")]
+    pub fleet_listen: Option<SocketAddr>,
 
     /// Requests that may wait for a connection to the shadow; more are dropped{queue_full}.
     #[arg(long, default_value_t = 4096, value_name = "N")]
@@ -358,7 +366,8 @@ mod tests {
             | Command::Ctl(_)
             | Command::Verdict(_)
             | Command::Report(_)
-            | Command::Rules(_) => panic!("`run` was parsed as another command"),
+            | Command::Rules(_)
+            | Command::Top(_) => panic!("`run` was parsed as another command"),
         }
     }
 
@@ -376,10 +385,8 @@ mod tests {
         assert!(of_file(&["--metrics-listen", "[::1]:1", "--log-level", "debug"]).is_ok());
         let command = Cli::command();
         let run = command.find_subcommand("run").unwrap();
-        for arg in run
-            .get_arguments()
-            .filter(|arg| !["config", "metrics_listen", "name", "help"].contains(&arg.get_id().as_str()))
-        {
+        let beside = ["config", "metrics_listen", "fleet_listen", "name", "help"];
+        for arg in run.get_arguments().filter(|arg| !beside.contains(&arg.get_id().as_str())) {
             assert!(OF_ONE_EXPERIMENT.contains(&arg.get_id().as_str()), "{} beside --config", arg.get_id());
         }
         assert_eq!(of_file(&["--port", "80"]).unwrap_err(), ErrorKind::ArgumentConflict);

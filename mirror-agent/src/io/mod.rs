@@ -26,6 +26,7 @@ pub mod experiments;
 pub mod file;
 #[cfg(feature = "runtime")]
 pub mod footprint;
+pub mod fleet;
 #[cfg(feature = "runtime")]
 pub mod guard;
 #[cfg(feature = "runtime")]
@@ -56,6 +57,8 @@ pub mod steering;
 pub mod target;
 #[cfg(feature = "runtime")]
 pub mod telling;
+#[cfg(feature = "runtime")]
+pub mod top;
 #[cfg(feature = "config")]
 pub mod units;
 #[cfg(feature = "runtime")]

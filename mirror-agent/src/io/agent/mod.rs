@@ -177,6 +177,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
         Arc::clone(&interfaces_seen),
     );
     metrics::register_audit(&mut registry, audit.clone());
+    metrics::register_fleet(&mut registry, Arc::clone(&listeners.fleet_gauges));
     metrics::register_sinks(&mut registry, sink_ledger);
     metrics::register_steering(&mut registry, status);
     metrics::register_logs(&mut registry, log);

@@ -7,6 +7,7 @@ mod audit;
 mod comparisons;
 mod encoder;
 mod fields;
+mod fleet;
 mod interfaces;
 mod logs;
 mod sinks;
@@ -26,7 +27,8 @@ use mirror_common::Counter;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
 pub use self::{
-    audit::register_audit, logs::register_logs, sinks::register_sinks, steering::register_steering,
+    audit::register_audit, fleet::register_fleet, logs::register_logs, sinks::register_sinks,
+    steering::register_steering,
     targets::TargetGauges,
 };
 use self::{
@@ -169,6 +171,12 @@ pub fn add_left_out(flows_skipped: &mut [u64; FlowSkipReason::ALL.len()], kernel
             *count = count.saturating_add(kernel.get(counter));
         }
     }
+}
+
+/// Frames of matched ports of which the kernel program made a record.
+#[must_use]
+pub fn frames_captured(counts: &CounterValues) -> u64 {
+    counts.get(Counter::CopiedClient).saturating_add(counts.get(Counter::CopiedServer))
 }
 
 /// Frames of matched ports that the kernel program did not copy in full.
@@ -447,6 +455,7 @@ mod tests {
             Arc::default(),
         );
         register_audit(&mut registry, Audit::default());
+        register_fleet(&mut registry, Arc::default());
         let sinks = SinkLedger::default();
         let _sink = sinks.open("default", "file");
         register_sinks(&mut registry, sinks);
@@ -510,6 +519,8 @@ mod tests {
             "mirror_config_last_reload_successful 1.0",
             "mirror_config_reloads_total{result=\"rejected\"} 0",
             "mirror_audit_records_total{event=\"pause\"} 0",
+            "mirror_fleet_peers_known 0.0",
+            "mirror_fleet_peers_answered 0.0",
             "mirror_audit_records_dropped_total{reason=\"queue_full\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

@@ -35,7 +35,7 @@ fn with_target(lines: &str) -> String {
     )
 }
 
-fn minimal() -> String {
+pub(super) fn minimal() -> String {
     with_target("")
 }
 
@@ -71,6 +71,7 @@ fn overlays_hold_configurations() {
     let overlays = [
         include_str!("../../../../../../deploy/kubernetes/overlays/minimal/config.yaml"),
         include_str!("../../../../../../deploy/kubernetes/overlays/development/config.yaml"),
+        include_str!("../../../../../../deploy/kubernetes/overlays/fleet/config.yaml"),
     ];
     for text in overlays {
         assert_eq!(parsed(text).targets(), 1);
