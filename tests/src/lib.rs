@@ -7,6 +7,7 @@ pub mod agent;
 mod answers;
 pub mod classifier;
 pub mod client;
+pub mod cluster;
 pub mod corpus;
 pub mod digest;
 pub mod foreign;

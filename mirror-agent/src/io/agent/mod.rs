@@ -4,21 +4,24 @@
 //! one tokio runtime. Capture never waits for the replay; the queue between them refuses what does not fit.
 
 mod gauges;
+mod pods;
 mod signals;
 mod turn;
 mod values;
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::{
@@ -46,10 +49,11 @@ use crate::{
         logs::LogCounts,
         metrics::{self, PipelineGauges},
         object::EBPF_OBJECT,
+        pods::PodsStatus,
         random::random,
         replay::Probes,
         sinks::SinkLedger,
-        steering::{CapturedCell, Followed, Helm, Parts, Status},
+        steering::{CapturedCell, Followed, Helm, Parts, PodsParts, Status},
         telling::{Telling, TellingThread},
         worker::{Heartbeat, Orders, Warned, Worker},
     },
@@ -94,7 +98,14 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     let rules = rules(config)?;
     require_capabilities()?;
     let specs = capture.interfaces.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>, _>>()?;
-    let mut follower = Follower::open(specs.clone(), attach_mode(capture.attach))?;
+    let pods_status = Arc::<PodsStatus>::default();
+    let pods = pods::pods(config, &pods_status).await?;
+    let (addresses, pod_addresses) = watch::channel(BTreeSet::new());
+    let open_follower = || {
+        Follower::open(specs.clone(), attach_mode(capture.attach))
+            .map(|follower| follower.with_pods(pod_addresses.clone(), Arc::clone(&pods_status)))
+    };
+    let mut follower = open_follower()?;
     // Caught from here on: a signal during the start must not skip the detaching.
     let mut signals = Signals::new().context("catch signals")?;
     let stage = Arc::<StageCell>::default();
@@ -108,7 +119,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     };
     if waiting_since.elapsed() > FRESH {
         // Interfaces may have come and gone.
-        follower = Follower::open(specs, attach_mode(capture.attach))?;
+        follower = open_follower()?;
     }
 
     let (audit, audit_writer) = Audit::open(&config.audit).with_context(|| audit_file(config))?;
@@ -139,7 +150,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
         instance: random(),
         drain_timeout: config.drain_timeout,
         audit: audit.clone(),
-        agents: config.agents,
+        agents: Arc::new(AtomicU32::new(config.agents)),
         probes: Some(Arc::clone(&probes)),
         compare,
     });
@@ -163,6 +174,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
         gauges: Arc::<AgentGauges>::clone(&gauges),
         status: Arc::clone(&status),
         teller,
+        pods: PodsParts { pods, addresses, status: Arc::clone(&pods_status) },
     })
     .await?;
 
@@ -181,6 +193,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     metrics::register_sinks(&mut registry, sink_ledger);
     metrics::register_steering(&mut registry, status);
     metrics::register_logs(&mut registry, log);
+    metrics::register_pods(&mut registry, pods_status);
     let healthy = Arc::new(Heartbeats(heartbeats.clone()));
     front.exchange(Answers { registry, stage: Arc::clone(&stage), healthy });
 
