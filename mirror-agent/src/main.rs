@@ -9,20 +9,24 @@ use std::{
 use anyhow::{Context as _, Error, Result, bail, ensure};
 use clap::Parser;
 use mirror_agent::io::{
-    agent,
+    agent::{self, Surroundings},
     check::{Readiness, check},
     cli::{CheckArgs, Cli, Command},
     config::{self, Config},
     control::ctl,
+    footprint::Footprint,
     inspect::{self, FilePipeline},
+    logs::{self, Colors, LogFormat, LogWriter},
     object::EBPF_OBJECT,
     pods::check_pods,
     replay::check_certificates,
     sinks::check_sink,
     steering::Followed,
     telling::show,
+    top,
 };
 use mirror_agent::pipeline::reason::VerdictState;
+use tracing::error;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// Exit status of `verdict` where it cannot be told yet.
@@ -33,24 +37,38 @@ const NO_VERDICT: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match perform(&cli) {
-        Ok(code) => code,
+    let log = match start_log(&cli) {
+        Ok(log) => log,
         Err(error) => {
             // Nowhere is left to report that standard error cannot be written.
             drop(writeln!(io::stderr(), "mirror-agent: {error:#}"));
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
-    }
+    };
+    perform(&cli, &log).unwrap_or_else(|error| {
+        match cli.log_format {
+            LogFormat::Text => log.print(&format!("mirror-agent: {error:#}\n")),
+            LogFormat::Json => error!(error = format!("{error:#}"), "The agent ends."),
+        }
+        ExitCode::FAILURE
+    })
 }
 
-fn perform(cli: &Cli) -> Result<ExitCode> {
-    let filter = log_filter(&cli.log_level)?;
-    let is_terminal = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal).init();
+fn start_log(cli: &Cli) -> Result<LogWriter> {
+    let colors = if io::stderr().is_terminal() { Colors::Terminal } else { Colors::Plain };
+    logs::start(log_filter(&cli.log_level)?, cli.log_format, colors).context("start the log")
+}
+
+fn perform(cli: &Cli, log: &LogWriter) -> Result<ExitCode> {
     match &cli.command {
         Command::Run(args) => {
-            let file = args.config.clone().map(|path| Followed { path, metrics_listen: args.metrics_listen });
-            let books = agent::run(&Config::load(args)?, file)?;
+            let file = args.config.clone().map(|path| Followed {
+                path,
+                metrics_listen: args.metrics_listen,
+                fleet_listen: args.fleet_listen,
+            });
+            let surroundings = Surroundings { file, name: args.name.clone(), log: log.counts() };
+            let books = agent::run(&Config::load(args)?, surroundings)?;
             write!(io::stdout(), "{books}").context("print the ledger")?;
             Ok(ExitCode::SUCCESS)
         }
@@ -82,6 +100,10 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
             show::rules(args, &mut io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Top(args) => {
+            top::run(args)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Schema => {
             let text = serde_json::to_string_pretty(&config::schema()).context("write the schema")?;
             writeln!(io::stdout(), "{text}").context("print the schema")?;
@@ -94,6 +116,7 @@ fn perform(cli: &Cli) -> Result<ExitCode> {
             let (experiments, targets) = (config.experiments.len(), config.targets());
             let name = file.display();
             writeln!(io::stdout(), "ok       {name}: {experiments} experiments with {targets} targets")
+                .and_then(|()| write!(io::stdout(), "{}", Footprint::of(&config)))
                 .context("print the findings")?;
             Ok(ExitCode::SUCCESS)
         }

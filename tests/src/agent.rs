@@ -155,6 +155,16 @@ impl Ended {
     }
 }
 
+impl Ended {
+    /// A figure of the sum over all requests, for instance `seen`; zero where none was printed.
+    #[must_use]
+    pub fn book_figure(&self, word: &str) -> u64 {
+        let line = self.stdout.lines().find(|line| line.starts_with("ledger:")).unwrap_or_default();
+        let mut words = line.split_ascii_whitespace().skip_while(|found| *found != word).skip(1);
+        words.next().and_then(|figure| figure.parse().ok()).unwrap_or(0)
+    }
+}
+
 impl Agent {
     /// Starts an agent and waits until it is ready.
     ///
@@ -163,17 +173,36 @@ impl Agent {
     /// It ends, or is not ready within five minutes; what it logged is in the error.
     pub fn start(host: &Host, arguments: &Arguments) -> Result<Self> {
         let mut agent = Self::launch(host, arguments)?;
+        agent.until_ready()?;
+        Ok(agent)
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// It ends, or is not ready within five minutes; what it logged is in the error.
+    pub fn until_ready(&mut self) -> Result<()> {
+        self.until_answer(200, "ok")
+    }
+
+    /// Waits until its `/readyz` answers with this status and a text that holds these words.
+    ///
+    /// # Errors
+    ///
+    /// It ends, or does not answer so within five minutes; what it logged is in the error.
+    pub fn until_answer(&mut self, status: u16, words: &str) -> Result<()> {
         let deadline = Instant::now() + START_PATIENCE;
         loop {
-            if let Some(status) = agent.child.try_wait()? {
-                bail!("the agent ended with {status}: {}", agent.printed("stderr"));
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the agent ended with {status}: {}", self.printed("stderr"));
             }
-            match agent.get("/readyz") {
-                Ok((200, _)) => return Ok(agent),
-                _ if Instant::now() > deadline => {
-                    bail!("the agent is not ready: {}", agent.printed("stderr"))
+            match self.get("/readyz") {
+                Ok((found, text)) if found == status && text.contains(words) => return Ok(()),
+                answer if Instant::now() > deadline => {
+                    bail!("/readyz answers {answer:?}, not {status}: {}", self.printed("stderr"))
                 }
-                _ => thread::sleep(Duration::from_millis(10)),
+                _ => thread::sleep(Duration::from_millis(5)),
             }
         }
     }
@@ -188,7 +217,21 @@ impl Agent {
         agent.wait(START_PATIENCE)
     }
 
-    fn launch(host: &Host, arguments: &Arguments) -> Result<Self> {
+    /// Starts an agent and waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started.
+    pub fn launch(host: &Host, arguments: &Arguments) -> Result<Self> {
+        Self::launch_with(host, arguments, None)
+    }
+
+    /// The same, with its standard error somewhere else than in a file.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started.
+    pub fn launch_with(host: &Host, arguments: &Arguments, stderr: Option<Stdio>) -> Result<Self> {
         let program = program().context("no mirror-agent was built")?;
         let directory = tempfile::Builder::new().prefix("mirror-agent-").tempdir()?;
         let file = |name: &str| File::create(directory.path().join(name));
@@ -198,7 +241,7 @@ impl Agent {
             .envs(arguments.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file("stdout")?)
-            .stderr(file("stderr")?)
+            .stderr(stderr.map_or_else(|| file("stderr").map(Stdio::from), Ok)?)
             .spawn()
             .context("start the agent")?;
         let namespace = host.within(|| Ok(Namespace(File::open("/proc/thread-self/ns/net")?)))?;

@@ -28,5 +28,6 @@ pub mod server;
 pub mod shop;
 pub mod soak;
 pub mod sys;
+pub mod terminal;
 pub mod traffic;
 pub mod verdict;

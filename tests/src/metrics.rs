@@ -1,6 +1,9 @@
 //! Enters: the text of `/metrics`. Leaves: its samples, and the agent's books.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use anyhow::{Context, Result};
 
@@ -61,6 +64,14 @@ impl Metrics {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.samples.iter().any(|sample| sample.name == name)
+    }
+
+    /// The values of a label among the samples of a metric, each once, in the order of the alphabet.
+    #[must_use]
+    pub fn values_of(&self, name: &str, label: &str) -> Vec<String> {
+        let samples = self.samples.iter().filter(|sample| sample.name == name);
+        let values: BTreeSet<&String> = samples.filter_map(|sample| sample.labels.get(label)).collect();
+        values.into_iter().cloned().collect()
     }
 
     /// The values of a counter by the value of one label, without the zeros.

@@ -133,14 +133,15 @@ fn tcx_is_refused_by_name_where_the_kernel_has_none() -> Result<()> {
 }
 
 #[test]
-fn second_agent_does_not_disturb_the_first() -> Result<()> {
+fn agent_of_another_name_does_not_disturb_the_first() -> Result<()> {
     require_agent!();
     for attach in ["tcx", "clsact"].into_iter().skip(usize::from(!has_tcx()?)) {
         let stage = Stage::set(Weight::Light, Record::Count)?;
         let host = &stage.net.live;
         let second_shadow = Server::start(&stage.net.other, PORT, Record::Count)?;
         let first = Agent::start(host, &stage.arguments().with(&["--attach", attach]))?;
-        let second_arguments = Arguments::new(PORT, stage.net.other.at_v4(PORT)).with(&["--attach", attach]);
+        let second_arguments = Arguments::new(PORT, stage.net.other.at_v4(PORT));
+        let second_arguments = second_arguments.with(&["--attach", attach, "--name", "second"]);
         let second = Agent::start(host, &second_arguments.with_metrics_port(9479))?;
         let mut client = RawClient::connect(&stage.net.client, host.at_v4(PORT))?;
         for _ in 0..50 {

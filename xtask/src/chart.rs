@@ -9,7 +9,7 @@ use crate::{manifests::objects, tools::Tools, workspace};
 
 /// Every part of the chart that the defaults leave out.
 const EVERYTHING: [&str; 2] = [
-    "--set=watchPods=true,podMonitor=true,serviceMonitor=true,extraArgs={--log-level=debug},extraCapabilities={SYS_RESOURCE}",
+    "--set=watchPods=true,fleet=true,podMonitor=true,serviceMonitor=true,extraArgs={--log-level=debug},extraCapabilities={SYS_RESOURCE}",
     "--set=imagePullSecrets[0].name=registry",
 ];
 

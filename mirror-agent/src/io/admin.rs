@@ -4,12 +4,10 @@
 
 use std::{
     convert::Infallible,
+    io::ErrorKind,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use http_body_util::Full;
@@ -32,15 +30,79 @@ const MAX_CONNECTIONS: usize = 64;
 /// Pause after a failed accept (out of file descriptors), so that it cannot spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// What the endpoints answer from.
+/// What the endpoints answer from. It may be exchanged while they are asked.
 #[derive(Debug)]
-pub struct Admin {
+pub struct Admin(RwLock<Arc<Answers>>);
+
+/// The answers.
+#[derive(Debug)]
+pub struct Answers {
     /// What /metrics encodes.
     pub registry: Registry,
-    /// Programs are attached and the configuration is in force.
-    pub ready: Arc<AtomicBool>,
+    /// Whether it mirrors, and if not, why.
+    pub stage: Arc<StageCell>,
     /// The capture threads are alive.
     pub healthy: Arc<dyn Health>,
+}
+
+impl Admin {
+    /// Answers from these.
+    #[must_use]
+    pub fn new(answers: Answers) -> Self {
+        Self(RwLock::new(Arc::new(answers)))
+    }
+
+    /// Answers from these from now on.
+    pub fn exchange(&self, answers: Answers) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(answers);
+    }
+
+    fn answers(&self) -> Arc<Answers> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// How far the agent is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Stage {
+    /// It is not attached yet.
+    #[default]
+    Starting,
+    /// Another agent of its network namespace has its turn.
+    Waiting,
+    /// Programs are attached and the configuration is in force.
+    Ready,
+    /// It is detached and finishes what is under way.
+    Stopping,
+}
+
+impl Stage {
+    /// What /readyz says.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "not attached\n",
+            Self::Waiting => "waiting: another agent runs in this network namespace\n",
+            Self::Ready => "ok\n",
+            Self::Stopping => "stopping\n",
+        }
+    }
+}
+
+/// How far the agent is, told from one thread to another.
+#[derive(Debug, Default)]
+pub struct StageCell(Mutex<Stage>);
+
+impl StageCell {
+    /// Notes how far it is.
+    pub fn set(&self, stage: Stage) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn read(&self) -> Stage {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The agent's own heartbeat; never the shadow's health.
@@ -64,7 +126,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         let admin = Arc::clone(&admin);
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let response = answer(&admin, &request);
+                let response = answer(&admin.answers(), &request);
                 async move { Ok::<_, Infallible>(response) }
             });
             let served = http1::Builder::new()
@@ -80,32 +142,51 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     }
 }
 
-/// Binds the listener.
+/// Binds the listener. Where the address is in use, waits for it: an agent that ends keeps its listener until the last copy
+/// is done.
 ///
 /// # Errors
 ///
-/// The address is in use, or not of this machine.
-pub async fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(addr).await
+/// The address is still in use at `deadline`, `None` being never, or not of this machine.
+pub async fn bind(addr: SocketAddr, deadline: Option<Instant>) -> std::io::Result<TcpListener> {
+    let is_over = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+    loop {
+        match TcpListener::bind(addr).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && !is_over() => {
+                tokio::time::sleep(BIND_RETRY).await;
+            }
+            bound => return bound,
+        }
+    }
 }
 
-fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+/// How often an address that is in use is tried.
+const BIND_RETRY: Duration = Duration::from_millis(50);
+
+fn answer(answers: &Answers, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
     }
     match request.uri().path() {
-        "/metrics" => metrics(admin),
-        "/healthz" if admin.healthy.is_alive() => plain(StatusCode::OK, "ok\n"),
+        "/metrics" => metrics(&answers.registry),
+        "/healthz" if answers.healthy.is_alive() => plain(StatusCode::OK, "ok\n"),
         "/healthz" => plain(StatusCode::SERVICE_UNAVAILABLE, "a capture thread does not answer\n"),
-        "/readyz" if admin.ready.load(Ordering::Acquire) => plain(StatusCode::OK, "ok\n"),
-        "/readyz" => plain(StatusCode::SERVICE_UNAVAILABLE, "not attached\n"),
+        "/readyz" => readiness(answers.stage.read()),
         _ => plain(StatusCode::NOT_FOUND, "see /metrics, /healthz, /readyz\n"),
     }
 }
 
-fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
+fn readiness(stage: Stage) -> Response<Full<Bytes>> {
+    let status = match stage {
+        Stage::Ready => StatusCode::OK,
+        Stage::Starting | Stage::Waiting | Stage::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    plain(status, stage.as_str())
+}
+
+fn metrics(registry: &Registry) -> Response<Full<Bytes>> {
     let mut text = String::with_capacity(16 * 1024);
-    if encode(&mut text, &admin.registry).is_err() {
+    if encode(&mut text, registry).is_err() {
         return plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be encoded\n");
     }
     let mut response = plain(StatusCode::OK, text);

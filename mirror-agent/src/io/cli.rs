@@ -8,9 +8,12 @@ use mirror_common::packet::UsualPorts;
 
 use crate::{
     io::{
+        capture::AgentName,
         config::{Attach, ProbeConfig, default_max_body, default_queue_bytes, parse_interlock},
         control::ctl::CtlArgs,
+        logs::LogFormat,
         telling::show::{ReportArgs, RulesArgs, VerdictArgs},
+        top::TopArgs,
         units::{parse_duration, parse_percent, parse_size},
     },
     pipeline::policy::{Methods, Share},
@@ -23,6 +26,10 @@ pub struct Cli {
     /// What is logged: error, warn, info, debug, trace, or a filter such as `info,mirror_agent::io=debug`.
     #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
     pub log_level: String,
+
+    /// How it is logged: `text`, or `json` with one object a line.
+    #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
+    pub log_format: LogFormat,
 
     /// What to do.
     #[command(subcommand)]
@@ -46,6 +53,8 @@ pub enum Command {
     Verdict(VerdictArgs),
     /// Show how live's answers and the shadow's differ, the likeliest bugs first.
     Report(ReportArgs),
+    /// Watch how things are on a terminal.
+    Top(TopArgs),
     /// See by which rules answers are compared, and count differences as noise.
     Rules(RulesArgs),
 }
@@ -57,6 +66,11 @@ pub struct RunArgs {
     /// one target.
     #[arg(long, value_name = "FILE", conflicts_with_all = OF_ONE_EXPERIMENT)]
     pub config: Option<PathBuf>,
+
+    /// What tells this agent from others that run beside it in the same network namespace on purpose. Of agents of one name,
+    /// or without a name, one runs at a time: the next waits until it is gone.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<AgentName>,
 
     /// Interfaces to attach to (repeat, or separate by commas): a name, a pattern such as `cali*` (`*`, `?`, `[a-f]`),
     /// or `auto` for those of the default routes; each maybe with :ROLE. What a pattern or `auto` means is followed as
@@ -158,6 +172,11 @@ pub struct RunArgs {
     /// file says, since it may differ from node to node.
     #[arg(long, value_name = "ADDR")]
     pub metrics_listen: Option<SocketAddr>,
+
+    /// Beside --config: where this agent answers the others, in place of what the file says as control.fleet.listen, since
+    /// it may differ from node to node.
+    #[arg(long, value_name = "ADDR", requires = "config")]
+    pub fleet_listen: Option<SocketAddr>,
 
     /// Requests that may wait for a connection to the shadow; more are dropped{queue_full}.
     #[arg(long, default_value_t = 4096, value_name = "N")]
@@ -347,7 +366,8 @@ mod tests {
             | Command::Ctl(_)
             | Command::Verdict(_)
             | Command::Report(_)
-            | Command::Rules(_) => panic!("`run` was parsed as another command"),
+            | Command::Rules(_)
+            | Command::Top(_) => panic!("`run` was parsed as another command"),
         }
     }
 
@@ -365,10 +385,8 @@ mod tests {
         assert!(of_file(&["--metrics-listen", "[::1]:1", "--log-level", "debug"]).is_ok());
         let command = Cli::command();
         let run = command.find_subcommand("run").unwrap();
-        for arg in run
-            .get_arguments()
-            .filter(|arg| !["config", "metrics_listen", "help"].contains(&arg.get_id().as_str()))
-        {
+        let beside = ["config", "metrics_listen", "fleet_listen", "name", "help"];
+        for arg in run.get_arguments().filter(|arg| !beside.contains(&arg.get_id().as_str())) {
             assert!(OF_ONE_EXPERIMENT.contains(&arg.get_id().as_str()), "{} beside --config", arg.get_id());
         }
         assert_eq!(of_file(&["--port", "80"]).unwrap_err(), ErrorKind::ArgumentConflict);

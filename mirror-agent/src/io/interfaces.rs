@@ -1,4 +1,5 @@
-//! Enters: segments, as capture threads see them. Leaves: which interfaces show responses but no requests.
+//! Enters: segments, as capture threads see them. Leaves: how many each interface shows, and which show responses but no
+//! requests.
 //!
 //! Requests may bypass a hook that responses pass: with `bpf_redirect_peer` or netkit they do not pass the host side of
 //! a pod's interface. Nothing would be mirrored there and nothing counted, so it is said. The reverse, requests without
@@ -7,9 +8,9 @@
 //! What counts is the beginning of a response, since one response may go on for hours after its request.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     mem,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -38,15 +39,30 @@ const MAX_INTERFACES: usize = 4096;
 /// Interfaces that one warning names.
 const MAX_NAMES: usize = 8;
 
+/// Interfaces of which each has series of its own; the others share one. A node of 110 pods, which is the most that
+/// Kubernetes plans for, has about as many; what a scrape costs grows with them.
+pub const MAX_SERIES: usize = 128;
+
+/// The name under which the others are told.
+pub const OTHERS: &str = "other";
+
 /// What one capture thread has seen since it was last asked.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// The interface of the latest segment, and what was seen of it.
     latest: u32,
-    seen: Seen,
+    noted: Noted,
     /// The others.
-    others: HashMap<u32, Seen>,
+    others: HashMap<u32, Noted>,
     taken_at: Timestamp,
+}
+
+/// What was seen of one interface since it was last asked for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Noted {
+    seen: Seen,
+    /// Segments, in the order of [`Side::ALL`].
+    segments: [u64; Side::ALL.len()],
 }
 
 /// What was seen of one interface: requests, and responses that began after the last of them.
@@ -100,9 +116,21 @@ impl Seen {
     }
 }
 
+impl Noted {
+    fn has_any(&self) -> bool {
+        self.segments.iter().any(|count| *count > 0)
+    }
+}
+
 impl Tally {
     /// Takes note of a segment.
     pub fn note(&mut self, segment: &Segment<'_>) {
+        if segment.interface != self.latest {
+            self.turn_to(segment.interface);
+        }
+        if let Some(count) = self.noted.segments.get_mut(segment.side as usize) {
+            *count = count.wrapping_add(1);
+        }
         // Of the server's side, only the beginning of a response is copied.
         let is_telling = match segment.side {
             Side::Client => segment.payload_len > 0,
@@ -111,39 +139,57 @@ impl Tally {
         if !is_telling {
             return;
         }
-        if segment.interface != self.latest {
-            self.turn_to(segment.interface);
-        }
         match segment.side {
-            Side::Client => self.seen.request(segment.at),
-            Side::Server => self.seen.answer(segment.at),
+            Side::Client => self.noted.seen.request(segment.at),
+            Side::Server => self.noted.seen.answer(segment.at),
         }
     }
 
     fn turn_to(&mut self, interface: u32) {
         let next = self.others.remove(&interface).unwrap_or_default();
-        let (left, seen) = (mem::replace(&mut self.latest, interface), mem::replace(&mut self.seen, next));
-        if seen.latest().is_some() && self.others.len() < MAX_INTERFACES {
-            self.others.insert(left, seen);
+        let (left, noted) = (mem::replace(&mut self.latest, interface), mem::replace(&mut self.noted, next));
+        if noted.has_any() && self.others.len() < MAX_INTERFACES {
+            self.others.insert(left, noted);
         }
     }
 
     /// What was seen, which is forgotten here.
-    fn take(&mut self) -> impl Iterator<Item = (u32, Seen)> {
-        let latest = (self.latest, mem::take(&mut self.seen));
-        mem::take(&mut self.others).into_iter().chain([latest]).filter(|(_, seen)| seen.latest().is_some())
+    fn take(&mut self) -> impl Iterator<Item = (u32, Noted)> {
+        let latest = (self.latest, mem::take(&mut self.noted));
+        mem::take(&mut self.others).into_iter().chain([latest]).filter(|(_, noted)| noted.has_any())
     }
 }
 
 /// What all capture threads have seen.
 #[derive(Debug, Default)]
-pub struct Interfaces(Mutex<HashMap<u32, Shown>>);
+pub struct Interfaces(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    shown: HashMap<u32, Shown>,
+    /// Those that have series of their own.
+    named: BTreeSet<u32>,
+    /// What was seen at the others.
+    others: [u64; Side::ALL.len()],
+}
 
 /// What is known of one interface.
 #[derive(Debug, Default)]
 struct Shown {
     seen: Seen,
     is_warned_of: bool,
+    segments: [u64; Side::ALL.len()],
+}
+
+/// What the metrics say of one interface, or of all that are no more told one by one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct InterfaceSeries {
+    /// Its name, or [`OTHERS`].
+    pub name: String,
+    /// Segments that were taken from the rings, in the order of [`Side::ALL`].
+    pub segments: [u64; Side::ALL.len()],
+    /// Whether it shows responses only; `None` for the others.
+    pub is_one_sided: Option<bool>,
 }
 
 impl Interfaces {
@@ -169,28 +215,79 @@ impl Interfaces {
     /// How many interfaces show responses only.
     #[must_use]
     pub fn one_sided(&self) -> usize {
-        let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.values().filter(|shown| shown.seen.is_one_sided()).count()
+        self.lock().shown.values().filter(|shown| shown.seen.is_one_sided()).count()
+    }
+
+    /// The series of the interfaces that are `attached`, by index and name, and of the others. An interface keeps its
+    /// series for as long as it is attached; with it they go. The others' count never falls.
+    #[must_use]
+    pub fn series(&self, attached: &BTreeMap<u32, String>) -> Vec<InterfaceSeries> {
+        let mut known = self.lock();
+        let Known { shown, named, others } = &mut *known;
+        named.retain(|index| {
+            let stays = attached.contains_key(index);
+            if !stays && let Some(shown) = shown.get_mut(index) {
+                // What it has counted goes with its series. To the others it would be a leap.
+                shown.segments = Default::default();
+            }
+            stays
+        });
+        for (index, name) in attached {
+            if named.len() < MAX_SERIES && name != OTHERS {
+                named.insert(*index);
+            }
+        }
+        for (_, shown) in shown.iter_mut().filter(|(index, _)| !named.contains(index)) {
+            add(others, mem::take(&mut shown.segments));
+        }
+        let of = |index: &u32| {
+            let shown = shown.get(index);
+            InterfaceSeries {
+                name: attached.get(index).cloned().unwrap_or_default(),
+                segments: shown.map(|shown| shown.segments).unwrap_or_default(),
+                is_one_sided: Some(shown.is_some_and(|shown| shown.seen.is_one_sided())),
+            }
+        };
+        let last = InterfaceSeries { name: OTHERS.to_owned(), segments: *others, is_one_sided: None };
+        let mut names = HashSet::new();
+        // For a moment two may have one name: it was given to another, and the look that finds that is still to come.
+        named.iter().map(of).chain([last]).filter(|series| names.insert(series.name.clone())).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds what a thread has seen and gives the interfaces of which nobody has been warned.
     fn add(&self, tally: &mut Tally) -> Vec<u32> {
-        let mut interfaces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.lock();
+        let Known { shown: interfaces, named, others } = &mut *known;
         let mut fresh = Vec::new();
-        for (index, seen) in tally.take() {
+        for (index, Noted { seen, segments }) in tally.take() {
             if interfaces.len() >= MAX_INTERFACES && !interfaces.contains_key(&index) {
-                let oldest = interfaces.iter().min_by_key(|(_, shown)| shown.seen.latest());
-                if let Some(oldest) = oldest.map(|(index, _)| *index) {
-                    interfaces.remove(&oldest);
+                // Those with series of their own are few, and stay.
+                let forgettable = interfaces.iter().filter(|(index, _)| !named.contains(index));
+                let oldest = forgettable.min_by_key(|(_, shown)| shown.seen.latest());
+                if let Some(oldest) = oldest.map(|(index, _)| *index)
+                    && let Some(forgotten) = interfaces.remove(&oldest)
+                {
+                    add(others, forgotten.segments);
                 }
             }
             let shown = interfaces.entry(index).or_default();
+            add(&mut shown.segments, segments);
             shown.seen.add(&seen);
             if shown.seen.is_one_sided() && !mem::replace(&mut shown.is_warned_of, true) {
                 fresh.push(index);
             }
         }
         fresh
+    }
+}
+
+fn add(sums: &mut [u64; Side::ALL.len()], counts: [u64; Side::ALL.len()]) {
+    for (sum, count) in sums.iter_mut().zip(counts) {
+        *sum = sum.wrapping_add(count);
     }
 }
 
@@ -307,11 +404,69 @@ mod tests {
             note(&mut tally, interface, 2, "?");
         }
         interfaces.add(&mut tally);
-        let known = interfaces.0.lock().unwrap();
-        assert_eq!(known.len(), MAX_INTERFACES);
+        let known = interfaces.lock();
+        assert_eq!(known.shown.len(), MAX_INTERFACES);
         drop(known);
         interfaces.add(&mut self::tally(90_000, 3, "?"));
-        let known = interfaces.0.lock().unwrap();
-        assert!(known.len() == MAX_INTERFACES && known.contains_key(&90_000));
+        let known = interfaces.lock();
+        assert!(known.shown.len() == MAX_INTERFACES && known.shown.contains_key(&90_000));
+    }
+
+    fn attached(indices: impl IntoIterator<Item = u32>) -> BTreeMap<u32, String> {
+        indices.into_iter().map(|index| (index, format!("veth{index}"))).collect()
+    }
+
+    /// Name and segments of each series that has counted any.
+    fn counted(interfaces: &Interfaces, attached: &BTreeMap<u32, String>) -> Vec<(String, [u64; 2])> {
+        let series = interfaces.series(attached).into_iter();
+        series
+            .map(|series| (series.name, series.segments))
+            .filter(|(_, segments)| *segments != [0, 0])
+            .collect()
+    }
+
+    #[test]
+    fn series_of_an_interface_come_with_it_and_go_with_it() {
+        let interfaces = Interfaces::default();
+        let both = attached([3, 4]);
+        let zeros = interfaces.series(&both);
+        let names: Vec<_> = zeros.iter().map(|series| (&*series.name, series.is_one_sided)).collect();
+        assert_eq!(names, [("veth3", Some(false)), ("veth4", Some(false)), (OTHERS, None)]);
+        interfaces.add(&mut tally(3, 1, "?!--"));
+        interfaces.add(&mut tally(4, 1, "!!!!!!!!!!!"));
+        let expected = [("veth3".to_owned(), [1, 3]), ("veth4".to_owned(), [0, 11])];
+        assert_eq!(counted(&interfaces, &both), expected);
+        assert_eq!(interfaces.series(&both)[1].is_one_sided, Some(true));
+        assert_eq!(counted(&interfaces, &attached([4])), expected[1..]);
+        // Another of the same index begins anew.
+        interfaces.add(&mut tally(3, 20, "?"));
+        assert_eq!(counted(&interfaces, &attached([4])), [expected[1].clone(), (OTHERS.to_owned(), [1, 0])]);
+        drop(interfaces.series(&both));
+        interfaces.add(&mut tally(3, 30, "??"));
+        assert_eq!(counted(&interfaces, &both)[0], ("veth3".to_owned(), [2, 0]));
+    }
+
+    #[test]
+    fn interfaces_beyond_the_bound_are_told_together_and_their_count_never_falls() {
+        let interfaces = Interfaces::default();
+        let one = u32::try_from(MAX_SERIES).unwrap();
+        let many = attached(1..=one + 5);
+        assert_eq!(interfaces.series(&many).len(), MAX_SERIES + 1);
+        let mut before = 0;
+        for round in 0..3_u64 {
+            for interface in [1, one, one + 1, one + 5] {
+                interfaces.add(&mut tally(interface, 1 + round, "?"));
+            }
+            let series = interfaces.series(&many);
+            assert_eq!(series[0].segments, [round + 1, 0]);
+            let others = series[MAX_SERIES].segments[0];
+            assert_eq!((others - before, series[MAX_SERIES].name.as_str()), (2, OTHERS));
+            before = others;
+        }
+        // Where one goes, another takes its place, and begins with what it sees from then on.
+        let fewer = attached(2..=one + 5);
+        let series = interfaces.series(&fewer);
+        let last = series.iter().find(|series| series.name == format!("veth{}", one + 1)).unwrap();
+        assert_eq!((last.segments, series[MAX_SERIES].segments[0]), ([0, 0], before));
     }
 }

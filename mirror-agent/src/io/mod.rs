@@ -24,6 +24,9 @@ pub mod evidence;
 pub mod experiments;
 #[cfg(feature = "captures")]
 pub mod file;
+pub mod fleet;
+#[cfg(feature = "runtime")]
+pub mod footprint;
 #[cfg(feature = "runtime")]
 pub mod guard;
 #[cfg(feature = "runtime")]
@@ -36,6 +39,8 @@ mod join;
 pub mod ledger;
 #[cfg(feature = "runtime")]
 mod lines;
+#[cfg(feature = "runtime")]
+pub mod logs;
 #[cfg(feature = "runtime")]
 pub mod metrics;
 #[cfg(feature = "runtime")]
@@ -54,6 +59,8 @@ pub mod steering;
 pub mod target;
 #[cfg(feature = "runtime")]
 pub mod telling;
+#[cfg(feature = "runtime")]
+pub mod top;
 #[cfg(feature = "config")]
 pub mod units;
 #[cfg(feature = "runtime")]

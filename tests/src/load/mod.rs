@@ -100,7 +100,8 @@ pub struct Progress {
 
 /// How many times slower than planned an open loop goes: 1 unless `MIRROR_TEST_SLOWDOWN` says more, for machines that
 /// are emulated. There are as many requests, in a longer time.
-fn slowdown() -> f64 {
+#[must_use]
+pub fn slowdown() -> f64 {
     let said = std::env::var("MIRROR_TEST_SLOWDOWN").ok().and_then(|text| text.parse().ok());
     said.filter(|factor: &f64| factor.is_finite()).map_or(1.0, |factor| factor.max(1.0))
 }

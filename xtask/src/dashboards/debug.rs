@@ -22,10 +22,25 @@ fn interfaces() -> Row {
                 &[(r#"mirror_interfaces_attached{instance=~"$instance"}"#, "{{instance}} {{role}}")],
             ),
             lines(
+                "Segments",
+                "pps",
+                "Copied at each interface, by side; `other` is those that have no series of their own.",
+                &[(
+                    r#"rate(mirror_interface_segments_total{instance=~"$instance"}[$__rate_interval])"#,
+                    "{{instance}} {{interface}} {{side}}",
+                )],
+            ),
+            lines(
                 "One-sided",
                 "short",
                 "Interfaces that show answers and no requests: packets bypass the hook.",
-                &[(r#"mirror_interfaces_one_sided{instance=~"$instance"}"#, "{{instance}}")],
+                &[
+                    (r#"mirror_interfaces_one_sided{instance=~"$instance"}"#, "{{instance}}"),
+                    (
+                        r#"mirror_interface_one_sided{instance=~"$instance"} == 1"#,
+                        "{{instance}} {{interface}}",
+                    ),
+                ],
             ),
             lines(
                 "Seen at two interfaces",
@@ -357,6 +372,27 @@ fn agent() -> Row {
                     r#"time() - mirror_config_last_reload_success_timestamp_seconds{instance=~"$instance"}"#,
                     "{{instance}}",
                 )],
+            ),
+            lines(
+                "Log",
+                "cps",
+                "Lines that standard error did not take in time, and repeated warnings that were held back.",
+                &[
+                    (
+                        r#"rate(mirror_log_lines_dropped_total{instance=~"$instance"}[$__rate_interval])"#,
+                        "{{instance}} dropped",
+                    ),
+                    (
+                        r#"rate(mirror_log_lines_held_back_total{instance=~"$instance"}[$__rate_interval])"#,
+                        "{{instance}} held back",
+                    ),
+                ],
+            ),
+            lines(
+                "Waiting",
+                "short",
+                "1 while another agent of the same network namespace has its turn.",
+                &[(r#"mirror_agent_waiting{instance=~"$instance"}"#, "{{instance}}")],
             ),
             lines(
                 "Paused",

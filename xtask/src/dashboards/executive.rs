@@ -27,7 +27,7 @@ pub(super) fn dashboard() -> Dashboard {
                         "percentunit",
                         "Of the divergences that the gate allows, the share that is left. Below 0: more than allowed.",
                         (
-                            r#"1 - experiment:mirror_divergence:ratio_rate1d{experiment=~"$experiment"} / scalar(mirror:divergence_allowed:ratio)"#,
+                            r#"1 - experiment:mirror_divergence:ratio_rate1d{experiment=~"$experiment"} / on (experiment) experiment:mirror_divergence_allowed:ratio{experiment=~"$experiment"}"#,
                             "{{experiment}}",
                         ),
                     ),
@@ -66,7 +66,10 @@ pub(super) fn dashboard() -> Dashboard {
                                 r#"experiment:mirror_divergence:ratio_rate1h{experiment=~"$experiment"}"#,
                                 "{{experiment}}",
                             ),
-                            ("mirror:divergence_allowed:ratio", "allowed"),
+                            (
+                                r#"experiment:mirror_divergence_allowed:ratio{experiment=~"$experiment"}"#,
+                                "{{experiment}} allowed",
+                            ),
                         ],
                     ),
                     lines(

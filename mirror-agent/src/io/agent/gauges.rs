@@ -1,7 +1,7 @@
 //! Enters: the parts of a running agent. Leaves: what its listener and its replays ask of them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -13,7 +13,7 @@ use crate::io::{
     admin::Health,
     capture::{
         CounterValues, Kernel, KernelCounters, Matched, OwnSockets, OwnSocketsError, PortSample,
-        follow::AttachedCounts, role::Role,
+        follow::Attached, role::Role,
     },
     experiments::{Directory, Lane},
     guard::{GuardGauges, GuardValues},
@@ -86,7 +86,7 @@ pub(super) struct AgentGauges {
     pub(super) counters: Arc<KernelCounters>,
     pub(super) ring_bytes: u64,
     pub(super) directory: Arc<Directory>,
-    pub(super) attached: Arc<AttachedCounts>,
+    pub(super) attached: Arc<Attached>,
     pub(super) guard: Arc<GuardGauges>,
 }
 
@@ -117,7 +117,11 @@ impl Gauges for AgentGauges {
     }
 
     fn interfaces_attached(&self) -> [u64; Role::ALL.len()] {
-        self.attached.read()
+        self.attached.counts()
+    }
+
+    fn interfaces(&self) -> BTreeMap<u32, String> {
+        self.attached.names()
     }
 
     fn guard(&self) -> GuardValues {

@@ -6,6 +6,7 @@
 mod gauges;
 mod pods;
 mod signals;
+mod turn;
 mod values;
 
 use std::{
@@ -16,7 +17,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -26,14 +27,15 @@ use tracing::{info, warn};
 use self::{
     gauges::{AgentGauges, Heartbeats, KernelTap, Registry},
     signals::{Signals, Told},
+    turn::{Front, Outcome, await_turn},
     values::{READER, attach_mode, limits, rules},
 };
 use crate::{
     io::{
-        admin::{self, Admin},
+        admin::{Answers, Stage, StageCell},
         audit::{Audit, Event, Who},
         capture::{
-            Capture, Kernel,
+            AgentName, Capture, Kernel,
             follow::Follower,
             kernel::{Capabilities, Capability},
         },
@@ -44,6 +46,7 @@ use crate::{
         guard::Guard,
         interfaces::{Interfaces, Tally},
         ledger::{Ledger, Snapshot},
+        logs::LogCounts,
         metrics::{self, PipelineGauges},
         object::EBPF_OBJECT,
         pods::PodsStatus,
@@ -60,22 +63,36 @@ use crate::{
 /// SO_MARK of the replay sockets: the letters `mirr`, unlikely to be anybody else's.
 const OWN_MARK: u32 = 0x6d69_7272;
 
+/// How old a look at the interfaces may be when it is attached to them.
+const FRESH: Duration = Duration::from_millis(100);
+
 /// How often the kernel program's log is handed on, where it was built with one.
 const KERNEL_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs the mirror until SIGTERM or SIGINT and returns the books. `file` is where the configuration came from, which is
-/// read again when it changes.
+/// What a run has beside its configuration.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Where the configuration came from, which is read again when it changes.
+    pub file: Option<Followed>,
+    /// What tells it from agents that run beside it on purpose.
+    pub name: Option<AgentName>,
+    /// For the metrics.
+    pub log: Arc<LogCounts>,
+}
+
+/// Runs the mirror until SIGTERM or SIGINT and returns the books. While another agent of the same name runs in the network
+/// namespace, it waits for that to end.
 ///
 /// # Errors
 ///
 /// Values that do not fit together, an interface or a target that cannot be used, missing privileges, a kernel that
 /// refuses the programs: all of them before anything is captured.
-pub fn run(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
+pub fn run(config: &Config, surroundings: Surroundings) -> Result<Snapshot> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(mirror(config, file))
+    runtime.block_on(mirror(config, surroundings))
 }
 
-async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
+async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings) -> Result<Snapshot> {
     let capture = &config.capture;
     let limits = limits(config)?;
     let rules = rules(config)?;
@@ -83,14 +100,24 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
     let specs = capture.interfaces.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>, _>>()?;
     let pods_status = Arc::<PodsStatus>::default();
     let pods = pods::pods(config, &pods_status).await?;
-    let (addresses, pod_addresses) = watch::channel(BTreeSet::new());
-    let mut follower = Follower::open(specs, attach_mode(capture.attach))?
-        .with_pods(pod_addresses, Arc::clone(&pods_status));
-    let listener = admin::bind(capture.metrics_listen)
-        .await
-        .with_context(|| format!("listen on {} for metrics", capture.metrics_listen))?;
+    let mut follower = Follower::open(specs.clone(), attach_mode(capture.attach))?;
     // Caught from here on: a signal during the start must not skip the detaching.
     let mut signals = Signals::new().context("catch signals")?;
+    let stage = Arc::<StageCell>::default();
+    let mut front = Front::open(capture.metrics_listen, Arc::clone(&stage)).await?;
+    // Before the turn: loading takes longest of all, and meanwhile another agent may still capture.
+    let Capture { kernel, own_sockets, counters, rings, unread } = Capture::load(EBPF_OBJECT, &rules)?;
+    let waiting_since = Instant::now();
+    let (turn, paused) = match await_turn(name.as_ref(), &mut front, &stage, &mut signals).await? {
+        Outcome::Turn { turn, paused } => (turn, paused),
+        Outcome::Stopped => return Ok(Ledger::default().snapshot()),
+    };
+    if waiting_since.elapsed() > FRESH {
+        // Interfaces may have come and gone.
+        follower = Follower::open(specs, attach_mode(capture.attach))?;
+    }
+    let (addresses, pod_addresses) = watch::channel(BTreeSet::new());
+    let mut follower = follower.with_pods(pod_addresses, Arc::clone(&pods_status));
 
     let (audit, audit_writer) = Audit::open(&config.audit).with_context(|| audit_file(config))?;
     let (teller, telling) = Telling::new();
@@ -102,7 +129,6 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
     let telling = telling
         .start(Arc::clone(&compare.queue), Arc::clone(&ledger), sink_ledger.clone(), control)
         .context("start the thread that compares")?;
-    let Capture { kernel, own_sockets, counters, rings, unread } = Capture::load(EBPF_OBJECT, &rules)?;
     let counters = Arc::new(counters);
     let kernel = Arc::new(Mutex::new(kernel));
     let mut guard = Guard::new(config.guard);
@@ -131,7 +157,7 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
         counters: Arc::clone(&counters),
         ring_bytes: capture.ring_size.saturating_mul(u64::try_from(rings.len())?),
         directory: Arc::clone(&directory),
-        attached: follower.counts(),
+        attached: follower.attached(),
         guard: guard.gauges(),
     });
     let mut helm = Helm::start(Parts {
@@ -151,7 +177,6 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
 
     let pipelines: Vec<_> = rings.iter().map(|_| Arc::new(PipelineGauges::default())).collect();
     let heartbeats: Vec<_> = rings.iter().map(|_| Arc::new(Heartbeat::default())).collect();
-    let ready = Arc::new(AtomicBool::new(false));
     let interfaces_seen = Arc::new(Interfaces::default());
     let mut registry = metrics::registry(
         Arc::clone(&ledger),
@@ -161,15 +186,13 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
         Arc::clone(&interfaces_seen),
     );
     metrics::register_audit(&mut registry, audit.clone());
+    metrics::register_fleet(&mut registry, Arc::clone(&listeners.fleet_gauges));
     metrics::register_sinks(&mut registry, sink_ledger);
     metrics::register_steering(&mut registry, status);
     metrics::register_pods(&mut registry, pods_status);
-    let admin = Arc::new(Admin {
-        registry,
-        ready: Arc::clone(&ready),
-        healthy: Arc::new(Heartbeats(heartbeats.clone())),
-    });
-    let admin = tokio::spawn(admin::serve(listener, admin));
+    metrics::register_logs(&mut registry, log);
+    let healthy = Arc::new(Heartbeats(heartbeats.clone()));
+    front.exchange(Answers { registry, stage: Arc::clone(&stage), healthy });
 
     let warned = Arc::new(Warned::default());
     let mut workers = Vec::new();
@@ -210,7 +233,7 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
         audit_writer.close();
         return Err(error.into());
     }
-    ready.store(true, Ordering::Release);
+    stage.set(Stage::Ready);
     let (count, targets) = (config.experiments.len(), config.targets());
     audit.life(Event::Start, &helm.names());
     info!(experiments = count, targets, metrics = %capture.metrics_listen, "Mirroring.");
@@ -218,16 +241,26 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
     if let Some(file) = file {
         helm.follow(file);
     }
+    if let Some(told) = paused {
+        heed(told, &mut helm, &audit).await;
+    }
 
     let has_log = lock(&kernel).has_log();
     let mut log_due = tokio::time::interval(KERNEL_LOG_INTERVAL);
+    let bind_deadline = Front::deadline(config.drain_timeout);
+    let mut failure = None;
     loop {
         tokio::select! {
             told = signals.next() => match told {
                 Told::Stop => break,
-                Told::Pause => tell(&mut helm, &audit, "SIGUSR1", Command::Pause { experiment: None }).await,
-                Told::Resume => tell(&mut helm, &audit, "SIGUSR2", Command::Resume { experiment: None }).await,
-                Told::Reload => helm.reload(),
+                Told::Pause | Told::Resume | Told::Reload => heed(told, &mut helm, &audit).await,
+            },
+            listener = front.bound(bind_deadline) => match listener {
+                Ok(listener) => front.serve(listener),
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
             },
             Some(order) = commands.recv() => order.obey(&mut helm, &audit).await,
             _ = log_due.tick(), if has_log => lock(&kernel).flush_log(),
@@ -238,21 +271,23 @@ async fn mirror(config: &Config, file: Option<Followed>) -> Result<Snapshot> {
     }
     listeners.stop().await;
     info!("Stopping: capture is detached, copies under way are finished.");
-    ready.store(false, Ordering::Release);
+    stage.set(Stage::Stopping);
     follower.stop().await;
     detach(Arc::clone(&kernel)).await;
+    // The next agent may begin: nothing that it sees is seen here as well.
+    drop(turn);
     lock(&kernel).flush_log();
     orders.stop.store(true, Ordering::Release);
     join(workers).await;
     let names = helm.names();
     helm.stop().await;
     stop_telling(telling).await;
-    admin.abort();
+    front.close();
     audit.life(Event::Stop, &names);
     audit_writer.close();
     let mut books = ledger.snapshot();
     metrics::add_left_out(&mut books.flows_skipped, &counters.read().unwrap_or_default());
-    Ok(books)
+    failure.map_or(Ok(books), Err)
 }
 
 fn audit_file(config: &Config) -> String {
@@ -267,8 +302,14 @@ async fn stop_telling(telling: TellingThread) {
     }
 }
 
-/// Does what a signal says.
-async fn tell(helm: &mut Helm, audit: &Audit, name: &'static str, command: Command) {
+/// Does what a signal tells a running agent.
+async fn heed(told: Told, helm: &mut Helm, audit: &Audit) {
+    let (name, command) = match told {
+        Told::Pause => ("SIGUSR1", Command::Pause { experiment: None }),
+        Told::Resume => ("SIGUSR2", Command::Resume { experiment: None }),
+        Told::Reload => return helm.reload(),
+        Told::Stop => return,
+    };
     Order::unasked(Who::Signal { name }, command).obey(helm, audit).await;
 }
 

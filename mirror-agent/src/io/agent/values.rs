@@ -63,10 +63,14 @@ fn captured(config: &Config) -> Result<Captured> {
         ports: config.ports(),
         local: links::local_addresses().context("list the addresses of this host")?.iter().collect(),
         networks: config.addresses(),
-        listeners: [Some(config.capture.metrics_listen), config.control.listen]
-            .into_iter()
-            .flatten()
-            .collect(),
+        listeners: [
+            Some(config.capture.metrics_listen),
+            config.control.listen,
+            config.control.fleet.as_ref().and_then(|fleet| fleet.listen),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     })
 }
 

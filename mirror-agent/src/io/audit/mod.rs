@@ -128,7 +128,7 @@ impl Audit {
                 after: Some(json!({ "rules": after.rules })),
                 ..Entry::new(Event::Rules, who)
             },
-            Ok(Told::Report(_)) => return,
+            Ok(Told::Report(_) | Told::Portions(_)) => return,
             Err(error) => Entry { error: Some(error.to_string()), ..Entry::new(Event::Refused, who) },
         };
         self.record(Entry { experiment: Some(experiment.to_owned()), ..entry });

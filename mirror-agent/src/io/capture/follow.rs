@@ -2,14 +2,11 @@
 //! where the items say, at every moment.
 
 use std::{
-    collections::{BTreeSet, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     error::Error,
     io,
     net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -50,22 +47,35 @@ const ROUND_MISSING: Duration = Duration::from_millis(200);
 /// Failures said one by one of each look; the others are counted.
 const MAX_WARNINGS: usize = 5;
 
-/// How many interfaces are attached, by role in the order of [`Role::ALL`].
+/// The interfaces that are attached, for the metrics: their names and roles by index.
 #[derive(Debug, Default)]
-pub struct AttachedCounts([AtomicU64; Role::ALL.len()]);
+pub struct Attached(Mutex<BTreeMap<u32, (String, Role)>>);
 
-impl AttachedCounts {
-    /// The counts.
+impl Attached {
+    /// How many there are, by role in the order of [`Role::ALL`].
     #[must_use]
-    pub fn read(&self) -> [u64; Role::ALL.len()] {
-        self.0.each_ref().map(|count| count.load(Ordering::Relaxed))
+    pub fn counts(&self) -> [u64; Role::ALL.len()] {
+        let attached = self.lock();
+        Role::ALL.map(|role| {
+            let count = attached.values().filter(|(_, theirs)| *theirs == role).count();
+            u64::try_from(count).unwrap_or(u64::MAX)
+        })
+    }
+
+    /// Their names.
+    #[must_use]
+    pub fn names(&self) -> BTreeMap<u32, String> {
+        self.lock().iter().map(|(index, (name, _))| (*index, name.clone())).collect()
     }
 
     fn publish(&self, kernel: &Kernel) {
-        for (role, count) in Role::ALL.into_iter().zip(&self.0) {
-            let interfaces = kernel.interfaces().values().filter(|interface| interface.role == role).count();
-            count.store(u64::try_from(interfaces).unwrap_or(u64::MAX), Ordering::Relaxed);
-        }
+        let interfaces = kernel.interfaces().iter();
+        *self.lock() =
+            interfaces.map(|(index, interface)| (*index, (interface.name.clone(), interface.role))).collect();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, (String, Role)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -116,7 +126,7 @@ pub struct Follower {
     is_blind: bool,
     /// Whether Cilium runs here.
     is_ciliums: bool,
-    counts: Arc<AttachedCounts>,
+    attached: Arc<Attached>,
     pods: Option<FollowedPods>,
 }
 
@@ -171,7 +181,7 @@ impl Follower {
             warnings: 0,
             is_blind: false,
             is_ciliums: false,
-            counts: Arc::default(),
+            attached: Arc::default(),
             pods: None,
         })
     }
@@ -189,10 +199,10 @@ impl Follower {
         Self { pods: Some(pods), ..self }
     }
 
-    /// The counts for the metrics.
+    /// What is attached, for the metrics.
     #[must_use]
-    pub fn counts(&self) -> Arc<AttachedCounts> {
-        Arc::clone(&self.counts)
+    pub fn attached(&self) -> Arc<Attached> {
+        Arc::clone(&self.attached)
     }
 
     /// Attaches to all interfaces that the first look showed.
@@ -213,7 +223,7 @@ impl Follower {
                 Ok(()) => {}
             }
         }
-        self.counts.publish(kernel);
+        self.attached.publish(kernel);
         match first_failure {
             Some(error) if kernel.interfaces().is_empty() && !error.is_for_want_of_interface() => {
                 Err(error.into())
@@ -237,11 +247,11 @@ impl Follower {
             } else if let Some(change) = self.work.pop_front() {
                 // Attaching takes tens of milliseconds: the kernel waits until no processor uses the chain as it was.
                 let (kernel, mode, is_ciliums) = (Arc::clone(kernel), self.mode, self.is_ciliums);
-                let counts = Arc::clone(&self.counts);
+                let attached = Arc::clone(&self.attached);
                 self.job = Some(tokio::task::spawn_blocking(move || {
                     let mut kernel = lock(&kernel);
                     let outcome = make(&mut kernel, change, mode, is_ciliums);
-                    counts.publish(&kernel);
+                    attached.publish(&kernel);
                     outcome
                 }));
             } else {

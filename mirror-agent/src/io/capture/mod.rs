@@ -30,6 +30,7 @@ pub use attach::{AttachError, AttachMethod, AttachMode, Attachment};
 pub use counters::{CounterValues, KernelCounters};
 pub use glob::Glob;
 pub use loader::{Capture, Kernel, LoadError};
+pub use lock::{AgentName, AgentNameError, NamespaceTurn};
 pub use matched::Matched;
 pub use netlink::NetlinkError;
 pub use own::{OwnSockets, OwnSocketsError};

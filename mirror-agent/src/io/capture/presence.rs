@@ -13,29 +13,25 @@ use crate::io::capture::{
     attach::{attach_type, is_gone},
     filters::{self, Filter},
     links::Link,
-    lock::{Instance, NamespaceLock},
+    lock::Instance,
     netlink::NetlinkError,
     role::Hook,
 };
 
-/// This agent's presence in its network namespace: whether it cleans up, and which filters are its own.
+/// This agent's presence in its network namespace: which filters are its own.
 #[derive(Debug)]
 pub(super) struct Presence {
     instance: Instance,
-    _lock: Option<NamespaceLock>,
 }
 
 impl Presence {
-    /// Makes the agent known; where it is the only one, removes what killed agents left.
+    /// Makes the agent known, and removes what killed agents left.
     pub(super) fn establish(links: &[Link]) -> io::Result<Self> {
-        let lock = NamespaceLock::acquire()?;
         let instance = Instance::register()?;
-        if lock.is_none() {
-            info!("Another agent runs in this network namespace and does the cleaning.");
-        } else if let Err(error) = remove_stale(links) {
+        if let Err(error) = remove_stale(links) {
             warn!(error = &error as &dyn Error, "Could not look for filters of killed agents.");
         }
-        Ok(Self { instance, _lock: lock })
+        Ok(Self { instance })
     }
 
     /// The handle of this agent's filters.
@@ -51,7 +47,7 @@ fn remove_stale(links: &[Link]) -> Result<(), NetlinkError> {
     for link in links.iter().filter(|link| qdiscs.contains_key(&link.index)) {
         for hook in Hook::ALL {
             for filter in filters::filters(link.index, hook)?.iter().filter(|filter| filter.is_mirror()) {
-                // An agent that went before us may have left others running that do not hold the lock.
+                // Agents of other names may run beside this one.
                 match Instance::is_alive(filter.handle) {
                     Ok(true) => {}
                     Ok(false) => remove(&link.name, hook, filter),

@@ -23,7 +23,7 @@ pub use self::{
     budget::{ANSWER_BYTES, Budget, Charge},
     cell::{OpenExchange, Part},
     queue::{CompareQueue, QUEUE_BYTES, QUEUE_EXCHANGES},
-    sessions::{SessionGauges, Sessions},
+    sessions::{STORE_BYTES, SessionGauges, Sessions},
 };
 use crate::{
     io::config::{ComparisonConfig, TargetRole},

@@ -225,7 +225,7 @@ impl Store {
 }
 
 /// Bytes of all values that are known, at most: a million sessions of 16 bytes each.
-const STORE_BYTES: usize = 32 * 1024 * 1024;
+pub const STORE_BYTES: usize = 32 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

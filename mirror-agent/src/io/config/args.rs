@@ -29,6 +29,10 @@ impl Config {
         if let Some(listen) = args.metrics_listen {
             config.capture.metrics_listen = listen;
         }
+        if let Some(listen) = args.fleet_listen {
+            let fleet = config.control.fleet.as_mut();
+            fleet.context("--fleet-listen: the file has no control.fleet")?.listen = Some(listen);
+        }
         Ok(config)
     }
 
@@ -112,6 +116,7 @@ impl Config {
                 socket: args.control_socket.clone(),
                 listen: args.control_listen,
                 token_file: args.control_token_file.clone(),
+                fleet: None,
             },
             audit: AuditConfig { file: args.audit_log.clone(), ..AuditConfig::default() },
             agents: 1,

@@ -408,6 +408,28 @@ pub struct ControlConfig {
     pub listen: Option<SocketAddr>,
     /// The file that holds the token.
     pub token_file: Option<PathBuf>,
+    /// The other agents, which together are asked as one; `None` where they are not.
+    pub fleet: Option<FleetConfig>,
+}
+
+/// The agents that are asked together.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FleetConfig {
+    /// Where this agent answers the others; `None` where it only asks.
+    pub listen: Option<SocketAddr>,
+    /// Who is asked; this agent may be among them.
+    pub peers: Vec<PeerConfig>,
+    /// The file that holds the token which all of them share.
+    pub token_file: PathBuf,
+}
+
+/// Where other agents are.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum PeerConfig {
+    /// One, at the first address of this host and port.
+    One(String),
+    /// One at each address of this host and port.
+    All(String),
 }
 
 /// What is written down of the agent.

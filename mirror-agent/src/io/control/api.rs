@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{Answer, Change, Command, ControlError, time::parse_expiry};
 use crate::io::{
     config::parse_rule,
+    fleet::FleetError,
     telling::{Ask, AskError, Told},
 };
 
@@ -32,6 +33,10 @@ pub(super) enum Wish {
     Command(Command),
     /// To know what was compared, or that some of it is noise.
     Ask(Ask),
+    /// To know how this agent is, in a form that adds up.
+    FleetSelf,
+    /// To know how all agents are.
+    Fleet,
     /// A cookie for the token.
     OpenSession,
     /// The end of that.
@@ -64,9 +69,16 @@ pub(super) fn understand(method: &Method, path: &str, body: &[u8]) -> Result<Wis
         (&Method::POST, ["v1", "experiments", name, "rules"]) => {
             return rules_wish(decode(name)?, parse(body)?).map(Wish::Ask);
         }
+        (&Method::GET | &Method::HEAD, ["v1", "fleet"]) => return Ok(Wish::Fleet),
+        (&Method::GET | &Method::HEAD, ["v1", "fleet", "self"]) => return Ok(Wish::FleetSelf),
         (&Method::POST, ["v1", "session"]) => return Ok(Wish::OpenSession),
         (&Method::DELETE, ["v1", "session"]) => return Ok(Wish::CloseSession),
-        (_, ["v1", "state" | "report"] | ["v1", "experiments", _, "report"]) => {
+        (
+            _,
+            ["v1", "state" | "report" | "fleet"]
+            | ["v1", "fleet", "self"]
+            | ["v1", "experiments", _, "report"],
+        ) => {
             return Err(wrong_method("GET"));
         }
         (_, ["v1", "session"]) => return Err(wrong_method("POST and DELETE")),
@@ -77,8 +89,8 @@ pub(super) fn understand(method: &Method, path: &str, body: &[u8]) -> Result<Wis
             return Err(Refusal::new(
                 StatusCode::NOT_FOUND,
                 "there are /v1/state, /v1/report, /v1/pause, /v1/resume, /v1/experiments/NAME/percent, \
-                 /v1/experiments/NAME/expiry, /v1/experiments/NAME/report, /v1/experiments/NAME/rules and \
-                 /v1/session",
+                 /v1/experiments/NAME/expiry, /v1/experiments/NAME/report, /v1/experiments/NAME/rules, \
+                 /v1/fleet, /v1/fleet/self and /v1/session",
             ));
         }
     };
@@ -99,6 +111,8 @@ pub(super) fn told(told: Result<Told, AskError>) -> Result<Vec<u8>, Refusal> {
     let json = match told.map_err(ask_refusal)? {
         Told::Report(json) => return Ok(json),
         Told::Rules { after, .. } => serde_json::to_vec(&after),
+        // Only asked for by the agent itself.
+        Told::Portions(_) => return Err(Refusal::new(StatusCode::NOT_FOUND, "see /v1/fleet")),
     };
     json.map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
@@ -127,6 +141,20 @@ fn ask_refusal(error: AskError) -> Refusal {
         AskError::Busy | AskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     };
     Refusal::new(status, error.to_string())
+}
+
+/// What agents say, of themselves or together.
+pub(super) fn fleet<T: Serialize>(told: Result<T, FleetError>) -> Result<Vec<u8>, Refusal> {
+    let told = told.map_err(|error| {
+        let status = match &error {
+            FleetError::Control(_) | FleetError::Ask(_) => StatusCode::SERVICE_UNAVAILABLE,
+            FleetError::NoFleet => StatusCode::NOT_FOUND,
+            FleetError::Join(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Refusal::new(status, error.to_string())
+    })?;
+    serde_json::to_vec(&told)
+        .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
 /// A refusal as JSON.

@@ -13,11 +13,14 @@ use tracing::{info, warn};
 use super::{
     Control,
     door::Door,
-    server::{serve_socket, serve_tcp},
+    server::{serve_peers, serve_socket, serve_tcp},
     socket::ControlSocket,
     token::{Token, TokenFile},
 };
-use crate::io::config::ControlConfig;
+use crate::io::{
+    config::{ControlConfig, FleetConfig},
+    fleet::{Fleet, FleetGauges},
+};
 
 /// Where `mirror-agent ctl` looks, and the agent listens if nothing is said.
 pub const DEFAULT_SOCKET: &str = "/run/mirror-agent/control.sock";
@@ -27,6 +30,10 @@ pub const DEFAULT_SOCKET: &str = "/run/mirror-agent/control.sock";
 pub struct Listeners {
     /// The address of the TCP listener, with the port that the kernel chose where 0 was asked for.
     pub tcp: Option<SocketAddr>,
+    /// The same of the listener for other agents.
+    pub fleet: Option<SocketAddr>,
+    /// How the fleet was when it was last asked.
+    pub fleet_gauges: Arc<FleetGauges>,
     tasks: Vec<JoinHandle<()>>,
     _token: Option<TokenFile>,
 }
@@ -52,7 +59,12 @@ impl Listeners {
                 None
             }
         };
-        let mut listeners = Self { tcp: None, tasks: Vec::new(), _token: None };
+        let mut listeners =
+            Self { tcp: None, fleet: None, fleet_gauges: Arc::default(), tasks: Vec::new(), _token: None };
+        let control = &match &config.fleet {
+            Some(fleet) => listeners.join_fleet(fleet, control).await?,
+            None => control.clone(),
+        };
         if let Some(address) = config.listen {
             let token_path = socket.is_some().then(|| socket_path.with_extension("token"));
             listeners.listen(address, config.token_file.as_deref(), token_path, control).await?;
@@ -61,6 +73,26 @@ impl Listeners {
             listeners.tasks.push(tokio::spawn(serve_socket(socket, control.clone())));
         }
         Ok(listeners)
+    }
+
+    /// Answers other agents, and makes this one know of them.
+    async fn join_fleet(&mut self, config: &FleetConfig, control: &Control) -> Result<Control> {
+        let FleetConfig { listen, peers, token_file } = config;
+        let token =
+            Token::read(token_file).with_context(|| format!("fleet token in {}", token_file.display()))?;
+        let door_token = token.clone();
+        let fleet = Fleet::new(peers.clone(), token, Arc::clone(&self.fleet_gauges));
+        let control = control.clone().among(Arc::new(fleet));
+        if let Some(address) = *listen {
+            let listener =
+                TcpListener::bind(address).await.with_context(|| format!("fleet listener at {address}"))?;
+            let bound = listener.local_addr().context("read the address of the fleet listener")?;
+            let door = Arc::new(Door::new(&door_token, bound.port()));
+            self.tasks.push(tokio::spawn(serve_peers(listener, door, control.clone())));
+            info!(address = %bound, peers = peers.len(), "Other agents are answered.");
+            self.fleet = Some(bound);
+        }
+        Ok(control)
     }
 
     async fn listen(

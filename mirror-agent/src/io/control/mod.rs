@@ -16,7 +16,7 @@ mod tests;
 pub mod time;
 mod token;
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -24,11 +24,16 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
     listen::{DEFAULT_SOCKET, Listeners},
-    state::{CaptureState, CopyState, ExperimentState, InterlockState, RequestState, State, TargetState},
+    state::{
+        CaptureState, CopyState, Counted, ExperimentState, InterlockState, Reasons, RequestState, State,
+        TargetState,
+    },
+    token::{Token, TokenError},
 };
 use crate::io::{
     audit::{Audit, Who},
     config::Expiry,
+    fleet::{self, Fleet, FleetError},
     telling::{Ask, AskError, Teller, Told},
 };
 
@@ -237,16 +242,41 @@ pub struct Control {
     orders: mpsc::Sender<Order>,
     teller: Teller,
     audit: Audit,
+    fleet: Arc<Fleet>,
 }
 
 /// The way for orders: the listeners have the first end, the main loop the second.
 #[must_use]
 pub fn channel(teller: Teller, audit: Audit) -> (Control, mpsc::Receiver<Order>) {
     let (orders, order_rx) = mpsc::channel(ORDERS);
-    (Control { orders, teller, audit }, order_rx)
+    (Control { orders, teller, audit, fleet: Arc::new(Fleet::alone()) }, order_rx)
 }
 
 impl Control {
+    /// The same among other agents.
+    #[must_use]
+    pub fn among(self, fleet: Arc<Fleet>) -> Self {
+        Self { fleet, ..self }
+    }
+
+    /// What this agent says of itself to others.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Fleet::told`].
+    pub async fn fleet_self(&self) -> Result<fleet::Told, FleetError> {
+        self.fleet.told(self).await
+    }
+
+    /// What all agents say together.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Fleet::view`].
+    pub async fn fleet_view(&self) -> Result<Arc<fleet::View>, FleetError> {
+        self.fleet.view(self).await
+    }
+
     /// Asks the thread that compares; what it changes is written into the audit log.
     ///
     /// # Errors

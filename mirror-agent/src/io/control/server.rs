@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use super::{
     Control, ControlError,
-    api::{Refusal, Wish, answer, refused, told, understand},
+    api::{Refusal, Wish, answer, fleet, refused, told, understand},
     door::Door,
     socket::ControlSocket,
 };
@@ -63,6 +63,8 @@ enum Caller {
     Local(Who),
     /// The TCP listener.
     Remote(SocketAddr, Arc<Door>),
+    /// The listener for other agents: who has their token may know how this one is, and nothing else.
+    Peer(Arc<Door>),
 }
 
 /// Serves the unix socket until the task is dropped.
@@ -88,6 +90,17 @@ pub(super) async fn serve_tcp(listener: TcpListener, door: Arc<Door>, control: C
             Ok((stream, address)) => {
                 serve(stream, Caller::Remote(address, Arc::clone(&door)), control.clone(), slot);
             }
+            Err(error) => back_off(&error).await,
+        }
+    }
+}
+
+/// Serves the listener for other agents until the task is dropped.
+pub(super) async fn serve_peers(listener: TcpListener, door: Arc<Door>, control: Control) {
+    let slots = Slots::default();
+    while let Some(slot) = slots.next().await {
+        match listener.accept().await {
+            Ok((stream, _)) => serve(stream, Caller::Peer(Arc::clone(&door)), control.clone(), slot),
             Err(error) => back_off(&error).await,
         }
     }
@@ -170,6 +183,17 @@ async fn handle(request: Request<Incoming>, caller: &Caller, control: &Control) 
     let who = match caller {
         Caller::Local(who) => *who,
         Caller::Remote(address, door) => door.admit(&head.uri, &head.headers)?.who(*address),
+        Caller::Peer(door) => {
+            door.admit(&head.uri, &head.headers)?;
+            if understand(&head.method, head.uri.path(), b"") != Ok(Wish::FleetSelf) {
+                return Err(Refusal::new(
+                    StatusCode::NOT_FOUND,
+                    "there is GET /v1/fleet/self, and nothing else",
+                ));
+            }
+            let body = fleet(control.fleet_self().await)?;
+            return Ok(Reply { body, cookie: None });
+        }
     };
     let body = read(body).await?;
     let wish = understand(&head.method, head.uri.path(), &body)?;
@@ -185,7 +209,15 @@ async fn handle(request: Request<Incoming>, caller: &Caller, control: &Control) 
             let body = told(asked.unwrap_or(Err(AskError::Busy)))?;
             Ok(Reply { body, cookie: None })
         }
-        (Wish::OpenSession | Wish::CloseSession, Caller::Local(_)) => Err(no_session()),
+        (Wish::FleetSelf, _) => {
+            let body = fleet(control.fleet_self().await)?;
+            Ok(Reply { body, cookie: None })
+        }
+        (Wish::Fleet, _) => {
+            let body = fleet(control.fleet_view().await)?;
+            Ok(Reply { body, cookie: None })
+        }
+        (Wish::OpenSession | Wish::CloseSession, Caller::Local(_) | Caller::Peer(_)) => Err(no_session()),
         (Wish::OpenSession, Caller::Remote(_, door)) => {
             if !matches!(who, Who::Token { .. }) {
                 // A cookie that could be exchanged for another would never expire.

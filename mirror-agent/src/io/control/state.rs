@@ -1,8 +1,16 @@
 //! Enters: nothing. Leaves: the shape of what the agent says of itself, which is also its JSON.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::io::{config::Expiry, replay::BreakerState};
+use crate::{
+    io::{config::Expiry, replay::BreakerState},
+    pipeline::reason::VerdictState,
+};
+
+/// Counts by label; what never happened is left out.
+pub type Counted = BTreeMap<String, u64>;
 
 /// How things are.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -29,6 +37,9 @@ pub struct CaptureState {
     /// The share of new connections that the guard of the node leaves to be captured, in percent: 100 where it sheds
     /// nothing; `None` where it is off.
     pub guard_percent: Option<f64>,
+    /// Frames of which a record was made.
+    #[serde(default)]
+    pub frames_captured: u64,
     /// Frames that were not copied in full.
     pub frames_dropped: u64,
     /// The books of the requests.
@@ -51,6 +62,24 @@ pub struct RequestState {
     pub dropped: u64,
     /// Damaged or incomplete.
     pub lost: u64,
+    /// The last three by reason.
+    #[serde(default)]
+    pub reasons: Reasons,
+}
+
+/// Why requests, or copies of them, were not sent.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reasons {
+    /// Deliberately.
+    #[serde(default)]
+    pub skipped: Counted,
+    /// They could not be.
+    #[serde(default)]
+    pub dropped: Counted,
+    /// Damaged or incomplete; never of copies.
+    #[serde(default)]
+    pub lost: Counted,
 }
 
 /// One experiment.
@@ -72,6 +101,12 @@ pub struct ExperimentState {
     pub paused: bool,
     /// Its targets.
     pub targets: Vec<TargetState>,
+    /// Its exchanges by what came of comparing them; none where they are not compared.
+    #[serde(default)]
+    pub comparisons: Counted,
+    /// Its verdict; `None` where none is asked for.
+    #[serde(default)]
+    pub verdict: Option<VerdictState>,
 }
 
 /// One target.
@@ -92,6 +127,9 @@ pub struct TargetState {
     pub breaker: Option<BreakerState>,
     /// Its interlock; `None` where it has none.
     pub interlock: Option<InterlockState>,
+    /// Attempts to replay by how they ended.
+    #[serde(default)]
+    pub replays: Counted,
 }
 
 /// The books of the copies for one target: `copies = pending + mirrored + skipped + dropped`.
@@ -108,6 +146,9 @@ pub struct CopyState {
     pub skipped: u64,
     /// Could not be made.
     pub dropped: u64,
+    /// The last two by reason.
+    #[serde(default)]
+    pub reasons: Reasons,
 }
 
 /// State of an interlock.

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{
-    Change, ControlError, ExperimentState, Listeners, Setting, State, Steering, channel,
-    ctl::{self, CtlArgs, CtlCommand, CtlError},
+    Change, ControlError, Counted, ExperimentState, Listeners, Setting, State, Steering, channel,
+    ctl::{self, CtlArgs, CtlCommand, CtlError, PlaceArgs},
 };
 use crate::io::{
     audit::{Audit, Event},
@@ -68,6 +68,8 @@ impl Steering for Fake {
             percent: self.percent,
             paused: self.paused,
             targets: Vec::new(),
+            comparisons: Counted::new(),
+            verdict: None,
         };
         State { version: "1.2.3".to_owned(), experiments: vec![experiment], ..State::default() }
     }
@@ -118,6 +120,7 @@ impl Agent {
             socket: Some(folder.path().join("control.sock")),
             listen: Some("127.0.0.1:0".parse().unwrap()),
             token_file: Some(token_file),
+            fleet: None,
         };
         let audit_config =
             AuditConfig { file: Some(folder.path().join("audit.log")), ..AuditConfig::default() };
@@ -151,7 +154,7 @@ impl Agent {
 
     fn ctl(&self, command: CtlCommand, json: bool) -> Result<String, CtlError> {
         let mut out = Vec::new();
-        ctl::run(&CtlArgs { socket: self.socket(), json, command }, &mut out)?;
+        ctl::run(&CtlArgs { place: PlaceArgs::at(self.socket()), json, command }, &mut out)?;
         Ok(String::from_utf8_lossy(&out).into_owned())
     }
 
@@ -376,7 +379,7 @@ fn slow_clients_are_cut_off_and_do_not_keep_others_out() {
 fn client_without_an_agent_says_where_it_looked() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("control.sock");
-    let args = CtlArgs { socket: socket.clone(), json: false, command: CtlCommand::State };
+    let args = CtlArgs { place: PlaceArgs::at(socket.clone()), json: false, command: CtlCommand::State };
     let error = ctl::run(&args, &mut Vec::new()).unwrap_err().to_string();
     assert!(error.contains(&socket.display().to_string()), "{error}");
 }
@@ -397,6 +400,7 @@ fn listener_beyond_loopback_needs_a_token_file() {
         socket: Some(folder.path().join("control.sock")),
         listen: Some("0.0.0.0:0".parse().unwrap()),
         token_file: None,
+        fleet: None,
     };
     let error = start(&config).unwrap_err();
     assert!(error.contains("token file"), "{error}");
@@ -416,6 +420,7 @@ fn token_of_a_run_lies_beside_the_socket() {
         socket: Some(folder.path().join("control.sock")),
         listen: Some("[::1]:0".parse().unwrap()),
         token_file: None,
+        fleet: None,
     };
     let listeners = start(&config).unwrap();
     let token = folder.path().join("control.token");

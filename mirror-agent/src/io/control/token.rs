@@ -18,7 +18,7 @@ const MAX_TOKEN_BYTES: u64 = 4096;
 
 /// What whoever steers the agent over TCP has to know.
 #[derive(Clone, Eq, PartialEq)]
-pub(super) struct Token(String);
+pub struct Token(String);
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +28,7 @@ impl fmt::Debug for Token {
 
 /// Why a file is not taken for a token.
 #[derive(Debug, Error)]
-pub(super) enum TokenError {
+pub enum TokenError {
     /// It cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -72,7 +72,7 @@ impl Token {
     /// # Errors
     ///
     /// All variants of [`TokenError`].
-    pub(super) fn read(path: &Path) -> Result<Self, TokenError> {
+    pub fn read(path: &Path) -> Result<Self, TokenError> {
         let file = fs::File::open(path)?;
         let meta = file.metadata()?;
         if !meta.is_file() || meta.len() > MAX_TOKEN_BYTES {
@@ -115,7 +115,7 @@ impl Token {
 
     /// The token itself.
     #[must_use]
-    pub(super) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -2,15 +2,16 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use super::{HistogramSnapshot, add, histogram::Histogram, load};
-use crate::pipeline::reason::{
-    ComparisonResult, DivergenceKind, IncomparableReason, UntimedReason, VerdictState, reasons,
+use crate::pipeline::{
+    judge::GateConfig,
+    reason::{ComparisonResult, DivergenceKind, IncomparableReason, UntimedReason, VerdictState, reasons},
 };
 
 reasons! {
@@ -46,6 +47,7 @@ pub struct ComparisonBooks {
     responses: [[Histogram; Phase::ALL.len()]; AnswerOf::ALL.len()],
     /// One more than the index of the verdict; 0 where there is none.
     verdict: AtomicU64,
+    gate: Mutex<Option<GateConfig>>,
     fields: Mutex<Arc<[FieldFigures]>>,
 }
 
@@ -85,6 +87,7 @@ impl ComparisonBooks {
             untimed: Default::default(),
             responses: Default::default(),
             verdict: AtomicU64::default(),
+            gate: Mutex::default(),
             fields: Mutex::default(),
         }
     }
@@ -126,6 +129,15 @@ impl ComparisonBooks {
         self.verdict.store(u64::try_from(index).unwrap_or_default(), Ordering::Relaxed);
     }
 
+    /// Notes by what the verdict is given; `None` where none is asked for.
+    pub fn set_gate(&self, gate: Option<&GateConfig>) {
+        *self.lock_gate() = gate.cloned();
+    }
+
+    fn lock_gate(&self) -> MutexGuard<'_, Option<GateConfig>> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes what is known of the numbers that are followed.
     pub fn set_fields(&self, fields: Vec<FieldFigures>) {
         *self.fields.lock().unwrap_or_else(PoisonError::into_inner) = fields.into();
@@ -143,6 +155,7 @@ impl ComparisonBooks {
             untimed: load(&self.untimed),
             responses: self.responses.each_ref().map(|of| of.each_ref().map(Histogram::snapshot)),
             verdict: verdict.checked_sub(1).and_then(|index| VerdictState::ALL.get(index).copied()),
+            gate: self.lock_gate().clone(),
             fields: Arc::clone(&self.fields.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
@@ -165,6 +178,8 @@ pub struct ComparisonSnapshot {
     pub responses: [[HistogramSnapshot; Phase::ALL.len()]; AnswerOf::ALL.len()],
     /// The verdict, where one is asked for.
     pub verdict: Option<VerdictState>,
+    /// By what it is given, likewise.
+    pub gate: Option<GateConfig>,
     /// Numbers that are followed, by target and in the order of the configuration.
     pub fields: Arc<[FieldFigures]>,
 }
@@ -193,6 +208,9 @@ mod tests {
         let count =
             |histogram: &HistogramSnapshot| -> u64 { histogram.buckets.iter().map(|(_, count)| count).sum() };
         assert_eq!([count(first), count(last)], [0, 1]);
-        assert_eq!(shown.verdict, Some(VerdictState::Fail));
+        assert_eq!((shown.verdict, shown.gate), (Some(VerdictState::Fail), None));
+        let gate = GateConfig { divergence: 0.25, ..GateConfig::default() };
+        books.set_gate(Some(&gate));
+        assert_eq!(books.snapshot().gate, Some(gate));
     }
 }

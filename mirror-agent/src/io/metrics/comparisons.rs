@@ -42,6 +42,7 @@ pub(super) fn encode_comparisons(out: &mut Encoder<'_>, books: &[ComparisonSnaps
         ("state", &VerdictState::LABELS),
         each().map(|(experiment, books)| (experiment, states(books.verdict))),
     )?;
+    encode_gates(out, books)?;
     out.histograms(
         "response_seconds",
         "Last byte of the request to first or last byte of the answer, the smallest round trip subtracted, in seconds",
@@ -53,5 +54,27 @@ pub(super) fn encode_comparisons(out: &mut Encoder<'_>, books: &[ComparisonSnaps
                 })
             })
         }),
+    )
+}
+
+/// By what verdicts are given, for dashboards to draw.
+fn encode_gates(out: &mut Encoder<'_>, books: &[ComparisonSnapshot]) -> fmt::Result {
+    let gates = || books.iter().filter_map(|books| Some((&*books.experiment, books.gate.as_ref()?)));
+    let limits = gates().flat_map(|(experiment, gate)| {
+        let limits =
+            [("divergence", Some(gate.divergence)), ("p95", gate.p95), ("errors", Some(gate.errors))];
+        limits
+            .into_iter()
+            .filter_map(move |(limit, value)| Some(([("experiment", experiment), ("limit", limit)], value?)))
+    });
+    out.labelled_gauges(
+        "gate_limit_ratio",
+        "What the gate allows: share of exchanges that diverge, p95 as a multiple, share of errors beyond those of live",
+        limits,
+    )?;
+    out.labelled_gauges(
+        "gate_samples",
+        "Exchanges that the gate needs for a verdict",
+        gates().map(|(experiment, gate)| ([("experiment", experiment)], gate.min_samples as f64)),
     )
 }

@@ -71,11 +71,7 @@ impl Encoder<'_> {
         help: &str,
         counts: impl Iterator<Item = (Labels<'l>, u64)>,
     ) -> fmt::Result {
-        let mut family = self.describe(name, help, MetricType::Counter)?;
-        for (labels, count) in counts {
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
-        }
-        Ok(())
+        self.labelled_counters(name, help, counts)
     }
 
     /// A gauge of each target.
@@ -85,11 +81,7 @@ impl Encoder<'_> {
         help: &str,
         values: impl Iterator<Item = (Labels<'l>, u64)>,
     ) -> fmt::Result {
-        let mut family = self.describe(name, help, MetricType::Gauge)?;
-        for (labels, value) in values {
-            family.encode_family(&labels)?.encode_gauge(&(value as f64))?;
-        }
-        Ok(())
+        self.labelled_gauges(name, help, values.map(|(labels, value)| (labels, value as f64)))
     }
 
     /// Counters of each target by one more label, which has these `values`.
@@ -142,6 +134,34 @@ impl Encoder<'_> {
                 let labels = [("experiment", experiment), (label, *value)];
                 family.encode_family(&labels)?.encode_gauge(&gauge)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Gauges, each with its labels.
+    pub(super) fn labelled_gauges<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        gauges: impl Iterator<Item = ([(&'l str, &'l str); N], f64)>,
+    ) -> fmt::Result {
+        let mut family = self.describe(name, help, MetricType::Gauge)?;
+        for (labels, value) in gauges {
+            family.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    /// Counters, each with its labels.
+    pub(super) fn labelled_counters<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        counts: impl Iterator<Item = ([(&'l str, &'l str); N], u64)>,
+    ) -> fmt::Result {
+        let mut family = self.describe(name, help, MetricType::Counter)?;
+        for (labels, count) in counts {
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         Ok(())
     }

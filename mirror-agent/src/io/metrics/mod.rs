@@ -7,12 +7,16 @@ mod audit;
 mod comparisons;
 mod encoder;
 mod fields;
+mod fleet;
+mod interfaces;
+mod logs;
 mod pods;
 mod sinks;
 mod steering;
 mod targets;
 
 use std::{
+    collections::BTreeMap,
     fmt::{self, Debug},
     sync::{
         Arc,
@@ -24,13 +28,14 @@ use mirror_common::Counter;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
 pub use self::{
-    audit::register_audit, pods::register_pods, sinks::register_sinks, steering::register_steering,
-    targets::TargetGauges,
+    audit::register_audit, fleet::register_fleet, logs::register_logs, pods::register_pods,
+    sinks::register_sinks, steering::register_steering, targets::TargetGauges,
 };
 use self::{
     comparisons::encode_comparisons,
     encoder::Encoder,
     fields::encode_fields,
+    interfaces::encode_interfaces,
     targets::{encode_copies, encode_targets},
 };
 use crate::{
@@ -90,6 +95,8 @@ pub trait Gauges: Debug + Send + Sync + 'static {
     fn targets(&self) -> Vec<TargetGauges>;
     /// Interfaces with programs attached, in the order of [`Role::ALL`].
     fn interfaces_attached(&self) -> [u64; Role::ALL.len()];
+    /// Names of the interfaces with programs attached, by index.
+    fn interfaces(&self) -> BTreeMap<u32, String>;
     /// What the guard of the node last found.
     fn guard(&self) -> GuardValues;
 }
@@ -109,6 +116,10 @@ impl<G: Gauges + ?Sized> Gauges for Arc<G> {
 
     fn interfaces_attached(&self) -> [u64; Role::ALL.len()] {
         (**self).interfaces_attached()
+    }
+
+    fn interfaces(&self) -> BTreeMap<u32, String> {
+        (**self).interfaces()
     }
 
     fn guard(&self) -> GuardValues {
@@ -162,6 +173,12 @@ pub fn add_left_out(flows_skipped: &mut [u64; FlowSkipReason::ALL.len()], kernel
     }
 }
 
+/// Frames of matched ports of which the kernel program made a record.
+#[must_use]
+pub fn frames_captured(counts: &CounterValues) -> u64 {
+    counts.get(Counter::CopiedClient).saturating_add(counts.get(Counter::CopiedServer))
+}
+
 /// Frames of matched ports that the kernel program did not copy in full.
 #[must_use]
 pub fn frames_dropped(counts: &CounterValues) -> u64 {
@@ -178,8 +195,35 @@ impl Collector for Metrics {
         encode_comparisons(&mut out, &books.comparisons)?;
         encode_fields(&mut out, &books.comparisons)?;
         encode_targets(&mut out, &self.gauges.targets())?;
-        out.gauges("build_info", "The build; always 1", "version", &[env!("CARGO_PKG_VERSION")], &[1.0])
+        encode_turn(&mut out, 0.0)
     }
+}
+
+/// The registry of an agent that waits for another one to end. It has counted nothing and says no more than that.
+#[must_use]
+pub fn waiting_registry() -> Registry {
+    let mut registry = Registry::with_prefix("mirror");
+    registry.register_collector(Box::new(Waiting));
+    registry
+}
+
+#[derive(Debug)]
+struct Waiting;
+
+impl Collector for Waiting {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        encode_turn(&mut Encoder(encoder), 1.0)
+    }
+}
+
+/// What every agent says, also one that waits.
+fn encode_turn(out: &mut Encoder<'_>, waiting: f64) -> fmt::Result {
+    out.gauge(
+        "agent_waiting",
+        "1 while the agent waits for another one of its network namespace to end, else 0",
+        waiting,
+    )?;
+    out.gauges("build_info", "The build; always 1", "version", &[env!("CARGO_PKG_VERSION")], &[1.0])
 }
 
 impl Metrics {
@@ -308,6 +352,7 @@ impl Metrics {
             &Role::LABELS,
             &self.gauges.interfaces_attached().map(|count| count as f64),
         )?;
+        encode_interfaces(out, &self.interfaces.series(&self.gauges.interfaces()))?;
         self.encode_guard(out)?;
         let replay_bytes: u64 = self.gauges.targets().iter().map(|target| target.bytes).sum();
         let pools = [
@@ -361,7 +406,7 @@ mod tests {
             sinks::SinkLedger,
             steering::{ExperimentStatus, Status},
         },
-        pipeline::Stats,
+        pipeline::{Stats, judge::GateConfig},
     };
 
     #[derive(Debug)]
@@ -391,13 +436,18 @@ mod tests {
         fn interfaces_attached(&self) -> [u64; 3] {
             [1, 2, 0]
         }
+        fn interfaces(&self) -> BTreeMap<u32, String> {
+            BTreeMap::from([(1, "lo".to_owned())])
+        }
         fn guard(&self) -> GuardValues {
             GuardValues { capture: 0.5, cpu: 0.9, memory: 0.25 }
         }
     }
 
     fn scrape(ledger: &Arc<Ledger>) -> String {
-        let _books = (ledger.copies("default", "shadow"), ledger.comparisons("default"));
+        let _copies = ledger.copies("default", "shadow");
+        let gate = GateConfig { min_samples: 7, ..GateConfig::default() };
+        ledger.comparisons("default").set_gate(Some(&gate));
         let mut registry = registry(
             Arc::clone(ledger),
             vec![Arc::new(PipelineGauges::default())],
@@ -406,6 +456,7 @@ mod tests {
             Arc::default(),
         );
         register_audit(&mut registry, Audit::default());
+        register_fleet(&mut registry, Arc::default());
         let sinks = SinkLedger::default();
         let _sink = sinks.open("default", "file");
         register_sinks(&mut registry, sinks);
@@ -413,6 +464,7 @@ mod tests {
         let experiment = ExperimentStatus { name: "default".to_owned(), is_paused: true, expires: 7 };
         status.set_experiments(vec![experiment]);
         register_steering(&mut registry, status);
+        register_logs(&mut registry, Arc::default());
         let pods = Arc::<PodsStatus>::default();
         pods.set_experiments(vec![("default".to_owned(), 2)]);
         register_pods(&mut registry, pods);
@@ -456,7 +508,16 @@ mod tests {
             "mirror_guard_cpu_ratio 0.9",
             "mirror_guard_memory_ratio 0.25",
             "mirror_capture_paused 0.0",
+            "mirror_agent_waiting 0.0",
+            "mirror_log_lines_dropped_total 0",
+            "mirror_log_lines_held_back_total 0",
             "mirror_interfaces_attached{role=\"pod\"} 2.0",
+            "mirror_interface_segments_total{interface=\"lo\",side=\"client\"} 0",
+            "mirror_interface_segments_total{interface=\"other\",side=\"server\"} 0",
+            "mirror_interface_one_sided{interface=\"lo\"} 0.0",
+            "mirror_gate_limit_ratio{experiment=\"default\",limit=\"divergence\"} 0.01",
+            "mirror_gate_limit_ratio{experiment=\"default\",limit=\"p95\"} 1.1",
+            "mirror_gate_samples{experiment=\"default\"} 7.0",
             "mirror_experiment_paused{experiment=\"default\"} 1.0",
             "mirror_experiment_expiry_timestamp_seconds{experiment=\"default\"} 7.0",
             "mirror_config_last_reload_successful 1.0",
@@ -465,14 +526,16 @@ mod tests {
             "mirror_pods_watch_errors_total{reason=\"expired\"} 0",
             "mirror_pods_state_age_seconds 0.0",
             "mirror_audit_records_total{event=\"pause\"} 0",
+            "mirror_fleet_peers_known 0.0",
+            "mirror_fleet_peers_answered 0.0",
             "mirror_audit_records_dropped_total{reason=\"queue_full\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
     }
 
-    /// A crate, named where its log is.
-    const KERNEL_PROGRAM: &str = "mirror_ebpf";
+    /// Crates, named where their logs are.
+    const CRATES: [&str; 2] = ["mirror_agent", "mirror_ebpf"];
 
     #[test]
     fn readme_documents_every_metric_and_every_label_value_and_no_others() {
@@ -485,7 +548,7 @@ mod tests {
         let is_word = |symbol: char| symbol.is_alphanumeric() || symbol == '_';
         let documented: BTreeSet<String> = readme
             .split(|symbol| !is_word(symbol))
-            .filter(|word| word.starts_with("mirror_") && *word != KERNEL_PROGRAM)
+            .filter(|word| word.starts_with("mirror_") && !CRATES.contains(word))
             .map(str::to_owned)
             .collect();
         assert_eq!(documented, exported);

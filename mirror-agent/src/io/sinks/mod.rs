@@ -23,6 +23,7 @@ use std::{
 
 use tracing::{error, warn};
 
+pub use self::queue::BYTES as SINK_BYTES;
 use self::queue::Queue;
 use crate::{
     io::{

@@ -12,7 +12,7 @@ use crate::io::evidence::Record;
 pub(super) const RECORDS: usize = 4096;
 
 /// Bytes that they may have, about.
-pub(super) const BYTES: usize = 16 * 1024 * 1024;
+pub const BYTES: usize = 16 * 1024 * 1024;
 
 /// What waits to be written. Its lock is held for a push, or while a batch is taken.
 #[derive(Debug, Default)]

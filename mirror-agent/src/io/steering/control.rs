@@ -4,15 +4,18 @@ use crate::{
     io::{
         config::Expiry,
         control::{
-            CaptureState, Change, ControlError, CopyState, ExperimentState, InterlockState, RequestState,
-            Setting, State, Steering, TargetState,
+            CaptureState, Change, ControlError, CopyState, Counted, ExperimentState, InterlockState, Reasons,
+            RequestState, Setting, State, Steering, TargetState,
         },
         experiments::{Activity, Wanted},
-        ledger::CopyBooks,
-        metrics::frames_dropped,
+        ledger::{CopyBooks, DropReason, ReplayOutcome},
+        metrics::{frames_captured, frames_dropped},
         steering::Helm,
     },
-    pipeline::policy::Share,
+    pipeline::{
+        policy::Share,
+        reason::{ComparisonResult, LostReason, SkipReason},
+    },
 };
 
 impl Steering for Helm {
@@ -120,10 +123,12 @@ impl Helm {
         let books = self.parts.ledger.snapshot();
         let guard = self.parts.config.guard;
         let is_guarded = guard.cpu.is_some() || guard.memory.is_some();
+        let kernel = self.parts.gauges.kernel_counts();
         CaptureState {
             interfaces: self.parts.gauges.interfaces_attached().iter().sum(),
             guard_percent: is_guarded.then(|| self.parts.gauges.guard().capture * 100.0),
-            frames_dropped: frames_dropped(&self.parts.gauges.kernel_counts()),
+            frames_captured: frames_captured(&kernel),
+            frames_dropped: frames_dropped(&kernel),
             requests: RequestState {
                 seen: books.seen,
                 pending: books.pending,
@@ -131,6 +136,11 @@ impl Helm {
                 skipped: books.skipped.iter().sum(),
                 dropped: books.dropped.iter().sum(),
                 lost: books.lost.iter().sum(),
+                reasons: Reasons {
+                    skipped: counted(&SkipReason::LABELS, &books.skipped),
+                    dropped: counted(&DropReason::LABELS, &books.dropped),
+                    lost: counted(&LostReason::LABELS, &books.lost),
+                },
             },
         }
     }
@@ -144,10 +154,12 @@ impl Helm {
         let targets = config.targets.iter().map(|target| {
             let lane = lanes().find(|(_, running, _)| running.name == target.name).map(|(.., lane)| lane);
             let count = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+            let books = self.parts.ledger.copies(&config.name, &target.name);
             TargetState {
                 name: target.name.clone(),
                 url: target.url.to_string(),
-                copies: copies(&self.parts.ledger.copies(&config.name, &target.name)),
+                copies: copies(&books),
+                replays: counted(&ReplayOutcome::LABELS, &books.snapshot().replays),
                 queued: lane.map_or(0, |lane| count(lane.queue.len())),
                 in_flight: lane.map_or(0, |lane| count(lane.gauges.in_flight())),
                 breaker: lane.filter(|_| target.circuit_breaker.is_some()).map(|lane| lane.gauges.breaker()),
@@ -156,6 +168,7 @@ impl Helm {
                 }),
             }
         });
+        let compared = self.parts.ledger.compared(&config.name);
         ExperimentState {
             name: config.name.clone(),
             owner: config.owner.clone(),
@@ -164,6 +177,10 @@ impl Helm {
             percent: config.sample.share.percent(),
             paused: self.is_paused || *activity == Activity::Paused,
             targets: targets.collect(),
+            comparisons: compared
+                .as_ref()
+                .map_or_else(Counted::new, |books| counted(&ComparisonResult::LABELS, &books.results)),
+            verdict: compared.and_then(|books| books.verdict),
         }
     }
 }
@@ -176,7 +193,18 @@ fn copies(books: &CopyBooks) -> CopyState {
         mirrored: books.mirrored,
         skipped: books.skipped.iter().sum(),
         dropped: books.dropped.iter().sum(),
+        reasons: Reasons {
+            skipped: counted(&SkipReason::LABELS, &books.skipped),
+            dropped: counted(&DropReason::LABELS, &books.dropped),
+            lost: Counted::new(),
+        },
     }
+}
+
+/// Counts by label, as far as there is anything to count.
+fn counted(labels: &[&str], counts: &[u64]) -> Counted {
+    let all = labels.iter().zip(counts).filter(|(_, count)| **count > 0);
+    all.map(|(label, count)| ((*label).to_owned(), *count)).collect()
 }
 
 /// What is different; nothing where it was so already.

@@ -149,6 +149,8 @@ pub struct Followed {
     pub path: PathBuf,
     /// What the command line says in place of the file.
     pub metrics_listen: Option<SocketAddr>,
+    /// The same of where it answers other agents.
+    pub fleet_listen: Option<SocketAddr>,
 }
 
 /// What the owner is made of.

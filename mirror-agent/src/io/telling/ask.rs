@@ -11,6 +11,7 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::JudgedPortion;
 use crate::{
     io::compare::Comparing,
     pipeline::compare::{Rule, RulesError},
@@ -29,6 +30,8 @@ pub enum Ask {
         /// Whether the samples are wanted, too.
         samples: bool,
     },
+    /// All that is known, in a form that adds up with what other agents know.
+    Portions,
     /// From now on differences that were proposed as noise are noise.
     Accept {
         /// The experiment.
@@ -57,7 +60,7 @@ impl Ask {
     #[must_use]
     pub fn changes(&self) -> Option<&str> {
         match self {
-            Self::Report { .. } => None,
+            Self::Report { .. } | Self::Portions => None,
             Self::Accept { experiment, .. }
             | Self::Add { experiment, .. }
             | Self::Remove { experiment, .. } => Some(experiment),
@@ -70,6 +73,8 @@ impl Ask {
 pub enum Told {
     /// The report, as JSON.
     Report(Vec<u8>),
+    /// What is known of each experiment that compares.
+    Portions(Vec<JudgedPortion>),
     /// The rules that are there now beside those of the file, and those before.
     Rules {
         /// Who answers for the experiment.

@@ -8,6 +8,7 @@ use tracing::error;
 use super::{
     ask::{AskError, Installed, RulesTold, Told},
     fields,
+    portion::{ExperimentPortion, Fingerprint, JudgedPortion, TargetPortion},
     report::{ClusterReport, ExperimentReport, RuleReport, TargetReport},
     rules::{REDACTED, array_json, rule_json},
 };
@@ -117,10 +118,12 @@ impl Experiment {
         };
         let shadows = has_role(TargetRole::Shadow).map(shadow).collect();
         let matched = vec![0; config.rules.rules.len() + own_rules.len()];
+        let books = ledger.comparisons(&comparing.experiment);
+        books.set_gate(config.judge.gate.as_ref());
         Ok(Self {
             owner,
             since: SystemTime::now(),
-            books: ledger.comparisons(&comparing.experiment),
+            books,
             comparer,
             own_rules,
             own_arrays,
@@ -308,6 +311,26 @@ impl Experiment {
             targets: targets.collect(),
             rules,
             arrays,
+        }
+    }
+
+    /// What is known, in a form that adds up, and without secrets.
+    pub(super) fn portion(&mut self, now: Timestamp) -> JudgedPortion {
+        let (redactor, targets) = (&self.redactor, &self.comparing.targets);
+        let portions = self.shadows.iter_mut().map(|Shadow { position, judge, .. }| TargetPortion {
+            target: targets.get(*position).map(|target| target.name.clone()).unwrap_or_default(),
+            portion: judge.portion(now).renamed(|name| redactor.place_for_all(name)),
+        });
+        let has_control = self.control.is_some();
+        JudgedPortion {
+            told: ExperimentPortion {
+                name: self.comparing.experiment.clone(),
+                rules: Fingerprint::of(&self.config, &self.own_rules, &self.own_arrays, has_control),
+                targets: portions.collect(),
+            },
+            owner: self.owner.clone(),
+            judge: self.config.judge.clone(),
+            has_control,
         }
     }
 

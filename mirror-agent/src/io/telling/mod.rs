@@ -7,6 +7,7 @@
 mod ask;
 mod experiment;
 mod fields;
+mod portion;
 mod report;
 mod rules;
 pub mod show;
@@ -14,5 +15,6 @@ mod thread;
 
 pub use self::{
     ask::{Ask, AskError, Installed, RulesTold, Teller, Told},
+    portion::{ExperimentPortion, Fingerprint, JudgedPortion, TargetPortion},
     thread::{Telling, TellingThread},
 };

@@ -232,6 +232,9 @@ impl Work {
                 let report = self.find(&name)?.report(now, samples);
                 Ok(Told::Report(json(&Report { experiments: vec![report] })))
             }
+            Ask::Portions => {
+                Ok(Told::Portions(self.experiments.iter_mut().map(|known| known.portion(now)).collect()))
+            }
             Ask::Accept { experiment, names } => self.find(&experiment)?.accept(names.as_deref(), now),
             Ask::Add { experiment, rule } => self.find(&experiment)?.add(*rule),
             Ask::Remove { experiment, name } => self.find(&experiment)?.remove(&name),

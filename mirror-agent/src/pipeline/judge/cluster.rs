@@ -126,7 +126,8 @@ impl Clusters {
         }
     }
 
-    fn put(&mut self, cluster: Cluster, endpoint: u64, places: &Places) {
+    /// Adds a cluster to those that there are.
+    pub(super) fn put(&mut self, cluster: Cluster, endpoint: u64, places: &Places) {
         if cluster.places.is_empty() {
             return;
         }
@@ -147,8 +148,12 @@ impl Clusters {
 
 /// A hash that does not depend on the order in which places came up.
 fn key(endpoint: u64, places: &Places, statuses: (u16, u16), set: &[PlaceId]) -> ClusterKey {
-    let of = |id: &PlaceId| places.get(*id).map_or(0, |place| place.hash);
-    let sum = set.iter().fold(0_u64, |sum, id| sum.wrapping_add(mix(of(id))));
+    key_of(endpoint, statuses, set.iter().map(|id| places.get(*id).map_or(0, |place| place.hash)))
+}
+
+/// The same of the hashes of places.
+pub(super) fn key_of(endpoint: u64, statuses: (u16, u16), hashes: impl Iterator<Item = u64>) -> ClusterKey {
+    let sum = hashes.fold(0_u64, |sum, hash| sum.wrapping_add(mix(hash)));
     let codes = u64::from(statuses.0) << 16 | u64::from(statuses.1);
     ClusterKey(mix(mix(endpoint ^ codes).wrapping_add(sum)))
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     sketch::{Bin, Sketch},
     tally::{Clock, Ring},
@@ -131,6 +133,35 @@ impl Latency {
         sum
     }
 
+    /// The same as it travels.
+    pub(super) fn portion(&self, clock: Clock) -> LatencyPortion {
+        LatencyPortion {
+            first: self.first.clone(),
+            last: self.last.clone(),
+            // Without a window it is all of them.
+            recent: clock.slot().map(|_| Of::ALL.map(|of| self.current(of, clock))),
+            untimed: self.untimed,
+            round_trips: self.round_trips.map(|time| time.map(nanos)),
+        }
+    }
+
+    /// What has travelled: what was in the window elsewhere is so here at the time of `clock`.
+    pub(super) fn of(portion: LatencyPortion, clock: Clock) -> Self {
+        let mut recent = None;
+        if let (Some(slot), Some(sketches)) = (clock.slot(), portion.recent)
+            && let Some(entry) = Ring::in_place(&mut recent, slot).at(slot)
+        {
+            *entry = sketches;
+        }
+        Self {
+            first: portion.first,
+            last: portion.last,
+            recent,
+            untimed: portion.untimed,
+            round_trips: portion.round_trips.map(|time| time.map(Duration::from_nanos)),
+        }
+    }
+
     /// Adds what another endpoint took.
     pub(super) fn merge(&mut self, other: &Self) {
         let merge = |mine: &mut Sketches, theirs: &Sketches| {
@@ -153,6 +184,47 @@ impl Latency {
             };
         }
     }
+}
+
+/// How long the answers of one endpoint take, in a form that adds up.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LatencyPortion {
+    first: Sketches,
+    last: Sketches,
+    recent: Option<Sketches>,
+    untimed: [u64; UntimedReason::ALL.len()],
+    /// In nanoseconds.
+    round_trips: [Option<u64>; Of::ALL.len()],
+}
+
+impl LatencyPortion {
+    pub(super) fn merge(&mut self, other: &Self) {
+        let merge = |mine: &mut Sketches, theirs: &Sketches| {
+            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| mine.merge(theirs));
+        };
+        merge(&mut self.first, &other.first);
+        merge(&mut self.last, &other.last);
+        if let Some(theirs) = &other.recent {
+            merge(self.recent.get_or_insert_default(), theirs);
+        }
+        for (index, count) in other.untimed.into_iter().enumerate() {
+            bump(&mut self.untimed, index, count);
+        }
+        for (mine, theirs) in self.round_trips.iter_mut().zip(other.round_trips) {
+            *mine = [*mine, theirs].into_iter().flatten().min();
+        }
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let all = self.first.iter().chain(&self.last).chain(self.recent.iter().flatten());
+        all.fold(size_of::<Self>(), |sum, sketch| sum.saturating_add(sketch.bytes()))
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn bin(time: Duration) -> Bin {

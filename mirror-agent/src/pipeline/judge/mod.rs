@@ -3,7 +3,7 @@
 //! An exchange is counted at its endpoint (`endpoint`, `scope`), what differs in it at its places (`place`, told apart by
 //! `look`) and in a cluster of exchanges that differ alike (`cluster`). Places are told from noise by the control, or
 //! become proposals by what their values look like (`evidence`, `proposal`). A verdict (`verdict`) is made of intervals
-//! (`interval`) that hold however often one looks.
+//! (`interval`) that hold however often one looks. What several judges know adds up (`portion`).
 
 mod cluster;
 mod config;
@@ -14,6 +14,7 @@ mod interval;
 mod latency;
 mod look;
 mod place;
+mod portion;
 mod proposal;
 mod scope;
 mod sketch;
@@ -31,6 +32,7 @@ pub use self::{
     latency::{Of, Phase},
     look::Look,
     place::{Looks, Standing},
+    portion::{Portion, PortionError},
     proposal::{Proposal, Remedy},
     scope::ALPHA,
     sketch::RELATIVE_ERROR,

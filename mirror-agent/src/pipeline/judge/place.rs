@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, hash::Hasher, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
 use super::{
@@ -98,7 +99,72 @@ pub(super) struct Place {
     pub(super) standing: Standing,
     pub(super) looks: Option<Looks>,
     evidence: Option<Box<Evidence>>,
+    /// What was learned elsewhere, where values were seen: it is not learned again without them.
+    learned: Option<Learned>,
     checked_at: u64,
+}
+
+/// What one agent has learned of a place from values, and from how many divergences.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Learned {
+    seen: u64,
+    standing: Standing,
+    looks: Option<Looks>,
+}
+
+impl Learned {
+    /// Who has seen more knows better.
+    fn or(self, other: Self) -> Self {
+        let rank = |learned: &Self| {
+            (
+                learned.seen,
+                learned.standing.index(),
+                learned.looks.map(|looks| looks.index().saturating_add(1)),
+            )
+        };
+        if rank(&other) > rank(&self) { other } else { self }
+    }
+}
+
+/// A place in a form that adds up.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlacePortion {
+    pub(super) path: Arc<str>,
+    kind: DivergenceKind,
+    look: Look,
+    /// The how-manieth place it was, from 0; the earliest of all who know it.
+    pub(super) order: u32,
+    raw: u64,
+    noise: u64,
+    only_shadow: u64,
+    only_control: u64,
+    together: u64,
+    learned: Learned,
+}
+
+impl PlacePortion {
+    /// Of path, kind and look; the same in every process.
+    pub(super) fn hash(&self) -> u64 {
+        Key { path: &self.path, kind: self.kind, look: self.look }.hash()
+    }
+
+    /// The same at another path.
+    pub(super) fn renamed(&self, path: Arc<str>) -> Self {
+        Self { path, ..self.clone() }
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        let add = |mine: &mut u64, theirs: u64| *mine = mine.saturating_add(theirs);
+        self.order = self.order.min(other.order);
+        add(&mut self.raw, other.raw);
+        add(&mut self.noise, other.noise);
+        add(&mut self.only_shadow, other.only_shadow);
+        add(&mut self.only_control, other.only_control);
+        add(&mut self.together, other.together);
+        self.learned = self.learned.or(other.learned);
+    }
 }
 
 /// What a place is held against.
@@ -129,7 +195,28 @@ impl Place {
             standing: Standing::Unclear,
             looks: None,
             evidence: None,
+            learned: None,
             checked_at: 0,
+        }
+    }
+
+    /// The same as it travels.
+    pub(super) fn portion(&self, id: PlaceId) -> PlacePortion {
+        PlacePortion {
+            path: Arc::clone(&self.path),
+            kind: self.kind,
+            look: self.look,
+            order: u32::from(id),
+            raw: self.raw,
+            noise: self.noise,
+            only_shadow: self.only_shadow,
+            only_control: self.only_control,
+            together: self.together,
+            learned: self.learned.unwrap_or(Learned {
+                seen: self.raw,
+                standing: self.standing,
+                looks: self.looks,
+            }),
         }
     }
 
@@ -212,6 +299,10 @@ impl Place {
     fn without_control(&mut self, bar: &Bar) -> Standing {
         if !self.is_value() {
             return Standing::Real;
+        }
+        if let Some(Learned { standing, looks, .. }) = self.learned {
+            self.looks = looks;
+            return standing;
         }
         self.looks = self.conclude(bar);
         if self.looks.is_some() {
@@ -342,6 +433,28 @@ impl Places {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (PlaceId, &mut Place)> {
         (0..).zip(&mut self.list)
+    }
+
+    /// Takes in a place that has travelled; returns what it is called here.
+    pub(super) fn take(&mut self, portion: &PlacePortion) -> PlaceId {
+        let PlacePortion {
+            path, kind, look, raw, noise, only_shadow, only_control, together, learned, ..
+        } = portion;
+        let key = Key { path, kind: *kind, look: *look };
+        let (id, _) = self.enter(key);
+        if let Some(mine) = self.get_mut(id) {
+            mine.absorb(Place {
+                raw: *raw,
+                noise: *noise,
+                only_shadow: *only_shadow,
+                only_control: *only_control,
+                together: *together,
+                standing: learned.standing,
+                ..Place::new(key)
+            });
+            mine.learned = Some(mine.learned.map_or(*learned, |known| known.or(*learned)));
+        }
+        id
     }
 
     /// Takes in the places of another endpoint; returns what each of them is called here.

@@ -33,7 +33,7 @@ pub(super) struct Setting<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Scope {
     pub(super) name: Arc<str>,
-    hash: u64,
+    pub(super) hash: u64,
     /// The how-manieth endpoint it is, from 1.
     pub(super) order: u32,
     /// Exchanges by [`ComparisonResult`], as they were judged.
@@ -46,7 +46,7 @@ pub(super) struct Scope {
     /// Those with the control's.
     pub(super) control_compared: Tally,
     /// Those with both.
-    both: u64,
+    pub(super) both: u64,
     pub(super) errors: Errors,
     pub(super) latency: Latency,
     pub(super) places: Places,
@@ -424,8 +424,8 @@ pub(super) struct Errors {
     pub(super) errors: [u64; Of::ALL.len()],
     /// Exchanges in which it is known of the shadow and of what it is held against.
     pub(super) pairs: Tally,
-    only_shadow: Tally,
-    only_baseline: Tally,
+    pub(super) only_shadow: Tally,
+    pub(super) only_baseline: Tally,
 }
 
 impl Errors {

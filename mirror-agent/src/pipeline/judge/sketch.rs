@@ -1,5 +1,8 @@
 //! Enters: numbers. Leaves: their quantiles, to a known relative error.
 
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
 use super::interval::{ranks, real};
 
 /// Largest relative error of a value that is read from a sketch.
@@ -16,13 +19,54 @@ const MOST: f64 = 1e15;
 /// The idea is that of DDSketch (Masson, Rim and Lee, "DDSketch: a fast and fully-mergeable quantile sketch with
 /// relative-error guarantees", PVLDB 12, 2019); bins lie in one run, at most 5,500 of four bytes, a few hundred for
 /// the times of a service.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(try_from = "Travelling", into = "Travelling")]
 pub(super) struct Sketch {
     zeros: u64,
     /// Exponent of the first bin.
     first: i32,
     bins: Vec<u32>,
     count: u64,
+}
+
+/// A sketch as it travels.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Travelling {
+    zeros: u64,
+    first: i32,
+    bins: Vec<u32>,
+}
+
+/// Bins that no number could have filled, or empty ones at the ends, which say nothing.
+#[derive(Debug, Error)]
+#[error("no sketch of numbers")]
+struct NoSketch;
+
+impl TryFrom<Travelling> for Sketch {
+    type Error = NoSketch;
+
+    fn try_from(told: Travelling) -> Result<Self, NoSketch> {
+        let Travelling { zeros, first, bins } = told;
+        let is_filled = |bin: Option<&u32>| bin.is_none_or(|count| *count > 0);
+        let last = i64::from(first).saturating_add(i64::try_from(bins.len()).unwrap_or(i64::MAX));
+        let (Bin(Some(least)), Bin(Some(most))) = (Bin::of(LEAST), Bin::of(MOST)) else {
+            return Err(NoSketch);
+        };
+        let is_within = bins.is_empty() || (first >= least && last <= i64::from(most).saturating_add(1));
+        if !is_within || !is_filled(bins.first()) || !is_filled(bins.last()) {
+            return Err(NoSketch);
+        }
+        let count = bins.iter().fold(zeros, |sum, count| sum.saturating_add(u64::from(*count)));
+        Ok(Self { zeros, first: if bins.is_empty() { 0 } else { first }, bins, count })
+    }
+}
+
+impl From<Sketch> for Travelling {
+    fn from(sketch: Sketch) -> Self {
+        let Sketch { zeros, first, bins, .. } = sketch;
+        Self { zeros, first, bins }
+    }
 }
 
 /// A bin: its exponent; `None` for zero.
@@ -96,6 +140,11 @@ impl Sketch {
         for (exponent, count) in other.filled() {
             self.add_many(Bin(Some(exponent)), count);
         }
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bins.len().saturating_mul(size_of::<u32>())
     }
 
     fn filled(&self) -> impl Iterator<Item = (i32, u32)> {
@@ -200,6 +249,24 @@ mod tests {
         assert_eq!(merged.count(), 1001);
         for q in [0.0, 0.1, 0.5, 0.9, 1.0] {
             assert_eq!(merged.quantile(q), whole.quantile(q));
+        }
+    }
+
+    #[test]
+    fn sketch_travels_and_what_is_none_does_not() {
+        for told in [sketch([]), sketch([0.0]), sketch([0.0, 1e-9, 0.02, 1e15])] {
+            let text = serde_json::to_string(&told).unwrap();
+            assert_eq!(serde_json::from_str::<Sketch>(&text).unwrap(), told);
+        }
+        for wrong in [
+            r#"{"zeros":0,"first":2147483647,"bins":[1,1]}"#,
+            r#"{"zeros":0,"first":-9999,"bins":[1]}"#,
+            r#"{"zeros":0,"first":0,"bins":[0,1]}"#,
+            r#"{"zeros":0,"first":0,"bins":[1,0]}"#,
+            r#"{"zeros":0,"first":0,"bins":[-1]}"#,
+            r#"{"zeros":0,"first":0,"bins":[],"more":1}"#,
+        ] {
+            assert!(serde_json::from_str::<Sketch>(wrong).is_err(), "{wrong}");
         }
     }
 

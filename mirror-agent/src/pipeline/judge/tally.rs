@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::pipeline::Timestamp;
 
 /// Slots of a window. A window so reaches back by its length or up to a twelfth less: what is older goes a slot at a time.
@@ -127,6 +129,23 @@ impl Tally {
         ring.fold(0, |sum, (_, count)| sum.saturating_add(u64::from(*count)))
     }
 
+    /// The count as it travels.
+    pub(super) fn pair(&self, clock: Clock) -> Pair {
+        Pair(self.total, self.current(clock))
+    }
+
+    /// A count that has travelled: what was in the window elsewhere is so here at the time of `clock`.
+    pub(super) fn of(pair: Pair, clock: Clock) -> Self {
+        let recent = clock.slot().map(|slot| {
+            let mut ring = Ring::new(slot);
+            if let Some(count) = ring.at(slot) {
+                *count = u32::try_from(pair.1).unwrap_or(u32::MAX);
+            }
+            ring
+        });
+        Self { total: pair.0, recent }
+    }
+
     /// Adds another count to this one.
     pub(super) fn merge(&mut self, other: &Self) {
         self.total = self.total.saturating_add(other.total);
@@ -134,6 +153,17 @@ impl Tally {
             let mine = Ring::in_place(&mut self.recent, theirs.latest);
             mine.merge(theirs, |mine, theirs| *mine = mine.saturating_add(*theirs));
         }
+    }
+}
+
+/// A count, in all and what counts for a verdict, without the slots: clocks of two machines have nothing in common.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct Pair(pub(super) u64, pub(super) u64);
+
+impl Pair {
+    pub(super) const fn add(&mut self, other: Self) {
+        self.0 = self.0.saturating_add(other.0);
+        self.1 = self.1.saturating_add(other.1);
     }
 }
 

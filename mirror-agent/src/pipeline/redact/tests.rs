@@ -235,6 +235,7 @@ fn divergences_are_redacted_by_their_place() {
         assert_eq!((&*redacted.path, &redacted.place[..]), (place, place));
     }
     assert_eq!(redactor().place("$.by.MARK01.x"), format!("$.by.{}.x", stamp("MARK01")));
+    assert_eq!(redactor().place_for_all("$.by.MARK01.MARK02"), "$.by.redacted.redacted");
 }
 
 #[test]

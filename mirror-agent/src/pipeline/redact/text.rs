@@ -40,6 +40,15 @@ pub(super) fn known() -> Result<Vec<Regex>, regex::Error> {
 impl Redactor {
     /// Takes out what patterns find.
     pub(super) fn without_patterns<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
+        self.patterns_replaced(text, |found| self.stamp(found).into_bytes())
+    }
+
+    /// Puts something else in the place of what patterns find.
+    pub(super) fn patterns_replaced<'t>(
+        &self,
+        text: &'t [u8],
+        replacement: impl Fn(&[u8]) -> Vec<u8>,
+    ) -> Cow<'t, [u8]> {
         let mut left = Cow::Borrowed(text);
         for pattern in &self.patterns {
             if !pattern.is_match(&left) {
@@ -48,7 +57,7 @@ impl Redactor {
             let replaced = pattern.replace_all(&left, |found: &regex::bytes::Captures<'_>| {
                 let found = found.get(0).map(|found| found.as_bytes()).unwrap_or_default();
                 // What finds nothing hides nothing.
-                if found.is_empty() { Vec::new() } else { self.stamp(found).into_bytes() }
+                if found.is_empty() { Vec::new() } else { replacement(found) }
             });
             left = Cow::Owned(replaced.into_owned());
         }

@@ -7,6 +7,7 @@
 mod comparing;
 mod comparison;
 mod fault;
+mod fleet;
 mod keeping;
 mod matching;
 mod ordered;

@@ -19,9 +19,9 @@ use super::{
 use crate::{
     io::config::{
         AuditConfig, BreakerConfig, CaptureConfig, Config, ControlConfig, CopyOrder, ExperimentConfig,
-        Expiry, GuardConfig, HeaderEdits, Interlock, Key, LimitsConfig, MatchConfig, NamedMatch, PathMatch,
-        ProbeConfig, QueryEdits, Rate, SampleConfig, TargetConfig, TargetRole, TlsConfig, ValueMatch,
-        default_max_body, default_queue_bytes,
+        Expiry, FleetConfig, GuardConfig, HeaderEdits, Interlock, Key, LimitsConfig, MatchConfig, NamedMatch,
+        PathMatch, ProbeConfig, QueryEdits, Rate, SampleConfig, TargetConfig, TargetRole, TlsConfig,
+        ValueMatch, default_max_body, default_queue_bytes,
     },
     pipeline::policy::{ExperimentSet, Methods},
 };
@@ -167,11 +167,15 @@ fn capture(file: CaptureFile, targets: usize) -> CaptureConfig {
 }
 
 fn control(file: ControlFile, checker: &mut Checker<'_>) -> ControlConfig {
-    let ControlFile { socket, listen, token_file } = file;
+    let ControlFile { socket, listen, token_file, fleet } = file;
     if listen.is_some() && token_file.is_none() {
         checker.fault("`listen` needs `tokenFile`: without the token nobody is let in".to_owned());
     }
-    ControlConfig { socket, listen: listen.map(|listen| listen.0), token_file }
+    let fleet = fleet.map(FleetConfig::from);
+    if fleet.as_ref().is_some_and(|fleet| token_file.as_ref() == Some(&fleet.token_file)) {
+        checker.fault("`fleet.tokenFile` has to be another than `tokenFile`: it opens less".to_owned());
+    }
+    ControlConfig { socket, listen: listen.map(|listen| listen.0), token_file, fleet }
 }
 
 fn audit(file: AuditFile) -> AuditConfig {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::{
     comparison::{CompareFile, GateFile},
+    fleet::FleetFile,
     keeping::{RedactFile, SinkFile},
     matching::{MatchFile, SampleFile},
     pods::PodsFile,
@@ -150,6 +151,8 @@ pub(super) struct ControlFile {
     pub(super) listen: Option<Listen>,
     /// The file that holds the token.
     pub(super) token_file: Option<PathBuf>,
+    /// The other agents, which together are asked as one.
+    pub(super) fleet: Option<FleetFile>,
 }
 
 /// What is written down of what was done.

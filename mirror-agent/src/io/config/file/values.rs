@@ -12,7 +12,7 @@ use serde::{
 use super::words;
 use crate::{
     io::{
-        config::{Expiry, HostPolicy, SampleKey},
+        config::{Expiry, HostPolicy, PeerConfig, SampleKey},
         target::Target,
         units::{parse_duration, parse_size, parse_timestamp, write_duration, write_size},
     },
@@ -182,7 +182,7 @@ text_value! {
 text_value! {
     /// A method and a path with placeholders.
     EndpointName(String), "an endpoint such as `GET /orders/{id}`", words::endpoint,
-    { "type": "string", "pattern": "^[A-Z_-]+ /" }
+    { "type": "string", "pattern": "^([A-Z_-]+ /|other$)" }
 }
 text_value! {
     /// The first digit of a status code.
@@ -197,6 +197,11 @@ text_value! {
 text_value! {
     /// A host with a port.
     Broker(String), "a host with a port", words::broker,
+    { "type": "string", "pattern": ":[0-9]+$" }
+}
+text_value! {
+    /// Another agent, or several.
+    Peer(PeerConfig), "HOST:PORT or dns:HOST:PORT", super::fleet::peer,
     { "type": "string", "pattern": ":[0-9]+$" }
 }
 text_value! {

@@ -242,26 +242,31 @@ pub(super) fn expression(text: &str) -> Result<String, String> {
     pattern(text)
 }
 
+/// A template of paths. Placeholders have a name, and are whole elements but for an ending such as `.json`.
 pub(super) fn template(text: &str) -> Result<String, String> {
-    let is_segment = |segment: &str| {
-        let inside = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(segment);
-        !inside.contains(['{', '}']) && !segment.eq("{}")
+    let is_segment = |segment: &str| match segment.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+        Some((name, ending)) => {
+            let is_ending = ending.is_empty() || ending.starts_with('.');
+            !name.is_empty() && is_ending && !name.contains('{') && !ending.contains(['{', '}'])
+        }
+        None => !segment.contains(['{', '}']),
     };
     if path(text).is_ok() && text.split('/').all(is_segment) {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "{text:?} is not a template of paths; expected one such as /orders/{{id}}, whose placeholders are whole elements"
+        "{text:?} is not a template of paths; expected one such as /orders/{{id}} or /files/{{name}}.json"
     ))
 }
 
+/// An endpoint as reports call it: one that was learned may have placeholders without a name, and the rest is `other`.
 pub(super) fn endpoint(text: &str) -> Result<String, String> {
-    match text.split_once(' ') {
-        Some((name, path)) if method(name).is_ok() && template(path).is_ok() => Ok(text.to_owned()),
-        _ => Err(format!(
-            "{text:?} is not an endpoint; expected one as in reports, such as `GET /orders/{{id}}`"
-        )),
+    let is_endpoint = text == "other"
+        || text.split_once(' ').is_some_and(|(name, rest)| method(name).is_ok() && path(rest).is_ok());
+    if is_endpoint {
+        return Ok(text.to_owned());
     }
+    Err(format!("{text:?} is not an endpoint; expected one as in reports, such as `GET /orders/{{id}}`"))
 }
 
 pub(super) fn status_class(text: &str) -> Result<u8, String> {

@@ -1,14 +1,16 @@
 //! Enters: what an operator wants. Leaves: the order at the agent's socket, and its answer as a table or as JSON.
 
+mod place;
 mod table;
 
+pub use self::place::PlaceArgs;
 pub(in crate::io) use self::table::clean;
 
 use std::{
     io::{self, Read, Write},
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    net::SocketAddr,
+    path::PathBuf,
+    time::SystemTime,
 };
 
 use clap::{Args, Subcommand};
@@ -16,12 +18,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 use super::{
-    DEFAULT_SOCKET, State,
+    State, TokenError,
     api::{Changes, ErrorBody, ExpiryBody, PercentBody, WhichBody, encode},
 };
-
-/// How long the agent may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// More than this is no answer of an agent, in bytes.
 const ANSWER_BYTES: u64 = 16 * 1024 * 1024;
@@ -29,12 +28,12 @@ const ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 /// Options of `ctl`.
 #[derive(Args, Clone, Debug)]
 pub struct CtlArgs {
-    /// The control socket of the agent.
-    #[arg(long, default_value = DEFAULT_SOCKET, value_name = "PATH")]
-    pub socket: PathBuf,
+    /// Where the agent is asked.
+    #[command(flatten)]
+    pub place: PlaceArgs,
 
     /// Print the agent's answer as JSON.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
 
     /// What to do.
@@ -91,6 +90,27 @@ pub enum CtlError {
         /// The socket.
         path: PathBuf,
     },
+    /// Nobody listens there either.
+    #[error("no agent listens at {address}")]
+    NoListener {
+        /// The address.
+        address: SocketAddr,
+        /// Why it cannot be connected to.
+        #[source]
+        source: io::Error,
+    },
+    /// Over TCP it wants the token.
+    #[error("--address needs --token-file: the token of the agent's control listener")]
+    NoToken,
+    /// The file holds no token.
+    #[error("the token in {path}")]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: TokenError,
+    },
     /// The connection broke, or took too long.
     #[error("the connection to the agent")]
     Io(#[from] io::Error),
@@ -109,22 +129,22 @@ pub enum CtlError {
 /// All variants of [`CtlError`].
 pub fn run(args: &CtlArgs, out: &mut impl Write) -> Result<(), CtlError> {
     let answer = match &args.command {
-        CtlCommand::State => ask::<()>(&args.socket, "GET", "/v1/state", None)?,
+        CtlCommand::State => ask::<()>(&args.place, "GET", "/v1/state", None)?,
         CtlCommand::Pause { experiment } => {
             let body = WhichBody { experiment: experiment.clone() };
-            ask(&args.socket, "POST", "/v1/pause", Some(&body))?
+            ask(&args.place, "POST", "/v1/pause", Some(&body))?
         }
         CtlCommand::Resume { experiment } => {
             let body = WhichBody { experiment: experiment.clone() };
-            ask(&args.socket, "POST", "/v1/resume", Some(&body))?
+            ask(&args.place, "POST", "/v1/resume", Some(&body))?
         }
         CtlCommand::Percent { experiment, percent } => {
             let path = path_of(experiment, "percent");
-            ask(&args.socket, "POST", &path, Some(&PercentBody { percent: *percent }))?
+            ask(&args.place, "POST", &path, Some(&PercentBody { percent: *percent }))?
         }
         CtlCommand::Extend { experiment, time } => {
             let path = path_of(experiment, "expiry");
-            ask(&args.socket, "POST", &path, Some(&ExpiryBody { expires: time.clone() }))?
+            ask(&args.place, "POST", &path, Some(&ExpiryBody { expires: time.clone() }))?
         }
     };
     if args.json {
@@ -145,15 +165,15 @@ pub(in crate::io) fn path_of(experiment: &str, what: &str) -> String {
 
 /// Sends one request and returns the body of the answer.
 pub(in crate::io) fn ask<T: Serialize>(
-    socket: &Path,
+    place: &PlaceArgs,
     method: &str,
     path: &str,
     body: Option<&T>,
 ) -> Result<Vec<u8>, CtlError> {
-    let mut stream = connect(socket)?;
+    let (mut stream, lines) = place.connect()?;
     let body = body.map(serde_json::to_vec).transpose().map_err(io::Error::from)?.unwrap_or_default();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+        "{method} {path} HTTP/1.1\r\n{lines}Connection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n",
         body.len()
     );
@@ -167,28 +187,35 @@ pub(in crate::io) fn ask<T: Serialize>(
     Err(CtlError::Refused(parse::<ErrorBody>(body)?.error))
 }
 
-fn connect(path: &Path) -> Result<UnixStream, CtlError> {
-    let stream = UnixStream::connect(path).map_err(|source| {
-        let path = path.to_owned();
-        if source.kind() == io::ErrorKind::PermissionDenied {
-            return CtlError::Forbidden { path };
-        }
-        CtlError::NoAgent { path, source }
-    })?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    Ok(stream)
-}
-
 /// Status and body of an answer that ends with the connection. The agent always says the length.
 fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
-    let mut headers = [httparse::EMPTY_HEADER; 16];
-    let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(head) = response.parse(answer).ok()? else { return None };
-    let body = answer.get(head..)?;
-    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
-    let length: usize = str::from_utf8(length.value).ok()?.parse().ok()?;
-    (body.len() == length).then_some((response.code?, body))
+    let head = AnswerHead::of(answer)?;
+    let body = answer.get(head.start..)?;
+    (body.len() == head.length).then_some((head.status, body))
+}
+
+/// What the head of an agent's answer says.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::io) struct AnswerHead {
+    /// The status code.
+    pub(in crate::io) status: u16,
+    /// Where the body begins.
+    pub(in crate::io) start: usize,
+    /// Its bytes.
+    pub(in crate::io) length: usize,
+}
+
+impl AnswerHead {
+    /// The head with which an answer begins; `None` where it is not whole, or none of an agent.
+    pub(in crate::io) fn of(answer: &[u8]) -> Option<Self> {
+        let mut headers = [httparse::EMPTY_HEADER; 16];
+        let mut response = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(start) = response.parse(answer).ok()? else { return None };
+        let length =
+            response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
+        let length = str::from_utf8(length.value).ok()?.parse().ok()?;
+        Some(Self { status: response.code?, start, length })
+    }
 }
 
 pub(in crate::io) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CtlError> {

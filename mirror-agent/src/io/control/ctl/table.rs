@@ -61,7 +61,7 @@ pub(super) fn changes(changes: &[Change], out: &mut impl Write) -> io::Result<()
 }
 
 fn capture(capture: &CaptureState, out: &mut impl Write) -> io::Result<()> {
-    let CaptureState { interfaces, guard_percent, frames_dropped, requests } = capture;
+    let CaptureState { interfaces, guard_percent, frames_dropped, requests, .. } = capture;
     writeln!(
         out,
         "requests: seen {} = pending {} + mirrored {} + skipped {} + dropped {} + lost {}",
@@ -90,7 +90,7 @@ fn experiment_row(experiment: &ExperimentState, now: SystemTime) -> Vec<String> 
 }
 
 fn target_row(experiment: &ExperimentState, target: &TargetState) -> Vec<String> {
-    let TargetState { name, url, copies, queued, in_flight, breaker, interlock } = target;
+    let TargetState { name, url, copies, queued, in_flight, breaker, interlock, .. } = target;
     let mut row = vec![format!("{}/{}", clean(&experiment.name), clean(name)), clean(url)];
     let counts =
         [copies.copies, copies.pending, copies.mirrored, copies.skipped, copies.dropped, *queued, *in_flight];
@@ -112,7 +112,13 @@ fn setting(setting: Setting) -> String {
 
 /// Text without what a terminal could obey.
 pub(in crate::io) fn clean(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
+    text.chars().map(|char| if char.is_control() || is_turning(char) { '?' } else { char }).collect()
+}
+
+/// Whether a character turns the direction of what is written (Unicode Standard Annex 9, section 2), so that a text could
+/// look like another one.
+const fn is_turning(char: char) -> bool {
+    matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Prints rows with columns as wide as their widest cell; the first row is the head.
@@ -135,7 +141,7 @@ fn table(rows: &[Vec<String>], out: &mut impl Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::control::{CopyState, RequestState};
+    use crate::io::control::{CopyState, Counted, RequestState};
 
     #[test]
     fn state_is_a_page_that_people_can_read() {
@@ -143,11 +149,19 @@ mod tests {
         let target = TargetState {
             name: "v2".to_owned(),
             url: "http://orders-v2:8080".to_owned(),
-            copies: CopyState { copies: 100, pending: 1, mirrored: 90, skipped: 4, dropped: 5 },
+            copies: CopyState {
+                copies: 100,
+                pending: 1,
+                mirrored: 90,
+                skipped: 4,
+                dropped: 5,
+                ..CopyState::default()
+            },
             queued: 1,
             in_flight: 0,
             breaker: Some(BreakerState::HalfOpen),
             interlock: None,
+            replays: Counted::new(),
         };
         let experiment = ExperimentState {
             name: "orders-v2".to_owned(),
@@ -157,9 +171,24 @@ mod tests {
             percent: 2.5,
             paused: true,
             targets: vec![target],
+            comparisons: Counted::new(),
+            verdict: None,
         };
-        let requests = RequestState { seen: 100, pending: 1, mirrored: 90, skipped: 4, dropped: 5, lost: 0 };
-        let capture = CaptureState { interfaces: 2, guard_percent: Some(50.0), frames_dropped: 3, requests };
+        let requests = RequestState {
+            seen: 100,
+            pending: 1,
+            mirrored: 90,
+            skipped: 4,
+            dropped: 5,
+            ..RequestState::default()
+        };
+        let capture = CaptureState {
+            interfaces: 2,
+            guard_percent: Some(50.0),
+            frames_captured: 9,
+            frames_dropped: 3,
+            requests,
+        };
         let all = State {
             version: "0.1.0".to_owned(),
             uptime_seconds: 3_725.0,

@@ -1,13 +1,13 @@
 //! Enters: what a user wants to know of the comparisons of a running agent. Leaves: text, JSON or a page, and an exit
 //! status.
 
+mod fleet;
 mod html;
 mod text;
-mod value;
+pub(in crate::io) mod value;
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -18,23 +18,12 @@ use serde_json::{Value, json};
 use self::value::{list, text_of};
 use crate::{
     io::{
-        control::{
-            DEFAULT_SOCKET,
-            ctl::{CtlError, ask, parse, path_of},
-        },
+        control::ctl::{CtlError, PlaceArgs, ask, parse, path_of},
         telling::{RulesTold, rules::rule_yaml},
         units::parse_duration,
     },
     pipeline::reason::VerdictState,
 };
-
-/// Where the agent is asked.
-#[derive(Args, Clone, Debug)]
-pub struct SocketArgs {
-    /// The control socket of the agent.
-    #[arg(long, default_value = DEFAULT_SOCKET, value_name = "PATH", global = true)]
-    pub socket: PathBuf,
-}
 
 /// Options of `verdict`.
 #[derive(Args, Clone, Debug)]
@@ -46,13 +35,22 @@ pub struct VerdictArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
 
+    /// That of all agents together, as the one that is asked sees them; an agent that is missing makes of a pass not
+    /// enough data.
+    #[arg(long)]
+    pub fleet: bool,
+
+    /// With --fleet: what those say that answered is enough.
+    #[arg(long, requires = "fleet")]
+    pub ignore_missing: bool,
+
     /// How it is printed.
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     pub output: VerdictOutput,
 
     /// Where the agent is asked.
     #[command(flatten)]
-    pub socket: SocketArgs,
+    pub place: PlaceArgs,
 }
 
 /// How a verdict is printed.
@@ -70,13 +68,17 @@ pub struct ReportArgs {
     /// Name of the experiment; may be left out where only one compares.
     pub experiment: Option<String>,
 
+    /// That of all agents together, without samples.
+    #[arg(long)]
+    pub fleet: bool,
+
     /// How it is printed.
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     pub output: ReportOutput,
 
     /// Where the agent is asked.
     #[command(flatten)]
-    pub socket: SocketArgs,
+    pub place: PlaceArgs,
 }
 
 /// How a report is printed.
@@ -99,7 +101,7 @@ pub struct RulesArgs {
 
     /// Where the agent is asked.
     #[command(flatten)]
-    pub socket: SocketArgs,
+    pub place: PlaceArgs,
 }
 
 /// What is done about rules.
@@ -169,23 +171,34 @@ const WAIT_STEP: Duration = Duration::from_secs(1);
 /// All variants of [`CtlError`].
 pub fn verdict(args: &VerdictArgs, out: &mut impl Write) -> Result<VerdictState, CtlError> {
     let deadline = Instant::now() + args.wait.unwrap_or_default();
-    let (experiments, state) = loop {
-        let mut experiments = all(&args.socket)?;
+    let (view, experiments, state) = loop {
+        let view = if args.fleet { fleet::view(&args.place)? } else { Value::Null };
+        let mut experiments = if args.fleet { fleet::compared(&view) } else { all(&args.place)? };
         if let Some(name) = &args.experiment {
             experiments.retain(|experiment| experiment["name"] == **name);
             if experiments.is_empty() {
                 return Err(CtlError::Refused(format!("no experiment `{name}` compares answers")));
             }
         }
-        let state = worst(&experiments);
+        let state =
+            if args.fleet { fleet::state(&experiments, args.ignore_missing) } else { worst(&experiments) };
         if state != VerdictState::NotEnoughData || Instant::now() >= deadline {
-            break (experiments, state);
+            break (view, experiments, state);
         }
         sleep(WAIT_STEP);
     };
     match args.output {
+        VerdictOutput::Json if args.fleet => {
+            let agents = &view["agents"];
+            json_lines(&json!({ "state": state, "agents": agents, "experiments": experiments }), out)?;
+        }
         VerdictOutput::Json => json_lines(&json!({ "state": state, "experiments": experiments }), out)?,
-        VerdictOutput::Text => text::verdict(&experiments, out)?,
+        VerdictOutput::Text => {
+            text::verdict(&experiments, out)?;
+            if args.fleet {
+                fleet::conclusion(&view, &experiments, state, out)?;
+            }
+        }
     }
     Ok(state)
 }
@@ -209,7 +222,15 @@ fn worst(experiments: &[Value]) -> VerdictState {
 ///
 /// All variants of [`CtlError`].
 pub fn report(args: &ReportArgs, out: &mut impl Write) -> Result<(), CtlError> {
-    let report = one(&args.socket, args.experiment.as_deref())?;
+    let report = if args.fleet {
+        let view = fleet::view(&args.place)?;
+        if args.output == ReportOutput::Text {
+            fleet::agents(&view, out)?;
+        }
+        choose(fleet::compared(&view), args.experiment.as_deref())?
+    } else {
+        one(&args.place, args.experiment.as_deref())?
+    };
     match args.output {
         ReportOutput::Json => json_lines(&report, out)?,
         ReportOutput::Text => text::report(&report, out)?,
@@ -226,7 +247,7 @@ pub fn report(args: &ReportArgs, out: &mut impl Write) -> Result<(), CtlError> {
 pub fn rules(args: &RulesArgs, out: &mut impl Write) -> Result<(), CtlError> {
     let (experiment, body) = match &args.command {
         RulesCommand::List { experiment, json } => {
-            let report = one(&args.socket, experiment.as_deref())?;
+            let report = one(&args.place, experiment.as_deref())?;
             if *json {
                 let proposals: Vec<_> =
                     list(&report["targets"]).flat_map(|target| list(&target["proposals"])).collect();
@@ -247,10 +268,10 @@ pub fn rules(args: &RulesArgs, out: &mut impl Write) -> Result<(), CtlError> {
     };
     let name = match experiment {
         Some(name) => name.clone(),
-        None => text_of(&one(&args.socket, None)?["name"]).to_owned(),
+        None => text_of(&one(&args.place, None)?["name"]).to_owned(),
     };
     let path = path_of(&name, "rules");
-    let told: RulesTold = parse(&ask(&args.socket.socket, "POST", &path, Some(&body))?)?;
+    let told: RulesTold = parse(&ask(&args.place, "POST", &path, Some(&body))?)?;
     if told.rules.is_empty() && told.arrays.is_empty() {
         return Ok(writeln!(out, "no rules but those of the configuration")?);
     }
@@ -283,28 +304,34 @@ impl IgnoreArgs {
 }
 
 /// The report of an experiment, or of the only one.
-fn one(socket: &SocketArgs, experiment: Option<&str>) -> Result<Value, CtlError> {
+fn one(place: &PlaceArgs, experiment: Option<&str>) -> Result<Value, CtlError> {
     let name = match experiment {
         Some(name) => name.to_owned(),
-        None => {
-            let names: Vec<_> =
-                all(socket)?.iter().map(|experiment| text_of(&experiment["name"]).to_owned()).collect();
-            match &names[..] {
-                [only] => only.clone(),
-                [] => return Err(CtlError::Refused("no experiment compares answers".to_owned())),
-                several => {
-                    return Err(CtlError::Refused(format!("say which experiment: {}", several.join(", "))));
-                }
-            }
-        }
+        None => text_of(&choose(all(place)?, None)?["name"]).to_owned(),
     };
-    let report: Value = parse(&ask::<()>(&socket.socket, "GET", &path_of(&name, "report"), None)?)?;
+    let report: Value = parse(&ask::<()>(place, "GET", &path_of(&name, "report"), None)?)?;
     list(&report["experiments"]).next().cloned().ok_or(CtlError::Answer)
 }
 
+/// The experiment of this name, or the only one.
+fn choose(experiments: Vec<Value>, name: Option<&str>) -> Result<Value, CtlError> {
+    let names: Vec<_> =
+        experiments.iter().map(|experiment| text_of(&experiment["name"]).to_owned()).collect();
+    let refused = |message: String| Err(CtlError::Refused(message));
+    match (name, &names[..]) {
+        (Some(name), _) => match names.iter().position(|known| known == name) {
+            Some(position) => experiments.into_iter().nth(position).ok_or(CtlError::Answer),
+            None => refused(format!("no experiment `{name}` compares answers")),
+        },
+        (None, [_]) => experiments.into_iter().next().ok_or(CtlError::Answer),
+        (None, []) => refused("no experiment compares answers".to_owned()),
+        (None, several) => refused(format!("say which experiment: {}", several.join(", "))),
+    }
+}
+
 /// What is known of all experiments that compare, without samples.
-fn all(socket: &SocketArgs) -> Result<Vec<Value>, CtlError> {
-    let report: Value = parse(&ask::<()>(&socket.socket, "GET", "/v1/report", None)?)?;
+fn all(place: &PlaceArgs) -> Result<Vec<Value>, CtlError> {
+    let report: Value = parse(&ask::<()>(place, "GET", "/v1/report", None)?)?;
     Ok(list(&report["experiments"]).cloned().collect())
 }
 

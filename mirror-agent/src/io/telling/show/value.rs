@@ -4,18 +4,18 @@
 use serde_json::Value;
 
 /// The items of a list.
-pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
+pub(in crate::io) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
 /// A text.
-pub(super) fn text_of(value: &Value) -> &str {
+pub(in crate::io) fn text_of(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
 /// How a figure is written.
 #[derive(Clone, Copy)]
-pub(super) enum Unit {
+pub(in crate::io) enum Unit {
     /// A share, in percent.
     Share,
     /// A multiple.
@@ -26,12 +26,12 @@ pub(super) enum Unit {
 
 impl Unit {
     /// That of a check.
-    pub(super) fn of_check(name: &str) -> Self {
+    pub(in crate::io) fn of_check(name: &str) -> Self {
         if name == "p95" { Self::Times } else { Self::Share }
     }
 
     /// A number in this unit.
-    pub(super) fn write(self, number: f64) -> String {
+    pub(in crate::io) fn write(self, number: f64) -> String {
         match self {
             Self::Share => format!("{:.2} %", number * 100.0),
             Self::Times => format!("{number:.2} ×"),
@@ -41,7 +41,7 @@ impl Unit {
 }
 
 /// A figure with its interval; a dash where there is none.
-pub(super) fn figure(value: &Value, unit: Unit) -> String {
+pub(in crate::io) fn figure(value: &Value, unit: Unit) -> String {
     let Some(point) = value["point"].as_f64() else { return "–".to_owned() };
     let end = |end: &Value| end.as_f64().map_or_else(|| "?".to_owned(), |end| unit.write(end));
     if value["low"].is_null() && value["high"].is_null() {
@@ -84,7 +84,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// A whole number with separators.
-pub(super) fn count(value: &Value) -> String {
+pub(in crate::io) fn count(value: &Value) -> String {
     let digits = value.as_u64().unwrap_or_default().to_string();
     let mut text = String::new();
     for (position, digit) in digits.chars().enumerate() {
@@ -97,7 +97,7 @@ pub(super) fn count(value: &Value) -> String {
 }
 
 /// The texts of a list, separated by commas.
-pub(super) fn joined(value: &Value) -> String {
+pub(in crate::io) fn joined(value: &Value) -> String {
     list(value).map(text_of).collect::<Vec<_>>().join(", ")
 }
 

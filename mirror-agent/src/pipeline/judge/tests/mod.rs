@@ -4,6 +4,7 @@ mod books;
 mod control;
 mod gate;
 mod learned;
+mod portion;
 
 use std::{sync::Arc, time::Duration};
 

@@ -96,6 +96,20 @@ fn a_comparison_of_which_nothing_is_said_has_the_defaults() {
 }
 
 #[test]
+fn endpoints_are_taken_as_reports_and_templates_call_them() {
+    for template in ["/orders/{id}", "/files/{name}.json", "/static/*"] {
+        let config = parsed(&with(&format!("compare: {{ endpoints: ['{template}'] }}")));
+        assert_eq!(config.experiments[0].compare.as_ref().unwrap().judge.endpoints, [template]);
+    }
+    for endpoint in ["GET /loyalty/{}", "GET /reports/{date}.csv", "other"] {
+        let rule = format!("{{ path: $.a, ignore: true, endpoint: '{endpoint}' }}");
+        let config = parsed(&with(&format!("compare: {{ rules: [{rule}] }}")));
+        let rules = &config.experiments[0].compare.as_ref().unwrap().rules.rules;
+        assert_eq!(rules[0].endpoint.as_deref(), Some(endpoint));
+    }
+}
+
+#[test]
 fn both_ways_to_kafka_are_known() {
     let sinks = "[{ name: a, take: all, kafka: { brokers: ['k:9092', '[::1]:9'], topic: mirror } }, { name: b, kafka: { brokers: \
                  ['k:1'], topics: { live: l, shadow: s } } }]";
@@ -220,6 +234,7 @@ fn what_is_wrong_with_a_comparison_is_told_where_it_stands() {
             "compare: { rules: [{ name: a, path: $.a, ignore: true }, { name: a, path: $.b, ignore: true }] }",
             "compare.rules[1].name: there is another rule of the name \"a\"",
         ),
+        ("compare: { endpoints: ['/a/{}'] }", "compare.endpoints[0]: \"/a/{}\" is not a template"),
         ("compare: { endpoints: ['/a/x{id}'] }", "compare.endpoints[0]: \"/a/x{id}\" is not a template"),
         ("compare: { maxEndpoints: 0 }", "compare.maxEndpoints: expected a number from 1"),
         ("compare: { noise: { relative: 20 } }", "compare.noise.relative: expected a share"),

@@ -36,7 +36,7 @@ fn with_target(lines: &str) -> String {
     )
 }
 
-fn minimal() -> String {
+pub(super) fn minimal() -> String {
     with_target("")
 }
 
@@ -72,6 +72,7 @@ fn overlays_hold_configurations() {
     let overlays = [
         include_str!("../../../../../../deploy/kubernetes/overlays/minimal/config.yaml"),
         include_str!("../../../../../../deploy/kubernetes/overlays/development/config.yaml"),
+        include_str!("../../../../../../deploy/kubernetes/overlays/fleet/config.yaml"),
         include_str!("../../../../../../deploy/kubernetes/overlays/pods/config.yaml"),
     ];
     for text in overlays {
