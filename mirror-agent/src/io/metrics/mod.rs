@@ -29,12 +29,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, regis
 
 pub use self::{
     audit::register_audit, fleet::register_fleet, logs::register_logs, pods::register_pods,
-<<<<<<< HEAD
-    sinks::register_sinks, steering::register_steering,
-    targets::TargetGauges,
-=======
     sinks::register_sinks, steering::register_steering, targets::TargetGauges,
->>>>>>> kube
 };
 use self::{
     comparisons::encode_comparisons,
