@@ -28,8 +28,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, regis
 
 pub use self::{
     audit::register_audit, fleet::register_fleet, logs::register_logs, sinks::register_sinks,
-    steering::register_steering,
-    targets::TargetGauges,
+    steering::register_steering, targets::TargetGauges,
 };
 use self::{
     comparisons::encode_comparisons,
