@@ -48,6 +48,9 @@ pub(crate) fn parse_json(text: &str) -> Result<()> {
 
 fn whole(top: &str, experiment: &str, target: &str) -> String {
     let mut file = lines(&[WHOLE], top, "");
+    if has(top, "experiments") {
+        return file;
+    }
     file += "experiments:\n  -\n";
     file += &lines(&EXPERIMENT, experiment, "    ");
     if !has(experiment, "targets") {
