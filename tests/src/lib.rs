@@ -5,6 +5,7 @@
 
 pub mod agent;
 mod answers;
+pub mod browser;
 pub mod classifier;
 pub mod client;
 pub mod cluster;

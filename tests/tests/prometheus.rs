@@ -32,8 +32,7 @@ macro_rules! require_prometheus {
     };
 }
 
-/// How the metrics begin that an agent without an interlock, without fields to follow or without experiments about pods does
-/// not export.
+/// How the metrics begin that an agent without an interlock, fields to follow and experiments about pods does not export.
 const CONFIGURED: [&str; 3] = ["mirror_experiment_pods", "mirror_field_", "mirror_interlock_"];
 
 /// An experiment that has all the others.

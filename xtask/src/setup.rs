@@ -176,6 +176,9 @@ fn scene_needs() -> Vec<Need> {
         need("nginx-light", "the live service and the shadow (Debian also starts it as a service)", "nginx"),
         need("procps", "settings of the namespaces' network stacks (sysctl)", "sysctl"),
     ];
+    let why = "a test opens the agent's page in a browser without a window";
+    needs.push(need("chromium", why, "chromium"));
+    needs.push(need("chromium-driver", "drives that browser, by WebDriver", "chromedriver"));
     needs.extend(parity::needs());
     needs.extend(prometheus::needs());
     needs

@@ -24,9 +24,9 @@ pub mod evidence;
 pub mod experiments;
 #[cfg(feature = "captures")]
 pub mod file;
+pub mod fleet;
 #[cfg(feature = "runtime")]
 pub mod footprint;
-pub mod fleet;
 #[cfg(feature = "runtime")]
 pub mod guard;
 #[cfg(feature = "runtime")]

@@ -100,12 +100,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     let specs = capture.interfaces.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>, _>>()?;
     let pods_status = Arc::<PodsStatus>::default();
     let pods = pods::pods(config, &pods_status).await?;
-    let (addresses, pod_addresses) = watch::channel(BTreeSet::new());
-    let open_follower = || {
-        Follower::open(specs.clone(), attach_mode(capture.attach))
-            .map(|follower| follower.with_pods(pod_addresses.clone(), Arc::clone(&pods_status)))
-    };
-    let mut follower = open_follower()?;
+    let mut follower = Follower::open(specs.clone(), attach_mode(capture.attach))?;
     // Caught from here on: a signal during the start must not skip the detaching.
     let mut signals = Signals::new().context("catch signals")?;
     let stage = Arc::<StageCell>::default();
@@ -119,8 +114,10 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     };
     if waiting_since.elapsed() > FRESH {
         // Interfaces may have come and gone.
-        follower = open_follower()?;
+        follower = Follower::open(specs, attach_mode(capture.attach))?;
     }
+    let (addresses, pod_addresses) = watch::channel(BTreeSet::new());
+    let mut follower = follower.with_pods(pod_addresses, Arc::clone(&pods_status));
 
     let (audit, audit_writer) = Audit::open(&config.audit).with_context(|| audit_file(config))?;
     let (teller, telling) = Telling::new();
@@ -192,8 +189,8 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     metrics::register_fleet(&mut registry, Arc::clone(&listeners.fleet_gauges));
     metrics::register_sinks(&mut registry, sink_ledger);
     metrics::register_steering(&mut registry, status);
-    metrics::register_logs(&mut registry, log);
     metrics::register_pods(&mut registry, pods_status);
+    metrics::register_logs(&mut registry, log);
     let healthy = Arc::new(Heartbeats(heartbeats.clone()));
     front.exchange(Answers { registry, stage: Arc::clone(&stage), healthy });
 

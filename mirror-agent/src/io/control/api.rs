@@ -33,6 +33,8 @@ pub(super) enum Wish {
     Command(Command),
     /// To know what was compared, or that some of it is noise.
     Ask(Ask),
+    /// An address at which a browser opens a session.
+    Invite,
     /// To know how this agent is, in a form that adds up.
     FleetSelf,
     /// To know how all agents are.
@@ -48,6 +50,7 @@ pub(super) fn understand(method: &Method, path: &str, body: &[u8]) -> Result<Wis
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let wish = match (method, &segments[..]) {
         (&Method::GET | &Method::HEAD, ["v1", "state"]) => Command::State,
+        (&Method::GET | &Method::HEAD, ["v1", "books"]) => Command::Books,
         (&Method::POST, ["v1", "pause"]) => Command::Pause { experiment: which(body)? },
         (&Method::POST, ["v1", "resume"]) => Command::Resume { experiment: which(body)? },
         (&Method::POST, ["v1", "experiments", name, "percent"]) => {
@@ -66,31 +69,45 @@ pub(super) fn understand(method: &Method, path: &str, body: &[u8]) -> Result<Wis
             let experiment = Some(decode(name)?);
             return Ok(Wish::Ask(Ask::Report { experiment, samples: true }));
         }
+        (&Method::GET | &Method::HEAD, ["v1", "experiments", name, "verdicts"]) => {
+            return Ok(Wish::Ask(Ask::Verdicts { experiment: decode(name)? }));
+        }
+        (&Method::GET | &Method::HEAD, ["v1", "experiments", name, "clusters", key]) => {
+            let cluster = cluster(key).ok_or_else(|| bad("a cluster's key has 16 hexadecimal digits"))?;
+            return Ok(Wish::Ask(Ask::Cluster { experiment: decode(name)?, cluster }));
+        }
         (&Method::POST, ["v1", "experiments", name, "rules"]) => {
             return rules_wish(decode(name)?, parse(body)?).map(Wish::Ask);
         }
+        (&Method::POST, ["v1", "invitations"]) => return Ok(Wish::Invite),
         (&Method::GET | &Method::HEAD, ["v1", "fleet"]) => return Ok(Wish::Fleet),
         (&Method::GET | &Method::HEAD, ["v1", "fleet", "self"]) => return Ok(Wish::FleetSelf),
         (&Method::POST, ["v1", "session"]) => return Ok(Wish::OpenSession),
         (&Method::DELETE, ["v1", "session"]) => return Ok(Wish::CloseSession),
         (
             _,
-            ["v1", "state" | "report" | "fleet"]
+            ["v1", "state" | "books" | "report" | "fleet"]
             | ["v1", "fleet", "self"]
-            | ["v1", "experiments", _, "report"],
+            | ["v1", "experiments", _, "report" | "verdicts"]
+            | ["v1", "experiments", _, "clusters", _],
         ) => {
             return Err(wrong_method("GET"));
         }
         (_, ["v1", "session"]) => return Err(wrong_method("POST and DELETE")),
-        (_, ["v1", "pause" | "resume"] | ["v1", "experiments", _, "percent" | "expiry" | "rules"]) => {
+        (
+            _,
+            ["v1", "pause" | "resume" | "invitations"]
+            | ["v1", "experiments", _, "percent" | "expiry" | "rules"],
+        ) => {
             return Err(wrong_method("POST"));
         }
         _ => {
             return Err(Refusal::new(
                 StatusCode::NOT_FOUND,
-                "there are /v1/state, /v1/report, /v1/pause, /v1/resume, /v1/experiments/NAME/percent, \
-                 /v1/experiments/NAME/expiry, /v1/experiments/NAME/report, /v1/experiments/NAME/rules, \
-                 /v1/fleet, /v1/fleet/self and /v1/session",
+                "there are /v1/state, /v1/books, /v1/report, /v1/pause, /v1/resume, /v1/experiments/NAME/percent, \
+                 /v1/experiments/NAME/expiry, /v1/experiments/NAME/report, /v1/experiments/NAME/verdicts, \
+                 /v1/experiments/NAME/clusters/KEY, /v1/experiments/NAME/rules, /v1/fleet, /v1/fleet/self, \
+                 /v1/invitations and /v1/session",
             ));
         }
     };
@@ -101,6 +118,7 @@ pub(super) fn understand(method: &Method, path: &str, body: &[u8]) -> Result<Wis
 pub(super) fn answer(answer: Result<Answer, ControlError>) -> Result<Vec<u8>, Refusal> {
     let json = match answer.map_err(refusal)? {
         Answer::State(state) => serde_json::to_vec(&state),
+        Answer::Books(books) => serde_json::to_vec(&books),
         Answer::Changed(changes) => serde_json::to_vec(&Changes { changes }),
     };
     json.map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
@@ -136,7 +154,9 @@ fn rules_wish(experiment: String, body: RulesBody) -> Result<Ask, Refusal> {
 
 fn ask_refusal(error: AskError) -> Refusal {
     let status = match &error {
-        AskError::Unknown { .. } | AskError::UnknownRule { .. } => StatusCode::NOT_FOUND,
+        AskError::Unknown { .. } | AskError::UnknownRule { .. } | AskError::UnknownCluster => {
+            StatusCode::NOT_FOUND
+        }
         AskError::Rule(_) => StatusCode::BAD_REQUEST,
         AskError::Busy | AskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     };
@@ -174,6 +194,16 @@ pub(super) struct Changes {
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct ErrorBody {
     pub(super) error: String,
+}
+
+/// Where a browser opens a session, in JSON.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Invited {
+    /// The address; it is good once.
+    pub(super) url: String,
+    /// For how long, in seconds.
+    pub(super) seconds: u64,
 }
 
 /// Body of pause and resume.
@@ -227,6 +257,12 @@ pub(super) enum AllProposed {
 #[serde(deny_unknown_fields)]
 pub(super) struct ExpiryBody {
     pub(super) expires: String,
+}
+
+/// The number of a cluster, as reports write it.
+fn cluster(key: &str) -> Option<u64> {
+    let is_whole = key.len() == 16 && key.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_whole.then(|| u64::from_str_radix(key, 16).ok()).flatten()
 }
 
 /// The name as one segment of a path (RFC 3986 section 2.1).

@@ -16,7 +16,7 @@ use hyper::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{api::Refusal, token::Token};
+use super::{api::Refusal, invitation::Invitations, token::Token};
 use crate::io::audit::Who;
 
 /// Cookies that are good at the same time; one more ends the oldest.
@@ -36,6 +36,7 @@ pub(super) struct Door {
     /// Cookies belong to a host whatever the port, so their name has to tell agents apart.
     cookie_name: String,
     sessions: Mutex<Vec<Session>>,
+    invitations: Invitations,
 }
 
 #[derive(Debug)]
@@ -49,12 +50,14 @@ struct Session {
 pub(super) enum Pass {
     Token,
     Cookie,
+    /// Good for a session, and for nothing else.
+    Invitation,
 }
 
 impl Pass {
     pub(super) const fn who(self, address: SocketAddr) -> Who {
         match self {
-            Self::Token => Who::Token { address },
+            Self::Token | Self::Invitation => Who::Token { address },
             Self::Cookie => Who::Cookie { address },
         }
     }
@@ -66,6 +69,7 @@ impl Door {
             token: digest(token.as_str().as_bytes()),
             cookie_name: format!("mirror_session_{port}"),
             sessions: Mutex::default(),
+            invitations: Invitations::default(),
         }
     }
 
@@ -74,7 +78,11 @@ impl Door {
         check_host(uri, headers)?;
         if let Some(token) = bearer(headers) {
             let is_right = is_same(&digest(token.as_bytes()), &self.token);
-            return is_right.then_some(Pass::Token).ok_or_else(|| unauthorized("the token is wrong"));
+            return match is_right {
+                true => Ok(Pass::Token),
+                false if self.invitations.redeem(token) => Ok(Pass::Invitation),
+                false => Err(unauthorized("the token is wrong, or the invitation was used or is too old")),
+            };
         }
         match self.cookie(headers) {
             Some(cookie) if self.knows(cookie) => Ok(Pass::Cookie),
@@ -83,6 +91,11 @@ impl Door {
             }
             None => Err(unauthorized("the token is missing: Authorization: Bearer TOKEN")),
         }
+    }
+
+    /// A secret that opens one session, once and soon.
+    pub(super) fn invite(&self) -> std::io::Result<Token> {
+        self.invitations.issue()
     }
 
     /// A cookie that from now on is as good as the token; the value of `Set-Cookie`.
@@ -140,7 +153,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-fn check_host(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+/// Says why a request must not be looked at, where it must not.
+pub(super) fn check_host(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     let forbidden = |message: &str| Err(Refusal::new(StatusCode::FORBIDDEN, message));
     if uri.authority().is_some() {
         return forbidden("this is no proxy");
@@ -185,12 +199,12 @@ fn unauthorized(message: &str) -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, message)
 }
 
-fn digest(secret: &[u8]) -> [u8; 32] {
+pub(super) fn digest(secret: &[u8]) -> [u8; 32] {
     Sha256::digest(secret).into()
 }
 
 /// Compares all bytes, whichever differ.
-fn is_same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+pub(super) fn is_same(a: &[u8; 32], b: &[u8; 32]) -> bool {
     let difference = a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b));
     std::hint::black_box(difference) == 0
 }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::{
     Control,
     door::Door,
-    server::{serve_peers, serve_socket, serve_tcp},
+    server::{Listening, serve_peers, serve_socket, serve_tcp},
     socket::ControlSocket,
     token::{Token, TokenFile},
 };
@@ -61,16 +61,18 @@ impl Listeners {
         };
         let mut listeners =
             Self { tcp: None, fleet: None, fleet_gauges: Arc::default(), tasks: Vec::new(), _token: None };
+        let mut listening = None;
         let control = &match &config.fleet {
             Some(fleet) => listeners.join_fleet(fleet, control).await?,
             None => control.clone(),
         };
         if let Some(address) = config.listen {
             let token_path = socket.is_some().then(|| socket_path.with_extension("token"));
-            listeners.listen(address, config.token_file.as_deref(), token_path, control).await?;
+            let token_file = config.token_file.as_deref();
+            listening = Some(listeners.listen(address, token_file, token_path, control).await?);
         }
         if let Some(socket) = socket {
-            listeners.tasks.push(tokio::spawn(serve_socket(socket, control.clone())));
+            listeners.tasks.push(tokio::spawn(serve_socket(socket, listening, control.clone())));
         }
         Ok(listeners)
     }
@@ -101,7 +103,7 @@ impl Listeners {
         token_file: Option<&Path>,
         token_path: Option<PathBuf>,
         control: &Control,
-    ) -> Result<()> {
+    ) -> Result<Listening> {
         let token = match (token_file, token_path) {
             (Some(path), _) => {
                 Token::read(path).with_context(|| format!("control token in {}", path.display()))?
@@ -128,9 +130,9 @@ impl Listeners {
             TcpListener::bind(address).await.with_context(|| format!("control listener at {address}"))?;
         let bound = listener.local_addr().context("read the address of the control listener")?;
         let door = Arc::new(Door::new(&token, bound.port()));
-        self.tasks.push(tokio::spawn(serve_tcp(listener, door, control.clone())));
+        self.tasks.push(tokio::spawn(serve_tcp(listener, Arc::clone(&door), control.clone())));
         self.tcp = Some(bound);
-        Ok(())
+        Ok(Listening { address: bound, door })
     }
 
     /// Listens no longer.

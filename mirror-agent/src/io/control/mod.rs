@@ -5,9 +5,13 @@
 //! reply for each. What an order changed is written into the audit log where it is obeyed, in [`Order::obey`].
 
 mod api;
+mod books;
 pub mod ctl;
 mod door;
+mod invitation;
 mod listen;
+#[cfg(feature = "ui")]
+mod page;
 mod server;
 mod socket;
 mod state;
@@ -23,6 +27,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
+    books::{Books, ComparisonBooks, CopyBooks, Counts, FrameBooks, RequestBooks},
     listen::{DEFAULT_SOCKET, Listeners},
     state::{
         CaptureState, CopyState, Counted, ExperimentState, InterlockState, Reasons, RequestState, State,
@@ -45,6 +50,8 @@ const ORDERS: usize = 64;
 pub enum Command {
     /// Say how things are.
     State,
+    /// Show the books, with all reasons.
+    Books,
     /// Copy and send nothing more, of one experiment or of all.
     Pause {
         /// Its name; `None` for all.
@@ -101,6 +108,8 @@ pub struct Change {
 pub enum Answer {
     /// How things are.
     State(Box<State>),
+    /// The books.
+    Books(Box<Books>),
     /// What is different: nothing where all was so already.
     Changed(Vec<Change>),
 }
@@ -156,6 +165,9 @@ pub trait Steering {
     /// How things are.
     fn state(&mut self) -> State;
 
+    /// The books, with all reasons.
+    fn books(&mut self) -> Books;
+
     /// Copies and sends nothing more, of one experiment or of all. Returns once that holds.
     fn pause(&mut self, experiment: Option<&str>) -> impl Future<Output = Result<Vec<Change>, ControlError>>;
 
@@ -201,7 +213,7 @@ impl Order {
         let Self { who, command, reply } = self;
         let answer = command.obey(steering).await;
         match &answer {
-            Ok(Answer::State(_)) => {}
+            Ok(Answer::State(_) | Answer::Books(_)) => {}
             Ok(Answer::Changed(changes)) => audit.obeyed(&who, &command, changes),
             Err(error) => audit.refused(&who, &command, error),
         }
@@ -221,6 +233,7 @@ impl Command {
     async fn obey(&self, steering: &mut impl Steering) -> Result<Answer, ControlError> {
         let changes = match self {
             Self::State => return Ok(Answer::State(Box::new(steering.state()))),
+            Self::Books => return Ok(Answer::Books(Box::new(steering.books()))),
             Self::Pause { experiment } => steering.pause(experiment.as_deref()).await?,
             Self::Resume { experiment } => steering.resume(experiment.as_deref()).await?,
             Self::SetPercent { percent, .. } if !(0.0..=100.0).contains(percent) => {

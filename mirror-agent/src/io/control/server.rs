@@ -3,7 +3,12 @@
 //! Whoever connects can hold little: connections, heads, bodies and the time for each of them are bounded, apart for
 //! the two listeners, so that strangers at the one cannot keep the owner out of the other.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -26,8 +31,9 @@ use tracing::{debug, warn};
 
 use super::{
     Control, ControlError,
-    api::{Refusal, Wish, answer, fleet, refused, told, understand},
-    door::Door,
+    api::{Invited, Refusal, Wish, answer, fleet, refused, told, understand},
+    door::{Door, Pass},
+    invitation::INVITATION_TIME,
     socket::ControlSocket,
 };
 use crate::io::{audit::Who, telling::AskError};
@@ -60,22 +66,29 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 enum Caller {
     /// The unix socket: who can open it may do everything.
-    Local(Who),
+    Local(Who, Option<Listening>),
     /// The TCP listener.
     Remote(SocketAddr, Arc<Door>),
     /// The listener for other agents: who has their token may know how this one is, and nothing else.
     Peer(Arc<Door>),
 }
 
+/// The TCP listener, as who is at the socket may invite others there.
+#[derive(Clone, Debug)]
+pub(super) struct Listening {
+    pub(super) address: SocketAddr,
+    pub(super) door: Arc<Door>,
+}
+
 /// Serves the unix socket until the task is dropped.
-pub(super) async fn serve_socket(socket: ControlSocket, control: Control) {
+pub(super) async fn serve_socket(socket: ControlSocket, listening: Option<Listening>, control: Control) {
     let slots = Slots::default();
     while let Some(slot) = slots.next().await {
         match socket.listener.accept().await {
             Ok((stream, _)) => {
                 let Ok(peer) = stream.peer_cred() else { continue };
                 let who = Who::Socket { uid: peer.uid(), pid: peer.pid().unwrap_or_default() };
-                serve(stream, Caller::Local(who), control.clone(), slot);
+                serve(stream, Caller::Local(who, listening.clone()), control.clone(), slot);
             }
             Err(error) => back_off(&error).await,
         }
@@ -153,6 +166,15 @@ fn serve(
 
 async fn respond(request: Request<Incoming>, caller: &Caller, control: &Control) -> Response<Full<Bytes>> {
     let is_head = request.method() == Method::HEAD;
+    #[cfg(feature = "ui")]
+    if let (Caller::Remote(..), Some(file)) =
+        (caller, super::page::find(request.method(), request.uri().path()))
+    {
+        return match super::door::check_host(request.uri(), request.headers()) {
+            Ok(()) => file.response(is_head),
+            Err(refusal) => json(refusal.status, refused(&refusal)),
+        };
+    }
     match handle(request, caller, control).await {
         Ok(Reply { body, cookie }) => {
             let mut response = json(StatusCode::OK, if is_head { Vec::new() } else { body });
@@ -180,9 +202,12 @@ struct Reply {
 async fn handle(request: Request<Incoming>, caller: &Caller, control: &Control) -> Result<Reply, Refusal> {
     let (head, body) = request.into_parts();
     // Before anything else of the request is looked at, or waited for.
-    let who = match caller {
-        Caller::Local(who) => *who,
-        Caller::Remote(address, door) => door.admit(&head.uri, &head.headers)?.who(*address),
+    let (who, pass) = match caller {
+        Caller::Local(who, _) => (*who, None),
+        Caller::Remote(address, door) => {
+            let pass = door.admit(&head.uri, &head.headers)?;
+            (pass.who(*address), Some(pass))
+        }
         Caller::Peer(door) => {
             door.admit(&head.uri, &head.headers)?;
             if understand(&head.method, head.uri.path(), b"") != Ok(Wish::FleetSelf) {
@@ -198,6 +223,9 @@ async fn handle(request: Request<Incoming>, caller: &Caller, control: &Control) 
     let body = read(body).await?;
     let wish = understand(&head.method, head.uri.path(), &body)?;
     let no_session = || Refusal::new(StatusCode::NOT_FOUND, "there are no sessions at the unix socket");
+    if pass == Some(Pass::Invitation) && wish != Wish::OpenSession {
+        return Err(Refusal::new(StatusCode::UNAUTHORIZED, "an invitation is good for /v1/session alone"));
+    }
     match (wish, caller) {
         (Wish::Command(command), _) => {
             let given = timeout(ORDER_TIMEOUT, control.give(who, command)).await;
@@ -217,9 +245,17 @@ async fn handle(request: Request<Incoming>, caller: &Caller, control: &Control) 
             let body = fleet(control.fleet_view().await)?;
             Ok(Reply { body, cookie: None })
         }
-        (Wish::OpenSession | Wish::CloseSession, Caller::Local(_) | Caller::Peer(_)) => Err(no_session()),
+        (Wish::Invite, Caller::Local(_, Some(listening))) => invite(listening),
+        (Wish::Invite, Caller::Local(_, None)) => {
+            let message = "there is no page without --control-listen ADDRESS:PORT (control.listen)";
+            Err(Refusal::new(StatusCode::CONFLICT, message))
+        }
+        (Wish::Invite, Caller::Remote(..) | Caller::Peer(_)) => {
+            Err(Refusal::new(StatusCode::NOT_FOUND, "only the unix socket invites"))
+        }
+        (Wish::OpenSession | Wish::CloseSession, Caller::Local(..) | Caller::Peer(_)) => Err(no_session()),
         (Wish::OpenSession, Caller::Remote(_, door)) => {
-            if !matches!(who, Who::Token { .. }) {
+            if pass == Some(Pass::Cookie) {
                 // A cookie that could be exchanged for another would never expire.
                 return Err(Refusal::new(StatusCode::UNAUTHORIZED, "a session is opened with the token"));
             }
@@ -235,6 +271,27 @@ async fn handle(request: Request<Incoming>, caller: &Caller, control: &Control) 
 }
 
 const EMPTY: &[u8] = b"{}";
+
+/// An address at which the page opens, once.
+fn invite(listening: &Listening) -> Result<Reply, Refusal> {
+    if cfg!(not(feature = "ui")) {
+        return Err(Refusal::new(StatusCode::NOT_FOUND, "this agent was built without the page"));
+    }
+    let failed =
+        |error: &dyn std::error::Error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let secret = listening.door.invite().map_err(|error| failed(&error))?;
+    let mut address = listening.address;
+    if address.ip().is_unspecified() {
+        let loopback =
+            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(loopback);
+    }
+    // Behind `#` it is sent to nobody, and stands in no log.
+    let url = format!("http://{address}/#invitation={}", secret.as_str());
+    let invited = Invited { url, seconds: INVITATION_TIME.as_secs() };
+    let body = serde_json::to_vec(&invited).map_err(|error| failed(&error))?;
+    Ok(Reply { body, cookie: None })
+}
 
 async fn read(body: Incoming) -> Result<Bytes, Refusal> {
     let Ok(read) = timeout(BODY_READ_TIMEOUT, Limited::new(body, BODY_BYTES).collect()).await else {

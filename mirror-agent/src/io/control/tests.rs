@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{
-    Change, ControlError, Counted, ExperimentState, Listeners, Setting, State, Steering, channel,
+    Books, Change, ControlError, Counted, ExperimentState, Listeners, Setting, State, Steering, channel,
     ctl::{self, CtlArgs, CtlCommand, CtlError, PlaceArgs},
 };
 use crate::io::{
@@ -72,6 +72,10 @@ impl Steering for Fake {
             verdict: None,
         };
         State { version: "1.2.3".to_owned(), experiments: vec![experiment], ..State::default() }
+    }
+
+    fn books(&mut self) -> Books {
+        Books::default()
     }
 
     async fn pause(&mut self, experiment: Option<&str>) -> Result<Vec<Change>, ControlError> {
@@ -428,4 +432,61 @@ fn token_of_a_run_lies_beside_the_socket() {
     assert!(listeners.tcp.is_some_and(|address| address.port() != 0));
     drop(listeners);
     assert!(!token.exists());
+}
+
+#[test]
+#[cfg(feature = "ui")]
+fn page_is_given_to_whoever_asks_but_not_by_another_name() {
+    let agent = Agent::start();
+    let (status, answer) = agent.tcp("GET /", "Host: localhost\r\n", "");
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer.contains("content-security-policy: default-src 'none'; script-src 'self'"), "{answer}");
+    assert!(!answer.to_ascii_lowercase().contains("set-cookie"), "{answer}");
+    assert_eq!(agent.tcp("HEAD /app.js", "Host: 127.0.0.1:1\r\n", "").0, 200);
+    assert_eq!(agent.tcp("GET /", "Host: evil.example\r\n", "").0, 403);
+    assert_eq!(agent.tcp("GET /", "Host: localhost\r\nOrigin: http://evil.example\r\n", "").0, 403);
+    assert_eq!(agent.tcp("GET /other", "Host: localhost\r\n", "").0, 401);
+    assert_eq!(agent.unix("GET /app.js", "").0, 404);
+}
+
+#[test]
+#[cfg(feature = "ui")]
+fn invitation_opens_one_session_and_nothing_else() {
+    let agent = Agent::start();
+    let invite = || {
+        let said = agent.ctl(CtlCommand::Open, false).unwrap();
+        let (url, hint) = said.trim_end().split_once('\n').unwrap();
+        assert_eq!(hint, "opens once, within 5 minutes");
+        let (address, secret) = url.split_once("/#invitation=").unwrap();
+        assert_eq!(address, format!("http://{}", agent.tcp));
+        format!("Host: localhost\r\nAuthorization: Bearer {secret}\r\n")
+    };
+    let invitation = invite();
+    let (status, answer) = agent.tcp("POST /v1/session", &invitation, "");
+    assert_eq!(status, 200, "{answer}");
+    let line = answer.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
+    let cookie = format!("Host: localhost\r\nCookie: {}\r\n", line.split(';').next().unwrap());
+    assert_eq!(agent.tcp("GET /v1/books", &cookie, "").0, 200);
+    assert_eq!(agent.tcp("POST /v1/session", &invitation, "").0, 401, "it was used");
+    assert_eq!(agent.tcp("POST /v1/pause", &invite(), "").0, 401, "it steers");
+    assert_eq!(agent.tcp("POST /v1/invitations", &bearer(), "").0, 404, "whoever is far away invites others");
+    assert_eq!(agent.told(), Vec::<String>::new());
+}
+
+#[test]
+fn who_has_no_listener_is_told_how_to_get_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("control.sock");
+    let config = ControlConfig { socket: Some(socket.clone()), ..ControlConfig::default() };
+    let (control, _order_rx) = channel(Telling::new().0, Audit::default());
+    let args = CtlArgs { place: PlaceArgs::at(socket), json: false, command: CtlCommand::Open };
+    let error = runtime().block_on(async {
+        let listeners = Listeners::start(&config, &control).await.unwrap();
+        let (said_tx, said) = oneshot::channel();
+        thread::spawn(move || said_tx.send(ctl::run(&args, &mut Vec::new()).unwrap_err().to_string()));
+        let said = said.await.unwrap();
+        listeners.stop().await;
+        said
+    });
+    assert!(error.contains("--control-listen"), "{error}");
 }

@@ -29,8 +29,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, regis
 
 pub use self::{
     audit::register_audit, fleet::register_fleet, logs::register_logs, pods::register_pods,
-    sinks::register_sinks, steering::register_steering,
-    targets::TargetGauges,
+    sinks::register_sinks, steering::register_steering, targets::TargetGauges,
 };
 use self::{
     comparisons::encode_comparisons,
@@ -174,6 +173,11 @@ pub fn add_left_out(flows_skipped: &mut [u64; FlowSkipReason::ALL.len()], kernel
     }
 }
 
+/// Frames of matched ports that the kernel program did not copy in full, by reason.
+pub fn frame_drops(counts: &CounterValues) -> impl Iterator<Item = (&'static str, u64)> {
+    FRAME_DROPS.iter().map(|(reason, counter)| (*reason, counts.get(*counter)))
+}
+
 /// Frames of matched ports of which the kernel program made a record.
 #[must_use]
 pub fn frames_captured(counts: &CounterValues) -> u64 {
@@ -183,7 +187,7 @@ pub fn frames_captured(counts: &CounterValues) -> u64 {
 /// Frames of matched ports that the kernel program did not copy in full.
 #[must_use]
 pub fn frames_dropped(counts: &CounterValues) -> u64 {
-    FRAME_DROPS.iter().map(|(_, counter)| counts.get(*counter)).sum()
+    frame_drops(counts).map(|(_, count)| count).sum()
 }
 
 impl Collector for Metrics {

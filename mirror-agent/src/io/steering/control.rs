@@ -4,8 +4,8 @@ use crate::{
     io::{
         config::Expiry,
         control::{
-            CaptureState, Change, ControlError, CopyState, Counted, ExperimentState, InterlockState, Reasons,
-            RequestState, Setting, State, Steering, TargetState,
+            Books, CaptureState, Change, ControlError, CopyState, Counted, ExperimentState, InterlockState,
+            Reasons, RequestState, Setting, State, Steering, TargetState,
         },
         experiments::{Activity, Wanted},
         ledger::{CopyBooks, DropReason, ReplayOutcome},
@@ -29,6 +29,10 @@ impl Steering for Helm {
             capture,
             experiments: running.iter().map(|wanted| self.experiment_state(wanted)).collect(),
         }
+    }
+
+    fn books(&mut self) -> Books {
+        self.all_books()
     }
 
     async fn pause(&mut self, experiment: Option<&str>) -> Result<Vec<Change>, ControlError> {

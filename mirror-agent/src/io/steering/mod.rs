@@ -8,6 +8,7 @@
 //! kernel program takes less first, then capture threads and targets turn to what is to run, then the kernel program takes
 //! more.
 
+mod books;
 mod control;
 mod offer;
 mod overrides;

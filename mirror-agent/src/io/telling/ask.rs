@@ -30,6 +30,18 @@ pub enum Ask {
         /// Whether the samples are wanted, too.
         samples: bool,
     },
+    /// One cluster of divergences, with its samples.
+    Cluster {
+        /// The experiment.
+        experiment: String,
+        /// The number by which the cluster is known.
+        cluster: u64,
+    },
+    /// What the verdict was, and since when.
+    Verdicts {
+        /// The experiment.
+        experiment: String,
+    },
     /// All that is known, in a form that adds up with what other agents know.
     Portions,
     /// From now on differences that were proposed as noise are noise.
@@ -60,7 +72,7 @@ impl Ask {
     #[must_use]
     pub fn changes(&self) -> Option<&str> {
         match self {
-            Self::Report { .. } | Self::Portions => None,
+            Self::Report { .. } | Self::Cluster { .. } | Self::Verdicts { .. } | Self::Portions => None,
             Self::Accept { experiment, .. }
             | Self::Add { experiment, .. }
             | Self::Remove { experiment, .. } => Some(experiment),
@@ -71,7 +83,7 @@ impl Ask {
 /// What comes of it.
 #[derive(Clone, Debug)]
 pub enum Told {
-    /// The report, as JSON.
+    /// What was asked, as JSON.
     Report(Vec<u8>),
     /// What is known of each experiment that compares.
     Portions(Vec<JudgedPortion>),
@@ -115,6 +127,9 @@ pub enum AskError {
         /// The names that there are, separated by commas.
         known: String,
     },
+    /// Nothing is kept of such a cluster.
+    #[error("no such cluster is kept: it was seen too long ago, or never")]
+    UnknownCluster,
     /// The rule cannot be applied.
     #[error(transparent)]
     Rule(#[from] RulesError),

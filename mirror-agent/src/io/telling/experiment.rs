@@ -8,8 +8,11 @@ use tracing::error;
 use super::{
     ask::{AskError, Installed, RulesTold, Told},
     fields,
+    history::VerdictHistory,
     portion::{ExperimentPortion, Fingerprint, JudgedPortion, TargetPortion},
-    report::{ClusterReport, ExperimentReport, RuleReport, TargetReport},
+    report::{
+        ClusterEvidence, ClusterReport, ExperimentReport, RuleReport, TargetEvidence, TargetReport, Verdicts,
+    },
     rules::{REDACTED, array_json, rule_json},
 };
 use crate::{
@@ -66,6 +69,7 @@ pub(super) struct Experiment {
     /// What was shed so far, as far as it is in the books.
     shed: [u64; IncomparableReason::ALL.len()],
     has_failed: bool,
+    history: VerdictHistory,
     redactor: Redactor,
     sinks: Sinks,
     /// State of a generator of numbers by which samples are chosen.
@@ -91,13 +95,14 @@ impl Experiment {
         let Installed { comparing, owner } = installed;
         let config = comparing.config.clone().unwrap_or_default();
         let (mut own_rules, mut own_arrays) = (Vec::new(), Vec::new());
+        let mut history = VerdictHistory::default();
         if let Some(mut known) = known {
             known.take_shed();
             if Arc::ptr_eq(&known.comparing, &comparing) {
                 return Ok(Self { owner, ..known });
             }
             // What was accepted by hand goes on; the sinks are closed before they are opened again.
-            Self { own_rules, own_arrays, .. } = known;
+            Self { own_rules, own_arrays, history, .. } = known;
         }
         let comparer = Comparer::new(&with(&config.rules, &own_rules, &own_arrays))?;
         let redactor = Redactor::new(&config.redact, [random(), random()])?;
@@ -132,6 +137,7 @@ impl Experiment {
             control,
             shed: [0; IncomparableReason::ALL.len()],
             has_failed: false,
+            history,
             redactor,
             sinks,
             draws: random(),
@@ -251,9 +257,14 @@ impl Experiment {
         if self.shadows.is_empty() {
             verdict = VerdictState::NotEnoughData;
         }
-        for Shadow { judge, .. } in &mut self.shadows {
+        for Shadow { position, judge, .. } in &mut self.shadows {
             let summary = judge.summary(now);
             burns |= summary.burn;
+            if let Some(verdict) = &summary.verdict {
+                let target = self.comparing.targets.get(*position).map_or("", |target| &target.name);
+                let told = |text: &str| self.redactor.place(text);
+                self.history.note(SystemTime::now(), target, verdict, summary.whole.exchanges, told);
+            }
             verdict =
                 worse(verdict, summary.verdict.map_or(VerdictState::NotEnoughData, |verdict| verdict.state));
         }
@@ -311,6 +322,27 @@ impl Experiment {
             targets: targets.collect(),
             rules,
             arrays,
+        }
+    }
+
+    /// What is kept of one cluster; `None` where nothing is.
+    pub(super) fn cluster(&self, number: u64) -> Option<ClusterEvidence> {
+        let targets = self.shadows.iter().filter_map(|Shadow { position, evidence, .. }| {
+            let kept = evidence.cluster(number)?;
+            let target = self.comparing.targets.get(*position).map(|target| target.name.clone());
+            Some(TargetEvidence::new(target.unwrap_or_default(), number, kept))
+        });
+        let targets: Vec<_> = targets.collect();
+        let experiment = self.comparing.experiment.clone();
+        (!targets.is_empty()).then_some(ClusterEvidence { experiment, targets })
+    }
+
+    /// What the verdict was, and since when.
+    pub(super) fn verdicts(&self) -> Verdicts<'_> {
+        Verdicts {
+            experiment: &self.comparing.experiment,
+            has_gate: self.config.judge.gate.is_some(),
+            history: &self.history,
         }
     }
 

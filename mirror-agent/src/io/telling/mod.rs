@@ -5,8 +5,10 @@
 //! through a bounded channel. What it knows of an experiment is its own; others see the books, and what it answers.
 
 mod ask;
+mod curl;
 mod experiment;
 mod fields;
+mod history;
 mod portion;
 mod report;
 mod rules;

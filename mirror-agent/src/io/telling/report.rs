@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::SystemTime};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::{curl::curl, history::VerdictHistory};
 use crate::io::{
     control::time,
     evidence::{Cluster, Record},
@@ -77,6 +78,61 @@ impl ClusterReport {
             samples: kept.samples.clone(),
         }
     }
+}
+
+/// What is kept of one cluster.
+#[derive(Debug, Serialize)]
+pub(super) struct ClusterEvidence {
+    /// Name of the experiment.
+    pub(super) experiment: String,
+    /// Of each new version that shows it.
+    pub(super) targets: Vec<TargetEvidence>,
+}
+
+/// What is kept of one cluster of one new version.
+#[derive(Debug, Serialize)]
+pub(super) struct TargetEvidence {
+    /// Name of the target.
+    target: String,
+    /// By what the cluster is known.
+    key: String,
+    /// How many exchanges there were.
+    count: u64,
+    /// When the first was seen, in RFC 3339.
+    first_seen: String,
+    /// When the last was seen.
+    last_seen: String,
+    /// Some of them: each a [`Record`], and its request as a command.
+    samples: Vec<Value>,
+}
+
+impl TargetEvidence {
+    pub(super) fn new(target: String, key: u64, kept: &Cluster) -> Self {
+        let ClusterReport { key, count, first_seen, last_seen, samples } = ClusterReport::new(key, kept);
+        let sample = |record: Arc<Record>| {
+            // Texts, numbers and lists: nothing that JSON cannot hold.
+            let mut sample = serde_json::to_value(&*record).unwrap_or_default();
+            let command = curl(&sample["request"]);
+            if let Some(fields) = sample.as_object_mut() {
+                fields.insert("curl".to_owned(), json!(command));
+            }
+            sample
+        };
+        let samples = samples.into_iter().map(sample).collect();
+        Self { target, key, count, first_seen, last_seen, samples }
+    }
+}
+
+/// What the verdict was, and since when.
+#[derive(Debug, Serialize)]
+pub(super) struct Verdicts<'a> {
+    /// Name of the experiment.
+    pub(super) experiment: &'a str,
+    /// Whether a verdict is asked for.
+    pub(super) has_gate: bool,
+    /// Its changes.
+    #[serde(flatten)]
+    pub(super) history: &'a VerdictHistory,
 }
 
 fn each<S: serde::Serializer>(samples: &[Arc<Record>], serializer: S) -> Result<S::Ok, S::Error> {

@@ -80,6 +80,8 @@ mod tests {
         vec![
             rule("a", path(), Action::Ignore),
             Rule { endpoint: Some("GET /orders/{id}".to_owned()), ..rule("b", path(), Action::Uuid) },
+            Rule { endpoint: Some("GET /loyalty/{}".to_owned()), ..rule("learned", path(), Action::Ignore) },
+            Rule { endpoint: Some("other".to_owned()), ..rule("beyond", path(), Action::Ignore) },
             rule("c", Place::Header("x-node".to_owned()), Action::Timestamp),
             rule(
                 "d",

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::Serialize;
 use tracing::{error, info, warn};
 
 use super::{
@@ -232,6 +233,11 @@ impl Work {
                 let report = self.find(&name)?.report(now, samples);
                 Ok(Told::Report(json(&Report { experiments: vec![report] })))
             }
+            Ask::Cluster { experiment, cluster } => {
+                let told = self.find(&experiment)?.cluster(cluster).ok_or(AskError::UnknownCluster)?;
+                Ok(Told::Report(json(&told)))
+            }
+            Ask::Verdicts { experiment } => Ok(Told::Report(json(&self.find(&experiment)?.verdicts()))),
             Ask::Portions => {
                 Ok(Told::Portions(self.experiments.iter_mut().map(|known| known.portion(now)).collect()))
             }
@@ -248,7 +254,7 @@ impl Work {
     }
 }
 
-fn json(report: &Report) -> Vec<u8> {
+fn json(report: &impl Serialize) -> Vec<u8> {
     // Texts, numbers and lists: nothing that JSON cannot hold.
     serde_json::to_vec(report).unwrap_or_default()
 }

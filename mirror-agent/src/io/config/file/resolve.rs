@@ -168,8 +168,8 @@ fn capture(file: CaptureFile, targets: usize) -> CaptureConfig {
 
 fn control(file: ControlFile, checker: &mut Checker<'_>) -> ControlConfig {
     let ControlFile { socket, listen, token_file, fleet } = file;
-    if listen.is_some() && token_file.is_none() {
-        checker.fault("`listen` needs `tokenFile`: without the token nobody is let in".to_owned());
+    if token_file.is_none() && listen.as_ref().is_some_and(|listen| !listen.0.ip().is_loopback()) {
+        checker.fault("beyond loopback `listen` needs `tokenFile`".to_owned());
     }
     let fleet = fleet.map(FleetConfig::from);
     if fleet.as_ref().is_some_and(|fleet| token_file.as_ref() == Some(&fleet.token_file)) {

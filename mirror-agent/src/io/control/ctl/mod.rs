@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use super::{
     State, TokenError,
-    api::{Changes, ErrorBody, ExpiryBody, PercentBody, WhichBody, encode},
+    api::{Changes, ErrorBody, ExpiryBody, Invited, PercentBody, WhichBody, encode},
 };
 
 /// More than this is no answer of an agent, in bytes.
@@ -46,6 +46,8 @@ pub struct CtlArgs {
 pub enum CtlCommand {
     /// Say how things are.
     State,
+    /// Print an address at which a browser opens the agent's page, once. The agent needs --control-listen.
+    Open,
     /// Copy and send nothing more, of one experiment or of all.
     Pause {
         /// Its name; all where it is not said.
@@ -130,6 +132,7 @@ pub enum CtlError {
 pub fn run(args: &CtlArgs, out: &mut impl Write) -> Result<(), CtlError> {
     let answer = match &args.command {
         CtlCommand::State => ask::<()>(&args.place, "GET", "/v1/state", None)?,
+        CtlCommand::Open => ask::<()>(&args.place, "POST", "/v1/invitations", None)?,
         CtlCommand::Pause { experiment } => {
             let body = WhichBody { experiment: experiment.clone() };
             ask(&args.place, "POST", "/v1/pause", Some(&body))?
@@ -150,10 +153,18 @@ pub fn run(args: &CtlArgs, out: &mut impl Write) -> Result<(), CtlError> {
     if args.json {
         out.write_all(&answer)?;
         writeln!(out)?;
-    } else if matches!(args.command, CtlCommand::State) {
-        table::state(&parse::<State>(&answer)?, SystemTime::now(), out)?;
-    } else {
-        table::changes(&parse::<Changes>(&answer)?.changes, out)?;
+        return Ok(());
+    }
+    match args.command {
+        CtlCommand::State => table::state(&parse::<State>(&answer)?, SystemTime::now(), out)?,
+        CtlCommand::Open => {
+            let Invited { url, seconds } = parse(&answer)?;
+            writeln!(out, "{}\nopens once, within {} minutes", clean(&url), seconds / 60)?;
+        }
+        CtlCommand::Pause { .. }
+        | CtlCommand::Resume { .. }
+        | CtlCommand::Percent { .. }
+        | CtlCommand::Extend { .. } => table::changes(&parse::<Changes>(&answer)?.changes, out)?,
     }
     Ok(())
 }

@@ -103,8 +103,8 @@ impl Gauges for NoGauges {
     fn interfaces_attached(&self) -> [u64; Role::ALL.len()] {
         [1, 0, 0]
     }
-    fn interfaces(&self) -> std::collections::BTreeMap<u32, String> {
-        std::collections::BTreeMap::new()
+    fn interfaces(&self) -> BTreeMap<u32, String> {
+        BTreeMap::new()
     }
     fn guard(&self) -> GuardValues {
         GuardValues::default()

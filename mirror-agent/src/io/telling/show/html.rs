@@ -10,6 +10,7 @@ use std::{
 use serde_json::Value;
 
 use super::value::{Unit, count, difference, figure, joined, list, numbers, text_of};
+use crate::io::telling::curl::{curl, quoted};
 
 /// The page as it begins; it is readable in the dark, too.
 const HEAD: &str = "<!doctype html>
@@ -165,32 +166,6 @@ pub(super) fn ignore_command(experiment: &str, endpoint: &str, path: &str) -> Op
     ))
 }
 
-/// A request as a command; what was redacted is redacted in it, too.
-pub(super) fn curl(request: &Value) -> String {
-    let mut words = text_of(&request["line"]).split(' ');
-    let (method, target) = (words.next().unwrap_or("GET"), words.next().unwrap_or("/"));
-    let headers: Vec<_> =
-        list(&request["headers"]).map(|header| (text_of(&header[0]), text_of(&header[1]))).collect();
-    let is = |name: &str, wanted: &str| name.eq_ignore_ascii_case(wanted);
-    let host = headers.iter().find(|(name, _)| is(name, "host")).map_or("HOST", |(_, value)| value);
-    let url = if target.starts_with('/') { format!("http://{host}{target}") } else { target.to_owned() };
-    let mut command = format!("curl -X {} {}", quoted(method), quoted(&url));
-    let left_out = ["host", "content-length", "transfer-encoding", "connection"];
-    for (name, value) in headers.iter().filter(|(name, _)| !left_out.iter().any(|left| is(name, left))) {
-        // Writing to a string does not fail.
-        let _written = write!(command, " \\\n  -H {}", quoted(&format!("{name}: {value}")));
-    }
-    if let Some(text) = request["content"]["text"].as_str() {
-        let _written = write!(command, " \\\n  --data-raw {}", quoted(text));
-    }
-    command
-}
-
-/// A word for a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
-}
-
 /// A message as it may be kept.
 fn message(message: &Value) -> String {
     if message.is_null() {
@@ -253,19 +228,6 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(!text.contains("<script"), "{text}");
         assert!(text.contains("&lt;script&gt;"));
-    }
-
-    #[test]
-    fn request_is_a_command_for_a_shell() {
-        let request = json!({
-            "line": "POST /a?b=c HTTP/1.1",
-            "headers": [["Host", "live:80"], ["X-A", "it's"], ["Content-Length", "3"]],
-            "content": { "kind": "text", "text": "{\"a\":1}" },
-        });
-        assert_eq!(
-            curl(&request),
-            "curl -X 'POST' 'http://live:80/a?b=c' \\\n  -H 'X-A: it'\\''s' \\\n  --data-raw '{\"a\":1}'"
-        );
     }
 
     #[test]

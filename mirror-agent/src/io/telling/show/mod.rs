@@ -15,7 +15,7 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use self::value::{list, text_of};
+pub(super) use self::value::{list, text_of};
 use crate::{
     io::{
         control::ctl::{CtlError, PlaceArgs, ask, parse, path_of},

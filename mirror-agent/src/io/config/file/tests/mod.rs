@@ -260,7 +260,11 @@ fn values_that_are_wrong_are_refused_where_they_stand() {
             "interfaces: [lo], ringSize: 5000",
             "capture.ringSize: 5000: take a power of two",
         ),
-        ("capture:", "control: { listen: '127.0.0.1:1' }\ncapture:", "control: `listen` needs `tokenFile`"),
+        (
+            "capture:",
+            "control: { listen: '0.0.0.0:1' }\ncapture:",
+            "control: beyond loopback `listen` needs `tokenFile`",
+        ),
         ("capture:", "agents: 0\ncapture:", "agents: expected a number from 1 to 1000000"),
         ("experiments:", "<<: { a: 1 }\nexperiments:", "a: unknown key"),
     ] {

@@ -1,0 +1,5 @@
+//! Enters: an agent that compares real traffic, and a browser. Leaves: what people see in its page, and can do there.
+
+mod hostile;
+mod scene;
+mod tour;
