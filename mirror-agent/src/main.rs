@@ -18,6 +18,7 @@ use mirror_agent::io::{
     inspect::{self, FilePipeline},
     logs::{self, Colors, LogFormat, LogWriter},
     object::EBPF_OBJECT,
+    pods::check_pods,
     replay::check_certificates,
     sinks::check_sink,
     steering::Followed,
@@ -129,10 +130,10 @@ fn perform(cli: &Cli, log: &LogWriter) -> Result<ExitCode> {
     }
 }
 
-/// What a configuration names that this program cannot use: certificates that are none, and sinks that it was built
-/// without.
+/// What a configuration names that this program cannot use: certificates that are none, and pods and sinks that it was
+/// built without.
 fn unusable_parts(config: &Config) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut found: Vec<_> = check_pods(config).err().iter().map(ToString::to_string).collect();
     for experiment in &config.experiments {
         for target in &experiment.targets {
             if let Err(error) = check_certificates(&target.url, &target.tls) {

@@ -64,6 +64,7 @@ macro_rules! require_agent {
 #[derive(Clone, Debug)]
 pub struct Arguments {
     words: Vec<String>,
+    variables: Vec<(String, String)>,
     metrics_port: u16,
 }
 
@@ -85,20 +86,27 @@ impl Arguments {
     pub fn on(interfaces: &str, port: u16, shadow: &str) -> Self {
         let port = port.to_string();
         let words = ["run", "--interface", interfaces, "--port", &port, "--shadow", shadow];
-        Self { words: words.map(str::to_owned).to_vec(), metrics_port: METRICS_PORT }
+        Self { words: words.map(str::to_owned).to_vec(), variables: Vec::new(), metrics_port: METRICS_PORT }
     }
 
     /// Does what a configuration file says.
     #[must_use]
     pub fn from_file(path: &Path) -> Self {
         let words = ["run", "--config"].map(str::to_owned).into_iter().chain([path.display().to_string()]);
-        Self { words: words.collect(), metrics_port: METRICS_PORT }
+        Self { words: words.collect(), variables: Vec::new(), metrics_port: METRICS_PORT }
     }
 
     /// Adds options.
     #[must_use]
     pub fn with(mut self, options: &[&str]) -> Self {
         self.words.extend(options.iter().map(|option| (*option).to_owned()));
+        self
+    }
+
+    /// Adds a variable to its environment.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -230,6 +238,7 @@ impl Agent {
         let child = host
             .command(&program)
             .args(&arguments.words)
+            .envs(arguments.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file("stdout")?)
             .stderr(stderr.map_or_else(|| file("stderr").map(Stdio::from), Ok)?)

@@ -8,6 +8,7 @@ mod answers;
 pub mod browser;
 pub mod classifier;
 pub mod client;
+pub mod cluster;
 pub mod corpus;
 pub mod digest;
 pub mod foreign;

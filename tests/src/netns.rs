@@ -132,6 +132,17 @@ pub struct Host {
 }
 
 impl Host {
+    /// A host without an interface but loopback, which is down; whoever asks gives it one, and this address.
+    ///
+    /// # Errors
+    ///
+    /// The namespace cannot be made.
+    pub fn alone(role: &str, v4: Ipv4Addr) -> Result<Self> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let namespace = Namespace::new(format!("{PREFIX}{}-{number}-{role}", std::process::id()))?;
+        Ok(Self { namespace, v4, v6: Ipv6Addr::UNSPECIFIED, mac: [0; 6] })
+    }
+
     /// The namespace's name, as `ip netns` knows it.
     #[must_use]
     pub fn name(&self) -> &str {

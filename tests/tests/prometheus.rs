@@ -32,8 +32,8 @@ macro_rules! require_prometheus {
     };
 }
 
-/// How the metrics begin that an agent without an interlock and without fields to follow does not export.
-const CONFIGURED: [&str; 2] = ["mirror_field_", "mirror_interlock_"];
+/// How the metrics begin that an agent without an interlock, fields to follow and experiments about pods does not export.
+const CONFIGURED: [&str; 3] = ["mirror_experiment_pods", "mirror_field_", "mirror_interlock_"];
 
 /// An experiment that has all the others.
 fn configuration(shadow: SocketAddr, sink: &Path) -> String {

@@ -52,10 +52,14 @@ pub(crate) fn run(profile: Profile, log: KernelLog, linkage: Linkage, features: 
     Ok(())
 }
 
-/// Builds the object and the agent; the path of the agent's executable.
+/// Builds the object and the agent as it is tested, with what is deployed that tests drive; the path of the agent's
+/// executable.
 pub(crate) fn agent(profile: Profile) -> Result<PathBuf> {
-    agent_with(profile, KernelLog::Off, Linkage::Dynamic, &[])
+    agent_with(profile, KernelLog::Off, Linkage::Dynamic, &[TESTED_FEATURE.to_owned()])
 }
+
+/// The feature of the agent that its tests need; Kafka's are in a workspace of their own.
+pub(crate) const TESTED_FEATURE: &str = "kube";
 
 fn agent_with(profile: Profile, log: KernelLog, linkage: Linkage, features: &[String]) -> Result<PathBuf> {
     object(log)?;

@@ -21,6 +21,10 @@ pub(crate) fn run(only: Option<String>) -> Result<()> {
     report.check("lints", || {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-Dwarnings"], None)
     });
+    report.check("lints of what is deployed, with its features", || {
+        let agent = ["clippy", "--locked", "--package", "mirror-agent", "--all-targets"];
+        cargo(&[&agent[..], &["--features", DEPLOYED_FEATURES, "--", "-Dwarnings"]].concat(), None)
+    });
     for (what, features) in [
         ("purity: the pipeline builds without the runtime", ""),
         ("the reader of capture files builds with the pipeline alone", "captures"),
@@ -45,6 +49,9 @@ pub(crate) fn run(only: Option<String>) -> Result<()> {
     report.check("alerts and dashboards", prometheus::run);
     report.end()
 }
+
+/// What the image is built with beside the defaults.
+const DEPLOYED_FEATURES: &str = "kafka,kube";
 
 #[derive(Default)]
 struct Report {

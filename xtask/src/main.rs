@@ -66,7 +66,7 @@ enum Chore {
         /// Puts the C library into the agent, for images without one: target/TARGET/release/mirror-agent
         #[arg(long = "static")]
         is_static: bool,
-        /// Features of the agent that are not there by default: `kafka`
+        /// Features of the agent that are not there by default: `kafka`, `kube`
         #[arg(long, value_delimiter = ',', value_name = "FEATURE")]
         features: Vec<String>,
     },

@@ -26,7 +26,8 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
 
     let mut cargo = workspace::cargo(&["test", "--locked", "--no-fail-fast"])?;
     if !args.iter().any(|arg| arg == "-p" || arg.to_string_lossy().starts_with("--package")) {
-        cargo.arg("--workspace");
+        // The unit tests of what only the deployed agent has are run, too.
+        cargo.args(["--workspace", "--features", &format!("mirror-agent/{}", build::TESTED_FEATURE)]);
     }
     cargo.args(args);
     if !args.iter().any(|arg| arg == "--") {

@@ -232,7 +232,8 @@ fn attaching(kernel: &mut Kernel) -> Finding {
 fn interfaces(specs: &[InterfaceSpec]) -> Vec<Finding> {
     let has_auto = specs.iter().any(|spec| spec.pattern == Pattern::Auto);
     let routes = if has_auto { default_routes() } else { Ok(BTreeSet::new()) };
-    let view = routes.and_then(|default_routes| Ok(View { links: links()?, default_routes }));
+    let view =
+        routes.and_then(|default_routes| Ok(View { links: links()?, default_routes, ..View::default() }));
     let view = match view {
         Ok(view) => view,
         Err(error) => {

@@ -169,7 +169,7 @@ mod tests {
     use crate::io::config;
 
     const BASE: &str = include_str!("../../../deploy/kubernetes/base/daemonset.yaml");
-    const README: &str = include_str!("../../../README.md");
+    const SIZING: &str = include_str!("../../../docs/sizing.md");
 
     /// Each configuration in `deploy`, and the manifest that says how much memory its agents may take.
     const DEPLOYED: [(&str, &str, &str); 4] = [
@@ -253,9 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn readme_names_every_use() {
+    fn page_on_sizing_names_every_use() {
         for purpose in footprint(&file("", "s", "", "compare: {}, ")).0.iter().map(|(purpose, _)| purpose) {
-            assert!(README.contains(purpose.as_str()), "{} is not in the README", purpose.as_str());
+            assert!(SIZING.contains(purpose.as_str()), "{} is not in docs/sizing.md", purpose.as_str());
         }
     }
 }

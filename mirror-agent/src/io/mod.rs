@@ -46,6 +46,8 @@ pub mod metrics;
 #[cfg(feature = "runtime")]
 pub mod object;
 #[cfg(feature = "runtime")]
+pub mod pods;
+#[cfg(feature = "runtime")]
 mod random;
 #[cfg(feature = "runtime")]
 pub mod replay;

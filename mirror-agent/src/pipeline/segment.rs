@@ -40,7 +40,7 @@ impl Side {
 }
 
 /// One end of a flow. IPv4 addresses are held v4-mapped.
-#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Endpoint {
     /// The address, v4-mapped for IPv4.
     pub addr: Ipv6Addr,

@@ -93,6 +93,7 @@ fn experiment(number: u32, choice: [u8; 8]) -> Experiment {
         id: ExperimentId(number),
         ports: [vec![], vec![80], vec![81, 80], vec![81]][usize::from(server & 3)].clone(),
         addresses: if server & 4 == 0 { Vec::new() } else { vec![Network::new([192, 0, 2, 0].into(), 24)] },
+        servers: None,
         matches: matches.collect(),
         excludes: excludes.into_iter().collect(),
         sample,

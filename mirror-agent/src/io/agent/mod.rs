@@ -4,21 +4,24 @@
 //! one tokio runtime. Capture never waits for the replay; the queue between them refuses what does not fit.
 
 mod gauges;
+mod pods;
 mod signals;
 mod turn;
 mod values;
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::{
@@ -46,10 +49,11 @@ use crate::{
         logs::LogCounts,
         metrics::{self, PipelineGauges},
         object::EBPF_OBJECT,
+        pods::PodsStatus,
         random::random,
         replay::Probes,
         sinks::SinkLedger,
-        steering::{CapturedCell, Followed, Helm, Parts, Status},
+        steering::{CapturedCell, Followed, Helm, Parts, PodsParts, Status},
         telling::{Telling, TellingThread},
         worker::{Heartbeat, Orders, Warned, Worker},
     },
@@ -94,6 +98,8 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     let rules = rules(config)?;
     require_capabilities()?;
     let specs = capture.interfaces.iter().map(|spec| spec.parse()).collect::<Result<Vec<_>, _>>()?;
+    let pods_status = Arc::<PodsStatus>::default();
+    let pods = pods::pods(config, &pods_status).await?;
     let mut follower = Follower::open(specs.clone(), attach_mode(capture.attach))?;
     // Caught from here on: a signal during the start must not skip the detaching.
     let mut signals = Signals::new().context("catch signals")?;
@@ -110,6 +116,8 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
         // Interfaces may have come and gone.
         follower = Follower::open(specs, attach_mode(capture.attach))?;
     }
+    let (addresses, pod_addresses) = watch::channel(BTreeSet::new());
+    let mut follower = follower.with_pods(pod_addresses, Arc::clone(&pods_status));
 
     let (audit, audit_writer) = Audit::open(&config.audit).with_context(|| audit_file(config))?;
     let (teller, telling) = Telling::new();
@@ -139,7 +147,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
         instance: random(),
         drain_timeout: config.drain_timeout,
         audit: audit.clone(),
-        agents: config.agents,
+        agents: Arc::new(AtomicU32::new(config.agents)),
         probes: Some(Arc::clone(&probes)),
         compare,
     });
@@ -163,6 +171,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
         gauges: Arc::<AgentGauges>::clone(&gauges),
         status: Arc::clone(&status),
         teller,
+        pods: PodsParts { pods, addresses, status: Arc::clone(&pods_status) },
     })
     .await?;
 
@@ -180,6 +189,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     metrics::register_fleet(&mut registry, Arc::clone(&listeners.fleet_gauges));
     metrics::register_sinks(&mut registry, sink_ledger);
     metrics::register_steering(&mut registry, status);
+    metrics::register_pods(&mut registry, pods_status);
     metrics::register_logs(&mut registry, log);
     let healthy = Arc::new(Heartbeats(heartbeats.clone()));
     front.exchange(Answers { registry, stage: Arc::clone(&stage), healthy });

@@ -9,6 +9,7 @@ use crate::{
     io::{
         capture::{AttachMode, KernelRules, links},
         config::{self, Attach, CaptureConfig, Config},
+        pods::check_pods,
         replay::Captured,
         steering::Reader,
     },
@@ -50,7 +51,7 @@ pub(super) const READER: Reader = Reader {
     parse: |text, name| Ok(config::parse(text, name, None)?),
     judge: |config| match config.misfits().first() {
         Some((key, misfit)) => Err(format!("{}: {misfit}", key.in_file()).into()),
-        None => Ok(()),
+        None => Ok(check_pods(config)?),
     },
     captured: |config| Ok(captured(config)?),
     now: SystemTime::now,

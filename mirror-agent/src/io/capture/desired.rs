@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::io::capture::{
     links::Link,
+    pods::PodLinks,
     role::{InterfaceSpec, Pattern, Role},
 };
 
@@ -32,10 +33,12 @@ pub struct View {
     pub links: Vec<Link>,
     /// Indices of those by which the default routes leave; empty where nobody asks for them.
     pub default_routes: BTreeSet<u32>,
+    /// The host sides of the pods that experiments are about; nothing where none are.
+    pub pods: PodLinks,
 }
 
 impl View {
-    /// The interfaces that `specs` mean, by index. One that several items mean is there once: an item that names it
+    /// The interfaces that `specs` mean, and those of pods, by index. One that several items mean is there once: an item that names it
     /// goes before those that describe it, else the first one counts.
     #[must_use]
     pub fn desired(&self, specs: &[InterfaceSpec]) -> BTreeMap<u32, Interface> {
@@ -43,8 +46,10 @@ impl View {
             .iter()
             .filter_map(|link| {
                 let named = specs.iter().find(|spec| spec.name() == Some(&link.name));
-                let spec = named.or_else(|| specs.iter().find(|spec| self.is_meant(spec, link)))?;
-                Some((link.index, Interface::new(link, spec)))
+                let spec = named.or_else(|| specs.iter().find(|spec| self.is_meant(spec, link)));
+                let is_pods = || self.pods.links.contains(&link.index).then(|| Interface::of_pod(link));
+                let interface = spec.map(|spec| Interface::new(link, spec)).or_else(is_pods)?;
+                Some((link.index, interface))
             })
             .collect()
     }
@@ -77,6 +82,12 @@ impl Interface {
     #[must_use]
     pub fn loopback(link: &Link) -> Self {
         let spec = InterfaceSpec { pattern: Pattern::Name(link.name.clone()), role: Some(Role::Loopback) };
+        Self::new(link, &spec)
+    }
+
+    /// The host side of a pod's interface, whatever addresses it has: some give it the gateway's.
+    fn of_pod(link: &Link) -> Self {
+        let spec = InterfaceSpec { pattern: Pattern::Auto, role: Some(Role::Pod) };
         Self::new(link, &spec)
     }
 
@@ -163,6 +174,7 @@ mod tests {
                 link(4, "veth2", "veth"),
             ],
             default_routes: BTreeSet::from([2, 99]),
+            pods: PodLinks::default(),
         }
     }
 
@@ -194,6 +206,16 @@ mod tests {
         assert_eq!(roles(&view, &["veth1:node", "eth0:pod"]), [(2, Role::Pod), (3, Role::Node)]);
         assert_eq!(roles(&view, &["veth*:pod", "veth1:node"]), [(3, Role::Node), (4, Role::Pod)]);
         assert_eq!(roles(&view, &["veth?:node", "*:pod"])[1..], [(3, Role::Node), (4, Role::Node)]);
+    }
+
+    #[test]
+    fn interfaces_of_pods_are_attached_to_beside_those_that_are_named() {
+        let mut view = view();
+        view.links[3].has_global_address = true;
+        view.pods.links = BTreeSet::from([3, 4, 77]);
+        assert_eq!(roles(&view, &["eth0"]), [(2, Role::Node), (3, Role::Pod), (4, Role::Pod)]);
+        assert_eq!(roles(&view, &["veth1:node"]), [(3, Role::Node), (4, Role::Pod)]);
+        assert_eq!(roles(&view, &[]), [(3, Role::Pod), (4, Role::Pod)]);
     }
 
     #[test]

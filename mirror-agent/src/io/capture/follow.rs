@@ -5,20 +5,27 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     error::Error,
     io,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use tokio::task::{JoinError, JoinHandle};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinHandle},
+};
 use tracing::{debug, info, warn};
 
-use crate::io::capture::{
-    AttachError, AttachMode, Attachment, Kernel, NetlinkError,
-    bypass::Bypass,
-    desired::{Change, Interface, View, changes},
-    links,
-    role::{InterfaceSpec, Pattern, Role},
-    watch::{LinkWatch, Routes},
+use crate::io::{
+    capture::{
+        AttachError, AttachMode, Attachment, Kernel, NetlinkError,
+        bypass::Bypass,
+        desired::{Change, Interface, View, changes},
+        links, pods,
+        role::{InterfaceSpec, Pattern, Role},
+        watch::{LinkWatch, Routes},
+    },
+    pods::PodsStatus,
 };
 
 /// How long nothing more must change before a look: what makes a pod's interface consists of several changes.
@@ -34,6 +41,9 @@ const ROUND: Duration = Duration::from_secs(30);
 const ROUND_UNTOLD: Duration = Duration::from_millis(500);
 /// The same where the last look failed.
 const ROUND_BLIND: Duration = Duration::from_secs(1);
+/// The same where interfaces of pods are missing, at first: a neighbour answers at once, a route may come late. Each time
+/// that they still are, it is twice as long, up to [`ROUND`].
+const ROUND_MISSING: Duration = Duration::from_millis(200);
 /// Failures said one by one of each look; the others are counted.
 const MAX_WARNINGS: usize = 5;
 
@@ -117,6 +127,21 @@ pub struct Follower {
     /// Whether Cilium runs here.
     is_ciliums: bool,
     attached: Arc<Attached>,
+    pods: Option<FollowedPods>,
+}
+
+/// Pods whose interfaces are attached to beside those that the items mean.
+#[derive(Debug)]
+struct FollowedPods {
+    /// Their addresses: owner --addresses--> follower.
+    addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    status: Arc<PodsStatus>,
+    /// Addresses whose interface was not found when it was last looked for.
+    missing: BTreeSet<IpAddr>,
+    /// Those of them of which that was said.
+    said: BTreeSet<IpAddr>,
+    /// How long until those are looked for again.
+    round: Duration,
 }
 
 impl Follower {
@@ -134,7 +159,7 @@ impl Follower {
         let routes = if is_auto { Routes::Watched } else { Routes::Ignored };
         // Before the look, or what changes in between would be missed.
         let watch = subscribe(routes);
-        let view = look(routes)?;
+        let view = look(routes, &BTreeSet::new())?;
         for spec in view.unmatched(&specs) {
             if let Some(name) = spec.name() {
                 return Err(FollowError::UnknownInterface { name: name.to_owned() });
@@ -157,7 +182,21 @@ impl Follower {
             is_blind: false,
             is_ciliums: false,
             attached: Arc::default(),
+            pods: None,
         })
+    }
+
+    /// Attaches to the interfaces of pods, too: of those with the addresses that are told.
+    #[must_use]
+    pub fn with_pods(self, addresses: watch::Receiver<BTreeSet<IpAddr>>, status: Arc<PodsStatus>) -> Self {
+        let pods = FollowedPods {
+            addresses,
+            status,
+            missing: BTreeSet::new(),
+            said: BTreeSet::new(),
+            round: ROUND_MISSING,
+        };
+        Self { pods: Some(pods), ..self }
     }
 
     /// What is attached, for the metrics.
@@ -245,6 +284,15 @@ impl Follower {
                     None => std::future::pending().await,
                 }
             };
+            let told = async {
+                if let Some(pods) = &mut self.pods
+                    && pods.addresses.changed().await.is_ok()
+                {
+                    pods.round = ROUND_MISSING;
+                } else {
+                    std::future::pending::<()>().await;
+                }
+            };
             tokio::select! {
                 () = tokio::time::sleep_until(self.pace.due().into()) => {
                     if self.watch.is_none() {
@@ -252,9 +300,11 @@ impl Follower {
                     }
                     self.pace.begin(Instant::now());
                     let routes = self.routes;
+                    let pods = self.pods.as_ref().map(|pods| pods.addresses.borrow().clone()).unwrap_or_default();
                     // Thousands of interfaces take long to list, and other changes to them may hold the kernel's lock.
-                    self.look = Some(tokio::task::spawn_blocking(move || look(routes)));
+                    self.look = Some(tokio::task::spawn_blocking(move || look(routes, &pods)));
                 }
+                () = told => self.pace.note_change(Instant::now()),
                 news = changed => match news {
                     Ok(news) => {
                         self.vanished.extend(news.vanished);
@@ -279,6 +329,13 @@ impl Follower {
         self.failed.retain(|index| indices.contains(index));
         self.warnings = 0;
         self.is_ciliums = view.is_ciliums();
+        if let Some(pods) = &mut self.pods {
+            pods.note(view.pods.missing);
+            if !pods.missing.is_empty() {
+                self.pace.sooner(Instant::now() + pods.round);
+                pods.round = (pods.round * 2).min(ROUND);
+            }
+        }
     }
 
     fn note_outcome(&mut self, outcome: Result<Outcome, JoinError>) {
@@ -330,12 +387,33 @@ impl Follower {
     }
 }
 
-fn look(routes: Routes) -> Result<View, NetlinkError> {
+impl FollowedPods {
+    /// Takes note of the addresses whose interface was not found.
+    fn note(&mut self, missing: BTreeSet<IpAddr>) {
+        let count = missing.len();
+        self.status.set_without_interface(u64::try_from(count).unwrap_or(u64::MAX));
+        // One that is missing for the first time is there a moment later as a rule.
+        if self.round > ROUND_MISSING * 2 && missing.difference(&self.said).next().is_some() {
+            warn!(
+                addresses = count,
+                "The interfaces of some pods were not found; their requests are seen where capture.interfaces says, if there."
+            );
+            debug!(?missing, "Their interfaces were not found.");
+            self.said.clone_from(&missing);
+        }
+        self.said.retain(|address| missing.contains(address));
+        self.missing = missing;
+    }
+}
+
+fn look(routes: Routes, pods: &BTreeSet<IpAddr>) -> Result<View, NetlinkError> {
     let default_routes = match routes {
         Routes::Watched => links::default_routes()?,
         Routes::Ignored => BTreeSet::new(),
     };
-    Ok(View { links: links::links()?, default_routes })
+    let links = links::links()?;
+    let pods = pods::locate(pods, &links)?;
+    Ok(View { links, default_routes, pods })
 }
 
 fn subscribe(routes: Routes) -> Option<LinkWatch> {
@@ -418,6 +496,11 @@ impl Pace {
     fn note_change(&mut self, now: Instant) {
         let latest_at = *self.latest_at.get_or_insert(now + LONGEST_DELAY);
         self.quiet_at = Some(latest_at.min(now + QUIET));
+    }
+
+    /// A look is due by then, though nothing is told.
+    fn sooner(&mut self, at: Instant) {
+        self.round_at = self.round_at.min(at);
     }
 
     fn due(&self) -> Instant {

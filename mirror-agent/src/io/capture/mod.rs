@@ -15,6 +15,7 @@ mod lock;
 mod matched;
 mod netlink;
 mod own;
+pub mod pods;
 mod presence;
 mod ring;
 pub mod role;

@@ -1,6 +1,6 @@
-//! Enters: a dump request of rtnetlink. Leaves: what is wanted of the messages that answer it, and their attributes.
+//! Enters: a request of rtnetlink. Leaves: what is wanted of the messages that answer it, and their attributes.
 //!
-//! Only dumps, and only the few attributes that this agent reads: a message of a newer kernel with attributes that
+//! Only what is asked for here, and only the few attributes that this agent reads: a message of a newer kernel with attributes that
 //! nobody here knows is no error.
 
 use std::{io, mem::size_of};
@@ -60,17 +60,72 @@ pub(super) fn dump<T>(
     body: &[u8],
     parse: impl Fn(&[u8]) -> Option<T>,
 ) -> Result<Vec<T>, NetlinkError> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
+    let socket = open()?;
     for seq in 1..=DUMP_ATTEMPTS {
         let seq = u32::try_from(seq).unwrap_or(u32::MAX);
-        socket.send(&dump_request(request, seq, body), 0)?;
+        socket.send(&message(request, libc::NLM_F_DUMP, seq, body), 0)?;
         if let Some(messages) = receive_dump(&socket, request, seq, &parse)? {
             return Ok(messages);
         }
     }
     Err(NetlinkError::Unstable { request })
+}
+
+/// Asks for one thing and returns what `parse` makes of the body of the answer; `None` where it makes nothing of it.
+///
+/// # Errors
+///
+/// [`NetlinkError::Socket`] where the socket fails, `Refused` where the kernel answers with an error, as where there is
+/// no such thing, `Malformed` where the answer cannot be used.
+pub(super) fn ask<T>(
+    request: u16,
+    body: &[u8],
+    parse: impl Fn(&[u8]) -> Option<T>,
+) -> Result<Option<T>, NetlinkError> {
+    let socket = open()?;
+    socket.send(&message(request, 0, 1, body), 0)?;
+    receive_one(&socket, request, parse)
+}
+
+/// Has the kernel do something, which makes what it is about where that is not there.
+///
+/// # Errors
+///
+/// Those of [`ask`].
+pub(super) fn command(request: u16, body: &[u8]) -> Result<(), NetlinkError> {
+    let socket = open()?;
+    socket.send(&message(request, libc::NLM_F_CREATE | libc::NLM_F_ACK, 1, body), 0)?;
+    receive_one(&socket, request, |_body| Some(()))?;
+    Ok(())
+}
+
+fn open() -> Result<Socket, NetlinkError> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+/// Reads an answer that is one message: the thing asked for, or an error, whose number is 0 where all is well.
+fn receive_one<T>(
+    socket: &Socket,
+    request: u16,
+    parse: impl Fn(&[u8]) -> Option<T>,
+) -> Result<Option<T>, NetlinkError> {
+    let malformed = || NetlinkError::Malformed { request };
+    let mut datagram = Vec::with_capacity(RECEIVE_BYTES);
+    socket.recv(&mut datagram, 0)?;
+    let Message { kind, body, .. } = next_message(&mut datagram.as_slice()).ok_or_else(malformed)?;
+    if i32::from(kind) != libc::NLMSG_ERROR {
+        return Ok(parse(body));
+    }
+    match read_u32(body, 0).ok_or_else(malformed)?.cast_signed() {
+        0 => Ok(None),
+        errno => {
+            let source = io::Error::from_raw_os_error(errno.saturating_neg());
+            Err(NetlinkError::Refused { request, source })
+        }
+    }
 }
 
 /// A message of rtnetlink.
@@ -121,8 +176,8 @@ pub(super) fn read_u16(bytes: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
-fn dump_request(request: u16, seq: u32, body: &[u8]) -> Vec<u8> {
-    let flags = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_DUMP).unwrap_or_default();
+fn message(request: u16, flags: i32, seq: u32, body: &[u8]) -> Vec<u8> {
+    let flags = u16::try_from(libc::NLM_F_REQUEST | flags).unwrap_or_default();
     let len = u32::try_from(HEADER_LEN + body.len()).unwrap_or(u32::MAX);
     let mut message = Vec::with_capacity(HEADER_LEN + body.len());
     message.extend_from_slice(&len.to_ne_bytes());

@@ -19,7 +19,7 @@ use crate::io::capture::sys::page_bytes;
 /// What the kernel program is to match, and through what it hands it over.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KernelRules {
-    /// The matched ports; at least one, none of them zero.
+    /// The matched ports, none of them zero; nothing is matched where there are none yet.
     pub ports: Vec<u16>,
     /// Networks that a server's address must be in; empty for any.
     pub addresses: Vec<IpNet>,
@@ -40,9 +40,6 @@ pub struct KernelRules {
 /// Why the rules cannot be given to the kernel program.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RulesError {
-    /// There is no port to match.
-    #[error("no port to match")]
-    NoPorts,
     /// Port 0 is no port.
     #[error("port 0 cannot be matched")]
     PortZero,
@@ -92,9 +89,6 @@ impl KernelRules {
     ///
     /// Any of [`RulesError`], the first that applies.
     pub fn validate(&self, page_bytes: u32) -> Result<(), RulesError> {
-        if self.ports.is_empty() {
-            return Err(RulesError::NoPorts);
-        }
         if self.ports.contains(&0) {
             return Err(RulesError::PortZero);
         }
@@ -209,7 +203,6 @@ mod tests {
     fn rules_that_the_kernel_would_refuse_are_named() {
         let size = |bytes| RulesError::RingSize { bytes, page_bytes: 4096 };
         let cases = [
-            (KernelRules { ports: vec![], ..rules() }, RulesError::NoPorts),
             (KernelRules { ports: vec![80, 0], ..rules() }, RulesError::PortZero),
             (KernelRules { vxlan_ports: vec![4789, 6081], ..rules() }, RulesError::TunnelPort { port: 6081 }),
             (KernelRules { ring_bytes: 2048, ..rules() }, size(2048)),

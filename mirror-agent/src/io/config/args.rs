@@ -87,6 +87,7 @@ impl Config {
             name: EXPERIMENT.to_owned(),
             ports: args.ports.clone(),
             addresses: args.addresses.clone(),
+            pods: None,
             owner: None,
             expires: Expiry::Never,
             matches: vec![MatchConfig::of_methods(args.methods.clone())],

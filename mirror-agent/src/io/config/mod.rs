@@ -7,6 +7,7 @@ mod comparison;
 mod file;
 mod fit;
 mod model;
+mod pods;
 mod rewrite;
 #[cfg(feature = "runtime")]
 mod source;
@@ -23,6 +24,7 @@ pub use self::{
     file::{Fault, Faults, parse, parse_interlock, parse_rule, schema},
     fit::{Key, default_max_body, default_queue_bytes},
     model::*,
+    pods::{LabelExpression, LabelOperator, LabelSelector, PodPort, PodsConfig},
 };
 pub use crate::pipeline::redact::RedactRules;
 
@@ -40,14 +42,22 @@ impl Config {
     /// The live addresses of all experiments; none where one of them takes any.
     #[must_use]
     pub fn addresses(&self) -> Vec<IpNet> {
-        if self.experiments.iter().any(|experiment| experiment.addresses.is_empty()) {
-            return Vec::new();
-        }
-        let mut networks: Vec<_> =
-            self.experiments.iter().flat_map(|experiment| &experiment.addresses).copied().collect();
-        networks.sort_unstable();
-        networks.dedup();
-        networks
+        networks(self.experiments.iter())
+    }
+
+    /// Whether a target has a rate that all agents share.
+    #[must_use]
+    pub fn shares_rates(&self) -> bool {
+        let targets = self.experiments.iter().flat_map(|experiment| &experiment.targets);
+        targets
+            .map(|target| target.limits.requests_per_second)
+            .any(|rate| matches!(rate, Some(Rate::Total(_))))
+    }
+
+    /// Whether an experiment is about pods.
+    #[must_use]
+    pub fn asks_for_pods(&self) -> bool {
+        self.experiments.iter().any(|experiment| experiment.pods.is_some())
     }
 
     /// How many targets there are.
@@ -55,4 +65,17 @@ impl Config {
     pub fn targets(&self) -> usize {
         self.experiments.iter().map(|experiment| experiment.targets.len()).sum()
     }
+}
+
+/// The live addresses of these experiments, each once; none where one of them takes any. Those without a port yet are
+/// left aside.
+pub fn networks<'a>(experiments: impl Iterator<Item = &'a ExperimentConfig> + Clone) -> Vec<IpNet> {
+    let experiments = experiments.filter(|experiment| !experiment.ports.is_empty());
+    if experiments.clone().any(|experiment| experiment.addresses.is_empty()) {
+        return Vec::new();
+    }
+    let mut networks: Vec<_> = experiments.flat_map(|experiment| &experiment.addresses).copied().collect();
+    networks.sort_unstable();
+    networks.dedup();
+    networks
 }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ComparisonConfig, SessionConfig, TargetRole};
+use super::{ComparisonConfig, PodsConfig, SessionConfig, TargetRole};
 use crate::{
     io::target::Target,
     pipeline::policy::{Methods, Share},
@@ -72,10 +72,12 @@ pub struct ExperimentConfig {
     pub owner: Option<String>,
     /// When it ends by itself.
     pub expires: Expiry,
-    /// Live ports.
+    /// Live ports; of an experiment about pods those that were found, maybe none yet.
     pub ports: Vec<u16>,
-    /// Live addresses; none for any.
+    /// Live addresses; none for any. Of an experiment about pods those that were found.
     pub addresses: Vec<IpNet>,
+    /// The pods that it is about; `None` where it is about ports and addresses.
+    pub pods: Option<PodsConfig>,
     /// A request is taken that fits any of these; at least one.
     pub matches: Vec<MatchConfig>,
     /// But not one that fits any of these.
@@ -272,12 +274,11 @@ pub enum Rate {
 }
 
 impl Rate {
-    /// What one of so many agents may send.
+    /// The number, whoever sends them.
     #[must_use]
-    pub fn of_one(self, agents: u32) -> f64 {
+    pub const fn value(self) -> f64 {
         match self {
-            Self::Each(rate) => rate,
-            Self::Total(rate) => rate / f64::from(agents.max(1)),
+            Self::Each(rate) | Self::Total(rate) => rate,
         }
     }
 }

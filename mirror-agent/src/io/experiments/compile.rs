@@ -4,9 +4,12 @@ use crate::{
     io::config::{
         ExperimentConfig, MatchConfig, MissingKey, NamedMatch, PathMatch, SampleConfig, SampleKey, ValueMatch,
     },
-    pipeline::policy::{
-        Exclusion, Experiment, ExperimentId, HostRule, Network, PathRule, Pattern, Rule, RuleError, Sample,
-        SampleBy, ValueRule, WithoutKey,
+    pipeline::{
+        Endpoint,
+        policy::{
+            Exclusion, Experiment, ExperimentId, HostRule, Network, PathRule, Pattern, Rule, RuleError,
+            Sample, SampleBy, ValueRule, WithoutKey,
+        },
     },
 };
 
@@ -61,6 +64,11 @@ pub fn compile(id: ExperimentId, config: &ExperimentConfig) -> Result<Experiment
         id,
         ports: config.ports.clone(),
         addresses: config.addresses.iter().map(|net| Network::new(net.addr(), net.prefix_len())).collect(),
+        servers: config.pods.as_ref().map(|pods| {
+            let mut servers: Vec<_> = pods.servers.iter().copied().map(Endpoint::from).collect();
+            servers.sort_unstable();
+            servers
+        }),
         matches: rules(&config.matches, |index, source| CompileError::Matches { index, source })?,
         excludes: rules(&config.excludes, |index, source| CompileError::Excludes { index, source })?,
         sample: sample(&config.name, &config.sample).map_err(|source| CompileError::Sample { source })?,
@@ -137,8 +145,8 @@ mod tests {
     use super::compile;
     use crate::{
         io::config::{
-            ExperimentConfig, Expiry, MatchConfig, MissingKey, NamedMatch, PathMatch, SampleConfig,
-            SampleKey, ValueMatch,
+            ExperimentConfig, Expiry, MatchConfig, MissingKey, NamedMatch, PathMatch, PodsConfig,
+            SampleConfig, SampleKey, ValueMatch,
         },
         pipeline::{
             Endpoint, FlowKey, Policy,
@@ -155,6 +163,7 @@ mod tests {
             expires: Expiry::Never,
             ports: vec![8080],
             addresses: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+            pods: None,
             matches: vec![entry],
             excludes: Vec::new(),
             sample: SampleConfig::default(),
@@ -226,6 +235,24 @@ mod tests {
         for server in ["10.1.2.3:8081", "11.1.2.3:8080", "[2001:db9::1]:8080"] {
             assert_eq!(decide(&full(), server, FITTING), (Err(SkipReason::Unmatched), None), "{server}");
         }
+    }
+
+    #[test]
+    fn of_pods_the_very_pairs_of_address_and_port_count() {
+        let mut config = full();
+        let of = |servers: &[&str]| {
+            let servers = servers.iter().map(|server| server.parse().unwrap()).collect();
+            Some(PodsConfig { servers, ..PodsConfig::default() })
+        };
+        config.pods = of(&["10.1.2.4:9090", "10.1.2.3:8080", "[2001:db8::1]:8080"]);
+        for server in ["10.1.2.3:8080", "10.1.2.4:9090", "[2001:db8::1]:8080"] {
+            assert_eq!(decide(&config, server, FITTING), (Ok(()), None), "{server}");
+        }
+        for server in ["10.1.2.3:9090", "10.1.2.4:8080", "10.1.2.5:8080"] {
+            assert_eq!(decide(&config, server, FITTING), (Err(SkipReason::Unmatched), None), "{server}");
+        }
+        config.pods = of(&[]);
+        assert_eq!(decide(&config, "10.1.2.3:8080", FITTING), (Err(SkipReason::Unmatched), None));
     }
 
     #[test]

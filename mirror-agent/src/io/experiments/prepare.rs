@@ -4,14 +4,14 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
 use crate::io::{
     audit::Audit,
     compare::{Sessions, Shared},
-    config::{ExperimentConfig, TargetConfig},
+    config::{ExperimentConfig, Rate, TargetConfig},
     experiments::{CompileError, Lane},
     ledger::Ledger,
     replay::{
@@ -37,7 +37,7 @@ pub struct Common {
     /// What is written down.
     pub audit: Audit,
     /// How many agents share what is limited for all of them together.
-    pub agents: u32,
+    pub agents: Arc<AtomicU32>,
     /// Sees where probes of targets arrive; `None` where nothing is captured.
     pub probes: Option<Arc<Probes>>,
     /// Where exchanges go whose answers are read.
@@ -181,7 +181,11 @@ impl Common {
             drain_timeout: self.drain_timeout,
             observer: Some(Arc::new(audit.clone())),
             audit,
-            requests_per_second: target.limits.requests_per_second.map(|rate| rate.of_one(self.agents)),
+            requests_per_second: target.limits.requests_per_second.map(Rate::value),
+            shared_by: match target.limits.requests_per_second {
+                Some(Rate::Total(_)) => Arc::clone(&self.agents),
+                Some(Rate::Each(_)) | None => Arc::new(AtomicU32::new(1)),
+            },
             bandwidth: target.limits.bandwidth,
             circuit_breaker: target.circuit_breaker,
             max_connection_age: target.max_connection_age,

@@ -52,6 +52,7 @@ mod tests {
             expires: Expiry::Never,
             ports: vec![80],
             addresses: Vec::new(),
+            pods: None,
             matches: vec![MatchConfig::of_methods(Methods::All)],
             excludes: Vec::new(),
             sample: SampleConfig {

@@ -151,10 +151,10 @@ impl Watch {
         let Use { cpu, memory } = self.meter.measure(elapsed);
         let uses = self.controllers.iter_mut().zip([cpu, memory]);
         let shares = uses.filter_map(|(controller, used)| Some(controller.handle_use(elapsed, used?)));
-        if let Some(share) = shares.reduce(f64::min) {
-            if let Err(error) = self.apply(share, now, kernel) {
-                self.log_failure(now, &error);
-            }
+        if let Some(share) = shares.reduce(f64::min)
+            && let Err(error) = self.apply(share, now, kernel)
+        {
+            self.log_failure(now, &error);
         }
         gauges.set(GuardValues {
             capture: self.share,

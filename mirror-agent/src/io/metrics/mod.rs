@@ -10,6 +10,7 @@ mod fields;
 mod fleet;
 mod interfaces;
 mod logs;
+mod pods;
 mod sinks;
 mod steering;
 mod targets;
@@ -27,8 +28,8 @@ use mirror_common::Counter;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 
 pub use self::{
-    audit::register_audit, fleet::register_fleet, logs::register_logs, sinks::register_sinks,
-    steering::register_steering, targets::TargetGauges,
+    audit::register_audit, fleet::register_fleet, logs::register_logs, pods::register_pods,
+    sinks::register_sinks, steering::register_steering, targets::TargetGauges,
 };
 use self::{
     comparisons::encode_comparisons,
@@ -405,6 +406,7 @@ mod tests {
             audit::Audit,
             compare::SessionGauges,
             ledger::CopyBooks,
+            pods::PodsStatus,
             replay::{BreakerState, InterlockGauge},
             sinks::SinkLedger,
             steering::{ExperimentStatus, Status},
@@ -468,6 +470,9 @@ mod tests {
         status.set_experiments(vec![experiment]);
         register_steering(&mut registry, status);
         register_logs(&mut registry, Arc::default());
+        let pods = Arc::<PodsStatus>::default();
+        pods.set_experiments(vec![("default".to_owned(), 2)]);
+        register_pods(&mut registry, pods);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         text
@@ -522,6 +527,9 @@ mod tests {
             "mirror_experiment_expiry_timestamp_seconds{experiment=\"default\"} 7.0",
             "mirror_config_last_reload_successful 1.0",
             "mirror_config_reloads_total{result=\"rejected\"} 0",
+            "mirror_experiment_pods{experiment=\"default\"} 2.0",
+            "mirror_pods_watch_errors_total{reason=\"expired\"} 0",
+            "mirror_pods_state_age_seconds 0.0",
             "mirror_audit_records_total{event=\"pause\"} 0",
             "mirror_fleet_peers_known 0.0",
             "mirror_fleet_peers_answered 0.0",

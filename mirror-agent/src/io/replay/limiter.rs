@@ -19,14 +19,23 @@ pub(super) struct Bucket {
 impl Bucket {
     /// A full bucket into which `rate` tokens a second fall; it holds those of [`BURST_SECONDS`], at least one.
     pub(super) fn new(rate: f64) -> Self {
+        let mut bucket = Self { cost: 0, tolerance: 0, full_at: 0, latest: Timestamp::ZERO };
+        bucket.set_rate(rate);
+        bucket
+    }
+
+    /// Lets another number of tokens fall into it from the latest time on that was told. As many are owed as before.
+    pub(super) fn set_rate(&mut self, rate: f64) {
         let holds = (rate * BURST_SECONDS).max(1.0);
         let ticks_per_second = 1e9 * TICKS_PER_NANO;
-        Self {
-            cost: to_ticks(ticks_per_second / rate),
-            tolerance: to_ticks(ticks_per_second / rate * (holds - 1.0)),
-            full_at: 0,
-            latest: Timestamp::ZERO,
+        let cost = to_ticks(ticks_per_second / rate);
+        if self.cost > 0 {
+            let latest = in_ticks(self.latest);
+            let owed = self.full_at.saturating_sub(latest) as f64 / self.cost as f64 * cost as f64;
+            self.full_at = latest.saturating_add(to_ticks(owed));
         }
+        self.cost = cost;
+        self.tolerance = to_ticks(ticks_per_second / rate * (holds - 1.0));
     }
 
     /// Whether a token is left after `others` that are spoken for.
@@ -143,6 +152,19 @@ mod tests {
         let back = at(0).before(hour / 10);
         assert_eq!(taken(&mut bucket, back), 0);
         assert_eq!(taken(&mut bucket, back.after(Duration::from_millis(51))), 5);
+    }
+
+    #[test]
+    fn another_rate_holds_from_there_on_and_gives_nothing_at_once() {
+        let mut bucket = Bucket::new(100.0);
+        assert_eq!(taken(&mut bucket, at(0)), 10);
+        bucket.set_rate(25.0);
+        assert_eq!(taken(&mut bucket, at(0)), 0);
+        let a_second: usize = (1..=100).map(|step| taken(&mut bucket, at(step * 10_000_000))).sum();
+        assert!((15..=25).contains(&a_second), "{a_second}");
+        bucket.set_rate(1000.0);
+        let another: usize = (101..=200).map(|step| taken(&mut bucket, at(step * 10_000_000))).sum();
+        assert!((990..=1101).contains(&another), "{another}");
     }
 
     #[test]

@@ -38,7 +38,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -144,6 +144,8 @@ pub struct ReplayConfig {
     pub is_sampled: Arc<AtomicBool>,
     /// Most copies a second; `None` for any number.
     pub requests_per_second: Option<f64>,
+    /// By how many agents that is shared, itself included; may change.
+    pub shared_by: Arc<AtomicU32>,
     /// Most bytes of copies a second; `None` for any number.
     pub bandwidth: Option<u64>,
     /// When the target is left alone because it fails; `None` for never.
@@ -186,6 +188,7 @@ impl ReplayConfig {
             rewrite: Arc::default(),
             is_sampled: Arc::default(),
             requests_per_second: None,
+            shared_by: Arc::new(AtomicU32::new(1)),
             bandwidth: None,
             circuit_breaker: None,
             max_connection_age: None,

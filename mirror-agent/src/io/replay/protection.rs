@@ -5,7 +5,7 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 use tracing::{info, warn};
@@ -53,7 +53,7 @@ impl BreakerGauges {
 /// What protects one target.
 #[derive(Debug)]
 pub(super) struct Protection {
-    rate: Option<Mutex<Bucket>>,
+    rate: Option<SharedRate>,
     bandwidth: Option<Mutex<Bucket>>,
     breaker: Option<Mutex<Breaker>>,
     gauges: Arc<Gauges>,
@@ -67,7 +67,7 @@ impl Protection {
         let bandwidth = config.bandwidth.map(|bytes| bytes as f64);
         let bucket = |rate| Mutex::new(Bucket::new(rate));
         Self {
-            rate: config.requests_per_second.map(bucket),
+            rate: config.requests_per_second.map(|rate| SharedRate::new(rate, Arc::clone(&config.shared_by))),
             bandwidth: bandwidth.map(bucket),
             breaker: config.circuit_breaker.map(|breaker| Mutex::new(Breaker::new(breaker))),
             gauges,
@@ -93,7 +93,7 @@ impl Protection {
         opening: usize,
         now: Timestamp,
     ) -> Result<(), DropReason> {
-        if !self.rate.as_ref().is_none_or(|rate| lock(rate).has(now, opening)) {
+        if !self.rate.as_ref().is_none_or(|rate| rate.ask(|bucket| bucket.has(now, opening))) {
             return Err(DropReason::RateLimited);
         }
         self.find_bandwidth(now)?;
@@ -109,7 +109,7 @@ impl Protection {
         self.pass(held, now)?;
         if !held.has_paid {
             self.find_bandwidth(now)?;
-            if !self.rate.as_ref().is_none_or(|rate| lock(rate).take(now)) {
+            if !self.rate.as_ref().is_none_or(|rate| rate.ask(|bucket| bucket.take(now))) {
                 return Err(DropReason::RateLimited);
             }
             held.has_paid = true;
@@ -167,6 +167,41 @@ impl Protection {
             observer.handle_event(&self.books, Event::Breaker { from, to });
         }
     }
+}
+
+/// A rate that agents share, of whom there may be more or fewer at any time.
+#[derive(Debug)]
+struct SharedRate {
+    /// Of all of them together, copies a second.
+    rate: f64,
+    agents: Arc<AtomicU32>,
+    /// The bucket, and the number of agents that it is of.
+    bucket: Mutex<(Bucket, u32)>,
+}
+
+impl SharedRate {
+    fn new(rate: f64, agents: Arc<AtomicU32>) -> Self {
+        let count = agents.load(Ordering::Relaxed);
+        let bucket = Mutex::new((Bucket::new(part(rate, count)), count));
+        Self { rate, agents, bucket }
+    }
+
+    /// Asks the bucket of this agent's part.
+    fn ask(&self, question: impl FnOnce(&mut Bucket) -> bool) -> bool {
+        let mut guard = lock(&self.bucket);
+        let (bucket, known) = &mut *guard;
+        let count = self.agents.load(Ordering::Relaxed);
+        if *known != count {
+            bucket.set_rate(part(self.rate, count));
+            *known = count;
+        }
+        question(bucket)
+    }
+}
+
+/// What one of so many agents may send.
+fn part(rate: f64, agents: u32) -> f64 {
+    rate / f64::from(agents.max(1))
 }
 
 /// The duty to say how a copy ended. One that is let go says that the copy was given up.

@@ -12,6 +12,7 @@ mod books;
 mod control;
 mod offer;
 mod overrides;
+mod pods;
 mod restart;
 mod source;
 mod status;
@@ -19,7 +20,7 @@ mod status;
 mod tests;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     error::Error,
     future::pending,
     net::SocketAddr,
@@ -30,22 +31,25 @@ use std::{
 
 use tokio::{
     task::JoinHandle,
-    time::{Interval, MissedTickBehavior, interval, sleep},
+    time::{Interval, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tracing::{error, warn};
 
-pub use self::status::{ExperimentStatus, ReloadResult, Status};
 use self::{
     overrides::Overrides,
     source::{Reading, Source},
     status::seconds,
+};
+pub use self::{
+    pods::PodsParts,
+    status::{ExperimentStatus, ReloadResult, Status},
 };
 use crate::{
     io::{
         audit::{Audit, Who},
         capture::{Matched, PortSample},
         compare::Comparing,
-        config::{Config, ExperimentConfig, Expiry, TargetConfig},
+        config::{Config, ExperimentConfig, Expiry, TargetConfig, networks},
         experiments::{
             Activity, Experiments, PrepareError, Prepared, Wanted, answer_ports, connection_samples,
         },
@@ -62,6 +66,9 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// How long it takes until a target that could not be found is looked for again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long it takes until what was told of pods is put in force: a rollout is many changes at a time.
+const PODS_DELAY: Duration = Duration::from_millis(50);
 
 /// How often it is looked whether targets were judged.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -169,6 +176,8 @@ pub struct Parts {
     pub status: Arc<Status>,
     /// Who compares the answers.
     pub teller: Teller,
+    /// Who knows of pods.
+    pub pods: PodsParts,
 }
 
 /// The owner of what runs.
@@ -189,6 +198,10 @@ pub struct Helm {
     takes_too_little: bool,
     /// Not before this is tried again what failed.
     retry_at: Option<Instant>,
+    /// Of each experiment about pods how many of them, and how many servers, were shown last.
+    shown_pods: BTreeMap<String, (usize, usize)>,
+    /// When what was told of pods is put in force.
+    pods_due: Option<Instant>,
 }
 
 /// Targets that are being looked for.
@@ -220,6 +233,11 @@ pub enum SteerError {
     /// A target cannot be found or must not receive copies.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    /// An experiment is about pods, of which nobody can be asked.
+    #[error(
+        "experiments about `pods` need NODE_NAME in the environment (spec.nodeName), and an API server, when the agent starts"
+    )]
+    NoPods,
     /// The kernel program could not be told.
     #[error("tell the kernel program: {0}")]
     Kernel(AnyError),
@@ -246,7 +264,10 @@ impl Helm {
             waiting: VecDeque::new(),
             takes_too_little: false,
             retry_at: None,
+            shown_pods: BTreeMap::new(),
+            pods_due: None,
         };
+        helm.can_watch(&helm.parts.config)?;
         let captured = (helm.parts.reader.captured)(&helm.parts.config).map_err(SteerError::Invalid)?;
         helm.parts.captured.store(captured.clone());
         let wanted = helm.wanted();
@@ -259,6 +280,7 @@ impl Helm {
         let missing = helm.parts.experiments.missing(&wanted);
         let prepared = helm.parts.experiments.common().clone().prepare(missing, Vec::new(), captured).await?;
         helm.enforce(wanted, prepared)?;
+        helm.watch_pods();
         helm.parts.status.started((helm.parts.reader.now)());
         Ok(helm)
     }
@@ -279,7 +301,7 @@ impl Helm {
 
     /// Does the next thing that is due by itself. May be given up while it waits.
     pub async fn turn(&mut self) {
-        let Self { preparing, source, tick, .. } = self;
+        let Self { preparing, source, tick, parts, pods_due, .. } = self;
         tokio::select! {
             result = async {
                 match preparing {
@@ -306,6 +328,23 @@ impl Helm {
                 if let Some(reading) = reading {
                     self.read(reading);
                 }
+            }
+            () = async {
+                match &parts.pods.pods {
+                    Some(pods) => pods.changed().await,
+                    None => pending().await,
+                }
+            } => {
+                self.pods_due.get_or_insert(Instant::now() + PODS_DELAY);
+            }
+            () = async {
+                match *pods_due {
+                    Some(due) => sleep_until(due.into()).await,
+                    None => pending().await,
+                }
+            } => {
+                self.pods_due = None;
+                self.pods_changed();
             }
             _ = tick.tick() => self.look_at_the_clock(),
         }
@@ -351,7 +390,8 @@ impl Helm {
     /// How each experiment is to run at this moment.
     fn wanted(&mut self) -> Vec<Wanted> {
         let now = (self.parts.reader.now)();
-        self.overrides.apply(&self.parts.config, now)
+        let wanted = self.overrides.apply(&self.parts.config, now);
+        self.with_pods(wanted)
     }
 
     fn look_at_the_clock(&mut self) {
@@ -375,6 +415,7 @@ impl Helm {
             }
         }
         if !self.is_in_force(&wanted) || self.takes_too_little {
+            self.capture_pods(&wanted)?;
             self.enforce(wanted, Prepared::default())?;
         }
         if !missing.is_empty() && self.preparing.is_none() {
@@ -431,6 +472,7 @@ impl Helm {
         }
         self.matched = matched;
         self.tell();
+        self.tell_addresses();
         self.show();
         Ok(())
     }
@@ -499,7 +541,5 @@ fn matched(wanted: &[Wanted]) -> Matched {
     let active =
         || wanted.iter().filter(|wanted| wanted.activity == Activity::Active).map(|wanted| &wanted.config);
     let ports: Vec<_> = active().flat_map(|config| &config.ports).copied().collect();
-    let takes_any = active().any(|config| config.addresses.is_empty());
-    let networks: Vec<_> = active().flat_map(|config| &config.addresses).copied().collect();
-    Matched::new(&ports, if takes_any { &[] } else { &networks })
+    Matched::new(&ports, &networks(active()))
 }

@@ -59,8 +59,10 @@ impl Helm {
         }
         let reader = self.parts.reader;
         (reader.judge)(&offer).map_err(SteerError::Invalid)?;
-        let captured = (reader.captured)(&offer).map_err(SteerError::Invalid)?;
+        self.can_watch(&offer)?;
         let wanted = self.overrides.carried_over(&self.parts.config, &offer).apply(&offer, (reader.now)());
+        let wanted = self.with_pods(wanted);
+        let captured = self.captured_by(&offer, &wanted)?;
         let missing = self.parts.experiments.missing(&wanted);
         self.prepare(missing, captured, Some((offer, who)));
         Ok(())
@@ -94,10 +96,10 @@ impl Helm {
     /// Puts an offer in force whose targets have been found.
     fn accept(&mut self, offer: Config, who: Who, prepared: Prepared) -> Result<(), SteerError> {
         let reader = self.parts.reader;
-        let captured = (reader.captured)(&offer).map_err(SteerError::Invalid)?;
         let mut overrides = self.overrides.carried_over(&self.parts.config, &offer);
-        // What was changed by hand meanwhile counts.
-        let wanted = overrides.apply(&offer, (reader.now)());
+        // What was changed by hand meanwhile counts, and so does what became of pods.
+        let wanted = self.with_pods(overrides.apply(&offer, (reader.now)()));
+        let captured = self.captured_by(&offer, &wanted)?;
         let wanted = self.without_missing(wanted, &prepared);
         let before = std::mem::replace(&mut self.parts.config, offer);
         let captured_before = self.parts.captured.load();
@@ -108,6 +110,7 @@ impl Helm {
             return Err(error);
         }
         self.overrides = overrides;
+        self.watch_pods();
         self.parts.status.reloaded(ReloadResult::Applied, (reader.now)());
         let changed = changed(&before, &self.parts.config);
         let (before, after) = (names(&before), self.names());

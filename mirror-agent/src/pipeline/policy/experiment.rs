@@ -21,6 +21,8 @@ pub struct Experiment {
     pub ports: Vec<u16>,
     /// Server addresses that it is about; none for any.
     pub addresses: Vec<Network>,
+    /// The very servers that it is about, in ascending order; `None` where ports and addresses say it.
+    pub servers: Option<Vec<Endpoint>>,
     /// A request is taken that fits any of these.
     pub matches: Vec<Rule>,
     /// But not one that fits any of these.
@@ -41,6 +43,7 @@ impl Experiment {
             id: ExperimentId::default(),
             ports: Vec::new(),
             addresses: Vec::new(),
+            servers: None,
             matches: vec![Rule::of_methods(methods)],
             excludes: Vec::new(),
             sample: Sample::of_requests("", Share::ALL),
@@ -63,6 +66,9 @@ impl Experiment {
 
     /// Whether requests to `server` are its business at all.
     pub(super) fn concerns(&self, server: &Endpoint) -> bool {
+        if let Some(servers) = &self.servers {
+            return servers.binary_search(server).is_ok();
+        }
         (self.ports.is_empty() || self.ports.contains(&server.port))
             && (self.addresses.is_empty()
                 || self.addresses.iter().any(|network| network.contains(server.addr)))

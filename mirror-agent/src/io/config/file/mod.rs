@@ -11,6 +11,7 @@ mod fleet;
 mod keeping;
 mod matching;
 mod ordered;
+mod pods;
 mod reader;
 mod resolve;
 mod shape;

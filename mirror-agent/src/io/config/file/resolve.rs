@@ -10,6 +10,7 @@ use super::{
     comparing::{Comparison, sessions},
     fault::Fault,
     matching::{HeaderFile, MatchFile, MethodsFile, ParameterFile, PathFile, PathKind, ValueKind},
+    pods::pods,
     shape::{AuditFile, CaptureFile, ControlFile, ExperimentFile, File},
     target::{InterlockFile, RateFile, TargetFile},
     tree::{Node, Step},
@@ -49,6 +50,16 @@ pub(super) fn resolve(
             self::experiment(experiment, now, checker)
         })
     });
+    if capture.interfaces.is_empty() && experiments.iter().any(|experiment| experiment.pods.is_none()) {
+        checker.within("capture", |checker| {
+            checker.within("interfaces", |checker| {
+                checker.fault(
+                    "there has to be at least one interface, unless all experiments are about `pods`"
+                        .to_owned(),
+                );
+            });
+        });
+    }
     let targets = experiments.iter().map(|experiment| experiment.targets.len()).sum();
     let config = Config {
         capture: self::capture(capture, targets),
@@ -179,9 +190,20 @@ fn experiment(file: ExperimentFile, now: Option<SystemTime>, checker: &mut Check
             checker.fault("the experiment has expired: give it a later time, or take it out".to_owned());
         });
     }
-    if file.ports.is_empty() {
-        checker.within("ports", |checker| checker.fault("there has to be at least one port".to_owned()));
+    if file.pods.is_none() && file.ports.is_empty() {
+        checker.within("ports", |checker| {
+            checker.fault("there has to be at least one port, or `pods`".to_owned());
+        });
     }
+    if file.pods.is_some() && !(file.ports.is_empty() && file.addresses.is_empty()) {
+        let key = if file.ports.is_empty() { "addresses" } else { "ports" };
+        checker.within(key, |checker| {
+            checker.fault(
+                "an experiment about `pods` has their addresses, and its ports in `pods.ports`".to_owned(),
+            );
+        });
+    }
+    let pods = file.pods.map(|file| checker.within("pods", |checker| pods(file, checker)));
     let mut matches = checker.within("matches", |checker| {
         checker.each(file.matches, |checker, file| match_of(file, Methods::default(), checker))
     });
@@ -226,6 +248,7 @@ fn experiment(file: ExperimentFile, now: Option<SystemTime>, checker: &mut Check
         expires: file.expires.0,
         ports: file.ports.into_iter().map(|port| port.0).collect(),
         addresses: file.addresses.into_iter().map(|network| network.0).collect(),
+        pods,
         matches,
         excludes,
         sample: SampleConfig {

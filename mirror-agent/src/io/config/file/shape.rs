@@ -13,6 +13,7 @@ use super::{
     fleet::FleetFile,
     keeping::{RedactFile, SinkFile},
     matching::{MatchFile, SampleFile},
+    pods::PodsFile,
     target::TargetFile,
     values::{Count, Expires, Interface, JsonPath, Listen, Name, Network, Port, Ratio, Size, Time},
 };
@@ -49,8 +50,10 @@ pub(super) struct File {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CaptureFile {
-    /// Where to attach: names, patterns such as `cali*`, or `auto`, each maybe with `:node` or `:pod`.
+    /// Where to attach: names, patterns such as `cali*`, or `auto`, each maybe with `:node` or `:pod`. At least one,
+    /// unless all experiments are about `pods`, whose interfaces are found.
     #[schemars(length(min = 1))]
+    #[serde(default)]
     pub(super) interfaces: Vec<Interface>,
     /// How to attach: TCX where the kernel has it and clsact elsewhere, or one of them by force.
     #[serde(default = "attach")]
@@ -91,12 +94,15 @@ pub(super) struct ExperimentFile {
     pub(super) owner: Option<String>,
     /// When it ends by itself: a point in time such as 2027-01-31T00:00:00Z, or `never`.
     pub(super) expires: Expires,
-    /// Live ports whose requests are mirrored.
+    /// Live ports whose requests are mirrored; at least one where nothing is said of `pods`.
     #[schemars(length(min = 1))]
+    #[serde(default)]
     pub(super) ports: Vec<Port>,
     /// Only requests to these server addresses; any where there is none.
     #[serde(default)]
     pub(super) addresses: Vec<Network>,
+    /// The pods of this node whose requests are mirrored, in place of ports and addresses.
+    pub(super) pods: Option<PodsFile>,
     /// A request is taken that fits any of these. Where there is none: every GET, HEAD and OPTIONS.
     #[serde(default)]
     pub(super) matches: Vec<MatchFile>,

@@ -87,6 +87,16 @@ text_value! {
     { "type": "string", "pattern": "^[A-Za-z]+://" }
 }
 text_value! {
+    /// The name of a namespace.
+    PodName(String), "a text", words::name,
+    { "type": "string", "pattern": "^[a-z0-9-]{1,63}$" }
+}
+text_value! {
+    /// The key or the value of a label.
+    LabelValue(String), "a text in quotes or a word", words::pod_label,
+    { "type": "string", "maxLength": 317 }
+}
+text_value! {
     /// An address or a network.
     Network(IpNet), "an address or a network", words::network,
     { "type": "string" }

@@ -16,6 +16,29 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     Err(format!("{text:?} is not a name; expected 1 to {MAX_NAME_BYTES} of a-z, 0-9 and -"))
 }
 
+/// The key or the value of a label, which may be empty. A key may have a DNS name and a slash before it.
+pub(super) fn pod_label(text: &str) -> Result<String, String> {
+    let is_label_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+    if text.len() <= MAX_POD_LABEL_BYTES && text.bytes().all(is_label_byte) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} is no part of a label; expected at most {MAX_POD_LABEL_BYTES} of a-z, A-Z, 0-9 and -_./"
+    ))
+}
+
+/// The name that a container gives a port.
+pub(super) fn port_name(text: &str) -> Result<String, String> {
+    let is_name_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_name = (1..=MAX_PORT_NAME_BYTES).contains(&text.len()) && text.bytes().all(is_name_byte);
+    if is_name && text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} is not the name of a port; expected 1 to {MAX_PORT_NAME_BYTES} of a-z, 0-9 and -, with a letter"
+    ))
+}
+
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>().or_else(|_error| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_error| {
         format!("{text:?} is neither an address nor a network; expected one such as 10.0.0.0/8 or fd00::/8")
@@ -298,6 +321,12 @@ fn is_token_byte(byte: u8) -> bool {
 
 /// As long as a label of a host name, and of Kubernetes.
 const MAX_NAME_BYTES: usize = 63;
+
+/// A prefix of 253 bytes, a slash, and a name of 63.
+const MAX_POD_LABEL_BYTES: usize = 317;
+
+/// As long as an IANA service name.
+const MAX_PORT_NAME_BYTES: usize = 15;
 
 /// Names of rules and keys that are longer are a mistake.
 const MAX_LABEL_BYTES: usize = 256;

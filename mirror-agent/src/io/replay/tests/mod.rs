@@ -12,7 +12,7 @@ mod protection;
 mod server;
 mod sessions;
 mod tls;
-mod tls_server;
+pub(in crate::io) mod tls_server;
 mod torture;
 mod transfer;
 

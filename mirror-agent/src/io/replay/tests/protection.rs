@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicU16, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -61,6 +61,27 @@ async fn copies_over_the_rate_are_dropped_at_once_and_open_no_connections() {
         assert!(server.connections().iter().all(|number| *number < 10), "{:?}", server.connections());
         running.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_rate_that_agents_share_follows_their_number() {
+    let server = Server::answering(OK).await;
+    let agents = Arc::new(AtomicU32::new(1000));
+    let shared = Arc::clone(&agents);
+    let mut running = Running::start(server.addr, move |config| {
+        config.requests_per_second = Some(1000.0);
+        config.shared_by = shared;
+    })
+    .await;
+    running.push((0..50).map(|_| get("")));
+    running.settled().await;
+    assert_eq!(running.books.ledger.mirrored(), 1, "a thousandth of the rate");
+    agents.store(1, Ordering::Relaxed);
+    sleep(Duration::from_millis(100)).await;
+    running.push((0..50).map(|_| get("")));
+    running.settled().await;
+    assert_eq!(running.books.ledger.mirrored(), 51);
+    running.stop().await;
 }
 
 #[tokio::test]

@@ -19,13 +19,13 @@ use rustls::{
 use tempfile::TempDir;
 
 /// An authority of a test, with its certificate in a file.
-pub(super) struct Authority {
+pub(in crate::io) struct Authority {
     dir: TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(in crate::io) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -34,11 +34,11 @@ impl Authority {
         authority
     }
 
-    pub(super) fn ca_file(&self) -> PathBuf {
+    pub(in crate::io) fn ca_file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
-    pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(in crate::io) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         std::fs::write(&path, text).unwrap();
         path
@@ -53,7 +53,7 @@ impl Authority {
     }
 
     /// A server with a certificate for `names`.
-    pub(super) fn server(&self, names: &[&str]) -> ServerConfig {
+    pub(in crate::io) fn server(&self, names: &[&str]) -> ServerConfig {
         self.server_with(params(names))
     }
 
@@ -109,20 +109,20 @@ fn builder() -> rustls::ConfigBuilder<ServerConfig, rustls::WantsVersions> {
 }
 
 /// A shadow on loopback that speaks TLS and serves each connection with the same script.
-pub(super) struct TlsServer {
-    pub(super) addr: SocketAddr,
+pub(in crate::io) struct TlsServer {
+    pub(in crate::io) addr: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
 }
 
 /// A request that came.
 #[derive(Clone, Debug)]
-pub(super) struct Received {
+pub(in crate::io) struct Received {
     /// 0 for those of the first connection.
     pub(super) connection: usize,
     pub(super) server_name: Option<String>,
     pub(super) alpn: Option<Vec<u8>>,
     pub(super) is_resumed: bool,
-    pub(super) bytes: Vec<u8>,
+    pub(in crate::io) bytes: Vec<u8>,
 }
 
 impl TlsServer {
@@ -151,7 +151,7 @@ impl TlsServer {
     }
 
     /// Answers every request with the same bytes and keeps the connection open.
-    pub(super) fn answering(host: &str, config: ServerConfig, response: &'static [u8]) -> Self {
+    pub(in crate::io) fn answering(host: &str, config: ServerConfig, response: &'static [u8]) -> Self {
         Self::start(host, config, move |peer| {
             while peer.request().is_some() {
                 peer.send(response);
@@ -159,7 +159,7 @@ impl TlsServer {
         })
     }
 
-    pub(super) fn received(&self) -> Vec<Received> {
+    pub(in crate::io) fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
 }

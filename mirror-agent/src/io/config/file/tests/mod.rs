@@ -1,6 +1,7 @@
 //! Enters: configuration files. Leaves: what they mean, and every error with its line.
 
 mod comparing;
+mod pods;
 mod schema;
 
 use std::time::{Duration, UNIX_EPOCH};
@@ -72,6 +73,7 @@ fn overlays_hold_configurations() {
         include_str!("../../../../../../deploy/kubernetes/overlays/minimal/config.yaml"),
         include_str!("../../../../../../deploy/kubernetes/overlays/development/config.yaml"),
         include_str!("../../../../../../deploy/kubernetes/overlays/fleet/config.yaml"),
+        include_str!("../../../../../../deploy/kubernetes/overlays/pods/config.yaml"),
     ];
     for text in overlays {
         assert_eq!(parsed(text).targets(), 1);

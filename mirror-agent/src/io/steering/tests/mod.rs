@@ -1,11 +1,13 @@
 //! Enters: configurations, orders and times, and shadows on loopback. Leaves: what goes on and what does not.
 
+mod pods;
+
 use std::{
     cell::Cell,
     net::SocketAddr,
     sync::{
         MutexGuard,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
 };
 
@@ -15,6 +17,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use self::pods::Told;
 use super::*;
 use crate::io::{
     capture::{CounterValues, role::Role},
@@ -100,8 +103,8 @@ impl Gauges for NoGauges {
     fn interfaces_attached(&self) -> [u64; Role::ALL.len()] {
         [1, 0, 0]
     }
-    fn interfaces(&self) -> std::collections::BTreeMap<u32, String> {
-        std::collections::BTreeMap::new()
+    fn interfaces(&self) -> BTreeMap<u32, String> {
+        BTreeMap::new()
     }
     fn guard(&self) -> GuardValues {
         GuardValues::default()
@@ -166,6 +169,7 @@ fn url(addr: SocketAddr) -> String {
 
 struct Bench {
     helm: Helm,
+    told: Told,
     tap: FakeTap,
     ledger: Arc<Ledger>,
     status: Arc<Status>,
@@ -178,6 +182,7 @@ impl Bench {
             (FakeTap::default(), Arc::<Status>::default(), Arc::<CapturedCell>::default());
         let is_captured = Arc::clone(&captured);
         let config = config::parse(text, "test", None).unwrap();
+        let (told, pods) = Told::new();
         let common = Common {
             ledger: Arc::clone(&ledger),
             registry: Arc::new(Sockets),
@@ -186,7 +191,7 @@ impl Bench {
             instance: 1,
             drain_timeout: config.drain_timeout,
             audit: Audit::default(),
-            agents: 1,
+            agents: Arc::new(AtomicU32::new(1)),
             probes: None,
             compare: Shared::default(),
         };
@@ -207,10 +212,11 @@ impl Bench {
             gauges: Arc::new(NoGauges),
             status: Arc::clone(&status),
             teller: Telling::new().0,
+            pods,
         })
         .await
         .unwrap();
-        Self { helm, tap, ledger, status }
+        Self { helm, told, tap, ledger, status }
     }
 
     fn lane(&self, experiment: &str, target: &str) -> Option<Lane> {
