@@ -142,7 +142,12 @@ fn of_cluster(target: &Value, cluster: &Value, out: &mut impl Write) -> io::Resu
     )?;
     let kept = list(&target["kept"]).find(|kept| kept["key"] == cluster["key"]);
     let sample = kept.and_then(|kept| list(&kept["samples"]).next());
-    let divergence = sample.and_then(|sample| list(&sample["divergences"]).next());
+    // Beside what makes the cluster there may be noise.
+    let is_its = |divergence: &&Value| list(&cluster["paths"]).any(|path| *path == divergence["path"]);
+    let divergence = sample.and_then(|sample| {
+        let mut divergences = list(&sample["divergences"]);
+        divergences.clone().find(is_its).or_else(|| divergences.next())
+    });
     if let Some(divergence) = divergence {
         let side = |value: &Value| value.as_str().map_or_else(|| "nothing".to_owned(), clean);
         writeln!(
@@ -178,4 +183,27 @@ pub(super) fn rules(report: &Value, out: &mut impl Write) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn example_of_a_cluster_is_what_makes_it_and_not_the_noise_beside_it() {
+        let cluster = json!({ "key": "7", "paths": ["$.points"], "count": 3, "kinds": ["type"] });
+        let divergence =
+            |place: &str, path: &str| json!({ "place": place, "path": path, "live": "1", "shadow": "2" });
+        let divergences =
+            [divergence("header:x-served-by", "header:x-served-by"), divergence("$.points", "$.points")];
+        let target = json!({ "kept": [{ "key": "7", "samples": [{ "divergences": divergences }] }] });
+
+        let mut out = Vec::new();
+        of_cluster(&target, &cluster, &mut out).unwrap();
+
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("$.points: live 1 shadow 2") && !text.contains("x-served-by"), "{text}");
+    }
 }

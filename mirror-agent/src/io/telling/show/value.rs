@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 /// The items of a list.
-pub(in crate::io) fn list(value: &Value) -> impl Iterator<Item = &Value> {
+pub(in crate::io) fn list(value: &Value) -> impl Iterator<Item = &Value> + Clone {
     value.as_array().into_iter().flatten()
 }
 
