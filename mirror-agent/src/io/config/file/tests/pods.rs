@@ -60,8 +60,9 @@ fn interfaces_may_be_left_out_where_all_is_about_pods() {
 #[test]
 fn the_example_of_the_readme_is_one() {
     let section = README.split_once("### Kubernetes pods\n").expect("a section").1;
-    let example =
-        section.split_once("```yaml\n").expect("an example").1.split_once("```").expect("its end").0;
+    let block = section.split_once("```yaml").expect("an example").1.split_once("```").expect("its end").0;
+    // What else stands behind the fence is for those who run the pages' examples.
+    let example = block.split_once('\n').expect("its lines").1;
     let config = parsed(&format!("capture: {{}}\n{example}"));
     assert_eq!(config.experiments[0].pods.as_ref().unwrap().ports, [PodPort::Name("http".to_owned())]);
 }
