@@ -21,7 +21,7 @@ pub(super) fn align(live: &[u64], other: &[u64]) -> Alignment {
     let mut alignment = Alignment::default();
     let (live_rest, other_rest) = alignment.begin((live, 0..live.len()), (other, 0..other.len()));
     let (live_rest, other_rest, end) = common_end((live, live_rest), (other, other_rest));
-    let anchors = in_order(&once_in_both((live, live_rest.clone()), (other, other_rest.clone())));
+    let anchors = anchors((live, live_rest.clone()), (other, other_rest.clone()));
     let mut before = (live_rest.start, other_rest.start);
     for (of_live, of_other) in anchors.into_iter().chain([(live_rest.end, other_rest.end)]) {
         alignment.between((live, before.0..of_live), (other, before.1..of_other));
@@ -74,6 +74,15 @@ fn common_end(live: Part<'_>, other: Part<'_>) -> (Range<usize>, Range<usize>, V
     end.reverse();
     let rest = |range: &Range<usize>| range.start..range.end.saturating_sub(end.len());
     (rest(&live.1), rest(&other.1), end)
+}
+
+/// As many of the elements that each part has exactly once as are in the same order. Which of several choices it is does not
+/// depend on whose part is whose.
+fn anchors(live: Part<'_>, other: Part<'_>) -> Vec<Pair> {
+    if live.0 <= other.0 {
+        return in_order(&once_in_both(live, other));
+    }
+    in_order(&once_in_both(other, live)).into_iter().map(|(of_other, of_live)| (of_live, of_other)).collect()
 }
 
 /// The elements that each part has exactly once, in the order of the first.
@@ -190,6 +199,16 @@ mod tests {
 
         for (live, other, expected) in cases {
             assert_eq!(gaps(live, other), expected, "{live} against {other}");
+        }
+    }
+
+    #[test]
+    fn what_is_chosen_of_several_orders_is_the_same_from_either_side() {
+        for (live, other) in [("0nt", "tfn"), ("abcd", "dcba"), ("xaby", "ubax")] {
+            let swapped = align(&hashes(other), &hashes(live));
+            let pairs: Vec<_> =
+                swapped.pairs.iter().map(|(of_other, of_live)| (*of_live, *of_other)).collect();
+            assert_eq!(align(&hashes(live), &hashes(other)).pairs, pairs, "{live} against {other}");
         }
     }
 
