@@ -89,7 +89,8 @@ pub struct Stage {
     pub shadow: Server,
     /// The hosts.
     pub net: Topology,
-    turn: Turn,
+    /// The right to use the machine, to be kept as long as they are.
+    pub turn: Turn,
 }
 
 impl Stage {

@@ -156,14 +156,13 @@ fn service_address_with_the_live_service_behind_it_is_refused() -> Result<()> {
 #[test]
 fn shadow_that_changes_its_address_is_followed_unless_it_leads_to_live() -> Result<()> {
     require_agent!();
-    let stage = Stage::set(Weight::Light, Record::Count)?;
-    let names = Names::of(&stage.net.live, "shadow.test", stage.net.shadow.at_v4(0).ip())?;
-    let moved = Server::start(&stage.net.other, PORT, Record::Count)?;
-    let agent =
-        Agent::start(&stage.net.live, &Arguments::to_url(PORT, &format!("http://shadow.test:{PORT}")))?;
-    let mut client = RawClient::connect(&stage.net.client, stage.net.live.at_v4(PORT))?;
+    let Stage { net, live, shadow, turn: _turn } = Stage::set(Weight::Light, Record::Count)?;
+    let names = Names::of(&net.live, "shadow.test", net.shadow.at_v4(0).ip())?;
+    let moved = Server::start(&net.other, PORT, Record::Count)?;
+    let agent = Agent::start(&net.live, &Arguments::to_url(PORT, &format!("http://shadow.test:{PORT}")))?;
+    let mut client = RawClient::connect(&net.client, net.live.at_v4(PORT))?;
     let mut ask = |is_over: &dyn Fn() -> Result<bool>| -> Result<u64> {
-        // Longer than until the name is looked up again, which is half a minute.
+        // Longer than until the name is looked up again though all is well, which is half a minute.
         let deadline = Instant::now() + Duration::from_secs(60);
         for asked in 1.. {
             client.ask(GET)?;
@@ -175,22 +174,23 @@ fn shadow_that_changes_its_address_is_followed_unless_it_leads_to_live() -> Resu
         }
         Ok(0)
     };
-    let mut asked = ask(&|| Ok(stage.shadow.requests() > 0))?;
+    let mut asked = ask(&|| Ok(shadow.requests() > 0))?;
 
-    names.point_to(stage.net.other.at_v4(0).ip())?;
-    asked += ask(&|| Ok(moved.requests() > 0))?;
-    let at_first = stage.shadow.requests();
+    names.point_to(net.other.at_v4(0).ip())?;
+    let at_first = shadow.requests();
+    drop(shadow);
+    let gone = Instant::now();
     asked += ask(&|| Ok(moved.requests() > 5))?;
-    ensure!(stage.shadow.requests() == at_first, "copies still go to where the shadow was");
+    println!("found where it is now after {:?}", gone.elapsed());
+    ensure!(gone.elapsed() < Duration::from_secs(20), "a shadow that cannot be reached is not looked for");
 
-    names.point_to(stage.net.live.at_v4(0).ip())?;
-    asked += ask(&|| Ok(agent.ledger()?.all_dropped() > 5))?;
+    names.point_to(net.live.at_v4(0).ip())?;
+    asked += ask(&|| Ok(agent.printed("stderr").contains("captured live endpoints; not used")))?;
     let books = agent.wait_for(PATIENCE, |books| books.seen == asked && books.pending == 0)?;
     println!("{books}");
-    let at_shadows = stage.shadow.requests() + moved.requests();
-    ensure!(books.mirrored == at_shadows && books.mirrored + books.all_dropped() == asked, "{books}");
-    ensure!(stage.live.requests() == asked, "a copy came to live");
-    ensure!(agent.stop()?.stderr.contains("captured live endpoints; not used"), "it says nothing of it");
+    ensure!(books.mirrored >= at_first + moved.requests(), "{books}");
+    ensure!(books.mirrored + books.all_dropped() == asked, "{books}");
+    ensure!(live.requests() == asked, "a copy came to live");
     Ok(())
 }
 

@@ -24,6 +24,7 @@ pub mod evidence;
 pub mod experiments;
 #[cfg(feature = "captures")]
 pub mod file;
+#[cfg(feature = "runtime")]
 pub mod fleet;
 #[cfg(feature = "runtime")]
 pub mod footprint;

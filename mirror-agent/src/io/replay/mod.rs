@@ -303,13 +303,23 @@ impl Replay {
         }
     }
 
-    /// Resolves the target again and again. A failed resolution changes nothing.
+    /// Resolves the target again and again, sooner where it cannot be reached: a name may stand for something else by then. A
+    /// failed resolution changes nothing.
     async fn keep_addresses(&mut self) {
-        let interval = self.pool.config.resolve_interval;
+        let pool = Arc::clone(&self.pool);
+        let interval = pool.config.resolve_interval;
+        let is_name = pool.config.target.is_name();
         let mut due = Instant::now() + interval;
+        let mut soonest = Instant::now() + RESOLVE_PAUSE;
         loop {
             let wait = due.saturating_duration_since(Instant::now());
-            sleep(if self.is_undecided { wait.min(PROBE_INTERVAL) } else { wait }).await;
+            select! {
+                () = sleep(if self.is_undecided { wait.min(PROBE_INTERVAL) } else { wait }) => {}
+                () = pool.unreachable.notified(), if is_name && soonest < due => {
+                    due = soonest.max(Instant::now());
+                    continue;
+                }
+            }
             if Instant::now() < due {
                 self.review().await;
                 continue;
@@ -324,6 +334,7 @@ impl Replay {
                 }
             }
             due = Instant::now() + interval;
+            soonest = Instant::now() + RESOLVE_PAUSE;
         }
     }
 
@@ -400,6 +411,9 @@ const EXPIRY_STEPS: u32 = 8;
 
 /// How often a stopping replay looks whether it has finished.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
+
+/// How long after a resolution the target is resolved again at the earliest, where it cannot be reached.
+const RESOLVE_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often an address that cannot be reached is probed again. It gets no copies until it was.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);

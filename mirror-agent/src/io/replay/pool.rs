@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::Notify, task::JoinSet, time::timeout};
 use tracing::{debug, error};
 
 use super::{
@@ -101,6 +101,8 @@ pub(super) struct Pool {
     books: Arc<CopyBooks>,
     pub(super) connector: Connector,
     pub(super) complaints: Arc<Complaints>,
+    /// No connection could be opened: what the target stands for may have changed.
+    pub(super) unreachable: Notify,
     inner: Mutex<Inner>,
     /// Answers are decoded where they are read and then forgotten, so one buffer serves all connections.
     read_buffer: Mutex<Vec<u8>>,
@@ -180,6 +182,7 @@ impl Pool {
             books,
             connector,
             complaints,
+            unreachable: Notify::new(),
             inner: Mutex::new(inner),
             read_buffer: Mutex::new(vec![0; READ_BUFFER_BYTES]),
         }
@@ -474,6 +477,7 @@ impl Pool {
             }
         }
         self.lock().health.failed(clock::now());
+        self.unreachable.notify_one();
         self.books.replay_ended(ReplayOutcome::Connect, None);
         None
     }
