@@ -224,10 +224,10 @@ fn everything_can_be_done_with_keys_alone() -> Result<()> {
     tab_to(&browser, "Experiments")?;
     browser.press(Key::Enter)?;
     browser.wait_for("document.querySelector('h1')?.textContent === 'Experiments'")?;
-    tab_to(&browser, "Pause")?;
+    tab_to(&browser, "Pause all")?;
     browser.press(Key::Enter)?;
     browser.wait_for_text("running → paused")?;
-    tab_to(&browser, "Resume")?;
+    tab_to(&browser, "Resume all")?;
     browser.press(Key::Enter)?;
     browser.wait_for_text("paused → running")?;
     // A refresh takes nothing away from whoever types.
@@ -267,9 +267,10 @@ fn tab_to(browser: &Browser<'_>, text: &str) -> Result<()> {
 
 /// Whether what has the focus can be pressed or typed into; regions that scroll have the focus, too.
 fn focused_is_small(browser: &Browser<'_>) -> Result<bool> {
-    Ok(browser
-        .run("return document.activeElement.matches('a, button, input, select, summary')", &json!([]))?
-        == true)
+    Ok(browser.run(
+        "return document.activeElement.matches('a, button:enabled, input:enabled, select, summary')",
+        &json!([]),
+    )? == true)
 }
 
 /// Presses Tab until the page begins anew: nothing on the way keeps the focus.
