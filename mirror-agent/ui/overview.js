@@ -1,6 +1,7 @@
 // Enters: all that is known. Leaves: what is mirrored and what is not, and how the versions compare, at a glance.
 
 import { empty, h, theirs } from "./dom.js";
+import { fields } from "./fields.js";
 import { asTable, diagram, stagesOf } from "./flow.js";
 import { endpoints, latency, state } from "./latency.js";
 import { clusterTable } from "./differences.js";
@@ -14,7 +15,7 @@ export function overview({ state: agent, books, report, rate, wide }, experiment
     verdicts(report, experiment),
     flow(agent, books, name, rate, wide),
     (report?.targets ?? []).map((target) => h("div", { "data-key": `target ${target.target}` },
-      times(target), differences(name, target))),
+      times(target), fields(target), differences(name, target))),
   ];
 }
 

@@ -28,6 +28,12 @@ export function time(seconds) {
 /** A multiple. */
 export const times = (ratio) => (ratio === null || ratio === undefined ? "–" : `${ratio.toFixed(2)} ×`);
 
+/** A number of somebody else's, to four digits. */
+export function figure(number) {
+  if (number === null || number === undefined || !Number.isFinite(number)) return "–";
+  return Math.abs(number) >= 1e4 && Number.isInteger(number) ? count(number) : String(Number(number.toPrecision(4)));
+}
+
 /** The interval of a figure, each end written by `write`; nothing where none is known. */
 export function interval(figure, write) {
   if (!figure || (figure.low === null && figure.high === null)) return "";

@@ -51,7 +51,8 @@ impl Scene {
                  \x20   targets: [{{ name: v2, url: \"{}\", interlock: none }}]\n\
                  \x20   control: {{ url: \"{}\", interlock: none }}\n\
                  \x20   compare: {{ rules: [{{ name: old, path: \"$.gone\", ignore: true }}] }}\n\
-                 \x20   gate: {{ divergence: 1%, p95: 1.1, errors: 0.5%, minSamples: 200 }}\n",
+                 \x20   gate: {{ divergence: 1%, p95: 1.1, errors: 0.5%, minSamples: 200 }}\n\
+                 \x20   fields: [\"$.total\"]\n",
                 folder.path().join("control.sock").display(),
                 token.display(),
                 Value::from(owner),

@@ -69,7 +69,8 @@ fn page_shows_what_is_known_and_steers_the_agent() -> Result<()> {
         "the invitation stays in the address"
     );
     ensure!(browser.run("return document.cookie", &json!([]))? == "", "scripts see the cookie");
-    for said in ["Requests", "Exchanges", "mirrored", "Service times", "p95", "GET /orders/{id}"] {
+    let headings = ["Requests", "Exchanges", "mirrored", "Service times", "Numbers that are followed"];
+    for said in headings.into_iter().chain(["p95", "GET /orders/{id}", "$.total"]) {
         browser.wait_for_text(said)?;
     }
     // The table says what the diagram shows, and what the books say.

@@ -367,7 +367,17 @@ fn exchange(address: &str, bytes: &[u8], before_send: impl FnOnce(SocketAddr)) {
 
 fn listen(address: SocketAddr) -> TcpListener {
     await_children();
-    TcpListener::bind(address).unwrap()
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match TcpListener::bind(address) {
+            Ok(listener) => return listener,
+            // A process that another test is starting has the listener before until it runs its program.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => panic!("listen at {address}: {error}"),
+        }
+    }
 }
 
 fn send(mut stream: TcpStream, bytes: &[u8]) {

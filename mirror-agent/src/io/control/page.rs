@@ -42,7 +42,7 @@ macro_rules! file {
 }
 
 /// All files of the page.
-const FILES: [File; 18] = [
+const FILES: [File; 19] = [
     File { path: "/", ..file!("index.html", HTML) },
     file!("icon.svg", IMAGE),
     file!("page.css", STYLE),
@@ -54,6 +54,7 @@ const FILES: [File; 18] = [
     file!("overview.js", SCRIPT),
     file!("flow.js", SCRIPT),
     file!("latency.js", SCRIPT),
+    file!("fields.js", SCRIPT),
     file!("differences.js", SCRIPT),
     file!("samples.js", SCRIPT),
     file!("json.js", SCRIPT),
