@@ -101,9 +101,6 @@ fn agent_whose_memory_fills_sheds_new_connections_and_keeps_what_it_has() -> Res
     let ledger = scenario.agent.wait_for(PATIENCE, |ledger| ledger.pending == 0)?;
     println!("{ledger}");
     ensure!(ledger.all_lost() == 10 && ledger.mirrored + 10 == ledger.seen, "{ledger}");
-    // It goes as it came.
-    let low = capture_ratio(&metrics);
-    wait_for(&scenario, |metrics| capture_ratio(metrics) > low)?;
     Ok(())
 }
 
