@@ -14,7 +14,7 @@ const TARGET: f64 = 0.7;
 const RECOVER_BELOW: f64 = 0.6;
 /// The same of memory, of which much stays in use that is free again: closer to where shedding begins, since it does not
 /// rise and fall with every burst.
-const RECOVER_MEMORY_BELOW: f64 = 0.75;
+pub(super) const RECOVER_MEMORY_BELOW: f64 = 0.75;
 /// What a reduction leaves of the share at least: a measurement that errs must not end everything at once.
 const MOST_AT_ONCE: f64 = 0.5;
 /// Time for a reduction to take effect before the next one; connections that are followed go on being followed.

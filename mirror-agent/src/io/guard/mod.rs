@@ -5,6 +5,7 @@
 
 mod controller;
 mod group;
+mod sys;
 mod usage;
 
 use std::{
@@ -20,13 +21,15 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use self::{
-    controller::Controller,
+    controller::{Controller, RECOVER_MEMORY_BELOW},
     usage::{Meter, Use},
 };
 use crate::io::{capture::Kernel, config::GuardConfig};
 
 /// How often it is measured.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How often memory that is free is given back at most, while too much is used.
+const GIVE_BACK_PERIOD: Duration = Duration::from_secs(5);
 /// How long everything must have been captured before what is still left out is forgotten: long enough that most of it
 /// was taken up one by one, as something was sent on it.
 const FORGET_AFTER: Duration = Duration::from_secs(30);
@@ -90,6 +93,8 @@ struct Watch {
     controllers: [Controller; 2],
     interval: Interval,
     started: Instant,
+    /// When memory that is free was given back last.
+    given_back: Option<Instant>,
     /// The share of new connections that the kernel program captures.
     share: f64,
     /// When all were last found to be captured for the first time; `None` while connections are shed, and after what was
@@ -139,6 +144,7 @@ impl Watch {
             controllers: [Controller::of_processors(), Controller::of_memory()],
             interval,
             started: Instant::now(),
+            given_back: None,
             share: 1.0,
             whole_since: None,
             logged: None,
@@ -148,7 +154,14 @@ impl Watch {
     fn look(&mut self, kernel: &Mutex<Kernel>, gauges: &GuardGauges) {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(self.started);
-        let Use { cpu, memory } = self.meter.measure(elapsed);
+        let Use { cpu, mut memory } = self.meter.measure(elapsed);
+        let is_due = self.given_back.is_none_or(|at| now.saturating_duration_since(at) >= GIVE_BACK_PERIOD);
+        if is_due && memory.is_some_and(|used| used >= RECOVER_MEMORY_BELOW) {
+            // What the allocator keeps of a burst is no reason to shed.
+            sys::give_back_memory();
+            self.given_back = Some(now);
+            memory = self.meter.memory_use();
+        }
         let uses = self.controllers.iter_mut().zip([cpu, memory]);
         let shares = uses.filter_map(|(controller, used)| Some(controller.handle_use(elapsed, used?)));
         if let Some(share) = shares.reduce(f64::min)

@@ -42,11 +42,14 @@ impl Meter {
             Some(processors / (self.config.cpu? * self.processors()))
         });
         self.last = Some((now, used));
-        let memory = self.config.memory.and_then(|share| {
-            let Memory { used, given } = self.memory()?;
-            Some(used as f64 / (share * given as f64))
-        });
-        Use { cpu, memory }
+        Use { cpu, memory: self.memory_use() }
+    }
+
+    /// The use of memory at this moment.
+    pub(super) fn memory_use(&self) -> Option<f64> {
+        let share = self.config.memory?;
+        let Memory { used, given } = self.memory()?;
+        Some(used as f64 / (share * given as f64))
     }
 
     /// The processors that this process has; a limit can change while it runs.
