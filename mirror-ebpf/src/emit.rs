@@ -19,16 +19,6 @@ const MAX_RECORDS: u32 = 40;
 /// Length of what a status line begins with: `HTTP/`.
 const STATUS_PREFIX_BYTES: u32 = 5;
 
-/// What a record holds of its segment's payload.
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Extent {
-    Whole,
-    /// The first bytes, if they begin a status line.
-    Peek,
-    /// The same, since nobody reads what would be copied otherwise.
-    Unread,
-}
-
 /// Copies the segment in `slot` into the ring of its flow.
 #[inline(always)]
 pub(crate) fn emit(skb: Skb, side: RecordSide, config: &KernelConfig, slot: Slot) -> Option<()> {
@@ -36,16 +26,17 @@ pub(crate) fn emit(skb: Skb, side: RecordSide, config: &KernelConfig, slot: Slot
     let now = unsafe { bpf_ktime_get_ns() };
     let scratch = slot.take();
     scratch.header = header(&scratch.packet, side, now, skb.ifindex());
-    let extent = extent(side, config, scratch.header.server_port, scratch.header.payload_len);
+    let is_whole = is_whole(side, config, scratch.header.server_port, scratch.header.payload_len);
     let scratch = slot.take();
     let index = ring_index(&scratch.header.client_addr, scratch.header.client_port, config.rings);
     let Some(ring) = Ring::open(index, now, config.wake_interval_ns, scratch) else {
         count(Counter::DroppedRingFull);
         return None;
     };
-    match extent {
-        Extent::Whole => emit_whole(skb, scratch, ring)?,
-        Extent::Peek | Extent::Unread => emit_peek(skb, scratch, ring),
+    if is_whole {
+        emit_whole(skb, scratch, ring)?;
+    } else {
+        emit_peek(skb, scratch, ring);
     }
     if scratch.progress.full | scratch.progress.unreadable != 0 {
         add(Counter::DroppedRingFull, scratch.progress.full);
@@ -56,23 +47,17 @@ pub(crate) fn emit(skb: Skb, side: RecordSide, config: &KernelConfig, slot: Slot
         RecordSide::Client => Counter::CopiedClient,
         RecordSide::Server => Counter::CopiedServer,
     });
-    if extent == Extent::Unread {
-        count(Counter::Unread);
-    }
     Some(())
 }
 
-/// What is copied of a segment whose header is in the scratch, which must not be referred to across this call.
+/// Whether the payload is copied of a segment whose header is in the scratch, which must not be referred to across this call.
 #[inline(always)]
-fn extent(side: RecordSide, config: &KernelConfig, server_port: u16, payload_len: u32) -> Extent {
-    if side == RecordSide::Client {
-        Extent::Whole
-    } else if config.copy_responses == 0 || !is_answer_read(server_port) {
-        Extent::Peek
-    } else if is_unread(payload_len) {
-        Extent::Unread
-    } else {
-        Extent::Whole
+fn is_whole(side: RecordSide, config: &KernelConfig, server_port: u16, payload_len: u32) -> bool {
+    match side {
+        RecordSide::Client => true,
+        RecordSide::Server => {
+            config.copy_responses != 0 && is_answer_read(server_port) && !is_unread(payload_len)
+        }
     }
 }
 
