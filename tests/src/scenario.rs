@@ -3,6 +3,7 @@
 use std::{
     env,
     fs::{File, TryLockError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -14,9 +15,11 @@ use crate::{
     client::RawClient,
     digest::{Difference, digest},
     http,
+    load::{Pace, Plan, Running},
     metrics::Ledger,
     netns::Topology,
     server::{Arrived, Record, Server},
+    traffic::Same,
 };
 
 /// The port of the live service, and of the shadow too: its copies must not be taken for requests.
@@ -240,4 +243,18 @@ pub fn originals(copies: &[Arrived]) -> Result<Vec<Vec<u8>>> {
     ids.dedup();
     ensure!(ids.len() == count, "{} identifiers on {count} copies", ids.len());
     Ok(requests)
+}
+
+/// A thousand requests a second for a moment: the 99th percentile of live's answers, and how many were asked for.
+///
+/// # Errors
+///
+/// Live does not answer each as it should.
+pub fn p99(net: &Topology) -> Result<(Duration, u64)> {
+    let plan = Plan::new(net.live.at_v4(PORT), Pace::PerSecond(1_000.0), Duration::from_millis(900), 16);
+    let running = Running::start(&net.client, plan, Same::get())?;
+    let progress = Arc::clone(&running.progress);
+    let report = running.finish()?;
+    ensure!(report.is_clean(), "live does not answer as it should: {report:?}");
+    Ok((progress.latency.snapshot().percentile(99.0), report.issued))
 }

@@ -20,12 +20,10 @@ use anyhow::{Context as _, Result, ensure};
 use mirror_tests::{
     agent::{Agent, Arguments},
     client::RawClient,
-    load::{Pace, Plan, Running},
     netns::{FilterTool, Host, Topology},
     require_agent,
-    scenario::{PATIENCE, PORT, Stage, Weight},
+    scenario::{PATIENCE, PORT, Stage, Weight, p99},
     server::{Record, Server},
-    traffic::Same,
 };
 use tempfile::TempDir;
 
@@ -212,15 +210,11 @@ fn shadow_that_changes_its_address_is_followed_unless_it_leads_to_live() -> Resu
     Ok(())
 }
 
-/// Requests at a steady rate, which are added to `asked`; gives the 99th percentile of their answers.
+/// The 99th percentile of live's answers; what it takes to know that is added to `asked`.
 fn load(net: &Topology, asked: &Cell<u64>) -> Result<Duration> {
-    let plan = Plan::new(net.live.at_v4(PORT), Pace::PerSecond(1_000.0), Duration::from_millis(900), 16);
-    let running = Running::start(&net.client, plan, Same::get())?;
-    let progress = Arc::clone(&running.progress);
-    let report = running.finish()?;
-    ensure!(report.is_clean(), "live does not answer as it should: {report:?}");
-    asked.set(asked.get() + report.issued);
-    Ok(progress.latency.snapshot().percentile(99.0))
+    let (p99, requests) = p99(net)?;
+    asked.set(asked.get() + requests);
+    Ok(p99)
 }
 
 /// What the programs of a host take a name for.

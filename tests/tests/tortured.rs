@@ -19,7 +19,7 @@ use mirror_tests::{
     load::{Pace, Plan, Running},
     netns::{Host, Topology},
     require_agent,
-    scenario::{PATIENCE, PORT, Turn, Weight},
+    scenario::{PATIENCE, PORT, Turn, Weight, p99},
     server::{Record, Server},
     traffic::Same,
 };
@@ -50,10 +50,6 @@ const ALL: [Ill; 7] = [
 /// Pairs of runs without and with the mirror, one right after the other, for each kind of shadow.
 const PAIRS: usize = 3;
 
-const RUN: Duration = Duration::from_millis(900);
-
-const RATE: f64 = 1000.0;
-
 /// Bytes of copies that the agent may hold.
 const QUEUE_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
 
@@ -75,10 +71,10 @@ fn live_does_not_feel_a_tortured_shadow_which_is_found_again() -> Result<()> {
         for pair in 0..PAIRS {
             let patient = Patient::start(&net.shadow, ill)?;
             let before = live.requests();
-            without.push(load(&net)?);
+            without.push(p99(&net)?.0);
             let agent = Agent::start(&net.live, &Arguments::from_file(&path))?;
             let between = live.requests();
-            with.push(load(&net)?);
+            with.push(p99(&net)?.0);
             let held = agent.metrics()?.value("mirror_memory_bytes", "pool", "replay");
             ensure!(held <= QUEUE_BYTES, "{ill:?}: {held} bytes are held");
             if pair == 0 {
@@ -137,16 +133,6 @@ experiments:
         order: connection
 "
     )
-}
-
-/// Requests at a steady rate; gives the 99th percentile of their answers.
-fn load(net: &Topology) -> Result<Duration> {
-    let plan = Plan::new(net.live.at_v4(PORT), Pace::PerSecond(RATE), RUN, 16);
-    let running = Running::start(&net.client, plan, Same::get())?;
-    let progress = Arc::clone(&running.progress);
-    let report = running.finish()?;
-    ensure!(report.is_clean(), "live does not answer as it should: {report:?}");
-    Ok(progress.latency.snapshot().percentile(99.0))
 }
 
 /// Makes the shadow well and waits until its breaker has closed and copies arrive; gives how long that took.

@@ -164,9 +164,6 @@ impl Latency {
 
     /// Adds what another endpoint took.
     pub(super) fn merge(&mut self, other: &Self) {
-        let merge = |mine: &mut Sketches, theirs: &Sketches| {
-            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| mine.merge(theirs));
-        };
         merge(&mut self.first, &other.first);
         merge(&mut self.last, &other.last);
         if let Some(theirs) = &other.recent {
@@ -198,11 +195,13 @@ pub(super) struct LatencyPortion {
     round_trips: [Option<u64>; Of::ALL.len()],
 }
 
+/// Adds the sketches of another place to those of one.
+fn merge(mine: &mut Sketches, theirs: &Sketches) {
+    mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| mine.merge(theirs));
+}
+
 impl LatencyPortion {
     pub(super) fn merge(&mut self, other: &Self) {
-        let merge = |mine: &mut Sketches, theirs: &Sketches| {
-            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| mine.merge(theirs));
-        };
         merge(&mut self.first, &other.first);
         merge(&mut self.last, &other.last);
         if let Some(theirs) = &other.recent {

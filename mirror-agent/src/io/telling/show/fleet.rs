@@ -27,14 +27,7 @@ pub(super) fn compared(view: &Value) -> Vec<Value> {
 /// The worst verdict; not enough data where there is none.
 pub(super) fn state(experiments: &[Value], ignore_missing: bool) -> VerdictState {
     let key = if ignore_missing { "judged" } else { "state" };
-    let states: Vec<_> = experiments.iter().filter_map(|experiment| experiment[key].as_str()).collect();
-    if states.contains(&VerdictState::Fail.as_str()) {
-        VerdictState::Fail
-    } else if !states.is_empty() && states.iter().all(|state| *state == VerdictState::Pass.as_str()) {
-        VerdictState::Pass
-    } else {
-        VerdictState::NotEnoughData
-    }
+    super::worst_of(experiments.iter().filter_map(|experiment| experiment[key].as_str()))
 }
 
 /// Which agents there are, and which are missing.

@@ -206,7 +206,12 @@ pub fn verdict(args: &VerdictArgs, out: &mut impl Write) -> Result<VerdictState,
 /// The worst verdict of these experiments; not enough data where there is none.
 fn worst(experiments: &[Value]) -> VerdictState {
     let targets = experiments.iter().flat_map(|experiment| list(&experiment["targets"]));
-    let states: Vec<_> = targets.filter_map(|target| target["verdict"]["state"].as_str()).collect();
+    worst_of(targets.filter_map(|target| target["verdict"]["state"].as_str()))
+}
+
+/// The worst of verdicts by their names; not enough data where there is none.
+fn worst_of<'a>(states: impl Iterator<Item = &'a str>) -> VerdictState {
+    let states: Vec<_> = states.collect();
     if states.contains(&VerdictState::Fail.as_str()) {
         VerdictState::Fail
     } else if !states.is_empty() && states.iter().all(|state| *state == VerdictState::Pass.as_str()) {
