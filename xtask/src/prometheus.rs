@@ -141,7 +141,7 @@ impl Names<'_> {
 
 /// The metrics in the table of docs/metrics.md; a unit test of the agent holds that table against what it exports.
 fn documented(page: &str) -> BTreeSet<&str> {
-    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
     rows.map(|(name, _)| name).filter(|name| name.starts_with("mirror_")).collect()
 }
 
