@@ -17,6 +17,7 @@ use ipnet::IpNet;
 #[cfg(feature = "runtime")]
 pub use self::source::{LoadError, read};
 pub use self::{
+    args::Listens,
     comparison::{
         ComparisonConfig, EvidenceConfig, KafkaTopics, SessionConfig, SessionSource, SessionUse, SinkConfig,
         SinkPlace, SinkTake, TargetRole,

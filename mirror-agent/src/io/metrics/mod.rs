@@ -40,7 +40,7 @@ use self::{
 };
 use crate::{
     io::{
-        capture::{CounterValues, role::Role},
+        capture::{CounterValues, FRAME_DROPS, role::Role},
         guard::GuardValues,
         interfaces::Interfaces,
         ledger::{DropReason, Ledger},
@@ -151,45 +151,6 @@ pub fn registry(
     registry
 }
 
-/// Reasons for which the kernel program could not copy a packet of a matched port, and their counters.
-const FRAME_DROPS: [(&str, Counter); 7] = [
-    ("fragment", Counter::Fragment),
-    ("malformed", Counter::Malformed),
-    ("ring_full", Counter::DroppedRingFull),
-    ("too_deep", Counter::TooDeep),
-    ("too_long", Counter::DroppedTooLong),
-    ("tunnel", Counter::Tunnel),
-    ("unreadable", Counter::DroppedUnreadable),
-];
-
-/// Adds the connections that the kernel program left out to those that were not parsed, by [`FlowSkipReason`].
-pub fn add_left_out(flows_skipped: &mut [u64; FlowSkipReason::ALL.len()], kernel: &CounterValues) {
-    for (reason, counter) in
-        [(FlowSkipReason::Sampled, Counter::SampledOut), (FlowSkipReason::Shed, Counter::Shed)]
-    {
-        if let Some(count) = flows_skipped.get_mut(reason.index()) {
-            *count = count.saturating_add(kernel.get(counter));
-        }
-    }
-}
-
-/// Frames of matched ports that the kernel program did not copy in full, by reason.
-pub fn frame_drops(counts: &CounterValues) -> impl Iterator<Item = (&'static str, u64)> {
-    FRAME_DROPS.iter().map(|(reason, counter)| (*reason, counts.get(*counter)))
-}
-
-/// Frames of matched ports of which the kernel program made a record.
-#[must_use]
-pub fn frames_captured(counts: &CounterValues) -> u64 {
-    counts.get(Counter::CopiedClient).saturating_add(counts.get(Counter::CopiedServer))
-}
-
-/// Frames of matched ports that the kernel program did not copy in full.
-#[must_use]
-pub fn frames_dropped(counts: &CounterValues) -> u64 {
-    frame_drops(counts).map(|(_, count)| count).sum()
-}
-
 impl Collector for Metrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut out = Encoder(encoder);
@@ -267,7 +228,7 @@ impl Metrics {
             &books.lost,
         )?;
         let mut flows_skipped = books.flows_skipped;
-        add_left_out(&mut flows_skipped, &self.gauges.kernel_counts());
+        self.gauges.kernel_counts().add_left_out(&mut flows_skipped);
         out.family(
             "flows_skipped",
             "Flows that are not parsed",

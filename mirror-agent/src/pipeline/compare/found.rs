@@ -36,11 +36,20 @@ pub(super) struct Where {
     pub(super) path: String,
     /// With.
     pub(super) place: String,
+    /// With those of the other's answer, where they are others.
+    pub(super) other_place: Option<String>,
+}
+
+impl Where {
+    /// The same place in both answers.
+    pub(super) const fn at(path: String, place: String) -> Self {
+        Self { path, place, other_place: None }
+    }
 }
 
 impl From<&str> for Where {
     fn from(path: &str) -> Self {
-        Self { path: path.to_owned(), place: path.to_owned() }
+        Self::at(path.to_owned(), path.to_owned())
     }
 }
 
@@ -85,7 +94,8 @@ impl Found {
         }
         *of_a_path = of_a_path.saturating_add(1);
         let (live, other) = (live.map(value_text), other.map(value_text));
-        self.compared.divergences.push(Divergence { kind, path, place: cut(at.place), live, other });
+        let (place, other_place) = (cut(at.place), at.other_place.map(cut));
+        self.compared.divergences.push(Divergence { kind, path, place, other_place, live, other });
     }
 
     /// Tells of a difference that `rule` explains, once for each path.
