@@ -131,7 +131,7 @@ fn configuration(directory: &Path, port: u16, workers: u32) -> Result<String> {
     let directory = directory.display();
     let mut text = format!(
         "daemon off;\nuser root;\nworker_processes {workers};\npid {directory}/pid;\nworker_rlimit_nofile 16384;\n\
-         events {{ worker_connections 8192; }}\nhttp {{\n  access_log off;\n  default_type application/json;\n  \
+         events {{ worker_connections 16000; }}\nhttp {{\n  access_log off;\n  default_type application/json;\n  \
          keepalive_requests 100000000;\n  keepalive_timeout 300s;\n  client_max_body_size 64m;\n"
     );
     for temporary in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {

@@ -504,15 +504,15 @@ mod tests {
     const CRATES: [&str; 2] = ["mirror_agent", "mirror_ebpf"];
 
     #[test]
-    fn readme_documents_every_metric_and_every_label_value_and_no_others() {
-        let readme = include_str!("../../../../README.md");
+    fn page_documents_every_metric_and_every_label_value_and_no_others() {
+        let page = include_str!("../../../../docs/metrics.md");
         let text = scrape(&Arc::default());
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
         let exported: BTreeSet<String> = types
             .map(|(name, kind)| format!("{name}{}", if kind == "counter" { "_total" } else { "" }))
             .collect();
         let is_word = |symbol: char| symbol.is_alphanumeric() || symbol == '_';
-        let documented: BTreeSet<String> = readme
+        let documented: BTreeSet<String> = page
             .split(|symbol| !is_word(symbol))
             .filter(|word| word.starts_with("mirror_") && !CRATES.contains(word))
             .map(str::to_owned)
@@ -520,7 +520,7 @@ mod tests {
         assert_eq!(documented, exported);
         let values = text.split(['{', '}']).filter_map(|label| label.split_once("=\"")?.1.strip_suffix('"'));
         for value in values.filter(|value| value.chars().all(is_word) && value.parse::<f64>().is_err()) {
-            assert!(readme.contains(&format!("`{value}`")), "{value} is not in the README");
+            assert!(page.contains(&format!("`{value}`")), "{value} is not in docs/metrics.md");
         }
     }
 

@@ -68,6 +68,7 @@ impl Found {
     pub(super) fn is_full(&mut self) -> bool {
         let is_full = self.compared.divergences.len() >= MAX_DIVERGENCES;
         self.compared.is_cut |= is_full;
+        self.compared.misses_places |= is_full;
         is_full
     }
 
@@ -88,6 +89,7 @@ impl Found {
         let of_a_path = self.of_a_path.entry((kind, number)).or_default();
         if *of_a_path >= MAX_OF_A_PATH || self.compared.divergences.len() >= MAX_DIVERGENCES {
             self.compared.is_cut = true;
+            self.compared.misses_places |= *of_a_path == 0;
             return;
         }
         *of_a_path = of_a_path.saturating_add(1);
@@ -110,6 +112,7 @@ impl Found {
         let (kept, explained) = self.compared.divergences.drain(..).partition(is_kept);
         self.compared.divergences = kept;
         self.compared.is_cut = false;
+        self.compared.misses_places = false;
         let explained: Vec<Divergence> = explained;
         for divergence in explained {
             self.explain(rule, divergence.path.as_ref().to_owned());

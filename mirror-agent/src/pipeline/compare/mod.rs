@@ -167,6 +167,8 @@ pub struct Compared {
     pub divergences: Vec<Divergence>,
     /// Whether there are more.
     pub is_cut: bool,
+    /// Whether there may be more at places that none of those told is at.
+    pub misses_places: bool,
     /// Differences that rules explain, each rule once a path. Where there are any and no divergence, the answers are the
     /// same but for noise; where there are none, no rule was of use.
     pub explained: Vec<Explained>,

@@ -2,10 +2,13 @@
 #![expect(clippy::print_stdout, reason = "the tables are its purpose")]
 
 mod bulk;
+mod crowd;
 mod kernel;
 mod marks;
 mod micro;
+mod peers;
 mod probe;
+mod scaling;
 mod sys;
 mod trial;
 mod workloads;
@@ -18,6 +21,7 @@ use clap::{Parser, ValueEnum};
 use mirror_tests::{agent, netns::obstacle, nginx::Nginx, report, sys::catch_interrupts};
 
 use crate::{
+    peers::PeerOptions,
     probe::Processors,
     report::{Mark, Report, Table},
     trial::Stage,
@@ -46,6 +50,8 @@ struct Options {
     /// Only the stages of the pipeline, in this process: needs neither root nor an agent
     #[arg(long)]
     micro: bool,
+    #[command(flatten)]
+    peers: PeerOptions,
     /// Writes everything as JSON too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -69,10 +75,20 @@ enum Part {
     Posts,
     /// Eight requests on a connection at a time
     Pipelined,
+    /// 10,000 idle connections
+    Idle,
     /// Answers compared; 100 experiments of 10 rules
     Experiments,
+    /// 1 to 1,000 rules
+    Rules,
+    /// 100 to 200,000 flows
+    Flows,
+    /// 1 and 2 capture threads
+    Threads,
     /// Shadows that hang or are slow; the guard at 10 %
     Protection,
+    /// nginx `mirror`, Envoy where it is installed, and what `--peer` names
+    Peers,
     /// Bulk traffic on another port
     Bulk,
     /// 20,000 GETs a second with the agent on one processor
@@ -119,6 +135,7 @@ fn run(options: &Options) -> Result<()> {
 }
 
 fn measure(options: &Options, report: &mut Report) -> Result<()> {
+    options.peers.check()?;
     let (rounds, seconds) = if options.quick { (1, 1) } else { (3, 3) };
     let effort = Effort {
         duration: Duration::from_secs(options.seconds.unwrap_or(seconds).max(1)),
@@ -149,7 +166,12 @@ fn measure(options: &Options, report: &mut Report) -> Result<()> {
             Part::Posts => workloads::posts(&stage, effort),
             Part::Pipelined => workloads::pipelined(&stage, effort),
             Part::Experiments => workloads::experiments(&stage, effort),
+            Part::Idle => workloads::idle(&stage, effort),
+            Part::Rules => scaling::rules(&stage, effort),
+            Part::Flows => scaling::flows(&stage, effort),
+            Part::Threads => scaling::threads(&stage, effort),
             Part::Protection => workloads::protection(&stage, effort),
+            Part::Peers => peers::measure(&stage, effort, &options.peers),
             Part::Bulk => bulk::measure(&stage, effort),
             Part::OneCore => workloads::one_core(&stage, effort),
             Part::Onset => workloads::onset(&stage, effort),

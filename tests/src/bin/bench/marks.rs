@@ -17,11 +17,15 @@ pub(crate) fn cpu(runs: &Runs, most: f64) -> Mark {
 }
 
 /// The agent's CPU for a request is at most so many times that of another work.
-pub(crate) fn cpu_beside(runs: &Runs, other: &Runs, most: f64) -> Mark {
-    let of = |runs: &Runs| figure(&runs.mirror, |one| Some(one.cpu_per_thousand()));
-    let ratio = of(runs).zip(of(other)).map(|(one, other)| one.median / other.median);
+pub(crate) fn cpu_beside(
+    (name, trials): (&str, &[Trial]),
+    (other_name, other_trials): (&str, &[Trial]),
+    most: f64,
+) -> Mark {
+    let of = |trials: &[Trial]| figure(trials, |one| Some(one.cpu_per_thousand()));
+    let ratio = of(trials).zip(of(other_trials)).map(|(one, other)| one.median / other.median);
     Mark {
-        promise: format!("{}: CPU a request ≤ {most} × that of {}", runs.work.name, other.work.name),
+        promise: format!("{name}: CPU a request ≤ {most} × that of {other_name}"),
         found: ratio.map_or_else(|| NO_FIGURE.to_owned(), |ratio| format!("{ratio:.2}")),
         is_kept: ratio.is_some_and(|ratio| ratio <= most),
     }

@@ -53,6 +53,15 @@ impl Usage {
         Ok(usage)
     }
 
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu + other.cpu,
+            capture_cpu: self.capture_cpu + other.capture_cpu,
+            sleeps: self.sleeps + other.sleeps,
+        }
+    }
+
     /// What was used since `earlier`.
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
@@ -163,8 +172,9 @@ pub(crate) fn pin(pid: u32, processor: usize) -> Result<()> {
     Ok(())
 }
 
-/// Watches the memory of a process from a thread of its own.
+/// Watches the memory of processes from a thread of its own.
 pub(crate) struct MemoryWatch {
+    pids: Vec<u32>,
     peak: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -174,21 +184,23 @@ pub(crate) struct MemoryWatch {
 const MEMORY_INTERVAL: Duration = Duration::from_millis(200);
 
 impl MemoryWatch {
-    pub(crate) fn start(pid: u32) -> Self {
+    /// Of these processes together.
+    pub(crate) fn start(pids: Vec<u32>) -> Self {
         let (peak, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (theirs, until) = (Arc::clone(&peak), Arc::clone(&stop));
+        let watched = pids.clone();
         let thread = thread::spawn(move || {
             while !until.load(Ordering::Relaxed) {
-                theirs.fetch_max(pss(pid).unwrap_or(0), Ordering::Relaxed);
+                theirs.fetch_max(all_pss(&watched), Ordering::Relaxed);
                 thread::sleep(MEMORY_INTERVAL);
             }
         });
-        Self { peak, stop, thread: Some(thread) }
+        Self { pids, peak, stop, thread: Some(thread) }
     }
 
     /// The most that was seen so far or is used at this moment, in bytes.
-    pub(crate) fn peak(&self, pid: u32) -> u64 {
-        self.peak.load(Ordering::Relaxed).max(pss(pid).unwrap_or(0))
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed).max(all_pss(&self.pids))
     }
 }
 
@@ -199,6 +211,11 @@ impl Drop for MemoryWatch {
             drop(thread.join());
         }
     }
+}
+
+/// Proportional set sizes of those that run, together, in bytes.
+fn all_pss(pids: &[u32]) -> u64 {
+    pids.iter().filter_map(|pid| pss(*pid)).sum()
 }
 
 /// Proportional set size in bytes.

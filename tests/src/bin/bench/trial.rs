@@ -21,6 +21,7 @@ use mirror_tests::{
 use tempfile::TempDir;
 
 use crate::{
+    crowd::{Crowd, flows},
     probe::{CallCount, MemoryWatch, Processors, ProgramCost, Usage, pin, quantile},
     sys::enable_program_stats,
 };
@@ -56,6 +57,8 @@ pub(crate) struct Work {
     pub(crate) pipeline: usize,
     pub(crate) setup: Setup,
     pub(crate) shadow: Shadow,
+    /// Who is there beside the load.
+    pub(crate) crowd: Crowd,
 }
 
 /// What the agent is told.
@@ -63,8 +66,8 @@ pub(crate) struct Work {
 pub(crate) enum Setup {
     /// More options of `run`.
     Options(&'static [&'static str]),
-    /// A file, written for the URL of the shadow.
-    File(fn(&str) -> String),
+    /// A file, written for the URL of the shadow and with so many of what it has many of.
+    File { text: fn(&str, usize) -> String, size: usize },
 }
 
 /// What copies are sent to.
@@ -87,6 +90,7 @@ impl Work {
             pipeline: 1,
             setup: Setup::Options(&[]),
             shadow: Shadow::Nginx,
+            crowd: Crowd::Nobody,
         }
     }
 }
@@ -147,6 +151,8 @@ pub(crate) struct Mirrored {
     pub(crate) lag: [Option<f64>; 2],
     /// Peak of the proportional set size in bytes.
     pub(crate) memory: u64,
+    /// Connections in its table at the end.
+    pub(crate) flows: f64,
     /// Cost of the kernel programs, if it was watched.
     pub(crate) programs: Option<ProgramCost>,
     /// System calls a second, if they were counted.
@@ -224,10 +230,10 @@ impl Stage {
             Setup::Options(options) => {
                 Ok((Agent::start(&self.net.live, &Arguments::new(PORT, shadow).with(options))?, None))
             }
-            Setup::File(text) => {
+            Setup::File { text, size } => {
                 let folder = tempfile::tempdir()?;
                 let file = folder.path().join("mirror.yaml");
-                fs::write(&file, text(&format!("http://{shadow}")))?;
+                fs::write(&file, text(&format!("http://{shadow}"), size))?;
                 Ok((Agent::start(&self.net.live, &Arguments::from_file(&file))?, Some(folder)))
             }
         }
@@ -251,9 +257,14 @@ impl Stage {
         if sys::interrupted() {
             bail!("interrupted");
         }
+        let _crowd = match beside {
+            Beside::Nothing | Beside::BareSender(_) => work.crowd.gather(self, None)?,
+            // Behind its start: it is to know them from the beginning.
+            Beside::Mirror(_) => Crowd::Nobody.gather(self, None)?,
+        };
         let before = Processors::read()?;
         let trial = match beside {
-            Beside::Nothing => Trial::of(self.load(work, duration)?),
+            Beside::Nothing => Trial::of(self.load(work, PORT, duration)?),
             Beside::BareSender(rate) => self.run_beside_bare_sender(work, rate, duration)?,
             Beside::Mirror(watch) => self.run_beside_mirror(work, watch, duration)?,
         };
@@ -269,8 +280,14 @@ impl Stage {
         }
     }
 
-    fn load(&self, work: &Work, duration: Duration) -> Result<(Report, [f64; 3])> {
-        let plan = Plan { target: self.net.live.at_v4(PORT), ..Self::plan(work, duration) };
+    /// Requests that live and nginx as the shadow have counted.
+    pub(crate) fn counts(&self) -> Result<(u64, u64)> {
+        Ok((self.live.requests(&self.net.live)?, self.shadow.requests(&self.net.shadow)?))
+    }
+
+    /// Sends the load to a port of live's host.
+    pub(crate) fn load(&self, work: &Work, port: u16, duration: Duration) -> Result<(Report, [f64; 3])> {
+        let plan = Plan { target: self.net.live.at_v4(port), ..Self::plan(work, duration) };
         let running = Running::start(&self.net.client, plan, work.request.clone())?;
         let progress = std::sync::Arc::clone(&running.progress);
         let report = running.finish()?;
@@ -288,7 +305,7 @@ impl Stage {
             ..Self::plan(work, duration)
         };
         let sender = Running::start(&self.net.live, plan, work.request.clone())?;
-        let loaded = self.load(work, duration)?;
+        let loaded = self.load(work, PORT, duration)?;
         Ok(Trial { bare: Some(sender.finish()?), ..Trial::of(loaded) })
     }
 
@@ -301,11 +318,12 @@ impl Stage {
         let pid = agent.pid();
         let counted = duration.mul_f64(0.8);
         let count = statistics.as_ref().and_then(|_on| CallCount::start(pid, counted));
-        let memory = MemoryWatch::start(pid);
+        let _crowd = work.crowd.gather(self, Some(&agent))?;
+        let memory = MemoryWatch::start(vec![pid]);
         let (live, shadow) = (self.live.requests(&self.net.live)?, self.at_shadow(work)?);
         let (usage, programs) = (Usage::of(pid)?, ProgramCost::of(pid)?);
 
-        let loaded = self.load(work, duration)?;
+        let loaded = self.load(work, PORT, duration)?;
 
         let at_shadow = self.at_shadow(work)? - shadow;
         let at_live = self.live.requests(&self.net.live)? - live;
@@ -314,13 +332,24 @@ impl Stage {
         let books = settle(&agent, at_live)?;
         let usage = Usage::of(pid)?.since(usage);
         let text = agent.get("/metrics")?.1;
+        let flows = flows(&agent)?;
         let lag = [0.5, 0.99].map(|share| quantile(&text, "mirror_replay_lag_seconds", share));
-        let memory = memory.peak(pid);
+        let memory = memory.peak();
         let at_shadow_finally = self.at_shadow(work)? - shadow;
         agent.stop()?;
         let programs = statistics.map(|_on| programs);
-        let mirror =
-            Mirrored { books, at_live, at_shadow, at_shadow_finally, usage, lag, memory, programs, calls };
+        let mirror = Mirrored {
+            books,
+            at_live,
+            at_shadow,
+            at_shadow_finally,
+            usage,
+            lag,
+            memory,
+            flows,
+            programs,
+            calls,
+        };
         Ok(Trial { mirror: Some(mirror), ..Trial::of(loaded) })
     }
 }
@@ -339,7 +368,7 @@ fn settle(agent: &Agent, at_live: u64) -> Result<Ledger> {
 }
 
 impl Trial {
-    fn of((report, latency): (Report, [f64; 3])) -> Self {
+    pub(crate) fn of((report, latency): (Report, [f64; 3])) -> Self {
         let rate = report.answered as f64 / report.elapsed.as_secs_f64();
         Self { rate, latency, foreign: 0.0, report, bare: None, mirror: None }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use mirror_tests::{
     load::{Pace, Reuse},
     server::Behavior,
@@ -10,6 +10,7 @@ use mirror_tests::{
 };
 
 use crate::{
+    crowd::Crowd,
     marks,
     report::{Cell, Figure, Mark, Table, number},
     trial::{Beside, Mirrored, PORT, Setup, Shadow, Stage, Trial, Watch, Work},
@@ -92,30 +93,42 @@ pub(crate) fn pipelined(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Ve
     Ok((tables(["pipelined_live", "pipelined_mirror"], "Pipelined small GETs", &runs), Vec::new()))
 }
 
+/// Small GETs beside many connections that say nothing.
+pub(crate) fn idle(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Mark>)> {
+    let work = |name: &str, crowd| Work { crowd, ..Work::gets(name, Pace::PerSecond(10_000.0)) };
+    let works = [work("none", Crowd::Nobody), work("10000", Crowd::Connections(10_000))];
+    let runs = works.into_iter().map(|work| Runs::of(stage, work, effort)).collect::<Result<Vec<_>>>()?;
+    let title = "Small GETs, 10,000/s, beside idle connections";
+    Ok((tables(["idle_live", "idle_mirror"], title, &runs), Vec::new()))
+}
+
 /// Answers compared, and many experiments with many rules.
 pub(crate) fn experiments(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Mark>)> {
-    let work =
-        |name: &str, file| Work { setup: Setup::File(file), ..Work::gets(name, Pace::PerSecond(10_000.0)) };
-    let works =
-        [work("one", plain_file), work("one, compared", compared_file), work("100 of 10 rules", many_file)];
+    let work = |name: &str, text, size| Work {
+        setup: Setup::File { text, size },
+        ..Work::gets(name, Pace::PerSecond(10_000.0))
+    };
+    let works = [
+        work("one", many_file, 1),
+        work("one, compared", compared_file, 1),
+        work("10 of 10 rules", many_file, 10),
+        work("100 of 10 rules", many_file, 100),
+    ];
     let runs = works.into_iter().map(|work| Runs::of(stage, work, effort)).collect::<Result<Vec<_>>>()?;
-    let marks = vec![marks::cpu(&runs[1], 2.5), marks::cpu_beside(&runs[2], &runs[0], 1.1)];
+    let [one, compared, _, many] = &runs[..] else { bail!("four works make four runs") };
+    let marks = vec![marks::cpu(compared, 2.5), marks::cpu_beside(many.mirrored(), one.mirrored(), 1.1)];
     let title = "Small GETs, 10,000/s, by what the configuration file asks for";
     Ok((tables(["experiments_live", "experiments_mirror"], title, &runs), marks))
 }
 
-fn plain_file(shadow: &str) -> String {
-    experiment_file(&experiment("bench", shadow, ""))
-}
-
-fn compared_file(shadow: &str) -> String {
+fn compared_file(shadow: &str, _size: usize) -> String {
     experiment_file(&experiment("bench", shadow, "    compare: {}\n"))
 }
 
-/// The one that takes the requests stands last.
-fn many_file(shadow: &str) -> String {
+/// So many experiments; the one that takes the requests stands last, and has no rules.
+fn many_file(shadow: &str, size: usize) -> String {
     let mut experiments = String::new();
-    for number in 1..100 {
+    for number in 1..size {
         let mut matches = "    matches:\n".to_owned();
         for rule in 0..10 {
             matches.push_str(&format!(
@@ -128,11 +141,11 @@ fn many_file(shadow: &str) -> String {
     experiment_file(&experiments)
 }
 
-fn experiment_file(experiments: &str) -> String {
+pub(crate) fn experiment_file(experiments: &str) -> String {
     format!("capture: {{ interfaces: [eth0] }}\nexperiments:\n{experiments}")
 }
 
-fn experiment(name: &str, shadow: &str, lines: &str) -> String {
+pub(crate) fn experiment(name: &str, shadow: &str, lines: &str) -> String {
     format!(
         "  - name: {name}\n    expires: never\n    ports: [{PORT}]\n    targets: [{{ name: v2, url: \"{shadow}\" }}]\n{lines}"
     )
@@ -260,6 +273,11 @@ pub(crate) fn one_core(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec
 pub(crate) const MIB: f64 = 1024.0 * 1024.0;
 
 impl Runs {
+    /// Its name and how it went beside the mirror.
+    fn mirrored(&self) -> (&str, &[Trial]) {
+        (&self.work.name, &self.mirror)
+    }
+
     /// Runs a work in rounds; what comes first in a round changes from one to the next.
     pub(crate) fn of(stage: &Stage, work: Work, effort: Effort) -> Result<Self> {
         let (mut nothing, mut bare, mut mirror) = (Vec::new(), Vec::new(), Vec::new());
@@ -283,7 +301,7 @@ impl Runs {
 }
 
 /// The rate at which the bare sender sends: the load's, or what the mirror reached.
-fn bare_rate(work: &Work, mirror: Option<&Trial>) -> u32 {
+pub(crate) fn bare_rate(work: &Work, mirror: Option<&Trial>) -> u32 {
     match work.pace {
         Pace::PerSecond(rate) => rate.round() as u32,
         Pace::ClosedLoop => mirror
@@ -342,7 +360,7 @@ fn tables(names: [&'static str; 2], title: &str, all: &[Runs]) -> Vec<Table> {
 }
 
 /// How much these runs were disturbed.
-fn others<'a>(trials: impl IntoIterator<Item = &'a Trial>) -> String {
+pub(crate) fn others<'a>(trials: impl IntoIterator<Item = &'a Trial>) -> String {
     let foreign = Figure::of(trials.into_iter().map(|trial| trial.foreign.round()));
     let foreign = foreign.map_or_else(|| "?".to_owned(), |foreign| foreign.to_string());
     format!("Others kept the processors {foreign} % busy during these runs, kernel threads included.")
