@@ -64,7 +64,7 @@ fn views_show_what_reports_say() -> Result<()> {
          keep: box.querySelector('#keep-lines').textContent }";
     let found = made(&browser, buttons, &report)?;
     ensure!(found["remove"] == json!(["$.own"]), "{found}");
-    ensure!(found["keep"] == "compare:\n  arrays:\n    - { path: \"$.own\", keyedBy: \"id\" }\n", "{found}");
+    ensure!(found["keep"] == "compare:\n  arrays:\n    - { keyedBy: \"id\", path: \"$.own\" }\n", "{found}");
     let complaints = browser.complaints()?;
     ensure!(complaints.iter().all(|line| line.contains("/v1/")), "{complaints:?}");
     Ok(())
