@@ -12,7 +12,7 @@ use mirror_agent::io::{
     agent::{self, Surroundings},
     check::{Readiness, check},
     cli::{CheckArgs, Cli, Command},
-    config::{self, Config},
+    config::{self, Config, Listens},
     control::ctl,
     footprint::Footprint,
     inspect::{self, FilePipeline},
@@ -62,11 +62,7 @@ fn start_log(cli: &Cli) -> Result<LogWriter> {
 fn perform(cli: &Cli, log: &LogWriter) -> Result<ExitCode> {
     match &cli.command {
         Command::Run(args) => {
-            let file = args.config.clone().map(|path| Followed {
-                path,
-                metrics_listen: args.metrics_listen,
-                fleet_listen: args.fleet_listen,
-            });
+            let file = args.config.clone().map(|path| Followed { path, listens: Listens::of(args) });
             let surroundings = Surroundings { file, name: args.name.clone(), log: log.counts() };
             let books = agent::run(&Config::load(args)?, surroundings)?;
             write!(io::stdout(), "{books}").context("print the ledger")?;

@@ -1,9 +1,10 @@
 // Enters: the agent's answers, the address, clicks and keys. Leaves: the view that is asked for, kept up to date.
 
-import { closeSession, Gone, openSession, order, pathOf, read, SignedOut } from "./agent.js";
+import { closeSession, Gone, openSession, order, pathOf, read, Refused, SignedOut } from "./agent.js";
 import { differences, hrefOf } from "./differences.js";
 import { button, h, show, theirs } from "./dom.js";
 import { experiments } from "./experiments.js";
+import { fleet } from "./fleet.js";
 import { overview } from "./overview.js";
 import { rules } from "./rules.js";
 import { acceptInvitation, signIn } from "./session.js";
@@ -18,16 +19,17 @@ const LONGEST_PAUSE = 30_000;
 const NOTICE_TIME = 10_000;
 
 const VIEWS = [["overview", "Overview"], ["differences", "Differences"], ["rules", "Rules"], ["experiments", "Experiments"],
-  ["verdict", "Verdict"]];
+  ["verdict", "Verdict"], ["fleet", "Fleet"]];
 
 /** All that the page knows. */
 const known = {
   connection: { is: "new", since: null, again: null, why: null },
-  state: null, books: null, reports: [], verdicts: null, evidence: null, rate: null, before: null, sample: 0,
+  state: null, reports: [], verdicts: null, evidence: null, rate: null, before: null, sample: 0, fleet: null,
 };
 let timer = null;
 let failures = 0;
 let asking = null;
+let isAskingAll = false;
 let noticeTimer = null;
 let shownView = "";
 
@@ -66,7 +68,7 @@ function render() {
   if (is === "signed out") {
     show(place("main"), h("div", { "data-key": "sign-in" }, signIn(why)));
     document.title = "mirror – signed out";
-  } else if (known.state && known.books) {
+  } else if (known.state) {
     show(place("main"), h("div", { "data-key": at.view, class: is === "gone" ? "stale" : null }, view(at, experiment)));
     document.title = `mirror – ${VIEWS.find(([name]) => name === at.view)[1]}`;
   } else {
@@ -82,6 +84,7 @@ function view(at, experiment) {
     case "rules": return rules(all, experiment);
     case "experiments": return experiments(all);
     case "verdict": return verdict(all, experiment);
+    case "fleet": return fleet(all, at.experiment ?? experiment?.name);
     default: return overview(all, experiment);
   }
 }
@@ -134,11 +137,13 @@ function pause() {
 
 async function ask() {
   try {
-    const [state, books, report] = await Promise.all([read("/v1/state"), read("/v1/books"), read("/v1/report")]);
-    note(state, books);
+    const [state, report] = await Promise.all([read("/v1/state"), read("/v1/report")]);
+    note(state);
     known.reports = report.experiments;
     await more(route());
     failures = 0;
+    // One that comes back may have been told of others.
+    if (known.connection.is === "gone") known.fleet = null;
     known.connection.since = Date.now();
     become("live");
   } catch (error) {
@@ -155,6 +160,8 @@ async function ask() {
 
 /** What only one view shows. */
 async function more(at) {
+  // All agents together take as long as the slowest of them: nobody waits for that.
+  if (at.view === "fleet") askAll();
   const experiment = chosen(at);
   if (!experiment || !known.reports.some((one) => one.name === experiment.name)) return;
   if (at.view === "verdict") {
@@ -163,6 +170,25 @@ async function more(at) {
     known.evidence = await evidence(experiment.name, at.cluster);
     known.sample = 0;
   }
+}
+
+/** How all agents are; it is shown once it is known. */
+async function askAll() {
+  if (isAskingAll || known.fleet?.isNone) return;
+  isAskingAll = true;
+  let next;
+  try {
+    const view = await read("/v1/fleet");
+    const before = known.fleet?.view ? { view: known.fleet.view, at: known.fleet.at } : null;
+    next = { view, at: performance.now(), before };
+  } catch (error) {
+    // Where the agent itself is gone, or the session has ended, the other questions say so.
+    next = error instanceof Refused ? { error: error.message, isNone: error.status === 404 } : known.fleet;
+  }
+  isAskingAll = false;
+  if (known.connection.is === "signed out") return;
+  known.fleet = next;
+  render();
 }
 
 async function evidence(experiment, key) {
@@ -174,24 +200,24 @@ async function evidence(experiment, key) {
   }
 }
 
-function note(state, books) {
+function note(state) {
   const now = performance.now();
   const { before } = known;
+  const { seen } = state.capture.requests;
   // Behind a restart the books begin anew.
-  if (before && books.requests.seen >= before.seen && now > before.at) {
-    const rate = ((books.requests.seen - before.seen) * 1000) / (now - before.at);
+  if (before && seen >= before.seen && now > before.at) {
+    const rate = ((seen - before.seen) * 1000) / (now - before.at);
     known.rate = known.rate === null ? rate : known.rate * 0.6 + rate * 0.4;
   } else {
     known.rate = null;
   }
-  known.before = { seen: books.requests.seen, at: now };
+  known.before = { seen, at: now };
   known.state = state;
-  known.books = books;
 }
 
 /** Nothing that was captured stays in a page that may not see it. */
 function forget() {
-  Object.assign(known, { state: null, books: null, reports: [], verdicts: null, evidence: null, before: null, rate: null });
+  Object.assign(known, { state: null, reports: [], verdicts: null, evidence: null, before: null, rate: null, fleet: null });
 }
 
 function notice(text, isBad = false) {

@@ -1,11 +1,11 @@
 // Enters: clusters of differences. Leaves: their ranking, and one of them in full.
 
-import { button, empty, h, s, table, theirs } from "./dom.js";
+import { button, empty, facts, h, s, table, theirs } from "./dom.js";
 import { samples } from "./samples.js";
 import { atDay, count, fromNow, ignoringRule, interval, plain, share, visible } from "./text.js";
 
 /** Rows that are shown; the agent tells of 500 at most. */
-const MOST = 200;
+export const MOST = 200;
 
 /** The view: the ranking, and beside it the cluster that is looked at. */
 export function differences({ report, evidence }, experiment, targetName, key, sample) {
@@ -34,15 +34,16 @@ export function differences({ report, evidence }, experiment, targetName, key, s
 export const hrefOf = (experiment, target, key) =>
   ["#/differences", ...[experiment, target, key].filter((part) => part).map(encodeURIComponent)].join("/");
 
-/** The ranking. */
-export function clusterTable(experiment, target, chosen, most) {
+/** The ranking. `isHere` says whether a cluster can be looked at here; others are shown without a link. */
+export function clusterTable(experiment, target, chosen, most, isHere = () => true) {
   const shown = target.clusters.slice(0, most);
   const widest = Math.max(...shown.map((one) => one.rate.high ?? one.rate.point), 1e-9);
   const rows = shown.map((one, index) => h("tr", { "data-key": one.key, class: one.key === chosen ? "chosen" : null },
     h("td", { class: "figure dim" }, index + 1),
     h("th", { scope: "row" },
-      h("a", { href: hrefOf(experiment, target.target, one.key), "aria-current": one.key === chosen ? "true" : null },
-        theirs(visible(one.endpoint, 120), "span")),
+      isHere(one) ? h("a", { href: hrefOf(experiment, target.target, one.key), "aria-current": one.key === chosen ? "true" : null },
+        theirs(visible(one.endpoint, 120), "span"))
+        : [theirs(visible(one.endpoint, 120), "span"), h("small", {}, " seen by other agents alone")],
       h("div", { class: "paths" }, paths(one.paths, 3))),
     h("td", {}, one.kinds.map(plain).join(", ")),
     h("td", { class: "figure" }, share(one.rate.point), h("small", {}, interval(one.rate, share))),
@@ -73,7 +74,7 @@ const certainty = (of) => h("span", { class: `certainty ${of}` }, CERTAIN[of] ??
 function detail(experiment, target, cluster, key, evidence, sample) {
   const heading = h("h2", { id: "cluster", tabindex: "-1" }, cluster ? theirs(visible(cluster.endpoint), "span") : "A cluster of before");
   const kept = evidence?.key === key ? evidence.value?.targets.find((one) => one.target === target.target) : null;
-  const facts = cluster ? [
+  const known = cluster ? [
     ["live → shadow", cluster.statuses.join(" → ")],
     ["kind", cluster.kinds.map(plain).join(", ")],
     ["share", `${share(cluster.rate.point)} (${interval(cluster.rate, share)})`],
@@ -81,11 +82,11 @@ function detail(experiment, target, cluster, key, evidence, sample) {
     target.has_control ? ["control differs alike", count(cluster.control_count)] : null,
     kept ? ["first seen", `${atDay(kept.first_seen)}`] : null,
     kept ? ["last seen", fromNow(kept.last_seen)] : null,
-  ].filter((fact) => fact) : [];
+  ] : [];
   return h("section", { class: "panel detail", "aria-labelledby": "cluster", "data-key": key },
     h("a", { class: "close", href: hrefOf(experiment.name, target.target) }, "Close"),
     heading,
-    h("dl", { class: "facts" }, facts.map(([what, value]) => h("div", { "data-key": what }, h("dt", {}, what), h("dd", {}, value)))),
+    facts(known),
     cluster ? ignoring(experiment.name, cluster) : null,
     evidence?.key === key && evidence.error
       ? empty("No sample of it is kept.", visible(evidence.error))

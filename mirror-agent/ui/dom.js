@@ -30,6 +30,10 @@ export function table(caption, heads, rows, attributes = {}) {
       h("tbody", {}, rows)));
 }
 
+/** Facts beside each other: what, and how much. */
+export const facts = (all) => h("dl", { class: "facts" },
+  all.filter((one) => one).map(([what, value]) => h("div", { "data-key": what }, h("dt", {}, what), h("dd", {}, value))));
+
 /** What is shown where there is nothing yet, and what to do about it. */
 export const empty = (what, ...next) => h("div", { class: "empty" }, h("p", { class: "lead" }, what), h("p", {}, next));
 

@@ -1,7 +1,7 @@
 // Enters: what runs. Leaves: the same, with the levers to change it.
 
 import { button, empty, h, table, theirs } from "./dom.js";
-import { atDay, count, fromNow, plain, visible } from "./text.js";
+import { atDay, count, fromNow, kept, plain, visible } from "./text.js";
 
 /** The view. */
 export function experiments({ state }) {
@@ -40,7 +40,19 @@ function card(one, index, isAllPaused) {
           "aria-label": "New end: a duration from now, a time, or never", autocomplete: "off" }),
         h("button", { type: "submit" }, "Set"), button("+ 24h", "extend", { experiment: name, expires: "24h" },
           { "aria-label": `Have ${visible(name, 60)} end in 24 hours` }))),
+    keep(one, index),
     one.targets.length === 0 ? empty("It sends nowhere.", expired ? "It has ended; a new end takes it up again." : "") : targets(one));
+}
+
+/** What was changed by hand, as lines that keep it. */
+function keep(one, index) {
+  if (one.changed.length === 0) return null;
+  const text = kept(one);
+  return h("details", { class: "keep" },
+    h("summary", {}, `Changed by hand: ${one.changed.map(plain).join(", ")}. That ends with the agent`),
+    h("p", {}, "It is so on this agent alone, until it ends or its file says something else of that. These lines keep it, everywhere:"),
+    h("pre", { class: "command", tabindex: "0", id: `keep-${index}` }, visible(text, 2000, "\n")),
+    button("Copy", "copy", { what: "what was changed" }, { "data-text": text }));
 }
 
 function targets(one) {

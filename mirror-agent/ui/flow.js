@@ -1,4 +1,4 @@
-// Enters: the books. Leaves: how much of what arrives reaches a comparison and where the rest ends, as a diagram and as a
+// Enters: books. Leaves: how much of what arrives reaches a comparison and where the rest ends, as a diagram and as a
 // table that says the same.
 
 import { h, s, table } from "./dom.js";
@@ -16,25 +16,24 @@ export function together(list) {
 }
 
 /**
- * The stages from packets to comparisons: each with how many there are, how many go on, and the ways out. `experiment` is
- * the one of which copies and comparisons are shown.
+ * The stages from packets to comparisons: each with how many there are, how many go on, and the ways out. `capture` has the
+ * books of packets and requests, `experiment` its comparisons by result and why some are none, or is null where it does not
+ * compare, and `targets` are its new versions.
  */
-export function stagesOf(books, experiment) {
-  const { frames, requests } = books;
-  const copies = books.copies.filter((one) => one.experiment === experiment && !one.isControl);
-  const compared = books.comparisons.find((one) => one.experiment === experiment);
-  const dropped = sum(frames.dropped);
-  const sent = copies.reduce((all, one) => all + one.mirrored, 0);
-  const replays = together(copies.map((one) => one.replays));
+export function stagesOf(capture, experiment, targets) {
+  const { requests, framesCaptured, framesDroppedBy } = capture;
+  const dropped = sum(framesDroppedBy);
+  const sent = targets.reduce((all, one) => all + one.copies.mirrored, 0);
+  const replays = together(targets.map((one) => one.replays));
   const answered = replays.answered ?? 0;
   const failed = Object.fromEntries(Object.entries(replays).filter(([outcome]) => outcome !== "answered"));
   const stages = [
-    stage("Packets", "with payload, of matched ports", frames.copied + dropped, frames.copied,
-      [way("dropped", "not captured", frames.dropped)]),
+    stage("Packets", "with payload, of matched ports", framesCaptured + dropped, framesCaptured,
+      [way("dropped", "not captured", framesDroppedBy)]),
     stage("Requests", "seen by the agent", requests.seen, requests.mirrored, [
-      way("skipped", "left out on purpose", requests.skipped),
-      way("dropped", "could not be sent", requests.dropped),
-      way("lost", "damaged or incomplete", requests.lost),
+      way("skipped", "left out on purpose", requests.reasons.skipped),
+      way("dropped", "could not be sent", requests.reasons.dropped),
+      way("lost", "damaged or incomplete", requests.reasons.lost),
       way("pending", "not settled yet", { pending: requests.pending }),
     ]),
     stage("Copies", "sent to the shadow", sent, answered, [
@@ -42,11 +41,11 @@ export function stagesOf(books, experiment) {
       way("pending", "answer awaited", { pending: Math.max(0, sent - answered - sum(failed)) }),
     ]),
   ];
-  if (compared) {
-    const { incomparable = 0, ...results } = compared.results;
-    const all = sum(compared.results);
+  if (experiment) {
+    const { incomparable = 0, ...results } = experiment.comparisons;
+    const all = sum(experiment.comparisons);
     stages.push(stage("Exchanges", "compared", all, all - incomparable,
-      [way("incomparable", "nothing to hold against", compared.incomparable)]));
+      [way("incomparable", "nothing to hold against", experiment.incomparable)]));
     stages.push({ ...stage("Results", "of the comparison", all - incomparable, 0, []), results });
   }
   return stages;
@@ -55,6 +54,10 @@ export function stagesOf(books, experiment) {
 const stage = (name, what, total, on, ways) => ({ name, what, total, on, ways: ways.filter((one) => one.count > 0) });
 const way = (name, what, reasons) => ({ name, what, reasons, count: sum(reasons) });
 
+/** Both, in a panel's content: the table can be opened below the diagram. */
+export const drawn = (stages, wide) => [diagram(stages, wide),
+  h("details", { class: "alternative" }, h("summary", {}, "As a table, with every reason"), asTable(stages))];
+
 const BAR = 10;
 const TOP = 58;
 const TALL = 116;
@@ -62,7 +65,7 @@ const EXITS = TOP + TALL + 30;
 const ENDS = ["equal", "noise", "divergent"];
 
 /** The diagram, `wide` pixels wide. Heights are shares of what arrives. */
-export function diagram(stages, wide) {
+function diagram(stages, wide) {
   const last = stages[stages.length - 1];
   const room = last.results ? 156 : 110;
   const step = (wide - room) / (stages.length - 1 || 1);
@@ -103,7 +106,7 @@ export function diagram(stages, wide) {
 }
 
 /** What the diagram shows, in a sentence. */
-export function inWords(stages) {
+function inWords(stages) {
   return stages.map((one) => {
     const ways = one.ways.map((leaving) => `${count(leaving.count)} ${leaving.name}`);
     return `${count(one.total)} ${one.name.toLowerCase()}${ways.length ? ` (${ways.join(", ")})` : ""}`;
@@ -158,7 +161,7 @@ const hatching = () => s("defs", {}, s("pattern", { id: "hatch", width: 5, heigh
   s("rect", { class: "hatch-line", width: 2, height: 5 })));
 
 /** The same as a table, with every reason. */
-export function asTable(stages) {
+function asTable(stages) {
   const rows = [];
   for (const one of stages) {
     rows.push(h("tr", { class: "stage", "data-key": one.name }, h("th", { scope: "row" }, one.name),

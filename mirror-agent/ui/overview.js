@@ -1,19 +1,19 @@
 // Enters: all that is known. Leaves: what is mirrored and what is not, and how the versions compare, at a glance.
 
-import { empty, h, theirs } from "./dom.js";
+import { empty, facts, h, theirs } from "./dom.js";
 import { fields } from "./fields.js";
-import { asTable, diagram, stagesOf } from "./flow.js";
+import { drawn, stagesOf } from "./flow.js";
 import { endpoints, latency, state } from "./latency.js";
 import { clusterTable } from "./differences.js";
 import { count, interval, share, visible, words, writerOf } from "./text.js";
 
 /** The view. `wide` is the room that the diagram has, in pixels. */
-export function overview({ state: agent, books, report, rate, wide }, experiment) {
+export function overview({ state: agent, report, rate, wide }, experiment) {
   const name = experiment?.name;
   return [
     h("h1", { class: "unseen" }, "Overview"),
     verdicts(report, experiment),
-    flow(agent, books, name, rate, wide),
+    flow(agent, experiment, report, rate, wide),
     (report?.targets ?? []).map((target) => h("div", { "data-key": `target ${target.target}` },
       times(target), fields(target), differences(name, target))),
   ];
@@ -29,13 +29,14 @@ function verdicts(report, experiment) {
       "With ", h("code", {}, "compare: {}"), " in the experiment the agent reads live’s answers too, and shows here how the ",
       "shadow’s differ.");
   }
-  return h("div", { class: "verdicts" }, report.targets.map((target) => h("section", { class: "panel verdict",
-    "data-key": target.target, "aria-label": `Verdict of ${target.target}` }, headline(target),
-    h("p", {}, decisive(target)))));
+  return h("div", { class: "verdicts" }, report.targets.map((target) => verdictOf(target, target.verdict?.state)));
 }
 
-function headline(target) {
-  const of = target.verdict?.state;
+/** The verdict of a target in a panel; `of` is what it is. */
+export const verdictOf = (target, of) => h("section", { class: "panel verdict", "data-key": target.target,
+  "aria-label": `Verdict of ${target.target}` }, headline(target, of), h("p", {}, decisive(target)));
+
+function headline(target, of) {
   return h("h2", {}, theirs(visible(target.target), "span"), " ",
     of ? state(of, "badge") : h("span", { class: "badge" }, "no gate"),
     h("span", { class: "beside" }, `${count(target.exchanges)} exchanges compared`));
@@ -58,31 +59,33 @@ export function decisive(target) {
   ];
 }
 
-function flow(agent, books, name, rate, wide) {
-  const stages = stagesOf(books, name);
-  const { interfaces, guardPercent, framesDropped } = agent.capture;
-  const facts = [
+function flow(agent, experiment, report, rate, wide) {
+  const { requests, interfaces, guardPercent, framesDropped, flowsSkipped } = agent.capture;
+  const targets = (experiment?.targets ?? []).filter((one) => !one.isControl);
+  const stages = stagesOf(agent.capture, report ? experiment : null, targets);
+  const shown = [
     ["requests a second", rate === null ? "…" : rate.toFixed(rate < 10 ? 1 : 0)],
-    ["mirrored", books.requests.seen ? share(books.requests.mirrored / books.requests.seen) : "–"],
+    ["mirrored", requests.seen ? share(requests.mirrored / requests.seen) : "–"],
     ["interfaces", count(interfaces)],
     ["packets not captured", count(framesDropped)],
-    ["connections left out", count(Object.values(books.flowsSkipped).reduce((all, one) => all + one, 0))],
+    ["connections left out", count(Object.values(flowsSkipped).reduce((all, one) => all + one, 0))],
     ["up for", words(agent.uptimeSeconds)],
   ];
-  if (guardPercent !== null && guardPercent < 100) facts.push(["guard captures", `${guardPercent.toFixed(0)} %`]);
+  if (guardPercent !== null && guardPercent < 100) shown.push(["guard captures", `${guardPercent.toFixed(0)} %`]);
   return h("section", { class: "panel", "aria-labelledby": "flow" },
     h("h2", { id: "flow" }, "What is mirrored, and what is not"),
     agent.paused ? h("p", { class: "warning" }, "All is paused: nothing is captured, nothing is sent. ",
       h("a", { href: "#/experiments" }, "Resume it")) : null,
-    h("dl", { class: "facts" }, facts.map(([what, value]) => h("div", { "data-key": what }, h("dt", {}, what), h("dd", {}, value)))),
-    books.requests.seen === 0
+    facts(shown),
+    requests.seen === 0
       ? empty("No request was seen yet.", interfaces === 0
         ? "No interface is attached: see capture.interfaces in the configuration, and `mirror-agent check`."
         : "Send one to a port of an experiment. If requests arrive and none is seen, `mirror-agent check` says what this machine lacks.")
-      : [diagram(stages, wide), h("details", { class: "alternative" }, h("summary", {}, "As a table, with every reason"), asTable(stages))]);
+      : drawn(stages, wide));
 }
 
-function times(target) {
+/** Service times of a target. */
+export function times(target) {
   const shown = latency(target);
   return h("section", { class: "panel", "aria-labelledby": `times-${target.target}` },
     h("h2", { id: `times-${target.target}` }, "Live against ", theirs(visible(target.target), "span")),

@@ -44,8 +44,11 @@ function inForce(name, report) {
       : h("span", { class: "tag dead" }, "∅ never matched"),
       one.is_own ? button("Remove", "remove", { experiment: name, name: one.rule.name },
         { "aria-label": `Remove the rule ${visible(one.rule.name, 80)}` }) : null)));
-  const arrays = report.arrays.map((one) => h("tr", { "data-key": `array ${one.path}` }, h("td", { class: "figure dim" }, "–"),
-    h("th", { scope: "row" }, theirs(visible(ruleLine(one), 600))), h("td", {}, "array"), h("td", {}, "")));
+  const arrays = report.arrays.map(({ array, is_own }) => h("tr", { "data-key": `array ${array.path}` },
+    h("td", { class: "figure dim" }, "–"), h("th", { scope: "row" }, theirs(visible(ruleLine(array), 600))),
+    h("td", {}, is_own ? h("span", { class: "tag own" }, "made since the start") : "of the file", " ", h("span", { class: "tag" }, "array")),
+    h("td", {}, is_own ? button("Remove", "remove", { experiment: name, name: array.path },
+      { "aria-label": `Remove what is said of the array ${visible(array.path, 80)}` }) : null)));
   const old = report.rules.filter((one) => !one.is_own);
   const dead = old.filter((one) => one.matched === 0).length;
   return h("section", { class: "panel", "aria-labelledby": "in-force" },
@@ -59,9 +62,11 @@ function inForce(name, report) {
 }
 
 function keep(report) {
-  const own = report.rules.filter((one) => one.is_own).map((one) => `    ${ruleLine(one.rule)}`);
-  if (own.length === 0) return null;
-  const text = `compare:\n  rules:\n${own.join("\n")}\n`;
+  const ownOf = (list, entry) => list.filter((one) => one.is_own).map((one) => `    ${ruleLine(entry(one))}\n`).join("");
+  const arrays = ownOf(report.arrays, (one) => one.array);
+  const rules = ownOf(report.rules, (one) => one.rule);
+  if (!arrays && !rules) return null;
+  const text = `compare:\n${arrays && `  arrays:\n${arrays}`}${rules && `  rules:\n${rules}`}`;
   return h("section", { class: "panel", "aria-labelledby": "keep" },
     h("h2", { id: "keep" }, "To keep what you made"),
     h("p", {}, "Rules that were accepted or added here are in force until the agent ends, on this agent alone. ",

@@ -39,19 +39,31 @@ function divergences(sample, cluster) {
   const sorted = [...sample.divergences].sort((a, b) => isOf(cluster, b) - isOf(cluster, a));
   const rows = sorted.map((one) => h("tr", { "data-key": `${one.place} ${one.kind}`, class: isOf(cluster, one) ? null : "aside" },
     h("th", { scope: "row" }, h(isOf(cluster, one) ? "mark" : "span", {}, theirs(visible(one.place, 200))),
+      one.shadow_place ? h("small", {}, " in the shadow’s answer ", theirs(visible(one.shadow_place, 200))) : null,
       isOf(cluster, one) ? null : h("small", {}, " not of this cluster")), h("td", {}, plain(one.kind)),
     h("td", {}, side(one.live)), h("td", {}, side(one.shadow))));
   return [table("Where the two answers differ", ["Place", "Kind", "live", "shadow"], rows),
+    sorted.some((one) => one.shadow_place) ? h("p", { class: "dim" }, "Places are those of live’s answer. Elements of arrays are held against ",
+      "the ones that they belong to, which may lie elsewhere in the shadow’s.") : null,
     sample.has_more_divergences ? h("p", { class: "dim" }, "There are more than are kept.") : null];
 }
 
 function side(name, answer, sample, cluster) {
-  const places = name === "control" ? new Map() : new Map(sample.divergences.map((one) => [one.place, isOf(cluster, one) ? "differs" : "varies"]));
+  const places = marksOf(name, sample, cluster);
   const took = answer.last_byte_seconds === null ? null : h("span", { class: "beside" }, time(answer.last_byte_seconds));
   return h("section", { class: "side-panel", "aria-label": `${name}’s answer` },
     h("h3", {}, name, " ", answer.status === null ? h("span", { class: "dim" }, "no answer") : String(answer.status), took),
     answer.message ? message(answer.message, places, "")
       : h("p", { class: "dim" }, `The answer is not kept: ${plain(answer.reason ?? "it is not whole")}.`));
+}
+
+/** The places of an answer that are marked, and how: where it has something, under the indices that it has there. */
+function marksOf(name, sample, cluster) {
+  const lacks = { live: "extra", shadow: "missing" }[name];
+  if (!lacks) return new Map();
+  const place = (one) => (name === "shadow" ? one.shadow_place ?? one.place : one.place);
+  const known = sample.divergences.filter((one) => one.kind !== lacks);
+  return new Map(known.map((one) => [place(one), isOf(cluster, one) ? "differs" : "varies"]));
 }
 
 /** A message, with lines that are about `places` marked: each place and how it is marked. */

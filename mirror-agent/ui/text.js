@@ -100,6 +100,16 @@ export function ruleLine(rule) {
   return rule.redacted ? `# redacted: ${line}` : line;
 }
 
+/** What was changed by hand of an experiment, as lines of the configuration file. */
+export function kept({ name, percent, expires, changed }) {
+  const lines = {
+    expires: `expires: ${expires}`,
+    paused: "# paused: no key of the file says that; with percent: 0 nothing of it is copied",
+    percent: `sample: { percent: ${percent} } # beside what else sample says`,
+  };
+  return ["experiments:", `  - name: ${JSON.stringify(name)}`, ...changed.map((key) => `    ${lines[key]}`), ""].join("\n");
+}
+
 /** As much of a text as the name of a rule may have, in bytes. */
 function within(text, most = 250) {
   const bytes = new TextEncoder().encode(text);

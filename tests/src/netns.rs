@@ -67,9 +67,10 @@ impl Namespace {
         Ok(Self { name, file })
     }
 
-    /// Runs lines of `ip` commands inside.
-    fn ip(&self, commands: &str) -> Result<()> {
+    /// Runs lines of `ip` commands inside; `options` are the program's own.
+    fn ip(&self, options: &[&str], commands: &str) -> Result<()> {
         let mut child = Command::new("ip")
+            .args(options)
             .args(["-n", &self.name, "-batch", "-"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -211,7 +212,16 @@ impl Host {
     ///
     /// One of them is refused.
     pub fn ip(&self, commands: &str) -> Result<()> {
-        self.namespace.ip(commands)
+        self.namespace.ip(&[], commands)
+    }
+
+    /// The same for IPv6 where an address alone does not say so, as with rules.
+    ///
+    /// # Errors
+    ///
+    /// One of them is refused.
+    pub fn ip_v6(&self, commands: &str) -> Result<()> {
+        self.namespace.ip(&["-6"], commands)
     }
 
     /// Adds a packet filter rule, for IPv4 and IPv6 by the addresses it needs; it goes with the guard.
@@ -372,22 +382,26 @@ impl Topology {
         let name = |role: &str| format!("{PREFIX}{}-{number}-{role}", std::process::id());
         let hub = Namespace::new(name("hub"))?;
         hub.ip(
+            &[],
             "link add br0 type bridge\nlink set br0 up\nlink set lo up\naddr add 10.77.0.254/24 dev br0\n",
         )?;
         let host = |role: &str, number: u8| -> Result<Host> {
             let namespace = Namespace::new(name(role))?;
             let mac = [2, 0x77, 0, 0, 0, number];
             let mac_text = mac.map(|byte| format!("{byte:02x}")).join(":");
-            hub.ip(&format!(
-                "link add p{number} type veth peer name {INTERFACE} address {mac_text} netns {}\n\
+            hub.ip(
+                &[],
+                &format!(
+                    "link add p{number} type veth peer name {INTERFACE} address {mac_text} netns {}\n\
                  link set p{number} master br0\nlink set p{number} up\n",
-                namespace.name
-            ))?;
+                    namespace.name
+                ),
+            )?;
             let (v4, v6) = (
                 Ipv4Addr::new(10, 77, 0, number),
                 Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(number)),
             );
-            namespace.ip(&format!(
+            namespace.ip(&[], &format!(
                 "link set lo up\naddr add {v4}/24 dev {INTERFACE}\naddr add {v6}/64 dev {INTERFACE} nodad\n\
                  link set {INTERFACE} up\n"
             ))?;

@@ -182,7 +182,7 @@ fn an_interface_that_several_items_mean_is_attached_once_in_the_role_of_its_name
     require_agent!();
     let stage = Stage::set(Weight::Light, Record::Count)?;
     let live = &stage.net.live;
-    let agent = Agent::start(live, &Arguments::on("eth*:pod,e*,eth0:node,*", PORT, &url(&stage)))?;
+    let agent = Agent::start(live, &Arguments::on("eth*:pod,[el][to]*,eth0:node,?th?", PORT, &url(&stage)))?;
     ensure!(live.attached_programs()? == 2 && live.attached_programs_of("lo")? == 0);
     wait_for_attached(&agent, "node", 1.0)?;
     ask_ten(&stage, &agent, 10)

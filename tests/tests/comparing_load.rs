@@ -3,12 +3,12 @@
 use std::{
     fs,
     io::Write as _,
-    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
+use flate2::{Compression, write::GzEncoder};
 use mirror_tests::{
     agent::{Agent, Arguments},
     load::{Pace, Plan, Running},
@@ -84,12 +84,9 @@ fn answer(name: &str) -> Result<Vec<u8>> {
         );
     }
     content.extend_from_slice(b"0]}");
-    let mut gzip = Command::new("gzip").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut stdin = gzip.stdin.take().context("no standard input")?;
-    let writer = thread::spawn(move || stdin.write_all(&content));
-    let packed = gzip.wait_with_output()?.stdout;
-    let Ok(written) = writer.join() else { bail!("gzip was not fed") };
-    written?;
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(&content)?;
+    let packed = encoder.finish()?;
     let mut answer = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
         packed.len()

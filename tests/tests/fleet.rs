@@ -167,7 +167,7 @@ fn any_agent_tells_of_all_and_names_who_is_missing() -> Result<()> {
     pretend(
         &net.shadow,
         other_format.port(),
-        b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{\"format\":2}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{\"format\":9}",
         false,
     )?;
     // All know the real ones, the first one by a name for all; only the second one knows the strangers.

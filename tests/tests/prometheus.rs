@@ -102,16 +102,16 @@ fn prometheus_scrapes_the_agent_and_evaluates_every_rule() -> Result<()> {
     expect_every_metric(&prometheus)
 }
 
-/// Every metric of the README's table has arrived, under the name that is written there, but for those of parts that
+/// Every metric of the table in docs/metrics.md has arrived, under the name that is written there, but for those of parts that
 /// this agent does without.
 fn expect_every_metric(prometheus: &Prometheus<'_>) -> Result<()> {
     let names = prometheus.ask("/api/v1/label/__name__/values")?;
     let names: BTreeSet<&str> =
         names["data"].as_array().context("no names")?.iter().filter_map(Value::as_str).collect();
-    let readme = fs::read_to_string(workspace()?.join("README.md"))?;
+    let page = fs::read_to_string(workspace()?.join("docs/metrics.md"))?;
     let documented: Vec<_> =
-        readme.lines().filter_map(|line| line.strip_prefix("| `mirror_")?.split_once('`')).collect();
-    ensure!(documented.len() > 30, "the README's table is not understood");
+        page.lines().filter_map(|line| line.strip_prefix("| `mirror_")?.split_once('`')).collect();
+    ensure!(documented.len() > 30, "the table of metrics is not understood");
     for (rest, _) in documented {
         let name = format!("mirror_{rest}");
         let is_there = names.contains(name.as_str()) || names.contains(format!("{name}_bucket").as_str());

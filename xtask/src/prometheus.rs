@@ -18,7 +18,7 @@ use crate::{
     workspace,
 };
 
-/// Checks rules, dashboards and gates with `promtool`, and all of them against the README and the runbooks.
+/// Checks rules, dashboards and gates with `promtool`, and all of them against the page about metrics and the runbooks.
 pub(crate) fn run() -> Result<()> {
     apt::ensure(&needs(), Mode::Act)?;
     dashboards::check()?;
@@ -35,9 +35,10 @@ pub(crate) fn run() -> Result<()> {
     let rules = rules.into_iter().collect::<Result<String>>()?;
     let tests = TESTS.map(|name| fs::read_to_string(dir.join(name)).with_context(|| format!("read {name}")));
     let tests = tests.into_iter().collect::<Result<String>>()?;
-    let readme = fs::read_to_string(workspace::root()?.join("README.md")).context("read README.md")?;
+    let page =
+        fs::read_to_string(workspace::root()?.join("docs/metrics.md")).context("read docs/metrics.md")?;
 
-    let names = Names { documented: documented(&readme), recorded: values(&rules, "- record: ").collect() };
+    let names = Names { documented: documented(&page), recorded: values(&rules, "- record: ").collect() };
     expressions.push(without_comments(&rules));
     for expression in &expressions {
         faults.extend(names.unknown(expression).map(|name| format!("there is no metric {name}")));
@@ -138,9 +139,9 @@ impl Names<'_> {
     }
 }
 
-/// The metrics in the README's table; a unit test of the agent holds that table against what it exports.
-fn documented(readme: &str) -> BTreeSet<&str> {
-    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+/// The metrics in the table of docs/metrics.md; a unit test of the agent holds that table against what it exports.
+fn documented(page: &str) -> BTreeSet<&str> {
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
     rows.map(|(name, _)| name).filter(|name| name.starts_with("mirror_")).collect()
 }
 
@@ -189,12 +190,12 @@ mod tests {
 
     use super::{Names, documented, without_comments};
 
-    const README: &str = "| Metric | Labels |\n| --- | --- |\n| `mirror_a_total` | |\n| `mirror_b_seconds` | `of` |\n\
+    const PAGE: &str = "| Metric | Labels |\n| --- | --- |\n| `mirror_a_total` | |\n| `mirror_b_seconds` | `of` |\n\
                           | `--memory` | |\n`mirror_c`\n";
 
     fn unknown(expression: &str) -> Vec<&str> {
         let recorded = BTreeSet::from(["mirror:a:rate5m"]);
-        Names { documented: documented(README), recorded }.unknown(expression).collect()
+        Names { documented: documented(PAGE), recorded }.unknown(expression).collect()
     }
 
     #[test]

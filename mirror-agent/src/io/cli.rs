@@ -224,7 +224,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
 
-    /// Steer over TCP as well; whoever does needs the token. Beyond loopback it needs --control-token-file.
+    /// Steer over TCP as well; whoever does needs the token. Beyond loopback it needs --control-token-file. Beside --config
+    /// it goes before what the file says as control.listen.
     #[arg(long, value_name = "ADDR")]
     pub control_listen: Option<SocketAddr>,
 
@@ -253,7 +254,7 @@ impl RunArgs {
 }
 
 /// The options that `--config` takes the place of.
-const OF_ONE_EXPERIMENT: [&str; 34] = [
+const OF_ONE_EXPERIMENT: [&str; 33] = [
     "interfaces",
     "ports",
     "shadow",
@@ -285,7 +286,6 @@ const OF_ONE_EXPERIMENT: [&str; 34] = [
     "guard_memory",
     "attach",
     "control_socket",
-    "control_listen",
     "control_token_file",
     "audit_log",
 ];
@@ -385,7 +385,7 @@ mod tests {
         assert!(of_file(&["--metrics-listen", "[::1]:1", "--log-level", "debug"]).is_ok());
         let command = Cli::command();
         let run = command.find_subcommand("run").unwrap();
-        let beside = ["config", "metrics_listen", "fleet_listen", "name", "help"];
+        let beside = ["config", "metrics_listen", "fleet_listen", "control_listen", "name", "help"];
         for arg in run.get_arguments().filter(|arg| !beside.contains(&arg.get_id().as_str())) {
             assert!(OF_ONE_EXPERIMENT.contains(&arg.get_id().as_str()), "{} beside --config", arg.get_id());
         }

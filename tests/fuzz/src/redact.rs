@@ -124,11 +124,13 @@ fn hides_in_divergence(redactor: &Redactor, place: &str, value: &str) {
         kind: DivergenceKind::Value,
         path: Arc::from(place),
         place: place.to_owned(),
+        other_place: Some(place.to_owned()),
         live: Some(value.to_owned()),
         other: Some(value.to_owned()),
     });
     hides(&redacted.path);
     hides(&redacted.place);
+    hides(&redacted.other_place.unwrap_or_default());
     hides(&redacted.live.unwrap_or_default());
     hides(&redacted.other.unwrap_or_default());
 }

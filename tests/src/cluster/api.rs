@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, ErrorKind, Write as _},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -34,6 +34,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// An API server that knows pods.
 #[derive(Debug)]
 pub struct ApiServer {
+    address: SocketAddr,
     shared: Arc<Shared>,
     listening: Option<Listening>,
 }
@@ -60,7 +61,7 @@ impl Shared {
 }
 
 impl ApiServer {
-    /// Starts it on the loopback of a host, without pods.
+    /// Starts it on a host, without pods.
     ///
     /// # Errors
     ///
@@ -72,15 +73,15 @@ impl ApiServer {
             asked: Mutex::default(),
             connections: Mutex::default(),
         });
-        let mut server = Self { shared, listening: None };
+        let mut server = Self { address: host.at_v4(API_PORT), shared, listening: None };
         server.come_up(host)?;
         Ok(server)
     }
 
     /// Where it listens.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, API_PORT).into()
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Adds a pod, or changes it.
@@ -137,7 +138,7 @@ impl ApiServer {
     /// The port cannot be bound.
     pub fn come_up(&mut self, host: &Host) -> Result<()> {
         let listener = host.within(|| {
-            let listener = TcpListener::bind(self.address()).context("bind the API server")?;
+            let listener = TcpListener::bind(self.address).context("bind the API server")?;
             listener.set_nonblocking(true)?;
             Ok(listener)
         })?;

@@ -6,68 +6,47 @@
 mod api;
 mod query;
 mod store;
+mod wiring;
 
-use std::{fs, net::Ipv4Addr, path::PathBuf};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use anyhow::Result;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-pub use self::{api::ApiServer, store::Trouble};
+pub use self::{
+    api::ApiServer,
+    store::Trouble,
+    wiring::{Stack, Wiring, address, address_v6},
+};
 use crate::{
     agent::{Agent, Arguments},
-    netns::{Host, INTERFACE, Topology},
+    netns::{Host, Topology},
     scenario::{PORT, Turn, Weight},
     server::{Record, Server},
 };
 
-/// The name of the node.
-pub const NODE: &str = "node-1";
+/// The names of the nodes.
+pub const NODES: [&str; 2] = ["node-1", "node-2"];
 
 /// The namespace of the pods.
 pub const NAMESPACE: &str = "shop";
 
-/// How pods hang on their node.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Wiring {
-    /// A route to each pod through its veth, `cali*`, which answers for its gateway.
-    Calico,
-    /// A bridge, `cni0`, as of Flannel, of kubenet and of the plugin `bridge`.
-    Bridge,
-    /// A route to each pod through its veth, `eni*`, in a table that a rule of the pod leads to.
-    Aws,
-    /// A route to each pod through its veth, `lxc*`, as with `endpointRoutes`.
-    Cilium,
-    /// A route to each pod through a router: its interface is not to be found.
-    Routed,
-}
-
-impl Wiring {
-    /// Those by which a pod's interface can be found.
-    pub const FOUND: [Self; 4] = [Self::Calico, Self::Bridge, Self::Aws, Self::Cilium];
-
-    /// The node's end of a pod's interface.
-    #[must_use]
-    pub fn interface(self, number: u8) -> String {
-        match self {
-            Self::Calico => format!("cali{number}"),
-            Self::Bridge | Self::Routed => format!("veth{number}"),
-            Self::Aws => format!("eni{number}"),
-            Self::Cilium => format!("lxc{number}"),
-        }
-    }
-}
-
-/// A node, with a client, a shadow, and an API server that listens on the node's loopback.
+/// Two nodes, with a client, a shadow, and an API server on the first of them. Most tests use that one alone.
 #[derive(Debug)]
 pub struct Cluster {
     /// The API server.
     pub api: ApiServer,
     /// Gets the copies.
     pub shadow: Server,
-    /// The node is `live`, the others are outside.
+    /// The nodes are `live` and `other`, the others are outside.
     pub net: Topology,
     wiring: Wiring,
+    stack: Stack,
     directory: TempDir,
     _turn: Turn,
 }
@@ -79,41 +58,57 @@ pub struct Pod {
     pub server: Server,
     /// Its namespace.
     pub host: Host,
-    /// Its number, the last of its address.
+    /// Its number, the last of its addresses.
     pub number: u8,
+    /// Where its server is, an entry for each address.
+    pub at: Vec<SocketAddr>,
 }
 
 impl Cluster {
-    /// Starts all but the agent; there are no pods.
+    /// Starts all but the agents; there are no pods, and those that come have addresses of IPv4.
     ///
     /// # Errors
     ///
     /// Something does not start.
     pub fn start(wiring: Wiring) -> Result<Self> {
+        Self::start_with(wiring, Stack::V4)
+    }
+
+    /// The same with other addresses.
+    ///
+    /// # Errors
+    ///
+    /// Something does not start.
+    pub fn start_with(wiring: Wiring, stack: Stack) -> Result<Self> {
         let turn = Turn::take(Weight::Light)?;
         let net = Topology::new()?;
-        let node = &net.live;
-        node.within(|| Ok(fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))?;
-        // Without a default route nobody answers for a gateway that is not there.
-        node.ip(&format!("route add default via {}\n", net.client.v4))?;
-        net.client.ip(&format!("route add 10.78.0.0/24 via {}\n", node.v4))?;
-        if wiring == Wiring::Bridge {
-            node.ip("link add cni0 type bridge\naddr add 10.78.0.1/24 dev cni0\nlink set cni0 up\n")?;
+        for node in [&net.live, &net.other] {
+            wiring.prepare(node, &net.client)?;
         }
+        Wiring::lead(&net.client, &net.live, None)?;
         let shadow = Server::start(&net.shadow, PORT, Record::Raw)?;
-        let api = ApiServer::start(node)?;
-        let cluster = Self { api, shadow, net, wiring, directory: tempfile::tempdir()?, _turn: turn };
+        let api = ApiServer::start(&net.live)?;
+        let cluster = Self { api, shadow, net, wiring, stack, directory: tempfile::tempdir()?, _turn: turn };
         fs::write(cluster.file("kubeconfig"), cluster.kubeconfig())?;
         Ok(cluster)
     }
 
-    /// Starts an agent on the node, with this configuration file. It knows its node and where the API server is.
+    /// Starts an agent on the first node, with this configuration file. It knows its node and where the API server is.
     ///
     /// # Errors
     ///
     /// It does not start.
     pub fn agent(&self, text: &str) -> Result<Agent> {
-        Agent::start(&self.net.live, &self.arguments(text)?)
+        self.agent_on(0, text)
+    }
+
+    /// The same on a node by its position in [`NODES`].
+    ///
+    /// # Errors
+    ///
+    /// It does not start.
+    pub fn agent_on(&self, node: usize, text: &str) -> Result<Agent> {
+        Agent::start(self.node(node), &self.arguments_on(node, text)?)
     }
 
     /// The command line of such an agent.
@@ -122,11 +117,15 @@ impl Cluster {
     ///
     /// The file cannot be written.
     pub fn arguments(&self, text: &str) -> Result<Arguments> {
-        let file = self.file("mirror.yaml");
+        self.arguments_on(0, text)
+    }
+
+    fn arguments_on(&self, node: usize, text: &str) -> Result<Arguments> {
+        let file = self.file(&format!("{}.yaml", NODES[node]));
         fs::write(&file, text)?;
         let kubeconfig = self.file("kubeconfig").display().to_string();
         Ok(Arguments::from_file(&file)
-            .with_variable("NODE_NAME", NODE)
+            .with_variable("NODE_NAME", NODES[node])
             .with_variable("KUBECONFIG", &kubeconfig))
     }
 
@@ -143,52 +142,47 @@ impl Cluster {
         )
     }
 
-    /// Wires a pod as the network plugin does, and starts a server in it. The API server is not told.
+    /// Wires a pod of the first node as the network plugin does, and starts a server in it. The API server is not told.
     ///
     /// # Errors
     ///
     /// A command is refused.
     pub fn wire(&self, number: u8) -> Result<Pod> {
-        let node = &self.net.live;
-        let (address, interface) = (address(number), self.wiring.interface(number));
-        let host = Host::alone(&format!("pod{number}"), address)?;
-        node.ip(&format!(
-            "link add {interface} address ee:ee:ee:ee:ee:ee type veth peer name {INTERFACE} netns {}\nlink set {interface} up\n",
-            host.name()
-        ))?;
-        host.ip(&format!("link set lo up\nlink set {INTERFACE} up\n"))?;
-        if self.wiring == Wiring::Bridge {
-            node.ip(&format!("link set {interface} master cni0\n"))?;
-            host.ip(&format!("addr add {address}/24 dev {INTERFACE}\nroute add default via 10.78.0.1\n"))?;
-        } else if self.wiring == Wiring::Routed {
-            node.ip(&format!(
-                "addr add 169.254.9.1/30 dev {interface}\nroute add {address}/32 via 169.254.9.2 dev {interface}\n"
-            ))?;
-            host.ip(&format!(
-                "addr add {address}/32 dev lo\naddr add 169.254.9.2/30 dev {INTERFACE}\nroute add default via 169.254.9.1\n"
-            ))?;
-        } else {
-            // The gateway is nobody's address: the veth answers for it.
-            let settings = format!("/proc/sys/net/ipv4/{{}}/{interface}");
-            node.within(|| {
-                fs::write(settings.replace("{}", "conf") + "/proxy_arp", "1")?;
-                Ok(fs::write(settings.replace("{}", "neigh") + "/proxy_delay", "0")?)
-            })?;
-            host.ip(&format!(
-                "addr add {address}/32 dev {INTERFACE}\nroute add 169.254.1.1 dev {INTERFACE} scope link\n\
-                 route add default via 169.254.1.1 dev {INTERFACE}\n"
-            ))?;
-            node.ip(&match self.wiring {
-                Wiring::Aws => format!(
-                    "route add {address}/32 dev {interface} scope link table 42\nrule add to {address} lookup 42 priority 512\n"
-                ),
-                Wiring::Bridge | Wiring::Calico | Wiring::Cilium | Wiring::Routed => {
-                    format!("route add {address}/32 dev {interface} scope link\n")
-                }
-            })?;
+        self.wire_on(0, number)
+    }
+
+    /// The same of a node by its position in [`NODES`].
+    ///
+    /// # Errors
+    ///
+    /// A command is refused.
+    pub fn wire_on(&self, node: usize, number: u8) -> Result<Pod> {
+        let mut host = Host::alone(&format!("pod{number}"), address(number))?;
+        host.v6 = address_v6(number);
+        self.wiring.wire(self.node(node), &host, number, self.stack)?;
+        if node > 0 {
+            Wiring::lead(&self.net.client, self.node(node), Some(number))?;
         }
         let server = Server::start(&host, PORT, Record::Count)?;
-        Ok(Pod { server, host, number })
+        let at =
+            self.stack.addresses(number).into_iter().map(|address| SocketAddr::new(address, PORT)).collect();
+        Ok(Pod { server, host, number, at })
+    }
+
+    /// Has the API server tell of a running pod of this name, on the node with this position, with the address of the pod
+    /// of this number.
+    pub fn tell(&self, name: &str, node: usize, number: u8) {
+        let mut pod = running(name, &self.stack.addresses(number));
+        pod["spec"]["nodeName"] = json!(NODES[node]);
+        // One that is made anew is another one.
+        pod["metadata"]["uid"] = json!(format!("uid-of-{name}-{number}"));
+        self.api.apply(pod);
+    }
+
+    /// The host that a node is.
+    #[must_use]
+    pub const fn node(&self, position: usize) -> &Host {
+        if position == 0 { &self.net.live } else { &self.net.other }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -211,15 +205,11 @@ impl Cluster {
 /// The token that the API server wants to see.
 const TOKEN: &str = "of-the-service-account";
 
-/// The address of a pod.
+/// A running pod of the first node, as the API server writes it, with much that the agent has no use for.
 #[must_use]
-pub fn address(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 78, 0, number)
-}
-
-/// A running pod of this node, as the API server writes it, with much that the agent has no use for.
-#[must_use]
-pub fn running(name: &str, address: Ipv4Addr) -> Value {
+pub fn running(name: &str, addresses: &[IpAddr]) -> Value {
+    let addresses: Vec<Value> =
+        addresses.iter().map(|address| json!({ "ip": address.to_string() })).collect();
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -232,7 +222,7 @@ pub fn running(name: &str, address: Ipv4Addr) -> Value {
             "managedFields": [{ "manager": "kubelet", "fieldsV1": { "f:status": {} } }],
         },
         "spec": {
-            "nodeName": NODE,
+            "nodeName": NODES[0],
             "containers": [{
                 "name": "web",
                 "image": "registry.example/shop:1",
@@ -242,8 +232,8 @@ pub fn running(name: &str, address: Ipv4Addr) -> Value {
         "status": {
             "phase": "Running",
             "hostIP": "10.77.0.2",
-            "podIP": address.to_string(),
-            "podIPs": [{ "ip": address.to_string() }],
+            "podIP": addresses.first().map(|first| first["ip"].clone()),
+            "podIPs": addresses,
             "conditions": [{ "type": "Ready", "status": "True" }],
         },
     })

@@ -118,12 +118,12 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Reads the metrics from the README's table, which a unit test of the agent holds against what it exports.
+    /// Reads the metrics from the table of docs/metrics.md, which a unit test of the agent holds against what it exports.
     pub(crate) fn new(root: &Path, options: BTreeSet<String>, keys: Keys) -> Result<Self> {
-        let readme = fs::read_to_string(root.join("README.md"))?;
-        let rows = readme.lines().filter_map(|line| line.strip_prefix("| `mirror_")?.split_once('`'));
+        let page = fs::read_to_string(root.join("docs/metrics.md"))?;
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `mirror_")?.split_once('`'));
         let mut metrics: BTreeSet<_> = rows.map(|(rest, _)| format!("mirror_{rest}")).collect();
-        ensure!(metrics.len() > 30, "the README's table is not understood");
+        ensure!(metrics.len() > 30, "the table of metrics is not understood");
         let rules = fs::read_to_string(root.join("deploy/prometheus/recording.yaml"))?;
         let recorded = rules.lines().filter_map(|line| line.trim_start().strip_prefix("- record: "));
         metrics.extend(recorded.map(str::to_owned));

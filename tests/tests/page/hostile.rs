@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::scene::Scene;
 
 /// Texts that would run a script, break out of an element or an attribute, or turn what stands beside them around.
-const EVIL: [&str; 8] = [
+pub(super) const EVIL: [&str; 8] = [
     "<script>window.owned=1</script>",
     "\"><img src=x onerror=window.owned=1>",
     "'><svg onload=window.owned=1>",
@@ -74,7 +74,7 @@ fn answer(raw: &[u8], version: &str) -> Vec<u8> {
 }
 
 /// A server that answers so, until its host is gone.
-fn serve(host: &Host, version: &'static str) -> Result<()> {
+pub(super) fn serve(host: &Host, version: &'static str) -> Result<()> {
     let listener = host.within(|| Ok(TcpListener::bind(("0.0.0.0", PORT))?))?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -105,7 +105,7 @@ fn converse(mut stream: TcpStream, version: &str) -> Result<()> {
 }
 
 /// Requests with the same texts wherever HTTP has room for them.
-fn requests() -> Vec<Vec<u8>> {
+pub(super) fn requests() -> Vec<Vec<u8>> {
     let mut requests = Vec::new();
     for evil in EVIL {
         let squeezed = evil.replace(' ', "%20");
@@ -200,7 +200,7 @@ fn nothing_that_was_captured_runs_or_breaks_out() -> Result<()> {
 }
 
 /// Asserts that nothing ran, and that the page holds no element that only markup could have made.
-fn harmless(browser: &Browser<'_>, place: &str) -> Result<()> {
+pub(super) fn harmless(browser: &Browser<'_>, place: &str) -> Result<()> {
     let found = browser.run(
         "const made = 'iframe, object, embed, base, style, script:not([src=\"/app.js\"]), img:not([src=\"/icon.svg\"]), \
          main b:not(.theirs):not(label b), meta[http-equiv]'; \

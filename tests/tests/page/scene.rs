@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     thread,
@@ -11,11 +12,17 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use mirror_tests::{
     agent::{Agent, Arguments, output},
-    netns::Topology,
+    netns::{Host, Topology},
     scenario::{PATIENCE, PORT, Turn, Weight},
 };
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// Where agents answer each other.
+pub(super) const FLEET: u16 = 9479;
+
+/// The token that they share.
+pub(super) const FLEET_TOKEN: &str = "fedcba9876543210fedcba9876543210";
 
 /// Hosts, an agent on the live one, and the files between them.
 pub(super) struct Scene {
@@ -28,44 +35,53 @@ pub(super) struct Scene {
 impl Scene {
     /// Starts the agent; `open` opens the servers. `owner` answers for the experiment.
     pub(super) fn set<T>(owner: &str, open: impl FnOnce(&Topology) -> Result<T>) -> Result<(Self, T)> {
+        Self::start(owner, |_net| None, open)
+    }
+
+    /// The same among other agents, which are at `peers`.
+    pub(super) fn set_among<T>(
+        owner: &str,
+        peers: impl FnOnce(&Topology) -> Vec<SocketAddr>,
+        open: impl FnOnce(&Topology) -> Result<T>,
+    ) -> Result<(Self, T)> {
+        Self::start(owner, |net| Some(peers(net)), open)
+    }
+
+    fn start<T>(
+        owner: &str,
+        peers: impl FnOnce(&Topology) -> Option<Vec<SocketAddr>>,
+        open: impl FnOnce(&Topology) -> Result<T>,
+    ) -> Result<(Self, T)> {
         let turn = Turn::take(Weight::Heavy)?;
         let net = Topology::new()?;
         let servers = open(&net)?;
+        let peers = peers(&net);
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("mirror.yaml");
         let token = folder.path().join("token");
         fs::write(&token, "0123456789abcdef".repeat(4))?;
         fs::set_permissions(&token, fs::Permissions::from_mode(0o600))?;
-        let at = |host: &mirror_tests::netns::Host| format!("http://{}", host.at_v4(PORT));
-        fs::write(
-            &file,
-            format!(
-                "capture: {{ interfaces: [eth0] }}\n\
-                 control: {{ socket: {}, listen: \"127.0.0.1:9478\", tokenFile: {} }}\n\
-                 experiments:\n\
-                 \x20 - name: shop\n\
-                 \x20   owner: {}\n\
-                 \x20   expires: 2100-01-01T00:00:00Z\n\
-                 \x20   ports: [{PORT}]\n\
-                 \x20   matches: [{{ methods: [GET, POST] }}]\n\
-                 \x20   targets: [{{ name: v2, url: \"{}\", interlock: none }}]\n\
-                 \x20   control: {{ url: \"{}\", interlock: none }}\n\
-                 \x20   compare: {{ rules: [{{ name: old, path: \"$.gone\", ignore: true }}] }}\n\
-                 \x20   gate: {{ divergence: 1%, p95: 1.1, errors: 0.5%, minSamples: 200 }}\n\
-                 \x20   fields: [\"$.total\"]\n",
-                folder.path().join("control.sock").display(),
-                token.display(),
-                Value::from(owner),
-                at(&net.shadow),
-                at(&net.other),
-            ),
-        )?;
+        let control = format!("listen: \"127.0.0.1:9478\", tokenFile: {}", token.display());
+        let among = peers.map(|peers| fleet(&net.live, &folder, &peers)).transpose()?.unwrap_or_default();
+        let control = format!("{control}{among}");
+        fs::write(&file, configuration(&net, &folder, &net.live, "eth0", owner, &control))?;
         let agent = Agent::start(&net.live, &Arguments::from_file(&file))?;
         Ok((Self { agent, net, folder, _turn: turn }, servers))
     }
 
+    /// Starts another agent with the same experiment on a host's loopback; others may ask it.
+    pub(super) fn join(&self, host: &Host, owner: &str) -> Result<Agent> {
+        let fleet = fleet(host, &self.folder, &[])?;
+        let file = self.folder.path().join(format!("{}.yaml", host.name()));
+        fs::write(
+            &file,
+            configuration(&self.net, &self.folder, host, "lo", owner, fleet.trim_start_matches(", ")),
+        )?;
+        Agent::start(host, &Arguments::from_file(&file))
+    }
+
     fn socket(&self) -> PathBuf {
-        self.folder.path().join("control.sock")
+        socket(&self.folder, &self.net.live)
     }
 
     /// Runs the agent's program with words and the way to the running one; gives what it prints.
@@ -99,4 +115,54 @@ impl Scene {
             thread::sleep(Duration::from_millis(200));
         }
     }
+}
+
+/// The control socket of the agent on a host.
+fn socket(folder: &TempDir, host: &Host) -> PathBuf {
+    folder.path().join(format!("{}.sock", host.name()))
+}
+
+/// What is said of other agents, behind a comma.
+fn fleet(host: &Host, folder: &TempDir, peers: &[SocketAddr]) -> Result<String> {
+    let token = folder.path().join("fleet.token");
+    fs::write(&token, FLEET_TOKEN)?;
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600))?;
+    let peers: Vec<_> = peers.iter().map(|peer| format!("\"{peer}\"")).collect();
+    Ok(format!(
+        ", fleet: {{ listen: \"{}\", peers: [{}], tokenFile: {} }}",
+        host.at_v4(FLEET),
+        peers.join(", "),
+        token.display()
+    ))
+}
+
+/// The configuration of the agent on a host.
+fn configuration(
+    net: &Topology,
+    folder: &TempDir,
+    host: &Host,
+    interface: &str,
+    owner: &str,
+    control: &str,
+) -> String {
+    let at = |host: &Host| format!("http://{}", host.at_v4(PORT));
+    format!(
+        "capture: {{ interfaces: [{interface}] }}\n\
+         control: {{ socket: {}, {control} }}\n\
+         experiments:\n\
+         \x20 - name: shop\n\
+         \x20   owner: {}\n\
+         \x20   expires: 2100-01-01T00:00:00Z\n\
+         \x20   ports: [{PORT}]\n\
+         \x20   matches: [{{ methods: [GET, POST] }}]\n\
+         \x20   targets: [{{ name: v2, url: \"{}\", interlock: none }}]\n\
+         \x20   control: {{ url: \"{}\", interlock: none }}\n\
+         \x20   compare: {{ rules: [{{ name: old, path: \"$.gone\", ignore: true }}] }}\n\
+         \x20   gate: {{ divergence: 1%, p95: 1.1, errors: 0.5%, minSamples: 200 }}\n\
+         \x20   fields: [\"$.total\"]\n",
+        socket(folder, host).display(),
+        Value::from(owner),
+        at(&net.shadow),
+        at(&net.other),
+    )
 }

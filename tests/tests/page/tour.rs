@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::scene::Scene;
 
-const WIDE: (u32, u32) = (1280, 900);
+pub(super) const WIDE: (u32, u32) = (1280, 900);
 const NARROW: (u32, u32) = (800, 1000);
 
 /// Requests that are left out on purpose.
@@ -134,6 +134,16 @@ fn page_shows_what_is_known_and_steers_the_agent() -> Result<()> {
         state["experiments"][0]["percent"] == 12.5 && state["experiments"][0]["paused"] == true,
         "{state}"
     );
+    // What was changed here is lost with the agent: the page has the lines that keep it.
+    browser.click(".keep summary")?;
+    let lines = browser.text("#keep-0")?;
+    ensure!(
+        lines.contains("  - name: \"shop\"\n")
+            && lines.contains("    sample: { percent: 12.5 }")
+            && lines.contains("# paused"),
+        "{lines}"
+    );
+    ensure!(!lines.contains("expires"), "nobody changed that: {lines}");
     pictures(&browser, "experiments")?;
     browser.click("section.panel [data-action=resume]")?;
     browser.wait_for_text("paused → running")?;
@@ -143,9 +153,18 @@ fn page_shows_what_is_known_and_steers_the_agent() -> Result<()> {
     browser.click("[data-action=extend]")?;
     browser.wait_for_text("in 23h 59m")?;
 
+    click_link(&browser, "Fleet")?;
+    browser.wait_for_text("This agent knows of no others")?;
+    pictures(&browser, "fleet-none")?;
+
     let complaints = browser.complaints()?;
-    // The order that was refused is one.
-    let unexpected: Vec<_> = complaints.iter().filter(|line| !line.contains("/expiry")).collect();
+    // The order that was refused is one, and that there is no fleet.
+    let is_expected = |line: &&String| line.contains("/expiry") || line.contains("/v1/fleet");
+    let unexpected: Vec<_> = complaints.iter().filter(|line| !is_expected(line)).collect();
+    ensure!(
+        complaints.iter().filter(|line| line.contains("/v1/fleet")).count() == 1,
+        "it is asked again and again"
+    );
     ensure!(unexpected.is_empty(), "{unexpected:?}");
     Ok(())
 }
@@ -256,7 +275,7 @@ fn focused(browser: &Browser<'_>) -> Result<String> {
 const STOPS: usize = 400;
 
 /// Presses Tab until what has the focus has this text.
-fn tab_to(browser: &Browser<'_>, text: &str) -> Result<()> {
+pub(super) fn tab_to(browser: &Browser<'_>, text: &str) -> Result<()> {
     for _ in 0..STOPS {
         browser.press(Key::Tab)?;
         if focused(browser)?.contains(text) && focused_is_small(browser)? {
@@ -280,7 +299,7 @@ fn tab_round(browser: &Browser<'_>) -> Result<()> {
 }
 
 /// Follows a link of the navigation.
-fn click_link(browser: &Browser<'_>, label: &str) -> Result<()> {
+pub(super) fn click_link(browser: &Browser<'_>, label: &str) -> Result<()> {
     let position = browser.run(
         "return [...document.querySelectorAll('#nav a')].findIndex((link) => link.textContent === arguments[0]) + 1",
         &json!([label]),
@@ -305,7 +324,7 @@ fn kept_lines_are_rules(browser: &Browser<'_>, scene: &Scene) -> Result<()> {
 }
 
 /// Pictures of a view: in the light, in the dark, and narrow. Nowhere does the page scroll sideways.
-fn pictures(browser: &Browser<'_>, view: &str) -> Result<()> {
+pub(super) fn pictures(browser: &Browser<'_>, view: &str) -> Result<()> {
     for (kind, size, is_dark) in [("light", WIDE, false), ("dark", WIDE, true), ("narrow", NARROW, false)] {
         browser.look(size, is_dark)?;
         // What depends on the width is drawn anew.

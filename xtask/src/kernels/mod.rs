@@ -36,7 +36,7 @@ pub(crate) struct Options {
     /// How long one kernel may take, in minutes
     #[arg(long, value_name = "MINUTES", default_value_t = 60)]
     timeout: u64,
-    /// Runs these test programs only (for instance `classifier`)
+    /// Runs these test programs only (for instance `classifier`), and not all that are about the kernel
     #[arg(long, value_name = "PROGRAM", value_delimiter = ',')]
     only: Vec<String>,
 }

@@ -286,7 +286,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     audit.life(Event::Stop, &names);
     audit_writer.close();
     let mut books = ledger.snapshot();
-    metrics::add_left_out(&mut books.flows_skipped, &counters.read().unwrap_or_default());
+    counters.read().unwrap_or_default().add_left_out(&mut books.flows_skipped);
     failure.map_or(Ok(books), Err)
 }
 

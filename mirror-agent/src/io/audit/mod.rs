@@ -101,7 +101,7 @@ impl Audit {
     /// An order was given and not obeyed.
     pub fn refused(&self, who: &Who, command: &Command, error: &ControlError) {
         let (experiment, wanted) = match command {
-            Command::State | Command::Books => return,
+            Command::State => return,
             Command::Pause { experiment } => (experiment.clone(), Some(setting(Setting::Paused(true)))),
             Command::Resume { experiment } => (experiment.clone(), Some(setting(Setting::Paused(false)))),
             Command::SetPercent { experiment, percent } => {

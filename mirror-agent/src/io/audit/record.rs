@@ -61,7 +61,7 @@ impl Event {
     /// What a command brings about.
     pub(super) const fn of(command: &Command) -> Option<Self> {
         match command {
-            Command::State | Command::Books => None,
+            Command::State => None,
             Command::Pause { .. } => Some(Self::Pause),
             Command::Resume { .. } => Some(Self::Resume),
             Command::SetPercent { .. } => Some(Self::Percent),

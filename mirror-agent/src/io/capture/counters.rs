@@ -1,11 +1,24 @@
-//! Enters: the kernel program's per-CPU counters. Leaves: their sums.
+//! Enters: the kernel program's per-CPU counters. Leaves: their sums, and what they say of frames and connections.
 
 use std::fmt;
 
 use aya::maps::{MapData, MapError, PerCpuArray};
 use mirror_common::Counter;
 
+use crate::pipeline::reason::FlowSkipReason;
+
 const COUNT: usize = Counter::COUNT as usize;
+
+/// Reasons for which the kernel program could not copy a packet of a matched port, and their counters.
+pub const FRAME_DROPS: [(&str, Counter); 7] = [
+    ("fragment", Counter::Fragment),
+    ("malformed", Counter::Malformed),
+    ("ring_full", Counter::DroppedRingFull),
+    ("too_deep", Counter::TooDeep),
+    ("too_long", Counter::DroppedTooLong),
+    ("tunnel", Counter::Tunnel),
+    ("unreadable", Counter::DroppedUnreadable),
+];
 
 /// The kernel program's counters. It owns its handle of the map: the metrics keep it and need nothing else.
 pub struct KernelCounters {
@@ -52,5 +65,27 @@ impl CounterValues {
     #[must_use]
     pub fn get(&self, counter: Counter) -> u64 {
         usize::try_from(counter as u32).ok().and_then(|index| self.0.get(index)).copied().unwrap_or_default()
+    }
+
+    /// Frames of matched ports of which a record was made.
+    #[must_use]
+    pub fn frames_captured(&self) -> u64 {
+        self.get(Counter::CopiedClient).saturating_add(self.get(Counter::CopiedServer))
+    }
+
+    /// Frames of matched ports that were not copied in full, by reason.
+    pub fn frame_drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        FRAME_DROPS.iter().map(|(reason, counter)| (*reason, self.get(*counter)))
+    }
+
+    /// Adds the connections that were left out to those that were not parsed, by [`FlowSkipReason`].
+    pub fn add_left_out(&self, flows_skipped: &mut [u64; FlowSkipReason::ALL.len()]) {
+        for (reason, counter) in
+            [(FlowSkipReason::Sampled, Counter::SampledOut), (FlowSkipReason::Shed, Counter::Shed)]
+        {
+            if let Some(count) = flows_skipped.get_mut(reason.index()) {
+                *count = count.saturating_add(self.get(counter));
+            }
+        }
     }
 }

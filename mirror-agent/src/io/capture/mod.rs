@@ -27,7 +27,7 @@ mod unread;
 mod watch;
 
 pub use attach::{AttachError, AttachMethod, AttachMode, Attachment};
-pub use counters::{CounterValues, KernelCounters};
+pub use counters::{CounterValues, FRAME_DROPS, KernelCounters};
 pub use glob::Glob;
 pub use loader::{Capture, Kernel, LoadError};
 pub use lock::{AgentName, AgentNameError, NamespaceTurn};

@@ -1,6 +1,6 @@
 //! Enters: the flags of `run`. Leaves: the configuration with one experiment and one target that they mean.
 
-use std::time::SystemTime;
+use std::{net::SocketAddr, time::SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -17,6 +17,35 @@ pub(super) const EXPERIMENT: &str = "default";
 /// Name of its target.
 pub(super) const TARGET: &str = "shadow";
 
+/// Where the command line has the agent listen in place of what its file says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Listens {
+    /// For metrics and probes.
+    pub metrics: Option<SocketAddr>,
+    /// For whoever steers it.
+    pub control: Option<SocketAddr>,
+    /// For other agents, where the file names some.
+    pub fleet: Option<SocketAddr>,
+}
+
+impl Listens {
+    /// What these options say.
+    #[must_use]
+    pub const fn of(args: &RunArgs) -> Self {
+        Self { metrics: args.metrics_listen, control: args.control_listen, fleet: args.fleet_listen }
+    }
+
+    /// Puts that in the place of what the file says.
+    pub fn apply(self, config: &mut Config) {
+        let Self { metrics, control, fleet } = self;
+        config.capture.metrics_listen = metrics.unwrap_or(config.capture.metrics_listen);
+        config.control.listen = control.or(config.control.listen);
+        if let Some(known) = &mut config.control.fleet {
+            known.listen = fleet.or(known.listen);
+        }
+    }
+}
+
 impl Config {
     /// The configuration that `run` is to have: that of its file, or else what its flags mean.
     ///
@@ -26,13 +55,10 @@ impl Config {
     pub fn load(args: &RunArgs) -> Result<Self> {
         let Some(file) = &args.config else { return Self::from_args(args) };
         let mut config = read(file, Some(SystemTime::now()))?;
-        if let Some(listen) = args.metrics_listen {
-            config.capture.metrics_listen = listen;
-        }
-        if let Some(listen) = args.fleet_listen {
-            let fleet = config.control.fleet.as_mut();
-            fleet.context("--fleet-listen: the file has no control.fleet")?.listen = Some(listen);
-        }
+        let listens = Listens::of(args);
+        let has_fleet = config.control.fleet.is_some() || listens.fleet.is_none();
+        ensure!(has_fleet, "--fleet-listen: the file has no control.fleet");
+        listens.apply(&mut config);
         Ok(config)
     }
 

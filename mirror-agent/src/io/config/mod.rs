@@ -15,7 +15,10 @@ mod source;
 use ipnet::IpNet;
 
 #[cfg(feature = "runtime")]
-pub use self::source::{LoadError, read};
+pub use self::{
+    args::Listens,
+    source::{LoadError, read},
+};
 pub use self::{
     comparison::{
         ComparisonConfig, EvidenceConfig, KafkaTopics, SessionConfig, SessionSource, SessionUse, SinkConfig,

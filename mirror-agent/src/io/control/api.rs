@@ -50,7 +50,6 @@ pub(super) fn understand(method: &Method, path: &str, body: &[u8]) -> Result<Wis
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let wish = match (method, &segments[..]) {
         (&Method::GET | &Method::HEAD, ["v1", "state"]) => Command::State,
-        (&Method::GET | &Method::HEAD, ["v1", "books"]) => Command::Books,
         (&Method::POST, ["v1", "pause"]) => Command::Pause { experiment: which(body)? },
         (&Method::POST, ["v1", "resume"]) => Command::Resume { experiment: which(body)? },
         (&Method::POST, ["v1", "experiments", name, "percent"]) => {
@@ -86,7 +85,7 @@ pub(super) fn understand(method: &Method, path: &str, body: &[u8]) -> Result<Wis
         (&Method::DELETE, ["v1", "session"]) => return Ok(Wish::CloseSession),
         (
             _,
-            ["v1", "state" | "books" | "report" | "fleet"]
+            ["v1", "state" | "report" | "fleet"]
             | ["v1", "fleet", "self"]
             | ["v1", "experiments", _, "report" | "verdicts"]
             | ["v1", "experiments", _, "clusters", _],
@@ -104,7 +103,7 @@ pub(super) fn understand(method: &Method, path: &str, body: &[u8]) -> Result<Wis
         _ => {
             return Err(Refusal::new(
                 StatusCode::NOT_FOUND,
-                "there are /v1/state, /v1/books, /v1/report, /v1/pause, /v1/resume, /v1/experiments/NAME/percent, \
+                "there are /v1/state, /v1/report, /v1/pause, /v1/resume, /v1/experiments/NAME/percent, \
                  /v1/experiments/NAME/expiry, /v1/experiments/NAME/report, /v1/experiments/NAME/verdicts, \
                  /v1/experiments/NAME/clusters/KEY, /v1/experiments/NAME/rules, /v1/fleet, /v1/fleet/self, \
                  /v1/invitations and /v1/session",
@@ -118,7 +117,6 @@ pub(super) fn understand(method: &Method, path: &str, body: &[u8]) -> Result<Wis
 pub(super) fn answer(answer: Result<Answer, ControlError>) -> Result<Vec<u8>, Refusal> {
     let json = match answer.map_err(refusal)? {
         Answer::State(state) => serde_json::to_vec(&state),
-        Answer::Books(books) => serde_json::to_vec(&books),
         Answer::Changed(changes) => serde_json::to_vec(&Changes { changes }),
     };
     json.map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))

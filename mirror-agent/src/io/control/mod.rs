@@ -5,7 +5,6 @@
 //! reply for each. What an order changed is written into the audit log where it is obeyed, in [`Order::obey`].
 
 mod api;
-mod books;
 pub mod ctl;
 mod door;
 mod invitation;
@@ -27,11 +26,10 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
-    books::{Books, ComparisonBooks, CopyBooks, FrameBooks, RequestBooks},
     listen::{DEFAULT_SOCKET, Listeners},
     state::{
-        CaptureState, CopyState, Counted, ExperimentState, InterlockState, Reasons, RequestState, State,
-        TargetState,
+        CaptureState, ChangedKey, CopyState, Counted, ExperimentState, InterlockState, Reasons, RequestState,
+        State, TargetState,
     },
     token::{Token, TokenError},
 };
@@ -50,8 +48,6 @@ const ORDERS: usize = 64;
 pub enum Command {
     /// Say how things are.
     State,
-    /// Show the books, with all reasons.
-    Books,
     /// Copy and send nothing more, of one experiment or of all.
     Pause {
         /// Its name; `None` for all.
@@ -108,8 +104,6 @@ pub struct Change {
 pub enum Answer {
     /// How things are.
     State(Box<State>),
-    /// The books.
-    Books(Box<Books>),
     /// What is different: nothing where all was so already.
     Changed(Vec<Change>),
 }
@@ -165,9 +159,6 @@ pub trait Steering {
     /// How things are.
     fn state(&mut self) -> State;
 
-    /// The books, with all reasons.
-    fn books(&mut self) -> Books;
-
     /// Copies and sends nothing more, of one experiment or of all. Returns once that holds.
     fn pause(&mut self, experiment: Option<&str>) -> impl Future<Output = Result<Vec<Change>, ControlError>>;
 
@@ -213,7 +204,7 @@ impl Order {
         let Self { who, command, reply } = self;
         let answer = command.obey(steering).await;
         match &answer {
-            Ok(Answer::State(_) | Answer::Books(_)) => {}
+            Ok(Answer::State(_)) => {}
             Ok(Answer::Changed(changes)) => audit.obeyed(&who, &command, changes),
             Err(error) => audit.refused(&who, &command, error),
         }
@@ -233,7 +224,6 @@ impl Command {
     async fn obey(&self, steering: &mut impl Steering) -> Result<Answer, ControlError> {
         let changes = match self {
             Self::State => return Ok(Answer::State(Box::new(steering.state()))),
-            Self::Books => return Ok(Answer::Books(Box::new(steering.books()))),
             Self::Pause { experiment } => steering.pause(experiment.as_deref()).await?,
             Self::Resume { experiment } => steering.resume(experiment.as_deref()).await?,
             Self::SetPercent { percent, .. } if !(0.0..=100.0).contains(percent) => {

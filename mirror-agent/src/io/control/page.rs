@@ -42,7 +42,7 @@ macro_rules! file {
 }
 
 /// All files of the page.
-const FILES: [File; 19] = [
+const FILES: [File; 20] = [
     File { path: "/", ..file!("index.html", HTML) },
     file!("icon.svg", IMAGE),
     file!("page.css", STYLE),
@@ -61,6 +61,7 @@ const FILES: [File; 19] = [
     file!("rules.js", SCRIPT),
     file!("experiments.js", SCRIPT),
     file!("verdict.js", SCRIPT),
+    file!("fleet.js", SCRIPT),
     file!("session.js", SCRIPT),
 ];
 

@@ -6,8 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     io::{config::Expiry, replay::BreakerState},
-    pipeline::reason::VerdictState,
+    pipeline::reason::{VerdictState, reasons},
 };
+
+reasons! {
+    /// What of an experiment can be changed by hand.
+    ChangedKey {
+        /// When it ends.
+        Expires => "expires",
+        /// Whether it is paused, by itself.
+        Paused => "paused",
+        /// The share of requests that it takes.
+        Percent => "percent",
+    }
+}
 
 /// Counts by label; what never happened is left out.
 pub type Counted = BTreeMap<String, u64>;
@@ -42,6 +54,12 @@ pub struct CaptureState {
     pub frames_captured: u64,
     /// Frames that were not copied in full.
     pub frames_dropped: u64,
+    /// The same by reason.
+    #[serde(default)]
+    pub frames_dropped_by: Counted,
+    /// Connections that were left out, by reason.
+    #[serde(default)]
+    pub flows_skipped: Counted,
     /// The books of the requests.
     pub requests: RequestState,
 }
@@ -99,11 +117,17 @@ pub struct ExperimentState {
     pub percent: f64,
     /// Whether it is paused, by itself or with all.
     pub paused: bool,
+    /// What of these was changed by hand, so that it is not as the configuration has it and ends with the agent.
+    #[serde(default)]
+    pub changed: Vec<ChangedKey>,
     /// Its targets.
     pub targets: Vec<TargetState>,
     /// Its exchanges by what came of comparing them; none where they are not compared.
     #[serde(default)]
     pub comparisons: Counted,
+    /// Those of them that could not be compared, by reason.
+    #[serde(default)]
+    pub incomparable: Counted,
     /// Its verdict; `None` where none is asked for.
     #[serde(default)]
     pub verdict: Option<VerdictState>,
@@ -117,6 +141,9 @@ pub struct TargetState {
     pub name: String,
     /// Where it is.
     pub url: String,
+    /// Whether it is a second copy of the live version.
+    #[serde(default)]
+    pub is_control: bool,
     /// The books of its copies.
     pub copies: CopyState,
     /// Copies that wait for a connection.

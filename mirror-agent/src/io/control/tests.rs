@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{
-    Books, Change, ControlError, Counted, ExperimentState, Listeners, Setting, State, Steering, channel,
+    Change, ControlError, Counted, ExperimentState, Listeners, Setting, State, Steering, channel,
     ctl::{self, CtlArgs, CtlCommand, CtlError, PlaceArgs},
 };
 use crate::io::{
@@ -67,15 +67,13 @@ impl Steering for Fake {
             expired: false,
             percent: self.percent,
             paused: self.paused,
+            changed: Vec::new(),
             targets: Vec::new(),
             comparisons: Counted::new(),
+            incomparable: Counted::new(),
             verdict: None,
         };
         State { version: "1.2.3".to_owned(), experiments: vec![experiment], ..State::default() }
-    }
-
-    fn books(&mut self) -> Books {
-        Books::default()
     }
 
     async fn pause(&mut self, experiment: Option<&str>) -> Result<Vec<Change>, ControlError> {
@@ -466,7 +464,7 @@ fn invitation_opens_one_session_and_nothing_else() {
     assert_eq!(status, 200, "{answer}");
     let line = answer.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
     let cookie = format!("Host: localhost\r\nCookie: {}\r\n", line.split(';').next().unwrap());
-    assert_eq!(agent.tcp("GET /v1/books", &cookie, "").0, 200);
+    assert_eq!(agent.tcp("GET /v1/state", &cookie, "").0, 200);
     assert_eq!(agent.tcp("POST /v1/session", &invitation, "").0, 401, "it was used");
     assert_eq!(agent.tcp("POST /v1/pause", &invite(), "").0, 401, "it steers");
     assert_eq!(agent.tcp("POST /v1/invitations", &bearer(), "").0, 404, "whoever is far away invites others");

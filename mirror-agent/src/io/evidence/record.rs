@@ -87,8 +87,11 @@ pub struct DivergenceRecord {
     pub kind: &'static str,
     /// Where, without indices.
     pub path: String,
-    /// Where, with them.
+    /// Where, with them: live's.
     pub place: String,
+    /// The place in the target's answer, where its indices are others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow_place: Option<String>,
     /// What live has there; nothing where there is nothing.
     pub live: Option<String>,
     /// What the target has there.
@@ -145,8 +148,9 @@ impl Record {
     pub fn bytes(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let divergences = self.divergences.iter().map(|divergence| {
-            let DivergenceRecord { kind: _, path, place, live, shadow } = divergence;
-            size_of::<DivergenceRecord>() + path.len() + place.len() + text(live) + text(shadow)
+            let DivergenceRecord { kind: _, path, place, shadow_place, live, shadow } = divergence;
+            let texts = text(shadow_place) + text(live) + text(shadow);
+            size_of::<DivergenceRecord>() + path.len() + place.len() + texts
         });
         let answers = [Some(&self.live), Some(&self.shadow), self.control.as_ref()];
         let messages = answers.into_iter().flatten().filter_map(|answer| answer.message.as_ref());
@@ -161,8 +165,9 @@ impl Record {
 
 impl DivergenceRecord {
     fn new(divergence: &Divergence, redactor: &Redactor) -> Self {
-        let Divergence { kind, path, place, live, other } = redactor.divergence(divergence);
-        Self { kind: kind.as_str(), path: path.to_string(), place, live, shadow: other }
+        let Divergence { kind, path, place, other_place, live, other } = redactor.divergence(divergence);
+        let (kind, path, shadow_place) = (kind.as_str(), path.to_string(), other_place);
+        Self { kind, path, place, shadow_place, live, shadow: other }
     }
 }
 

@@ -40,6 +40,7 @@ pub(in crate::io) fn record(exchange: &str, secret: &str, result: ComparisonResu
         kind: DivergenceKind::Value,
         path: Arc::from(place),
         place: place.to_owned(),
+        other_place: None,
         live: Some(live.to_owned()),
         other: Some(other.to_owned()),
     };

@@ -53,6 +53,7 @@ struct Sum {
     compared_by: u64,
     left_out: Vec<LeftOut>,
     comparisons: Counted,
+    incomparable: Counted,
     targets: Vec<TargetSum>,
 }
 
@@ -60,6 +61,7 @@ struct Sum {
 #[derive(Debug, Default)]
 struct TargetSum {
     target: String,
+    is_control: bool,
     copies: CopyState,
     queued: u64,
     in_flight: u64,
@@ -233,6 +235,8 @@ fn of_state(state: &State) -> AgentView {
             interfaces: capture.interfaces,
             frames_captured: capture.frames_captured,
             frames_dropped: capture.frames_dropped,
+            frames_dropped_by: capture.frames_dropped_by.clone(),
+            flows_skipped: capture.flows_skipped.clone(),
             requests: capture.requests.clone(),
         },
         queued: targets().fold(0, |sum, target| sum.saturating_add(target.queued)),
@@ -258,6 +262,7 @@ impl Sum {
         self.agents += 1;
         self.paused += u64::from(experiment.paused);
         add_counted(&mut self.comparisons, &experiment.comparisons);
+        add_counted(&mut self.incomparable, &experiment.incomparable);
         for target in &experiment.targets {
             if let Some(sum) = find_or_add(&mut self.targets, &target.name) {
                 sum.add(target);
@@ -281,6 +286,7 @@ impl Sum {
             );
             TargetView {
                 target: target.target,
+                is_control: target.is_control,
                 copies: target.copies,
                 queued: target.queued,
                 in_flight: target.in_flight,
@@ -288,7 +294,10 @@ impl Sum {
                 interlocks: target.interlocks,
                 replays: target.replays,
                 // Texts, numbers and lists: nothing that JSON cannot hold.
-                summary: summary.and_then(|summary| serde_json::to_value(summary).ok()),
+                summary: summary.and_then(|summary| serde_json::to_value(summary).ok()).map(|mut summary| {
+                    judged.into_iter().for_each(|judged| judged.name_fields(&mut summary));
+                    summary
+                }),
                 kept: Vec::new(),
             }
         });
@@ -306,6 +315,7 @@ impl Sum {
             compared_by: self.compared_by,
             left_out: self.left_out,
             comparisons: self.comparisons,
+            incomparable: self.incomparable,
             has_gate,
             has_control: judged.is_some_and(|judged| judged.has_control),
             state: match verdict {
@@ -324,6 +334,7 @@ impl Sum {
 
 impl TargetSum {
     fn add(&mut self, target: &TargetState) {
+        self.is_control |= target.is_control;
         add_copies(&mut self.copies, &target.copies);
         self.queued = self.queued.saturating_add(target.queued);
         self.in_flight = self.in_flight.saturating_add(target.in_flight);
@@ -345,6 +356,8 @@ impl CaptureSum {
         self.interfaces = self.interfaces.saturating_add(other.interfaces);
         self.frames_captured = self.frames_captured.saturating_add(other.frames_captured);
         self.frames_dropped = self.frames_dropped.saturating_add(other.frames_dropped);
+        add_counted(&mut self.frames_dropped_by, &other.frames_dropped_by);
+        add_counted(&mut self.flows_skipped, &other.flows_skipped);
         let RequestState { seen, pending, mirrored, skipped, dropped, lost, reasons } = &other.requests;
         let mine = &mut self.requests;
         for (mine, theirs) in [

@@ -35,6 +35,8 @@ fn agent(number: u64, seen: u64, rules: u64) -> Told {
     let mut state = State { uptime_seconds: 1.0, ..State::default() };
     state.capture.requests = requests;
     state.capture.requests.reasons.lost = BTreeMap::from([("gap".to_owned(), number)]);
+    state.capture.frames_dropped_by = BTreeMap::from([("ring_full".to_owned(), 10)]);
+    state.capture.flows_skipped = BTreeMap::from([("tls".to_owned(), 1)]);
     let copies = CopyState { copies: seen, mirrored: seen, ..CopyState::default() };
     let target = json!({
         "name": "v2", "url": "http://v2", "copies": copies, "queued": 1, "inFlight": 2, "breaker": "closed",
@@ -43,6 +45,7 @@ fn agent(number: u64, seen: u64, rules: u64) -> Told {
     let experiment: ExperimentState = serde_json::from_value(json!({
         "name": "orders", "owner": "team", "expires": "never", "expired": false, "percent": 1.0,
         "paused": number == 1, "targets": [target], "comparisons": { "equal": seen },
+        "incomparable": { "busy": 2 },
     }))
     .unwrap();
     state.experiments = vec![experiment];
@@ -71,7 +74,13 @@ fn portion(equal: u64) -> crate::pipeline::judge::Portion {
         },
         "places": {}, "clusters": {},
     });
-    serde_json::from_value(json!({ "GET /": scope })).unwrap()
+    let numbers = json!({
+        "moments": { "count": 1, "sum": 1, "mean": 1, "squares": 0 },
+        "sketch": { "positive": { "zeros": 1, "first": 0, "bins": [] }, "negative": none },
+    });
+    let difference = json!({ "count": 1, "sum": 0, "mean": 0, "squares": 0 });
+    let field = json!({ "live": numbers, "shadow": numbers, "difference": difference });
+    serde_json::from_value(json!({ "scopes": { "GET /": scope }, "fields": [field] })).unwrap()
 }
 
 fn judged(told: &Told) -> Vec<JudgedPortion> {
@@ -80,7 +89,7 @@ fn judged(told: &Told) -> Vec<JudgedPortion> {
         ..JudgeConfig::default()
     };
     let told = told.compared[0].clone();
-    vec![JudgedPortion { told, owner: None, judge, has_control: false }]
+    vec![JudgedPortion { told, owner: None, judge, has_control: false, fields: vec!["$.total".to_owned()] }]
 }
 
 fn merged(agents: &[Told]) -> View {
@@ -98,15 +107,20 @@ fn books_add_up_and_the_verdict_is_that_of_the_sum() {
     assert_eq!((view.known, view.answered), (3, 3));
     assert_eq!(view.capture.requests.seen, 2400);
     assert_eq!(view.capture.requests.reasons.lost["gap"], 3);
+    assert_eq!((view.capture.frames_dropped_by["ring_full"], view.capture.flows_skipped["tls"]), (30, 3));
     let [experiment] = &view.experiments[..] else { panic!("{view:?}") };
     assert_eq!((experiment.agents, experiment.paused, experiment.compared_by), (3, 1, 3));
-    assert_eq!(experiment.comparisons["equal"], 2400);
+    assert_eq!((experiment.comparisons["equal"], experiment.incomparable["busy"]), (2400, 6));
     let [target] = &experiment.targets[..] else { panic!("{experiment:?}") };
     assert_eq!((target.copies.mirrored, target.queued, target.in_flight), (2400, 3, 6));
     assert_eq!(target.breakers["closed"], 3);
     // None of them alone has the thousand exchanges that the gate asks for.
     assert_eq!((experiment.state, experiment.judged), (Some(VerdictState::Pass), Some(VerdictState::Pass)));
-    assert_eq!(target.summary.as_ref().unwrap()["exchanges"], 2400);
+    let summary = target.summary.as_ref().unwrap();
+    assert_eq!(summary["exchanges"], 2400);
+    let field = &summary["fields"][0];
+    assert_eq!((&field["field"], &field["live"]["count"]), (&json!("$.total"), &json!(3)));
+    assert_eq!((&field["live"]["sum"], &field["shadow"]["mean"]), (&json!(3.0), &json!(1.0)));
     let alone = merged(&[agent(0, 700, 7)]);
     assert_eq!(alone.experiments[0].state, Some(VerdictState::NotEnoughData));
 }

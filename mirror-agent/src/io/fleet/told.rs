@@ -7,17 +7,18 @@ use serde::{Deserialize, Serialize};
 use super::view::{Problem, Trouble};
 use crate::{
     io::{
+        capture::FRAME_DROPS,
         control::{Counted, ExperimentState, State},
         ledger::{DropReason, ReplayOutcome},
         random::random,
         telling::ExperimentPortion,
     },
-    pipeline::reason::{ComparisonResult, LostReason, SkipReason},
+    pipeline::reason::{ComparisonResult, FlowSkipReason, IncomparableReason, LostReason, SkipReason},
 };
 
 /// Number of the shape of what agents tell each other. It is another one whenever a key, a label or the meaning of a
 /// figure changes: of agents that tell it otherwise is said so, and nothing of theirs is added up.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
 
 /// Longest name of a node, a pod or a version, in bytes (RFC 1123 allows names of 253).
 const MAX_NAME_BYTES: usize = 253;
@@ -110,6 +111,8 @@ impl Told {
         let Self { agent, state, compared, .. } = self;
         let reasons = &state.capture.requests.reasons;
         agent.is_plausible()
+            && has_labels(&state.capture.frames_dropped_by, &FRAME_DROPS.map(|(reason, _)| reason))
+            && has_labels(&state.capture.flows_skipped, &FlowSkipReason::LABELS)
             && has_labels(&reasons.skipped, &SkipReason::LABELS)
             && has_labels(&reasons.dropped, &DropReason::LABELS)
             && has_labels(&reasons.lost, &LostReason::LABELS)
@@ -127,6 +130,7 @@ impl Told {
 fn is_plausible(experiment: &ExperimentState) -> bool {
     is_name(&experiment.name)
         && has_labels(&experiment.comparisons, &ComparisonResult::LABELS)
+        && has_labels(&experiment.incomparable, &IncomparableReason::LABELS)
         && experiment.targets.len() <= MAX_EXPERIMENTS
         && experiment.targets.iter().all(|target| {
             let reasons = &target.copies.reasons;
@@ -171,7 +175,7 @@ mod tests {
 
     #[test]
     fn another_format_is_named_whatever_else_is_there() {
-        assert_eq!(problem(&json!({ "format": 2, "all": "else" })), Some(Problem::OtherFormat));
+        assert_eq!(problem(&json!({ "format": FORMAT + 1, "all": "else" })), Some(Problem::OtherFormat));
     }
 
     #[test]
@@ -183,6 +187,8 @@ mod tests {
             ("/agent/pod", json!("a".repeat(254))),
             ("/state/capture/requests/reasons/skipped", json!({ "\u{1b}]0;x": 1 })),
             ("/state/capture/requests/seen", json!(-1)),
+            ("/state/capture/framesDroppedBy", json!({ "<script>": 1 })),
+            ("/state/capture/flowsSkipped", json!({ "\u{202e}": 1 })),
             ("/state/experiments", json!([{}])),
             ("/compared", json!([{ "name": "a b", "rules": 1, "targets": [] }])),
             ("/compared", json!("all")),
@@ -192,7 +198,7 @@ mod tests {
             *wrong.pointer_mut(at).unwrap_or_else(|| panic!("{at}")) = value;
             assert_eq!(problem(&wrong), Some(Problem::Garbled), "{at}");
         }
-        for text in ["", "null", "[", "{\"format\":1}", &"[".repeat(100_000)] {
+        for text in ["", "null", "[", "{\"format\":2}", &"[".repeat(100_000)] {
             assert_eq!(understand(text.as_bytes()).unwrap_err().problem, Problem::Garbled, "{:.20}", text);
         }
     }

@@ -112,7 +112,7 @@ impl AgentView {
     }
 }
 
-/// Counts of requests and frames.
+/// Counts of requests, frames and connections.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CaptureSum {
@@ -122,6 +122,12 @@ pub struct CaptureSum {
     pub frames_captured: u64,
     /// Frames that were not copied in full.
     pub frames_dropped: u64,
+    /// The same by reason.
+    #[serde(default)]
+    pub frames_dropped_by: Counted,
+    /// Connections that were left out, by reason.
+    #[serde(default)]
+    pub flows_skipped: Counted,
     /// The books of the requests.
     pub requests: RequestState,
 }
@@ -143,6 +149,9 @@ pub struct ExperimentView {
     pub left_out: Vec<LeftOut>,
     /// Exchanges by what came of comparing them, of all agents that answered.
     pub comparisons: Counted,
+    /// Those of them that could not be compared, by reason.
+    #[serde(default)]
+    pub incomparable: Counted,
     /// Whether a verdict is asked for.
     pub has_gate: bool,
     /// Whether a second copy of the live version tells what is noise.
@@ -175,6 +184,9 @@ pub struct LeftOut {
 pub struct TargetView {
     /// Its name.
     pub target: String,
+    /// Whether it is a second copy of the live version.
+    #[serde(default)]
+    pub is_control: bool,
     /// The books of its copies.
     pub copies: CopyState,
     /// Copies that wait for a connection.

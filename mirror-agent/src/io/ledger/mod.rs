@@ -144,15 +144,6 @@ impl Ledger {
         books
     }
 
-    /// What the books of the comparisons of `experiment` say; `None` where there are none.
-    #[must_use]
-    pub fn compared(&self, experiment: &str) -> Option<ComparisonSnapshot> {
-        self.lock_comparisons()
-            .iter()
-            .find(|books| books.experiment() == experiment)
-            .map(|books| books.snapshot())
-    }
-
     /// Closes the books of comparisons that `is_kept` does not keep: they are shown no longer.
     pub fn retain_comparisons(&self, is_kept: impl FnMut(&Arc<ComparisonBooks>) -> bool) {
         self.lock_comparisons().retain(is_kept);

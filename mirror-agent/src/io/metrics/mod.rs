@@ -40,7 +40,7 @@ use self::{
 };
 use crate::{
     io::{
-        capture::{CounterValues, role::Role},
+        capture::{CounterValues, FRAME_DROPS, role::Role},
         guard::GuardValues,
         interfaces::Interfaces,
         ledger::{DropReason, Ledger},
@@ -151,45 +151,6 @@ pub fn registry(
     registry
 }
 
-/// Reasons for which the kernel program could not copy a packet of a matched port, and their counters.
-const FRAME_DROPS: [(&str, Counter); 7] = [
-    ("fragment", Counter::Fragment),
-    ("malformed", Counter::Malformed),
-    ("ring_full", Counter::DroppedRingFull),
-    ("too_deep", Counter::TooDeep),
-    ("too_long", Counter::DroppedTooLong),
-    ("tunnel", Counter::Tunnel),
-    ("unreadable", Counter::DroppedUnreadable),
-];
-
-/// Adds the connections that the kernel program left out to those that were not parsed, by [`FlowSkipReason`].
-pub fn add_left_out(flows_skipped: &mut [u64; FlowSkipReason::ALL.len()], kernel: &CounterValues) {
-    for (reason, counter) in
-        [(FlowSkipReason::Sampled, Counter::SampledOut), (FlowSkipReason::Shed, Counter::Shed)]
-    {
-        if let Some(count) = flows_skipped.get_mut(reason.index()) {
-            *count = count.saturating_add(kernel.get(counter));
-        }
-    }
-}
-
-/// Frames of matched ports that the kernel program did not copy in full, by reason.
-pub fn frame_drops(counts: &CounterValues) -> impl Iterator<Item = (&'static str, u64)> {
-    FRAME_DROPS.iter().map(|(reason, counter)| (*reason, counts.get(*counter)))
-}
-
-/// Frames of matched ports of which the kernel program made a record.
-#[must_use]
-pub fn frames_captured(counts: &CounterValues) -> u64 {
-    counts.get(Counter::CopiedClient).saturating_add(counts.get(Counter::CopiedServer))
-}
-
-/// Frames of matched ports that the kernel program did not copy in full.
-#[must_use]
-pub fn frames_dropped(counts: &CounterValues) -> u64 {
-    frame_drops(counts).map(|(_, count)| count).sum()
-}
-
 impl Collector for Metrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut out = Encoder(encoder);
@@ -267,7 +228,7 @@ impl Metrics {
             &books.lost,
         )?;
         let mut flows_skipped = books.flows_skipped;
-        add_left_out(&mut flows_skipped, &self.gauges.kernel_counts());
+        self.gauges.kernel_counts().add_left_out(&mut flows_skipped);
         out.family(
             "flows_skipped",
             "Flows that are not parsed",
@@ -543,15 +504,15 @@ mod tests {
     const CRATES: [&str; 2] = ["mirror_agent", "mirror_ebpf"];
 
     #[test]
-    fn readme_documents_every_metric_and_every_label_value_and_no_others() {
-        let readme = include_str!("../../../../README.md");
+    fn page_documents_every_metric_and_every_label_value_and_no_others() {
+        let page = include_str!("../../../../docs/metrics.md");
         let text = scrape(&Arc::default());
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
         let exported: BTreeSet<String> = types
             .map(|(name, kind)| format!("{name}{}", if kind == "counter" { "_total" } else { "" }))
             .collect();
         let is_word = |symbol: char| symbol.is_alphanumeric() || symbol == '_';
-        let documented: BTreeSet<String> = readme
+        let documented: BTreeSet<String> = page
             .split(|symbol| !is_word(symbol))
             .filter(|word| word.starts_with("mirror_") && !CRATES.contains(word))
             .map(str::to_owned)
@@ -559,7 +520,7 @@ mod tests {
         assert_eq!(documented, exported);
         let values = text.split(['{', '}']).filter_map(|label| label.split_once("=\"")?.1.strip_suffix('"'));
         for value in values.filter(|value| value.chars().all(is_word) && value.parse::<f64>().is_err()) {
-            assert!(readme.contains(&format!("`{value}`")), "{value} is not in the README");
+            assert!(page.contains(&format!("`{value}`")), "{value} is not in docs/metrics.md");
         }
     }
 

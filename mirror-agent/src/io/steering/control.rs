@@ -2,37 +2,34 @@
 
 use crate::{
     io::{
-        config::Expiry,
+        config::{Expiry, TargetRole},
         control::{
-            Books, CaptureState, Change, ControlError, CopyState, Counted, ExperimentState, InterlockState,
-            Reasons, RequestState, Setting, State, Steering, TargetState,
+            CaptureState, Change, ChangedKey, ControlError, CopyState, Counted, ExperimentState,
+            InterlockState, Reasons, RequestState, Setting, State, Steering, TargetState,
         },
         experiments::{Activity, Wanted},
-        ledger::{CopyBooks, DropReason, ReplayOutcome},
-        metrics::{frames_captured, frames_dropped},
+        ledger::{CopySnapshot, DropReason, ReplayOutcome, Snapshot},
+        metrics::Gauges as _,
         steering::Helm,
     },
     pipeline::{
         policy::Share,
-        reason::{ComparisonResult, LostReason, SkipReason},
+        reason::{ComparisonResult, FlowSkipReason, IncomparableReason, LostReason, SkipReason},
     },
 };
 
 impl Steering for Helm {
     fn state(&mut self) -> State {
-        let capture = self.capture_state();
+        // All of them at one moment.
+        let books = self.parts.ledger.snapshot();
         let running: Vec<_> = self.parts.experiments.running().cloned().collect();
         State {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.begun.elapsed().as_secs_f64(),
             paused: self.is_paused,
-            capture,
-            experiments: running.iter().map(|wanted| self.experiment_state(wanted)).collect(),
+            capture: self.capture_state(&books),
+            experiments: running.iter().map(|wanted| self.experiment_state(wanted, &books)).collect(),
         }
-    }
-
-    fn books(&mut self) -> Books {
-        self.all_books()
     }
 
     async fn pause(&mut self, experiment: Option<&str>) -> Result<Vec<Change>, ControlError> {
@@ -123,16 +120,30 @@ impl Helm {
         })
     }
 
-    fn capture_state(&self) -> CaptureState {
-        let books = self.parts.ledger.snapshot();
+    /// What of an experiment is otherwise than the configuration has it.
+    fn changed(&self, name: &str) -> Vec<ChangedKey> {
+        let mut experiments = self.parts.config.experiments.iter();
+        let found = experiments.find(|experiment| experiment.name == name);
+        found.map(|experiment| self.overrides.changed(experiment)).unwrap_or_default()
+    }
+
+    fn capture_state(&self, books: &Snapshot) -> CaptureState {
         let guard = self.parts.config.guard;
         let is_guarded = guard.cpu.is_some() || guard.memory.is_some();
         let kernel = self.parts.gauges.kernel_counts();
+        let mut flows_skipped = books.flows_skipped;
+        kernel.add_left_out(&mut flows_skipped);
         CaptureState {
             interfaces: self.parts.gauges.interfaces_attached().iter().sum(),
             guard_percent: is_guarded.then(|| self.parts.gauges.guard().capture * 100.0),
-            frames_captured: frames_captured(&kernel),
-            frames_dropped: frames_dropped(&kernel),
+            frames_captured: kernel.frames_captured(),
+            frames_dropped: kernel.frame_drops().map(|(_, count)| count).sum(),
+            frames_dropped_by: kernel
+                .frame_drops()
+                .filter(|(_, count)| *count > 0)
+                .map(|(reason, count)| (reason.to_owned(), count))
+                .collect(),
+            flows_skipped: counted(&FlowSkipReason::LABELS, &flows_skipped),
             requests: RequestState {
                 seen: books.seen,
                 pending: books.pending,
@@ -149,7 +160,7 @@ impl Helm {
         }
     }
 
-    fn experiment_state(&self, wanted: &Wanted) -> ExperimentState {
+    fn experiment_state(&self, wanted: &Wanted, books: &Snapshot) -> ExperimentState {
         let Wanted { config, activity } = wanted;
         let lanes = || {
             let lanes = self.parts.experiments.lanes();
@@ -158,12 +169,16 @@ impl Helm {
         let targets = config.targets.iter().map(|target| {
             let lane = lanes().find(|(_, running, _)| running.name == target.name).map(|(.., lane)| lane);
             let count = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
-            let books = self.parts.ledger.copies(&config.name, &target.name);
+            let is_it =
+                |books: &&CopySnapshot| books.experiment == config.name && books.target == target.name;
+            let books = books.copies.iter().find(is_it);
             TargetState {
                 name: target.name.clone(),
                 url: target.url.to_string(),
-                copies: copies(&books),
-                replays: counted(&ReplayOutcome::LABELS, &books.snapshot().replays),
+                is_control: target.role == TargetRole::Control,
+                copies: books.map(copies).unwrap_or_default(),
+                replays: books
+                    .map_or_else(Counted::new, |books| counted(&ReplayOutcome::LABELS, &books.replays)),
                 queued: lane.map_or(0, |lane| count(lane.queue.len())),
                 in_flight: lane.map_or(0, |lane| count(lane.gauges.in_flight())),
                 breaker: lane.filter(|_| target.circuit_breaker.is_some()).map(|lane| lane.gauges.breaker()),
@@ -172,7 +187,7 @@ impl Helm {
                 }),
             }
         });
-        let compared = self.parts.ledger.compared(&config.name);
+        let compared = books.comparisons.iter().find(|books| books.experiment == config.name);
         ExperimentState {
             name: config.name.clone(),
             owner: config.owner.clone(),
@@ -180,17 +195,18 @@ impl Helm {
             expired: *activity == Activity::Expired,
             percent: config.sample.share.percent(),
             paused: self.is_paused || *activity == Activity::Paused,
+            changed: self.changed(&config.name),
             targets: targets.collect(),
             comparisons: compared
-                .as_ref()
                 .map_or_else(Counted::new, |books| counted(&ComparisonResult::LABELS, &books.results)),
+            incomparable: compared
+                .map_or_else(Counted::new, |books| counted(&IncomparableReason::LABELS, &books.incomparable)),
             verdict: compared.and_then(|books| books.verdict),
         }
     }
 }
 
-fn copies(books: &CopyBooks) -> CopyState {
-    let books = books.snapshot();
+fn copies(books: &CopySnapshot) -> CopyState {
     CopyState {
         copies: books.copies,
         pending: books.pending,
@@ -206,7 +222,7 @@ fn copies(books: &CopyBooks) -> CopyState {
 }
 
 /// Counts by label, as far as there is anything to count.
-pub(super) fn counted(labels: &[&str], counts: &[u64]) -> Counted {
+fn counted(labels: &[&str], counts: &[u64]) -> Counted {
     let all = labels.iter().zip(counts).filter(|(_, count)| **count > 0);
     all.map(|(label, count)| ((*label).to_owned(), *count)).collect()
 }

@@ -8,7 +8,6 @@
 //! kernel program takes less first, then capture threads and targets turn to what is to run, then the kernel program takes
 //! more.
 
-mod books;
 mod control;
 mod offer;
 mod overrides;
@@ -23,7 +22,6 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     error::Error,
     future::pending,
-    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -49,7 +47,7 @@ use crate::{
         audit::{Audit, Who},
         capture::{Matched, PortSample},
         compare::Comparing,
-        config::{Config, ExperimentConfig, Expiry, TargetConfig, networks},
+        config::{Config, ExperimentConfig, Expiry, Listens, TargetConfig, networks},
         experiments::{
             Activity, Experiments, PrepareError, Prepared, Wanted, answer_ports, connection_samples,
         },
@@ -149,9 +147,7 @@ pub struct Followed {
     /// Where it is.
     pub path: PathBuf,
     /// What the command line says in place of the file.
-    pub metrics_listen: Option<SocketAddr>,
-    /// The same of where it answers other agents.
-    pub fleet_listen: Option<SocketAddr>,
+    pub listens: Listens,
 }
 
 /// What the owner is made of.

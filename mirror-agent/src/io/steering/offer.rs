@@ -26,16 +26,12 @@ impl Helm {
         let Reading { who, text, is_first } = reading;
         let file = self.source.as_ref().map(|(file, _)| file);
         let path = file.map(|file| file.path.display().to_string()).unwrap_or_default();
-        let listen = file.and_then(|file| file.metrics_listen);
-        let fleet_listen = file.and_then(|file| file.fleet_listen);
+        let listens = file.map(|file| file.listens).unwrap_or_default();
         let offer = text
             .map_err(|error| SteerError::Invalid(format!("read {path}: {error}").into()))
             .and_then(|text| (self.parts.reader.parse)(&text, &path).map_err(SteerError::Invalid))
             .map(|mut offer| {
-                offer.capture.metrics_listen = listen.unwrap_or(offer.capture.metrics_listen);
-                if let Some(fleet) = &mut offer.control.fleet {
-                    fleet.listen = fleet_listen.or(fleet.listen);
-                }
+                listens.apply(&mut offer);
                 offer
             });
         if is_first && offer.as_ref().is_ok_and(|offer| *offer == self.parts.config) {

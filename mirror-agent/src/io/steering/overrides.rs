@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 use crate::{
     io::{
         config::{Config, ExperimentConfig, Expiry},
+        control::ChangedKey,
         experiments::{Activity, Wanted},
     },
     pipeline::policy::Share,
@@ -59,6 +60,17 @@ impl Overrides {
     /// What was changed of this experiment.
     pub(super) fn of(&mut self, name: &str) -> &mut Override {
         self.0.entry(name.to_owned()).or_default()
+    }
+
+    /// What is otherwise than `experiment` has it.
+    pub(super) fn changed(&self, experiment: &ExperimentConfig) -> Vec<ChangedKey> {
+        let Some(by_hand) = self.0.get(&experiment.name) else { return Vec::new() };
+        let is_changed = |key: &ChangedKey| match key {
+            ChangedKey::Expires => by_hand.expires.is_some_and(|expires| expires != experiment.expires),
+            ChangedKey::Paused => by_hand.is_paused,
+            ChangedKey::Percent => by_hand.share.is_some_and(|share| share != experiment.sample.share),
+        };
+        ChangedKey::ALL.into_iter().filter(is_changed).collect()
     }
 
     /// Goes on under another configuration: what the file says anew goes before what was said by hand.
@@ -121,6 +133,8 @@ mod tests {
     fn an_experiment_that_was_paused_and_ends_has_ended() {
         let (mut overrides, config) = (Overrides::default(), one(Expiry::At(at(100))));
         overrides.of("x").is_paused = true;
+        overrides.of("x").share = Some(config.experiments[0].sample.share);
+        assert_eq!(overrides.changed(&config.experiments[0]), [ChangedKey::Paused], "the rest is as it was");
         assert_eq!(activity(&mut overrides, &config, 1), Activity::Paused);
         assert_eq!(activity(&mut overrides, &config, 100), Activity::Expired);
     }
@@ -132,6 +146,7 @@ mod tests {
         overrides.of("x").share = Some(share(5.0));
         overrides.of("x").expires = Some(Expiry::At(at(500)));
         overrides.of("x").is_paused = true;
+        assert_eq!(overrides.changed(&old.experiments[0]), ChangedKey::ALL);
         let mut new = old.clone();
         new.experiments[0].owner = Some("somebody else".to_owned());
         let kept = overrides.carried_over(&old, &new).apply(&new, at(1));
@@ -139,6 +154,8 @@ mod tests {
         assert_eq!(kept[0].activity, Activity::Paused);
         new.experiments[0].sample.share = share(20.0);
         let percent = overrides.carried_over(&old, &new).apply(&new, at(1));
+        let changed = overrides.carried_over(&old, &new).changed(&new.experiments[0]);
+        assert_eq!(changed, [ChangedKey::Expires, ChangedKey::Paused]);
         let of = |wanted: &[Wanted]| (wanted[0].config.sample.share, wanted[0].config.expires);
         assert_eq!(of(&percent), (share(20.0), Expiry::At(at(500))));
         new.experiments[0].expires = Expiry::Never;

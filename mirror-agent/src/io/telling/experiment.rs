@@ -11,7 +11,8 @@ use super::{
     history::VerdictHistory,
     portion::{ExperimentPortion, Fingerprint, JudgedPortion, TargetPortion},
     report::{
-        ClusterEvidence, ClusterReport, ExperimentReport, RuleReport, TargetEvidence, TargetReport, Verdicts,
+        ArrayReport, ClusterEvidence, ClusterReport, ExperimentReport, RuleReport, TargetEvidence,
+        TargetReport, Verdicts,
     },
     rules::{REDACTED, array_json, rule_json},
 };
@@ -302,7 +303,12 @@ impl Experiment {
             is_own: position >= self.config.rules.rules.len(),
         });
         let rules = rules.collect();
-        let arrays = self.config.rules.arrays.iter().chain(&self.own_arrays).map(array_json).collect();
+        let arrays = self.config.rules.arrays.iter().chain(&self.own_arrays).enumerate();
+        let arrays = arrays.map(|(position, array)| ArrayReport {
+            array: self.told(array_json(array)),
+            is_own: position >= self.config.rules.arrays.len(),
+        });
+        let arrays = arrays.collect();
         let targets = self.shadows.iter_mut().map(|Shadow { position, judge, evidence }| {
             let kept = if samples { evidence.clusters() } else { Vec::new() };
             let kept = kept.into_iter().map(|(key, kept)| ClusterReport::new(key, kept)).collect();
@@ -363,6 +369,7 @@ impl Experiment {
             owner: self.owner.clone(),
             judge: self.config.judge.clone(),
             has_control,
+            fields: self.config.rules.fields.iter().map(|path| redactor.place(path)).collect(),
         }
     }
 

@@ -3,8 +3,10 @@
 use std::hash::Hasher;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use siphasher::sip::SipHasher13;
 
+use super::fields;
 use crate::{
     io::config::ComparisonConfig,
     pipeline::{
@@ -46,6 +48,15 @@ pub struct JudgedPortion {
     pub judge: JudgeConfig,
     /// Whether it has a control.
     pub has_control: bool,
+    /// The paths of the numbers that are followed, without secrets.
+    pub fields: Vec<String>,
+}
+
+impl JudgedPortion {
+    /// Puts the paths of the numbers that are followed into a summary, in the place of their positions.
+    pub fn name_fields(&self, summary: &mut Value) {
+        fields::name(summary, &self.fields);
+    }
 }
 
 /// By what an experiment compares: the same in all agents of one version that have the same configuration, and in which

@@ -35,8 +35,8 @@ pub(super) struct ExperimentReport {
     pub(super) targets: Vec<TargetReport>,
     /// The rules by which is compared, in their order.
     pub(super) rules: Vec<RuleReport>,
-    /// Arrays that are no sequences, as under `compare.arrays`.
-    pub(super) arrays: Vec<Value>,
+    /// Arrays that are no sequences.
+    pub(super) arrays: Vec<ArrayReport>,
 }
 
 /// What is known of one new version.
@@ -137,6 +137,15 @@ pub(super) struct Verdicts<'a> {
 
 fn each<S: serde::Serializer>(samples: &[Arc<Record>], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(samples.iter().map(|sample| &**sample))
+}
+
+/// An array that is no sequence.
+#[derive(Debug, Serialize)]
+pub(super) struct ArrayReport {
+    /// As in a configuration file, under `compare.arrays`.
+    pub(super) array: Value,
+    /// Whether it was accepted since the start, and so ends with the agent.
+    pub(super) is_own: bool,
 }
 
 /// A rule, and how often it has explained a difference.

@@ -67,7 +67,7 @@ pub(super) fn compare(live: &Form, other: &Form, active: &Active<'_>, found: &mu
         let [of_live, of_other] = [of_live, of_other].map(|values| values.map_or(&[][..], Vec::as_slice));
         let template = template::name(name);
         let rules = active.at_form(name, &template);
-        let at = Where { path: format!("form:{template}"), place: format!("form:{}", template::clean(name)) };
+        let at = Where::at(format!("form:{template}"), format!("form:{}", template::clean(name)));
         for position in 0..of_live.len().max(of_other.len()) {
             let [live, other] = [of_live, of_other].map(|values| values.get(position).map(Vec::as_slice));
             if live == other {

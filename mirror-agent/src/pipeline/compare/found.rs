@@ -36,11 +36,20 @@ pub(super) struct Where {
     pub(super) path: String,
     /// With.
     pub(super) place: String,
+    /// With those of the other's answer, where they are others.
+    pub(super) other_place: Option<String>,
+}
+
+impl Where {
+    /// The same place in both answers.
+    pub(super) const fn at(path: String, place: String) -> Self {
+        Self { path, place, other_place: None }
+    }
 }
 
 impl From<&str> for Where {
     fn from(path: &str) -> Self {
-        Self { path: path.to_owned(), place: path.to_owned() }
+        Self::at(path.to_owned(), path.to_owned())
     }
 }
 
@@ -59,6 +68,7 @@ impl Found {
     pub(super) fn is_full(&mut self) -> bool {
         let is_full = self.compared.divergences.len() >= MAX_DIVERGENCES;
         self.compared.is_cut |= is_full;
+        self.compared.misses_places |= is_full;
         is_full
     }
 
@@ -79,11 +89,13 @@ impl Found {
         let of_a_path = self.of_a_path.entry((kind, number)).or_default();
         if *of_a_path >= MAX_OF_A_PATH || self.compared.divergences.len() >= MAX_DIVERGENCES {
             self.compared.is_cut = true;
+            self.compared.misses_places |= *of_a_path == 0;
             return;
         }
         *of_a_path = of_a_path.saturating_add(1);
         let (live, other) = (live.map(value_text), other.map(value_text));
-        self.compared.divergences.push(Divergence { kind, path, place: cut(at.place), live, other });
+        let (place, other_place) = (cut(at.place), at.other_place.map(cut));
+        self.compared.divergences.push(Divergence { kind, path, place, other_place, live, other });
     }
 
     /// Tells of a difference that `rule` explains, once for each path.
@@ -100,6 +112,7 @@ impl Found {
         let (kept, explained) = self.compared.divergences.drain(..).partition(is_kept);
         self.compared.divergences = kept;
         self.compared.is_cut = false;
+        self.compared.misses_places = false;
         let explained: Vec<Divergence> = explained;
         for divergence in explained {
             self.explain(rule, divergence.path.as_ref().to_owned());

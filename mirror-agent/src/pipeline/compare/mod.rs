@@ -126,8 +126,12 @@ pub struct Divergence {
     /// Where, without indices: `$.items[].price`, `header:content-type`, `status`, `form:name`, `text`, `body`. A key that
     /// is made up, an id for example, is `{}`. A path of JSON can be the place of a rule as it stands.
     pub path: Arc<str>,
-    /// The same place with its indices and keys: `$.items[3].price`.
+    /// The same place with its indices and keys: `$.items[3].price`. Indices are live's, but that of an element which only
+    /// the other has.
     pub place: String,
+    /// The place in the other's answer, where that has other indices: elements are paired that lie elsewhere. `None` where
+    /// it is `place`.
+    pub other_place: Option<String>,
     /// What live has there, as text, cut to [`VALUE_BYTES`]; `None` where there is nothing. Strings are without their quotes
     /// unless the type is what differs, objects and arrays are told by their keys and their length alone.
     pub live: Option<String>,
@@ -163,6 +167,8 @@ pub struct Compared {
     pub divergences: Vec<Divergence>,
     /// Whether there are more.
     pub is_cut: bool,
+    /// Whether there may be more at places that none of those told is at.
+    pub misses_places: bool,
     /// Differences that rules explain, each rule once a path. Where there are any and no divergence, the answers are the
     /// same but for noise; where there are none, no rule was of use.
     pub explained: Vec<Explained>,

@@ -69,5 +69,5 @@ fn compare_lengths(live: &[&[u8]], other: &[&[u8]], found: &mut Found) {
 }
 
 fn at_line(number: usize) -> Where {
-    Where { path: PATH.to_owned(), place: format!("text line {number}") }
+    Where::at(PATH.to_owned(), format!("text line {number}"))
 }

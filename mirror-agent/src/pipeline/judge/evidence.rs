@@ -162,6 +162,7 @@ mod tests {
             kind: DivergenceKind::Value,
             path: Arc::from("$.x"),
             place: "$.x".to_owned(),
+            other_place: None,
             live: Some(live.to_owned()),
             other: Some(other.to_owned()),
         }

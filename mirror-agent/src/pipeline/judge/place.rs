@@ -220,7 +220,7 @@ impl Place {
         }
     }
 
-    /// Counts an exchange in which the shadow differs; whether the control does, `None` where it could not be compared.
+    /// Counts an exchange in which the shadow differs; whether the control does, `None` where that is not known.
     pub(super) fn count(&mut self, control: Option<bool>) {
         self.raw = self.raw.saturating_add(1);
         match control {
@@ -233,10 +233,10 @@ impl Place {
         }
     }
 
-    /// Counts an exchange in which the control differs and the shadow does not, or could not be compared.
-    pub(super) fn count_control(&mut self, has_shadow: bool) {
+    /// Counts an exchange in which the control differs and the shadow does not; `is_known` is whether that is known.
+    pub(super) fn count_control(&mut self, is_known: bool) {
         self.noise = self.noise.saturating_add(1);
-        if has_shadow {
+        if is_known {
             self.only_control = self.only_control.saturating_add(1);
         }
     }

@@ -2,7 +2,8 @@
 //! up, and a judge of the sum.
 //!
 //! Counts, sketches and places add up: what is known of noise by the control is found out anew from the sum. What was
-//! learned from values is not, as values do not travel: there the one who has seen more is believed. Clocks of two
+//! learned from values is not, as values do not travel: there the one who has seen more is believed. Numbers that are
+//! followed add up, but for the last digits of their means. Clocks of two
 //! machines have nothing in common, so times travel as ages, and what lies in the window as one count.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -11,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    Judge, JudgeConfig,
+    Judge, JudgeConfig, MAX_FIELDS,
     cluster::{Cluster, ClusterKey, key_of},
+    field::Field,
     latency::{Latency, LatencyPortion, Of},
     place::{PlacePortion, Places},
     scope::{Errors, Scope},
@@ -32,10 +34,23 @@ const MAX_CLUSTERS: usize = 4096;
 /// Longest name of an endpoint or a path, in bytes; the agent's own are shorter.
 const MAX_NAME_BYTES: usize = 16 * 1024;
 
-/// What one judge knows, or several, by endpoint. Merging is commutative and associative.
+/// What one judge knows, or several. Merging is commutative and, but for the last digits of means, associative.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(try_from = "BTreeMap<Arc<str>, ScopePortion>")]
-pub struct Portion(BTreeMap<Arc<str>, ScopePortion>);
+#[serde(try_from = "Travelling")]
+pub struct Portion {
+    /// By endpoint.
+    scopes: BTreeMap<Arc<str>, ScopePortion>,
+    /// Numbers that are followed, in the order of the configuration, as far as any was seen.
+    fields: Vec<Field>,
+}
+
+/// A portion as it travels, not checked yet.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Travelling {
+    scopes: BTreeMap<Arc<str>, ScopePortion>,
+    fields: Vec<Field>,
+}
 
 /// Why what came is not what a judge knows.
 #[derive(Debug, Error)]
@@ -46,7 +61,10 @@ pub enum PortionError {
         /// Its length.
         bytes: usize,
     },
-    /// More endpoints, places or clusters than any judge tells apart.
+    /// What is told of numbers is of none.
+    #[error("no numbers")]
+    Numbers,
+    /// More endpoints, places, clusters or numbers than any judge tells apart.
     #[error("more than any judge knows")]
     TooMany,
     /// A place or a cluster is not known by its own key.
@@ -98,24 +116,28 @@ struct ClusterPortion {
 impl Portion {
     /// Adds what another judge knows.
     pub fn merge(&mut self, other: &Self) {
-        for (name, theirs) in &other.0 {
-            match self.0.get_mut(name) {
+        for (name, theirs) in &other.scopes {
+            match self.scopes.get_mut(name) {
                 Some(mine) => mine.merge(theirs),
                 None => {
-                    self.0.insert(Arc::clone(name), theirs.clone());
+                    self.scopes.insert(Arc::clone(name), theirs.clone());
                 }
             }
         }
+        if self.fields.len() < other.fields.len() {
+            self.fields.resize_with(other.fields.len(), Field::default);
+        }
+        self.fields.iter_mut().zip(&other.fields).for_each(|(mine, theirs)| mine.merge(theirs));
     }
 
     /// The same under other names: endpoints and paths as `rename` says. Those that get the same name become one.
     #[must_use]
     pub fn renamed(&self, rename: impl Fn(&str) -> String) -> Self {
-        let mut renamed = Self::default();
-        for (name, scope) in &self.0 {
+        let mut renamed = Self { scopes: BTreeMap::new(), fields: self.fields.clone() };
+        for (name, scope) in &self.scopes {
             let name: Arc<str> = rename(name).into();
             let scope = scope.renamed(Scope::hash_of(&name), &rename);
-            renamed.merge(&Self(BTreeMap::from([(name, scope)])));
+            renamed.merge(&Self { scopes: BTreeMap::from([(name, scope)]), fields: Vec::new() });
         }
         renamed
     }
@@ -124,29 +146,34 @@ impl Portion {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let of = |(name, scope): (&Arc<str>, &ScopePortion)| name.len().saturating_add(scope.bytes());
-        self.0.iter().map(of).fold(0, usize::saturating_add)
+        let fields = self.fields.iter().map(Field::bytes);
+        self.scopes.iter().map(of).chain(fields).fold(0, usize::saturating_add)
     }
 
     /// Exchanges that were observed.
     #[must_use]
     pub fn exchanges(&self) -> u64 {
-        let counts = self.0.values().flat_map(|scope| scope.judged);
+        let counts = self.scopes.values().flat_map(|scope| scope.judged);
         counts.fold(0, u64::saturating_add)
     }
 }
 
-impl TryFrom<BTreeMap<Arc<str>, ScopePortion>> for Portion {
+impl TryFrom<Travelling> for Portion {
     type Error = PortionError;
 
-    fn try_from(scopes: BTreeMap<Arc<str>, ScopePortion>) -> Result<Self, PortionError> {
-        if scopes.len() > MAX_SCOPES {
+    fn try_from(told: Travelling) -> Result<Self, PortionError> {
+        let Travelling { scopes, fields } = told;
+        if scopes.len() > MAX_SCOPES || fields.len() > MAX_FIELDS {
             return Err(PortionError::TooMany);
         }
         for (name, scope) in &scopes {
             check_name(name)?;
             scope.check(name)?;
         }
-        Ok(Self(scopes))
+        if fields.iter().any(|field| field.check().is_err()) {
+            return Err(PortionError::Numbers);
+        }
+        Ok(Self { scopes, fields })
     }
 }
 
@@ -346,7 +373,7 @@ impl Judge {
         self.settle(now);
         let of =
             |(name, scope): (&Arc<str>, &Scope)| (Arc::clone(name), ScopePortion::of(scope, self.clock, now));
-        Portion(self.scopes.iter().map(of).collect())
+        Portion { scopes: self.scopes.iter().map(of).collect(), fields: self.fields.clone() }
     }
 
     /// A judge who knows all that `portion` tells, and can be asked for a summary at `now`.
@@ -357,7 +384,8 @@ impl Judge {
     pub fn of_portion(config: &JudgeConfig, has_control: bool, portion: &Portion, now: Timestamp) -> Self {
         let mut judge = Self::new(config, has_control);
         judge.clock.advance(now);
-        let mut in_order: Vec<_> = portion.0.iter().collect();
+        judge.fields.clone_from(&portion.fields);
+        let mut in_order: Vec<_> = portion.scopes.iter().collect();
         in_order.sort_by(|(one_name, one), (other_name, other)| {
             one.order.cmp(&other.order).then_with(|| one_name.cmp(other_name))
         });

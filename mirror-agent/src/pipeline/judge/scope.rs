@@ -107,7 +107,9 @@ impl Scope {
         let mut control_places = std::mem::take(&mut self.control_places);
         self.places_of(shadow.ok(), setting, &mut shadow_places);
         self.places_of(control.map(|(_, compared)| compared), setting, &mut control_places);
-        self.count_places(shadow.is_ok(), control.is_some(), &shadow_places, &control_places);
+        let shadow_told = Told::new(shadow.ok(), &shadow_places);
+        let control_told = Told::new(control.map(|(_, compared)| compared), &control_places);
+        self.count_places(&shadow_told, &control_told);
         self.look_again(&shadow_places, &control_places, setting);
         let is_kept = |id: &PlaceId| self.places.get(*id).is_some_and(|place| !place.is_noise());
         shadow_places.retain(is_kept);
@@ -171,18 +173,18 @@ impl Scope {
         ids.sort_unstable();
     }
 
-    fn count_places(&mut self, is_shadow: bool, is_control: bool, shadow: &[PlaceId], control: &[PlaceId]) {
-        if is_shadow && is_control {
+    fn count_places(&mut self, shadow: &Told<'_>, control: &Told<'_>) {
+        if shadow.is_compared && control.is_compared {
             self.both = self.both.saturating_add(1);
         }
-        for id in shadow {
+        for id in shadow.places {
             if let Some(place) = self.places.get_mut(*id) {
-                place.count(is_control.then(|| control.contains(id)));
+                place.count(control.says(*id));
             }
         }
-        for id in control.iter().filter(|id| !shadow.contains(id)) {
+        for id in control.places.iter().filter(|id| !shadow.places.contains(id)) {
             if let Some(place) = self.places.get_mut(*id) {
-                place.count_control(is_shadow);
+                place.count_control(shadow.says(*id).is_some());
             }
         }
     }
@@ -320,6 +322,26 @@ impl Scope {
         self.latency.merge(&other.latency);
         let names = self.places.absorb(other.places);
         self.clusters.absorb(other.clusters, &names, self.hash, &self.places);
+    }
+}
+
+/// Where one answer of an exchange differs from live's, as far as was told.
+struct Told<'a> {
+    is_compared: bool,
+    misses_places: bool,
+    places: &'a [PlaceId],
+}
+
+impl<'a> Told<'a> {
+    fn new(compared: Option<&Compared>, places: &'a [PlaceId]) -> Self {
+        let misses_places = compared.is_some_and(|compared| compared.misses_places);
+        Self { is_compared: compared.is_some(), misses_places, places }
+    }
+
+    /// Whether it differs at a place, where that is known: a list that was cut convicts nothing that is not in it.
+    fn says(&self, id: PlaceId) -> Option<bool> {
+        let differs = self.places.contains(&id);
+        (self.is_compared && (differs || !self.misses_places)).then_some(differs)
     }
 }
 

@@ -185,7 +185,8 @@ fn ln_growth() -> f64 {
 }
 
 /// The same for numbers of either sign.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct SignedSketch {
     positive: Sketch,
     negative: Sketch,
@@ -200,10 +201,25 @@ impl SignedSketch {
         }
     }
 
+    pub(super) const fn count(&self) -> u64 {
+        self.negative.count().saturating_add(self.positive.count())
+    }
+
+    /// Adds what another one has seen.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.positive.merge(&other.positive);
+        self.negative.merge(&other.negative);
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub(super) const fn bytes(&self) -> usize {
+        self.positive.bytes().saturating_add(self.negative.bytes())
+    }
+
     /// The quantile as it was seen.
     pub(super) fn quantile(&self, q: f64) -> Option<f64> {
         let below = self.negative.count();
-        let count = below.saturating_add(self.positive.count());
+        let count = self.count();
         let rank = ((real(count) * q).ceil() as u64).max(1);
         if rank <= below {
             // The smallest are the largest of those below zero.

@@ -256,14 +256,15 @@ impl Redactor {
     /// A divergence without what it shows of secrets.
     #[must_use]
     pub fn divergence(&self, divergence: &Divergence) -> Divergence {
-        let Divergence { kind, path, place, live, other } = divergence;
-        let shown = |value: &Option<String>| value.as_deref().map(|value| self.value_at(place, value));
+        let Divergence { kind, path, place, other_place, live, other } = divergence;
+        let shown = |value: &Option<String>, place| value.as_deref().map(|value| self.value_at(place, value));
         Divergence {
             kind: *kind,
             path: Arc::from(self.place(path)),
             place: self.place(place),
-            live: shown(live),
-            other: shown(other),
+            other_place: other_place.as_deref().map(|place| self.place(place)),
+            live: shown(live, place),
+            other: shown(other, other_place.as_ref().unwrap_or(place)),
         }
     }
 

@@ -227,6 +227,7 @@ fn divergences_are_redacted_by_their_place() {
             kind: DivergenceKind::Value,
             path: Arc::from(place),
             place: place.to_owned(),
+            other_place: None,
             live: Some(value.to_owned()),
             other: None,
         };
@@ -234,6 +235,19 @@ fn divergences_are_redacted_by_their_place() {
         assert_eq!((redacted.live.as_deref(), redacted.other), (Some(&expected[..]), None), "{place}");
         assert_eq!((&*redacted.path, &redacted.place[..]), (place, place));
     }
+    let elsewhere = Divergence {
+        kind: DivergenceKind::Value,
+        path: Arc::from("$.x[].below"),
+        place: "$.x[1].below".to_owned(),
+        other_place: Some("$.x[0].below".to_owned()),
+        live: Some("shown".to_owned()),
+        other: Some("12.50".to_owned()),
+    };
+    let by_index =
+        Redactor::new(&RedactRules { paths: vec!["$.x[0]".to_owned()], ..RedactRules::default() }, [1, 2]);
+    let redacted = by_index.unwrap().divergence(&elsewhere);
+    assert_eq!(redacted.live.as_deref(), Some("shown"));
+    assert!(redacted.other.unwrap().starts_with("redacted-"), "each value is looked at where it is");
     assert_eq!(redactor().place("$.by.MARK01.x"), format!("$.by.{}.x", stamp("MARK01")));
     assert_eq!(redactor().place_for_all("$.by.MARK01.MARK02"), "$.by.redacted.redacted");
 }

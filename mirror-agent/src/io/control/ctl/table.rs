@@ -148,6 +148,7 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let target = TargetState {
             name: "v2".to_owned(),
+            is_control: false,
             url: "http://orders-v2:8080".to_owned(),
             copies: CopyState {
                 copies: 100,
@@ -170,8 +171,10 @@ mod tests {
             expired: false,
             percent: 2.5,
             paused: true,
+            changed: Vec::new(),
             targets: vec![target],
             comparisons: Counted::new(),
+            incomparable: Counted::new(),
             verdict: None,
         };
         let requests = RequestState {
@@ -188,6 +191,7 @@ mod tests {
             frames_captured: 9,
             frames_dropped: 3,
             requests,
+            ..CaptureState::default()
         };
         let all = State {
             version: "0.1.0".to_owned(),

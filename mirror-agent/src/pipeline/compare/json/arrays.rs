@@ -161,11 +161,11 @@ impl<'a> Walk<'a, '_> {
         (live_keys, other_keys)
     }
 
-    /// Compares one element of each, at live's index.
+    /// Compares one element of each; rules look at live's index.
     fn diff_elements(&mut self, live: (&'a [Id], usize), other: (&'a [Id], usize), at: &Progress) {
         if let (Some(of_live), Some(of_other)) = (live.0.get(live.1), other.0.get(other.1)) {
             let at = self.element(at, live.1);
-            self.step_to(live.1);
+            self.step_to((live.1, other.1));
             self.diff(*of_live, *of_other, &at);
             self.steps.pop();
         }
@@ -179,7 +179,7 @@ impl<'a> Walk<'a, '_> {
         for (only, of, index) in of_live.chain(of_other) {
             let Some(id) = of.get(index) else { continue };
             let at = self.element(at, index);
-            self.step_to(index);
+            self.step_to((index, index));
             if self.lack(only, *id, &at) == Lack::Told {
                 came = Lack::Told;
             }
@@ -194,8 +194,8 @@ impl<'a> Walk<'a, '_> {
         if self.is_lines() { matcher.start() } else { matcher.element(at, index) }
     }
 
-    fn step_to(&mut self, index: usize) {
-        self.steps.push(if self.is_lines() { Step::Line(index) } else { Step::Index(index) });
+    fn step_to(&mut self, at: Pair) {
+        self.steps.push(if self.is_lines() { Step::Line(at) } else { Step::Index(at) });
     }
 }
 

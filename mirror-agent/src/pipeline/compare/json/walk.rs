@@ -3,6 +3,7 @@
 use std::{borrow::Cow, cmp::Ordering};
 
 use super::{
+    align::Pair,
     hash::Hashes,
     number::same_value,
     tree::{Id, Members, Tree, View},
@@ -52,8 +53,21 @@ pub(in crate::pipeline::compare) fn compare(
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step<'a> {
     Key(&'a [u8]),
-    Index(usize),
-    Line(usize),
+    /// Positions in live's array and in the other's.
+    Index(Pair),
+    /// The same of lines.
+    Line(Pair),
+}
+
+/// How a place is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Written {
+    /// Without indices and keys.
+    Templated,
+    /// With live's.
+    Live,
+    /// With the other's.
+    Other,
 }
 
 /// A walk through both trees.
@@ -203,20 +217,24 @@ impl<'a> Walk<'a, '_> {
     pub(super) fn diverge(&mut self, kind: DivergenceKind, live: Option<&[u8]>, other: Option<&[u8]>) {
         // Most of what is found in answers that have little in common is not told: it need not be written down.
         if !self.found.is_full() {
-            let at = Where { path: self.path(true), place: self.path(false) };
+            let is_elsewhere =
+                |step: &Step<'_>| matches!(step, Step::Index(at) | Step::Line(at) if at.0 != at.1);
+            let other_place = self.steps.iter().any(is_elsewhere).then(|| self.path(Written::Other));
+            let at =
+                Where { path: self.path(Written::Templated), place: self.path(Written::Live), other_place };
             self.found.diverge(kind, at, live, other);
         }
     }
 
     fn explain(&mut self, rule: usize) {
         if !self.found.is_explained_full() {
-            let path = self.path(true);
+            let path = self.path(Written::Templated);
             self.found.explain(rule, path);
         }
     }
 
-    /// Where the walk is, with indices and keys or without.
-    fn path(&self, is_templated: bool) -> String {
+    /// Where the walk is.
+    fn path(&self, written: Written) -> String {
         if self.is_lines() {
             return "body".to_owned();
         }
@@ -225,12 +243,22 @@ impl<'a> Walk<'a, '_> {
             if path.len() > PATH_BYTES {
                 break;
             }
+            let index = |at: &Pair| match written {
+                Written::Templated => None,
+                Written::Live => Some(at.0),
+                Written::Other => Some(at.1),
+            };
             match step {
-                Step::Key(key) => push_key(&mut path, key, is_templated),
-                Step::Index(_) if is_templated => path.push_str("[]"),
-                Step::Index(index) => path.push_str(&format!("[{index}]")),
-                Step::Line(_) if is_templated => {}
-                Step::Line(line) => path = format!("line {}: $", line.saturating_add(1)),
+                Step::Key(key) => push_key(&mut path, key, written == Written::Templated),
+                Step::Index(at) => match index(at) {
+                    Some(index) => path.push_str(&format!("[{index}]")),
+                    None => path.push_str("[]"),
+                },
+                Step::Line(at) => {
+                    if let Some(line) = index(at) {
+                        path = format!("line {}: $", line.saturating_add(1));
+                    }
+                }
             }
         }
         path

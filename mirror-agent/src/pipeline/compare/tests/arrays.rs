@@ -44,6 +44,32 @@ fn spelling_of_numbers_counts_where_it_is_asked_for() {
 }
 
 #[test]
+fn place_has_the_indices_of_each_side_where_they_differ() {
+    let keyed = with_array("$.items", ArrayForm::KeyedBy("id".to_owned()));
+    let live = r#"{"items":[{"id":1,"at":[5,6,7]},{"id":2,"n":1}]}"#;
+    let other = r#"{"items":[{"id":2,"n":2},{"id":1,"at":[6,7,9]},{"id":3}]}"#;
+
+    let compared = compare(&keyed, &json(live), &json(other));
+
+    let places: Vec<_> = compared
+        .divergences
+        .iter()
+        .map(|found| (found.kind.as_str(), found.place.as_str(), found.other_place.as_deref()))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            ("missing", "$.items[0].at[0]", Some("$.items[1].at[0]")),
+            ("extra", "$.items[0].at[2]", Some("$.items[1].at[2]")),
+            ("value", "$.items[1].n", Some("$.items[0].n")),
+            ("extra", "$.items[2]", None),
+        ]
+    );
+    let same = compare(&CompareRules::default(), &json("[1,[2]]"), &json("[1,[3]]"));
+    assert_eq!((&*same.divergences[0].place, &same.divergences[0].other_place), ("$[1][0]", &None));
+}
+
+#[test]
 fn sequences_tell_each_cause_once() {
     let cases = [
         ("[1,2,3]", "[1,9,3]", "value $[] 2 9"),

@@ -101,6 +101,32 @@ fn bug_at_a_place_that_is_noisy_is_found_by_its_excess() {
 }
 
 #[test]
+fn what_a_cut_list_leaves_out_convicts_nothing() {
+    for misses_places in [true, false] {
+        let mut judge = Judge::new(&JudgeConfig::default(), true);
+        let endpoint = judge.endpoint(b"GET", b"/");
+        let answer = answered(200, Duration::from_millis(20));
+        let compared = |path: &str| {
+            let divergences = vec![divergence(DivergenceKind::Type, path, "1", "true")];
+            Ok(Compared { divergences, misses_places, ..Compared::default() })
+        };
+        for _ in 0..1000 {
+            judge.observe(&Seen {
+                at: Timestamp::ZERO,
+                endpoint: &endpoint,
+                live: &answer,
+                shadow: &answer,
+                compared: &compared("$.z"),
+                control: Some((&answer, &compared("$.a"))),
+            });
+        }
+        let summary = judge.summary(Timestamp::ZERO);
+        let convicted = summary.places.iter().filter(|place| place.counts).count();
+        assert_eq!(convicted, usize::from(!misses_places), "{:?}", summary.places);
+    }
+}
+
+#[test]
 fn control_that_cannot_be_compared_decides_nothing() {
     let config = JudgeConfig { gate: Some(GateConfig::default()), ..JudgeConfig::default() };
     let mut judge = Judge::new(&config, true);

@@ -269,6 +269,7 @@ fn divergence(kind: DivergenceKind, path: &str, live: &str, other: &str) -> Dive
         kind,
         path: Arc::from(path),
         place: path.to_owned(),
+        other_place: None,
         live: Some(live.to_owned()),
         other: Some(other.to_owned()),
     }

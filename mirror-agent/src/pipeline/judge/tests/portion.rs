@@ -205,6 +205,36 @@ fn clusters_of_different_machines_join_by_their_key() {
 }
 
 #[test]
+fn numbers_that_are_followed_add_up() {
+    let judges = [&[1.0, 2.0][..], &[], &[9.0]].map(|values| {
+        let mut judge = Judge::new(&config(), false);
+        let endpoint = judge.endpoint(b"GET", b"/a");
+        let whole = answered(200, Duration::from_millis(20));
+        for value in values {
+            let fields = vec![FieldPair { field: 1, live: Some(*value), other: Some(value + 1.0) }];
+            let compared = Ok(Compared { fields, ..Compared::default() });
+            let (live, shadow) = (&whole, &whole);
+            let seen =
+                Seen { at: NOW, endpoint: &endpoint, live, shadow, compared: &compared, control: None };
+            judge.observe(&seen);
+        }
+        judge
+    });
+    let portions = judges.map(|mut judge| judge.portion(NOW));
+    let text = serde_json::to_string(&sum(&portions)).unwrap();
+    let again: Portion = serde_json::from_str(&text).unwrap();
+    let fields = Judge::of_portion(&config(), false, &again, NOW).summary(NOW).fields;
+    assert_eq!((fields.len(), fields[0].live.count, fields[1].live.count), (2, 0, 3));
+    assert_eq!(
+        (fields[1].live.sum, fields[1].shadow.mean, fields[1].difference),
+        (12.0, Some(5.0), Some(1.0))
+    );
+    let wrong = text.replacen("\"sum\":12", "\"sum\":1e200", 1);
+    assert_ne!(wrong, text);
+    assert!(serde_json::from_str::<Portion>(&wrong).is_err());
+}
+
+#[test]
 fn names_that_become_the_same_become_one() {
     let small = |endpoint, shadow| Small { judge: 0, endpoint, shadow, control: 0, status: 200, millis: 20 };
     let mut judge = Judge::new(&config(), false);

@@ -18,9 +18,9 @@ fn with(keys: &str) -> String {
     minimal().replacen("ports: [80]", &format!("ports: [80]\n  {keys}"), 1)
 }
 
-/// The example of the README.
+/// The example of the page about configuration.
 pub(super) fn example() -> &'static str {
-    let section = super::README.split_once("\n## Comparison\n").expect("a section").1;
+    let section = super::CONFIGURATION.split_once("\n## Comparison\n").expect("a section").1;
     section.split_once("```yaml\n").expect("an example").1.split_once("```").expect("its end").0
 }
 

@@ -17,9 +17,12 @@ use crate::{
 
 const README: &str = include_str!("../../../../../../README.md");
 
-/// The example of the README.
+/// The page about configuration.
+const CONFIGURATION: &str = include_str!("../../../../../../docs/configuration.md");
+
+/// The example of the page about configuration.
 fn example() -> &'static str {
-    let section = README.split_once("## Experiments").expect("a section").1;
+    let section = CONFIGURATION.split_once("## Experiments").expect("a section").1;
     section.split_once("```yaml\n").expect("an example").1.split_once("```").expect("its end").0
 }
 

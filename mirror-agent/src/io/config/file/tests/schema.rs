@@ -1,9 +1,9 @@
-//! Enters: the schema. Leaves: whether it takes what is read, refuses what is not, and stands in the README key by key.
+//! Enters: the schema. Leaves: whether it takes what is read, refuses what is not, and stands in the documentation key by key.
 
 use regex::Regex;
 use serde_json::{Value, json};
 
-use super::{README, comparing, example, minimal};
+use super::{CONFIGURATION, comparing, example, minimal};
 use crate::io::config::schema;
 
 fn value(yaml: &str) -> Value {
@@ -128,17 +128,18 @@ fn keys(root: &Value, schema: &Value, prefix: &str, found: &mut Vec<(String, Val
 }
 
 #[test]
-fn each_key_is_described_and_has_its_line_in_the_readme_with_its_default() {
+fn each_key_is_described_and_has_its_line_in_the_documentation_with_its_default() {
     let schema = serde_json::to_value(schema()).unwrap();
     let mut found = Vec::new();
     keys(&schema, &schema, "", &mut found);
     assert!(found.len() > 60, "{}", found.len());
     for (path, inner) in found {
         assert!(inner["description"].is_string(), "{path} is not described");
-        let rows: Vec<_> = README.lines().filter(|line| line.starts_with(&format!("| `{path}` |"))).collect();
+        let rows: Vec<_> =
+            CONFIGURATION.lines().filter(|line| line.starts_with(&format!("| `{path}` |"))).collect();
         // A key that only holds others needs no line of its own.
-        let is_told = !rows.is_empty() || README.contains(&format!("| `{path}."));
-        assert!(is_told, "{path} is not in the README");
+        let is_told = !rows.is_empty() || CONFIGURATION.contains(&format!("| `{path}."));
+        assert!(is_told, "{path} is not in docs/configuration.md");
         let default = match &inner["default"] {
             Value::String(text) => text.clone(),
             Value::Number(number) => number.to_string().trim_end_matches(".0").to_owned(),
