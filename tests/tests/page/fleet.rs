@@ -115,8 +115,8 @@ fn page_shows_all_agents_and_says_which_do_not_answer() -> Result<()> {
         },
     )?;
     let net = &scene.net;
-    let second = scene.join(&net.client, "\"><img src=x onerror=window.owned=1>")?;
-    let third = scene.join(&net.other, "team-orders")?;
+    let second = scene.join(&net.client, PORT, "\"><img src=x onerror=window.owned=1>")?;
+    let third = scene.join(&net.other, PORT + 1, "team-orders")?;
     let mut exchanges = shop(&scene.agent, &net.client, net.live.at_v4(PORT))?;
     let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT);
     exchanges += shop(&second, &net.client, loopback)?;

@@ -4,3 +4,4 @@ mod fleet;
 mod hostile;
 mod scene;
 mod tour;
+mod views;

@@ -64,18 +64,18 @@ impl Scene {
         let control = format!("listen: \"127.0.0.1:9478\", tokenFile: {}", token.display());
         let among = peers.map(|peers| fleet(&net.live, &folder, &peers)).transpose()?.unwrap_or_default();
         let control = format!("{control}{among}");
-        fs::write(&file, configuration(&net, &folder, &net.live, "eth0", owner, &control))?;
+        fs::write(&file, configuration(&net, &folder, &net.live, ("eth0", PORT), owner, &control))?;
         let agent = Agent::start(&net.live, &Arguments::from_file(&file))?;
         Ok((Self { agent, net, folder, _turn: turn }, servers))
     }
 
-    /// Starts another agent with the same experiment on a host's loopback; others may ask it.
-    pub(super) fn join(&self, host: &Host, owner: &str) -> Result<Agent> {
+    /// Starts another agent with the same experiment on a host's loopback, for a port of its own; others may ask it.
+    pub(super) fn join(&self, host: &Host, port: u16, owner: &str) -> Result<Agent> {
         let fleet = fleet(host, &self.folder, &[])?;
         let file = self.folder.path().join(format!("{}.yaml", host.name()));
         fs::write(
             &file,
-            configuration(&self.net, &self.folder, host, "lo", owner, fleet.trim_start_matches(", ")),
+            configuration(&self.net, &self.folder, host, ("lo", port), owner, fleet.trim_start_matches(", ")),
         )?;
         Agent::start(host, &Arguments::from_file(&file))
     }
@@ -136,12 +136,12 @@ fn fleet(host: &Host, folder: &TempDir, peers: &[SocketAddr]) -> Result<String> 
     ))
 }
 
-/// The configuration of the agent on a host.
+/// The configuration of the agent on a host, which captures a port at an interface.
 fn configuration(
     net: &Topology,
     folder: &TempDir,
     host: &Host,
-    interface: &str,
+    (interface, port): (&str, u16),
     owner: &str,
     control: &str,
 ) -> String {
@@ -153,7 +153,7 @@ fn configuration(
          \x20 - name: shop\n\
          \x20   owner: {}\n\
          \x20   expires: 2100-01-01T00:00:00Z\n\
-         \x20   ports: [{PORT}]\n\
+         \x20   ports: [{port}]\n\
          \x20   matches: [{{ methods: [GET, POST] }}]\n\
          \x20   targets: [{{ name: v2, url: \"{}\", interlock: none }}]\n\
          \x20   control: {{ url: \"{}\", interlock: none }}\n\

@@ -135,6 +135,7 @@ fn page_shows_what_is_known_and_steers_the_agent() -> Result<()> {
         "{state}"
     );
     // What was changed here is lost with the agent: the page has the lines that keep it.
+    browser.wait_for_text("Changed by hand: paused, percent")?;
     browser.click(".keep summary")?;
     let lines = browser.text("#keep-0")?;
     ensure!(

@@ -1,10 +1,9 @@
 //! Enters: how a target that speaks TLS is known. Leaves: sessions with it, or why there is none.
 
 use std::{
-    fmt, io, mem,
+    fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::Arc,
 };
 
 use rustls::{
@@ -20,11 +19,8 @@ use rustls::{
 
 use tracing::warn;
 
-use super::{Target, clock};
-use crate::{
-    io::{config::TlsConfig, ledger::CopyBooks},
-    pipeline::Timestamp,
-};
+use super::Target;
+use crate::io::{config::TlsConfig, ledger::CopyBooks};
 
 /// Why a target cannot be spoken to by TLS.
 #[derive(Debug, thiserror::Error)]
@@ -206,47 +202,26 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
     Ok(certificates)
 }
 
-/// Warns of certificates that do not fit the configuration: nothing but a change of one of them helps.
+/// Warns of certificates that do not fit the configuration: nothing but a change of one of them helps. Every connection
+/// meets them; the log holds back what repeats.
 #[derive(Debug)]
 pub(super) struct Complaints {
     books: Arc<CopyBooks>,
-    inner: Mutex<Given>,
-}
-
-#[derive(Debug, Default)]
-struct Given {
-    /// Until then no other is given; `None` before the first.
-    quiet_until: Option<Timestamp>,
-    /// Those not given since the last.
-    suppressed: u64,
 }
 
 impl Complaints {
     pub(super) fn new(books: &Arc<CopyBooks>) -> Self {
-        Self { books: Arc::clone(books), inner: Mutex::default() }
+        Self { books: Arc::clone(books) }
     }
 
     /// Takes what went wrong with a connection, and warns if it is that.
     pub(super) fn hear(&self, error: &io::Error) {
-        if !is_about_certificates(error) {
-            return;
+        if is_about_certificates(error) {
+            let (experiment, target) = (self.books.experiment(), self.books.target());
+            warn!(experiment, target, %error, "No TLS session with the shadow: certificates do not fit.");
         }
-        let now = clock::now();
-        let mut given = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if given.quiet_until.is_some_and(|until| now < until) {
-            given.suppressed += 1;
-            return;
-        }
-        let suppressed = mem::take(&mut given.suppressed);
-        given.quiet_until = Some(now.after(COMPLAINT_INTERVAL));
-        drop(given);
-        let (experiment, target) = (self.books.experiment(), self.books.target());
-        warn!(experiment, target, %error, suppressed, "No TLS session with the shadow: certificates do not fit.");
     }
 }
-
-/// A certificate that does not fit is met by every connection; once is enough for as long as it takes to read it.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Whether `error` says that certificate and configuration do not fit together, which does not mend itself.
 fn is_about_certificates(error: &io::Error) -> bool {
