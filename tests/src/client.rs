@@ -1,7 +1,7 @@
 //! Enters: bytes cut as one likes. Leaves: the server's answers. A client that says exactly what it is told to.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     thread,
     time::Duration,
@@ -170,7 +170,13 @@ impl RawClient {
 
     fn read_more(&mut self) -> Result<usize> {
         let mut scratch = [0; 16 * 1024];
-        let read = self.stream.read(&mut scratch).context("read an answer")?;
+        // A machine that was stopped for a moment interrupts a read that has a time limit (signal(7)).
+        let read = loop {
+            match self.stream.read(&mut scratch) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read.context("read an answer")?,
+            }
+        };
         self.input.extend_from_slice(&scratch[..read]);
         Ok(read)
     }
