@@ -191,14 +191,7 @@ impl Scenario {
     ///
     /// It counts fewer or more.
     pub fn expect_at_shadow(&self, expected: u64) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.shadow.requests() < expected && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(5));
-        }
-        thread::sleep(Duration::from_millis(20));
-        let counted = self.shadow.requests();
-        ensure!(counted == expected, "the shadow counts {counted} requests, expected are {expected}");
-        Ok(())
+        expect_requests(&self.shadow, expected)
     }
 
     /// Asserts that the shadow has received exactly the requests that live has received and that `is_expected` picks,
@@ -257,4 +250,21 @@ pub fn p99(net: &Topology) -> Result<(Duration, u64)> {
     let report = running.finish()?;
     ensure!(report.is_clean(), "live does not answer as it should: {report:?}");
     Ok((progress.latency.snapshot().percentile(99.0), report.issued))
+}
+
+/// Asserts that a server gets exactly so many requests. A copy is mirrored once it is written, which is before the server has
+/// read it.
+///
+/// # Errors
+///
+/// It has got others.
+pub fn expect_requests(server: &Server, expected: u64) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while server.requests() < expected && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+    thread::sleep(Duration::from_millis(20));
+    let counted = server.requests();
+    ensure!(counted == expected, "the server counts {counted} requests, expected are {expected}");
+    Ok(())
 }
