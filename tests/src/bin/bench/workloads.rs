@@ -145,9 +145,12 @@ pub(crate) fn experiment_file(experiments: &str) -> String {
     format!("capture: {{ interfaces: [eth0] }}\nexperiments:\n{experiments}")
 }
 
+/// Copies in flight of each experiment: those of a hundred together are within what an agent allows.
+const IN_FLIGHT: usize = 40;
+
 pub(crate) fn experiment(name: &str, shadow: &str, lines: &str) -> String {
     format!(
-        "  - name: {name}\n    expires: never\n    ports: [{PORT}]\n    targets: [{{ name: v2, url: \"{shadow}\" }}]\n{lines}"
+        "  - name: {name}\n    expires: never\n    ports: [{PORT}]\n    targets:\n      - {{ name: v2, url: \"{shadow}\", limits: {{ maxInFlight: {IN_FLIGHT} }} }}\n{lines}"
     )
 }
 
