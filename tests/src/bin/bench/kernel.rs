@@ -35,7 +35,7 @@ const UNMATCHED_NANOS: f64 = 40.0;
 /// The most that one with as much payload as a small request may cost.
 const MATCHED_NANOS: f64 = 140.0;
 /// The payload of that one, in bytes.
-const SMALL: usize = 100;
+const SMALL: u16 = 100;
 
 /// Measures each kind of packet, `rounds` times.
 pub(crate) fn measure(rounds: usize) -> Result<(Vec<Table>, Vec<Mark>)> {
