@@ -102,13 +102,13 @@ fn prometheus_scrapes_the_agent_and_evaluates_every_rule() -> Result<()> {
     expect_every_metric(&prometheus)
 }
 
-/// Every metric of the table in docs/metrics.md has arrived, under the name that is written there, but for those of parts that
+/// Every metric of the README's table has arrived, under the name that is written there, but for those of parts that
 /// this agent does without.
 fn expect_every_metric(prometheus: &Prometheus<'_>) -> Result<()> {
     let names = prometheus.ask("/api/v1/label/__name__/values")?;
     let names: BTreeSet<&str> =
         names["data"].as_array().context("no names")?.iter().filter_map(Value::as_str).collect();
-    let page = fs::read_to_string(workspace()?.join("docs/metrics.md"))?;
+    let page = fs::read_to_string(workspace()?.join("README.md"))?;
     let documented: Vec<_> =
         page.lines().filter_map(|line| line.strip_prefix("| `mirror_")?.split_once('`')).collect();
     ensure!(documented.len() > 30, "the table of metrics is not understood");

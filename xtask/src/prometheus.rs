@@ -18,7 +18,7 @@ use crate::{
     workspace,
 };
 
-/// Checks rules, dashboards and gates with `promtool`, and all of them against the page about metrics and the runbooks.
+/// Checks rules, dashboards and gates with `promtool`, and all of them against the README and the runbooks.
 pub(crate) fn run() -> Result<()> {
     apt::ensure(&needs(), Mode::Act)?;
     dashboards::check()?;
@@ -35,8 +35,7 @@ pub(crate) fn run() -> Result<()> {
     let rules = rules.into_iter().collect::<Result<String>>()?;
     let tests = TESTS.map(|name| fs::read_to_string(dir.join(name)).with_context(|| format!("read {name}")));
     let tests = tests.into_iter().collect::<Result<String>>()?;
-    let page =
-        fs::read_to_string(workspace::root()?.join("docs/metrics.md")).context("read docs/metrics.md")?;
+    let page = fs::read_to_string(workspace::root()?.join("README.md")).context("read README.md")?;
 
     let names = Names { documented: documented(&page), recorded: values(&rules, "- record: ").collect() };
     expressions.push(without_comments(&rules));
@@ -139,7 +138,7 @@ impl Names<'_> {
     }
 }
 
-/// The metrics in the table of docs/metrics.md; a unit test of the agent holds that table against what it exports.
+/// The metrics in the README's table; a unit test of the agent holds that table against what it exports.
 fn documented(page: &str) -> BTreeSet<&str> {
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
     rows.map(|(name, _)| name).filter(|name| name.starts_with("mirror_")).collect()

@@ -118,9 +118,9 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Reads the metrics from the table of docs/metrics.md, which a unit test of the agent holds against what it exports.
+    /// Reads the metrics from the README's table, which a unit test of the agent holds against what it exports.
     pub(crate) fn new(root: &Path, options: BTreeSet<String>, keys: Keys) -> Result<Self> {
-        let page = fs::read_to_string(root.join("docs/metrics.md"))?;
+        let page = fs::read_to_string(root.join("README.md"))?;
         let rows = page.lines().filter_map(|line| line.strip_prefix("| `mirror_")?.split_once('`'));
         let mut metrics: BTreeSet<_> = rows.map(|(rest, _)| format!("mirror_{rest}")).collect();
         ensure!(metrics.len() > 30, "the table of metrics is not understood");

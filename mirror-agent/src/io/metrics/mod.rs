@@ -505,7 +505,7 @@ mod tests {
 
     #[test]
     fn page_documents_every_metric_and_every_label_value_and_no_others() {
-        let page = include_str!("../../../../docs/metrics.md");
+        let page = include_str!("../../../../README.md");
         let text = scrape(&Arc::default());
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
         let exported: BTreeSet<String> = types
@@ -520,7 +520,7 @@ mod tests {
         assert_eq!(documented, exported);
         let values = text.split(['{', '}']).filter_map(|label| label.split_once("=\"")?.1.strip_suffix('"'));
         for value in values.filter(|value| value.chars().all(is_word) && value.parse::<f64>().is_err()) {
-            assert!(page.contains(&format!("`{value}`")), "{value} is not in docs/metrics.md");
+            assert!(page.contains(&format!("`{value}`")), "{value} is not in the README");
         }
     }
 
