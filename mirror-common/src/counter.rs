@@ -26,7 +26,7 @@ pub enum Counter {
     Tunnel = 9,
     /// Clients' SYNs of connections that are in no sample of their port.
     SampledOut = 10,
-    /// Clients' SYNs of connections that were shed.
+    /// Connections that were shed: at their client's SYN, or let go at a later segment of it.
     Shed = 11,
     /// Segments sent by the server of which payload was left out that would have been copied, since nobody reads it.
     Unread = 12,

@@ -41,8 +41,8 @@ pub mod map {
     /// [`ConnectionFlags::SAMPLED`](super::ConnectionFlags::SAMPLED). A port without an entry has all copied.
     pub const SAMPLES: &str = "SAMPLES";
     /// Least-recently-used hash of [`ConnectionKey`](super::ConnectionKey) to `u32`: connections that were shed at their
-    /// start, with [`KernelConfig::shed_epoch`](super::KernelConfig::shed_epoch) as it was then. The agent does not
-    /// touch it.
+    /// start, or let go later, with [`KernelConfig::shed_epoch`](super::KernelConfig::shed_epoch) as it was then. The
+    /// agent does not touch it.
     pub const SHED: &str = "SHED";
     /// Array of one [`KernelConfig`](super::KernelConfig).
     pub const CONFIG: &str = "CONFIG";
@@ -112,7 +112,7 @@ pub const MAX_SAMPLED_PORTS: u32 = 1024;
 pub const MAX_LANES: usize = 4;
 
 /// Connections that are remembered as shed. Where there are more, those that sent nothing for longest are forgotten, and
-/// copied from then on.
+/// copied from then on, unless they are let go again.
 pub const MAX_SHED_CONNECTIONS: u32 = 32_768;
 
 /// The key of the draws by which connections are shed: unlike that of any experiment, so that a sample loses no more
@@ -246,17 +246,20 @@ pub struct KernelConfig {
     pub shed_millionths: u32,
     /// Raised whenever shedding begins: what stands in [`map::SHED`] from before then does not count.
     pub shed_epoch: u32,
+    /// The share of the connections that are followed to let go of, each when its client next sends something; at most
+    /// `shed_millionths`, by the same draw. One that was let go is taken up again like one that was left out.
+    pub let_go_millionths: u32,
 }
 
 impl KernelConfig {
     /// Length of the value in words of 32 bits.
-    pub const WORDS: usize = 9;
+    pub const WORDS: usize = 10;
 
     /// The value as it stands in the map.
     #[must_use]
     pub fn to_words(self) -> [u32; Self::WORDS] {
         let Self { paused, rings, own_mark, match_addresses, copy_responses, wake_interval_ns, .. } = self;
-        let Self { connections, shed_millionths, shed_epoch, .. } = self;
+        let Self { connections, shed_millionths, shed_epoch, let_go_millionths, .. } = self;
         [
             paused,
             rings,
@@ -267,6 +270,7 @@ impl KernelConfig {
             connections,
             shed_millionths,
             shed_epoch,
+            let_go_millionths,
         ]
     }
 }
@@ -280,6 +284,7 @@ const _: () = {
     assert!(size_of::<ConnectionKey>() == 20);
     assert!(size_of::<KernelConfig>() == KernelConfig::WORDS * 4);
     assert!(offset_of!(KernelConfig, shed_epoch) == 32);
+    assert!(offset_of!(KernelConfig, let_go_millionths) == 36);
     assert!(offset_of!(KernelConfig, rings) == 4);
     assert!(offset_of!(KernelConfig, wake_interval_ns) == 20);
 };

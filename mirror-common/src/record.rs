@@ -24,6 +24,9 @@ pub struct RecordFlags;
 impl RecordFlags {
     /// Payload of this record was left out on purpose: `captured_len` is smaller than `payload_len`.
     pub const NOT_COPIED: u16 = 1 << 0;
+    /// The flow is let go: nothing is copied of it from this record's sequence number on, until it is taken up again. The
+    /// record stands for no segment; it is of the client's side, without payload and TCP flags.
+    pub const LET_GO: u16 = 1 << 1;
 }
 
 /// What stands at the start of each record.

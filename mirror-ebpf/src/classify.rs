@@ -10,8 +10,9 @@ use mirror_common::packet::{TcpPacket, TunnelPorts, ether_type, parse_plain, pro
 use mirror_common::{Counter, RecordSide};
 
 use crate::config::config;
+use crate::connection::Fate;
 use crate::counters::count;
-use crate::emit::emit;
+use crate::emit::{emit, emit_let_go};
 use crate::parse::try_parse_any;
 use crate::ports::ConfiguredPorts;
 use crate::scratch::{Slot, slot};
@@ -113,8 +114,12 @@ fn try_record(skb: Skb, side: RecordSide, config: &KernelConfig, slot: Slot) -> 
             return None;
         }
     }
-    if config.connections != 0 && connection::is_left_out(side) {
-        return None;
+    if config.connections != 0 {
+        match connection::fate(side) {
+            Fate::Copied => {}
+            Fate::LeftOut => return None,
+            Fate::LetGo => return emit_let_go(skb, config, slot),
+        }
     }
     emit(skb, side, config, slot)
 }

@@ -50,6 +50,28 @@ pub(crate) fn emit(skb: Skb, side: RecordSide, config: &KernelConfig, slot: Slot
     Some(())
 }
 
+/// Tells the agent that nothing is copied any more of the flow of the segment in `slot`, which its client sent.
+///
+/// Where that does not fit into the ring, the agent finds out when the connection is taken up: by the bytes between.
+#[inline(never)]
+pub(crate) fn emit_let_go(skb: Skb, config: &KernelConfig, slot: Slot) -> Option<()> {
+    // SAFETY: the helper takes nothing and cannot fail.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let scratch = slot.take();
+    let header = header(&scratch.packet, RecordSide::Client, now, skb.ifindex());
+    scratch.header = RecordHeader { payload_len: 0, tcp_flags: 0, flags: RecordFlags::LET_GO, ..header };
+    let index = ring_index(&scratch.header.client_addr, scratch.header.client_port, config.rings);
+    let Some(ring) = Ring::open(index, now, config.wake_interval_ns, scratch) else {
+        count(Counter::DroppedRingFull);
+        return None;
+    };
+    ring.emit_loaded(0, scratch);
+    if scratch.progress.full != 0 {
+        count(Counter::DroppedRingFull);
+    }
+    None
+}
+
 /// Whether the payload is copied of a segment whose header is in the scratch, which must not be referred to across this call.
 #[inline(always)]
 fn is_whole(side: RecordSide, config: &KernelConfig, server_port: u16, payload_len: u32) -> bool {

@@ -14,7 +14,7 @@ use tracing::{debug, error, warn};
 
 use crate::{
     io::{
-        capture::{RingReader, UnreadFlows},
+        capture::{Captured, RingReader, UnreadFlows},
         experiments::Dispatcher,
         interfaces::{Interfaces, Tally},
         ledger::Ledger,
@@ -148,9 +148,12 @@ impl Worker {
     fn round(&mut self) -> usize {
         let Self { reader, pipeline, gauges, tally, interfaces, .. } = self;
         gauges.note_ring_fill(reader.utilization());
-        let taken = reader.drain(ROUND_RECORDS, |segment| {
-            tally.note(&segment);
-            pipeline.handle_segment(&segment);
+        let taken = reader.drain(ROUND_RECORDS, |captured| match captured {
+            Captured::Segment(segment) => {
+                tally.note(&segment);
+                pipeline.handle_segment(&segment);
+            }
+            Captured::LetGo(at, flow) => pipeline.let_go(at, &flow),
         });
         let now = clock::now();
         interfaces.take(tally, now);

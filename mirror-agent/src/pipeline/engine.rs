@@ -75,6 +75,11 @@ impl Pipeline {
         self.flows.interrupt(now, is_affected, &mut self.context);
     }
 
+    /// The same for one flow: the kernel program has let go of it, and copies nothing of it until it takes it up again.
+    pub fn let_go(&mut self, at: Timestamp, flow: &FlowKey) {
+        self.flows.let_go(at, flow, &mut self.context);
+    }
+
     /// Takes the end of the capture: every flow is closed, what is incomplete is lost.
     pub fn finish(&mut self, now: Timestamp) {
         self.flows.finish(now, &mut self.context);

@@ -59,6 +59,15 @@ pub struct Kernel {
     flush_log: Option<Box<dyn FnMut() + Send>>,
 }
 
+/// What is left out of the connections, in millionths; 0 for nothing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Shed {
+    /// Of those that begin from now on.
+    pub new_millionths: u32,
+    /// Of those that are followed; at most as many.
+    pub followed_millionths: u32,
+}
+
 /// Why the kernel side could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -282,19 +291,20 @@ impl Kernel {
         self.configure(KernelConfig { copy_responses, ..self.config })
     }
 
-    /// Sheds so many millionths of the connections that begin from now on; 0 for none. Connections that were shed are
-    /// picked up where they are as soon as the share would not shed them; what is left of them when it ends, once
-    /// something is sent on them.
+    /// Sheds a share of the connections that begin from now on, and of those that are followed already each when its
+    /// client next sends something. Connections that were left out or let go are picked up where they are as soon as the
+    /// share would not shed them; what is left of them when it ends, once something is sent on them.
     ///
     /// # Errors
     ///
     /// The kernel's, where the map cannot be written; then nothing changes.
-    pub fn set_shed(&mut self, millionths: u32) -> Result<(), MapError> {
+    pub fn set_shed(&mut self, shed: Shed) -> Result<(), MapError> {
         let config = self.config;
-        let begins = config.connections & ConnectionFlags::SHED == 0 && millionths != 0;
+        let begins = config.connections & ConnectionFlags::SHED == 0 && shed.new_millionths != 0;
         self.configure(KernelConfig {
             connections: config.connections | if begins { ConnectionFlags::SHED } else { 0 },
-            shed_millionths: millionths,
+            shed_millionths: shed.new_millionths,
+            let_go_millionths: shed.followed_millionths.min(shed.new_millionths),
             shed_epoch: config.shed_epoch.wrapping_add(u32::from(begins)),
             ..config
         })

@@ -1,9 +1,9 @@
-//! Enters: records of one ring buffer. Leaves: segments whose payload lies in the ring itself.
+//! Enters: records of one ring buffer. Leaves: segments whose payload lies in the ring itself, and flows that were let go.
 
 use std::{io, net::Ipv6Addr, os::fd::AsFd, thread, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
-use mirror_common::{RecordHeader, RecordSide};
+use mirror_common::{RecordFlags, RecordHeader, RecordSide};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -33,6 +33,15 @@ const IDLE_ROUNDS: u32 = 20;
 /// that it is to stop.
 const IDLE_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
+/// What a record says.
+#[derive(Clone, Copy, Debug)]
+pub enum Captured<'a> {
+    /// A segment, or a part of one.
+    Segment(Segment<'a>),
+    /// From this moment on nothing is copied of the flow, until it is taken up again.
+    LetGo(Timestamp, FlowKey),
+}
+
 /// The reading end of one ring.
 pub struct RingReader {
     ring: RingBuf<MapData>,
@@ -51,13 +60,13 @@ impl RingReader {
         Ok(Self { ring, positions, ring_bytes, malformed: 0, sleep: LONGEST_SLEEP })
     }
 
-    /// Hands at most `budget` records to `handle_segment` and returns how many were taken, malformed ones included.
-    /// Each record's place in the ring is free again when `handle_segment` returns.
-    pub fn drain(&mut self, budget: usize, mut handle_segment: impl FnMut(Segment<'_>)) -> usize {
+    /// Hands at most `budget` records to `handle_captured` and returns how many were taken, malformed ones included.
+    /// Each record's place in the ring is free again when `handle_captured` returns.
+    pub fn drain(&mut self, budget: usize, mut handle_captured: impl FnMut(Captured<'_>)) -> usize {
         for taken in 0..budget {
             let Some(record) = self.ring.next() else { return taken };
-            match segment(&record) {
-                Some(segment) => handle_segment(segment),
+            match captured(&record) {
+                Some(captured) => handle_captured(captured),
                 None => self.malformed += 1,
             }
         }
@@ -104,24 +113,29 @@ fn next_sleep(last: Duration, taken: usize) -> Duration {
 }
 
 /// Reads one record.
-fn segment(record: &[u8]) -> Option<Segment<'_>> {
+fn captured(record: &[u8]) -> Option<Captured<'_>> {
     let (header, payload) = RecordHeader::from_bytes(record)?;
-    Some(Segment {
-        flow: FlowKey {
-            client: Endpoint { addr: Ipv6Addr::from(header.client_addr), port: header.client_port },
-            server: Endpoint { addr: Ipv6Addr::from(header.server_addr), port: header.server_port },
-            vlan: header.vlan,
-            vni: header.vni,
-        },
+    let at = Timestamp::from_nanos(header.timestamp_ns);
+    let flow = FlowKey {
+        client: Endpoint { addr: Ipv6Addr::from(header.client_addr), port: header.client_port },
+        server: Endpoint { addr: Ipv6Addr::from(header.server_addr), port: header.server_port },
+        vlan: header.vlan,
+        vni: header.vni,
+    };
+    if header.flags & RecordFlags::LET_GO != 0 {
+        return Some(Captured::LetGo(at, flow));
+    }
+    Some(Captured::Segment(Segment {
+        flow,
         interface: header.ifindex,
         side: if header.side == RecordSide::Client as u8 { Side::Client } else { Side::Server },
-        at: Timestamp::from_nanos(header.timestamp_ns),
+        at,
         seq: SeqNumber(header.seq),
         ack: SeqNumber(header.ack),
         flags: TcpFlags(header.tcp_flags),
         payload,
         payload_len: header.payload_len,
-    })
+    }))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use mirror_common::Counter;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{
-    AttachMethod, AttachMode, Capture, CounterValues, KernelRules, PortSample, RingReader,
+    AttachMethod, AttachMode, Capture, Captured, CounterValues, KernelRules, PortSample, RingReader, Shed,
     desired::View,
     filters::{Filter, filters, qdiscs},
     kernel::has_tcx,
@@ -152,11 +152,11 @@ fn samples_and_shedding_hold_from_the_moment_they_are_told() {
         assert_eq!(seen.client_bytes(), b"no sample of the port");
 
         capture.kernel.set_samples(&[]).unwrap();
-        capture.kernel.set_shed(1_000_000).unwrap();
+        capture.kernel.set_shed(Shed { new_millionths: 1_000_000, followed_millionths: 0 }).unwrap();
         exchange("::1", b"shed", |_| {});
         capture.kernel.forget_shed().unwrap();
         exchange("::1", b"still shed", |_| {});
-        capture.kernel.set_shed(0).unwrap();
+        capture.kernel.set_shed(Shed::default()).unwrap();
         capture.kernel.forget_shed().unwrap();
         exchange("::1", b"taken", |_| {});
         let seen = Seen::drain(&mut capture.rings, |seen| seen.has_ended());
@@ -426,7 +426,7 @@ impl Seen {
         let mut idle_rounds = 0;
         loop {
             let taken: usize =
-                rings.iter_mut().map(|ring| ring.drain(64, |segment| seen.take(segment))).sum();
+                rings.iter_mut().map(|ring| ring.drain(64, |captured| seen.take(captured))).sum();
             idle_rounds = if taken == 0 { idle_rounds + 1 } else { 0 };
             if taken == 0 && is_done(&seen) {
                 break;
@@ -439,7 +439,8 @@ impl Seen {
         seen
     }
 
-    fn take(&mut self, segment: crate::pipeline::Segment<'_>) {
+    fn take(&mut self, captured: Captured<'_>) {
+        let Captured::Segment(segment) = captured else { panic!("no connection is let go here") };
         assert_eq!(segment.flow.server.port, PORT);
         if segment.side == Side::Server {
             self.server_records += 1;

@@ -1,8 +1,11 @@
-//! Enters: how much of what was given is used, time and again. Leaves: the share of new connections to capture.
+//! Enters: how much of what was given is used, time and again. Leaves: the shares of connections to capture.
 //!
 //! Too much is answered at once and in proportion, too little by small steps: what was left out in vain is only a smaller
-//! sample, what was taken in excess is felt by the node. Between the two the share stays as it is, so that a load that
-//! does not change leads to a share that does not change.
+//! sample, what was taken in excess is felt by the node. Between the two the shares stay as they are, so that a load that
+//! does not change leads to shares that do not change.
+//!
+//! New connections are left out first, and those that are followed are spared. Where that did not help, since it is they that
+//! are the load, the same share holds for both until everything is captured again.
 
 use std::time::Duration;
 
@@ -17,6 +20,8 @@ const RECOVER_BELOW: f64 = 0.6;
 pub(super) const RECOVER_MEMORY_BELOW: f64 = 0.75;
 /// What a reduction leaves of the share at least: a measurement that errs must not end everything at once.
 const MOST_AT_ONCE: f64 = 0.5;
+/// The same where two measurements agree: the first, and the one after a reduction that did not help.
+const MOST_AT_ONCE_CONFIRMED: f64 = 0.1;
 /// Time for a reduction to take effect before the next one; connections that are followed go on being followed.
 const SETTLE: Duration = Duration::from_secs(4);
 /// The same where the limit is met: then it cannot wait for that.
@@ -30,52 +35,134 @@ const LARGEST_STEP: f64 = 0.03;
 /// A smaller share is nothing.
 const LEAST_SHARE: f64 = 0.001;
 
-/// Decides on the share of new connections.
+/// The shares of connections to capture, 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Shares {
+    /// Of those that begin.
+    pub(super) new: f64,
+    /// Of those that are followed already; not less than of new ones.
+    pub(super) followed: f64,
+}
+
+impl Shares {
+    /// Everything.
+    pub(super) const WHOLE: Self = Self { new: 1.0, followed: 1.0 };
+
+    /// What both ask for.
+    pub(super) fn lesser(self, other: Self) -> Self {
+        Self { new: self.new.min(other.new), followed: self.followed.min(other.followed) }
+    }
+}
+
+/// Decides on the shares of connections to capture.
 #[derive(Clone, Debug)]
 pub(super) struct Controller {
+    /// Of new connections.
     share: f64,
     /// Use of what was given, smoothed.
     level: f64,
-    reduced_at: Option<Duration>,
+    /// The last one.
+    reduction: Option<Reduction>,
+    followed: Followed,
     recover_below: f64,
+}
+
+/// A reduction of the share: what there was before it, and when.
+#[derive(Clone, Copy, Debug)]
+struct Reduction {
+    at: Duration,
+    share: f64,
+    level: f64,
+    /// The level that it is to lead to.
+    expected: f64,
+}
+
+impl Reduction {
+    /// Whether it did less than half of what it was to do.
+    fn is_in_vain(&self, level: f64) -> bool {
+        level > self.level.midpoint(self.expected)
+    }
+}
+
+/// What becomes of connections that are followed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Followed {
+    /// They are, whatever happens: to let go of them would not help.
+    Always,
+    /// They are, as long as leaving out new ones helps.
+    Spared,
+    /// As few as of new ones.
+    LetGo,
 }
 
 impl Controller {
     /// One that goes by the use of processors.
     pub(super) const fn of_processors() -> Self {
-        Self { share: 1.0, level: 0.0, reduced_at: None, recover_below: RECOVER_BELOW }
+        Self {
+            share: 1.0,
+            level: 0.0,
+            reduction: None,
+            followed: Followed::Spared,
+            recover_below: RECOVER_BELOW,
+        }
     }
 
-    /// One that goes by the use of memory.
+    /// One that goes by the use of memory, of which what is held for a connection is not free when that is let go: its
+    /// requests are being sent, or it is idle.
     pub(super) const fn of_memory() -> Self {
-        Self { recover_below: RECOVER_MEMORY_BELOW, ..Self::of_processors() }
+        Self { recover_below: RECOVER_MEMORY_BELOW, followed: Followed::Always, ..Self::of_processors() }
     }
 
-    /// Takes the use of what was given, where 1 is all of it, once a second, and returns the share of new connections
-    /// to capture, 0 to 1. `now` counts from any moment and moves only forward.
-    pub(super) fn handle_use(&mut self, now: Duration, used: f64) -> f64 {
+    /// Takes the use of what was given, where 1 is all of it, once a second, and returns the shares of connections to
+    /// capture. `now` counts from any moment and moves only forward.
+    pub(super) fn handle_use(&mut self, now: Duration, used: f64) -> Shares {
         if !used.is_finite() {
-            return self.share;
+            return self.shares();
         }
         // A rise is believed at once, a fall by halves: of bursts the peaks count.
         self.level = if used > self.level { used } else { self.level.midpoint(used) };
-        let since = self.reduced_at.map(|at| now.saturating_sub(at));
+        let since = self.reduction.map(|reduction| now.saturating_sub(reduction.at));
         let settle = if self.level >= 1.0 { SETTLE_OVER_LIMIT } else { SETTLE };
         if self.level >= SHED_FROM {
             if since.is_none_or(|since| since >= settle) {
-                let kept = (TARGET / self.level).clamp(MOST_AT_ONCE, 1.0);
-                self.share *= kept;
-                // What it will lead to, so that the same excess is not answered twice.
-                self.level *= kept;
-                self.reduced_at = Some(now);
-                if self.share < LEAST_SHARE {
-                    self.share = 0.0;
-                }
+                self.reduce(now);
             }
         } else if self.level < self.recover_below && since.is_none_or(|since| since >= RECOVER_AFTER) {
             self.share = (self.share + (self.share * STEP).clamp(LEAST_STEP, LARGEST_STEP)).min(1.0);
+            if self.share >= 1.0 && self.followed == Followed::LetGo {
+                self.followed = Followed::Spared;
+            }
         }
-        self.share
+        self.shares()
+    }
+
+    fn reduce(&mut self, now: Duration) {
+        let in_vain = self.reduction.filter(|reduction| reduction.is_in_vain(self.level));
+        let (from, most_at_once) = match (self.followed, in_vain) {
+            // The load is what was captured before it.
+            (Followed::Spared, Some(reduction)) => {
+                self.followed = Followed::LetGo;
+                (reduction.share, MOST_AT_ONCE_CONFIRMED)
+            }
+            (Followed::Always | Followed::Spared | Followed::LetGo, _) => (self.share, MOST_AT_ONCE),
+        };
+        let kept = (TARGET / self.level).clamp(most_at_once, 1.0);
+        let expected = self.level * kept;
+        self.reduction = Some(Reduction { at: now, share: self.share, level: self.level, expected });
+        self.share = self.share.min(from * kept);
+        if self.share < LEAST_SHARE {
+            self.share = 0.0;
+        }
+        // What it will lead to, so that the same excess is not answered twice.
+        self.level = expected;
+    }
+
+    fn shares(&self) -> Shares {
+        let followed = match self.followed {
+            Followed::Always | Followed::Spared => 1.0,
+            Followed::LetGo => self.share,
+        };
+        Shares { new: self.share, followed }
     }
 }
 
@@ -83,7 +170,7 @@ impl Controller {
 mod tests {
     use super::*;
 
-    /// A node whose use follows the share of new connections as these come and go.
+    /// A node whose use follows the share of connections as these come and go.
     struct Plant {
         controller: Controller,
         /// Use with every connection captured, and with none.
@@ -91,6 +178,8 @@ mod tests {
         idle: f64,
         /// How much of the connections is replaced by new ones each second.
         turnover: f64,
+        /// How much more is sent when nothing is captured than when all is: the load takes the processors that it finds.
+        thirst: f64,
         captured: f64,
         noise: u64,
         second: u64,
@@ -99,20 +188,27 @@ mod tests {
     impl Plant {
         fn new(full: f64, turnover: f64) -> Self {
             let controller = Controller::of_processors();
-            Self { controller, full, idle: 0.05, turnover, captured: 1.0, noise: 1, second: 0 }
+            Self { controller, full, idle: 0.05, turnover, thirst: 0.0, captured: 1.0, noise: 1, second: 0 }
         }
 
-        /// Runs for so many seconds; shares and uses of each.
+        /// Runs for so many seconds; shares of new connections and uses of each.
         fn run(&mut self, seconds: u64) -> Vec<(f64, f64)> {
             let second = |_| {
                 self.noise = self.noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let noise =
                     f64::from(u32::try_from(self.noise >> 33).unwrap()) / f64::from(1_u32 << 31) - 0.5;
-                let used = (self.idle + self.full * self.captured) * (1.0 + 0.1 * noise);
-                let share = self.controller.handle_use(Duration::from_secs(self.second), used);
+                let sent = self.full * (1.0 + self.thirst * (1.0 - self.captured));
+                let used = (self.idle + sent * self.captured) * (1.0 + 0.1 * noise);
+                let Shares { new, followed } =
+                    self.controller.handle_use(Duration::from_secs(self.second), used);
+                assert!(new <= followed, "{new} of new ones, {followed} of those that are followed");
                 self.second += 1;
-                self.captured += (share - self.captured) * self.turnover;
-                (share, used)
+                self.captured += (new - self.captured) * self.turnover;
+                if followed < 1.0 {
+                    // What was let go is taken up as soon as there is room.
+                    self.captured = followed;
+                }
+                (new, used)
             };
             (0..seconds).map(second).collect()
         }
@@ -126,7 +222,7 @@ mod tests {
     #[test]
     fn load_is_brought_below_the_limit_and_stays_there() {
         for full in [1.2, 2.0, 5.0, 20.0, 100.0] {
-            for turnover in [1.0, 0.3, 0.05] {
+            for turnover in [1.0, 0.3, 0.05, 0.0] {
                 let seconds = Plant::new(full, turnover).run(1_200);
                 let settled = &seconds[600..];
                 let worst = settled.iter().map(|(_, used)| *used).fold(0.0, f64::max);
@@ -139,47 +235,79 @@ mod tests {
 
     #[test]
     fn share_hardly_changes_under_a_load_that_does_not() {
-        for full in [1.5, 5.0, 50.0] {
-            let seconds = Plant::new(full, 0.3).run(1_200);
+        for (full, turnover) in [1.5, 5.0, 50.0].into_iter().flat_map(|full| [(full, 0.3), (full, 0.0)]) {
+            let seconds = Plant::new(full, turnover).run(1_200);
             let shares: Vec<_> = seconds[600..].iter().map(|(share, _)| *share).collect();
             let reductions = shares.windows(2).filter(|pair| pair[1] < pair[0]).count();
-            assert!(reductions <= 30, "{full}: {reductions} reductions in ten minutes");
+            assert!(reductions <= 30, "{full}, {turnover}: {reductions} reductions in ten minutes");
             let highest = shares.iter().copied().fold(0.0, f64::max);
             let lowest = shares.iter().copied().fold(1.0, f64::min);
-            assert!(lowest * 2.5 > highest, "{full}: {lowest} to {highest}");
+            assert!(lowest * 2.5 > highest, "{full}, {turnover}: {lowest} to {highest}");
         }
     }
 
     #[test]
     fn everything_is_captured_again_after_the_load() {
-        let mut plant = Plant::new(20.0, 0.3);
-        assert!(plant.run(120).last().unwrap().0 < 0.1);
-        plant.full = 0.2;
-        let seconds = plant.run(180);
-        assert_eq!(seconds.last().unwrap().0, 1.0);
-        let leap = seconds.windows(2).map(|pair| pair[1].0 - pair[0].0).fold(0.0, f64::max);
-        assert!(leap <= LARGEST_STEP + 1e-9, "{leap}");
+        for turnover in [0.3, 0.0] {
+            let mut plant = Plant::new(20.0, turnover);
+            assert!(plant.run(120).last().unwrap().0 < 0.1);
+            plant.full = 0.2;
+            let seconds = plant.run(180);
+            assert_eq!(seconds.last().unwrap().0, 1.0);
+            let leap = seconds.windows(2).map(|pair| pair[1].0 - pair[0].0).fold(0.0, f64::max);
+            assert!(leap <= LARGEST_STEP + 1e-9, "{leap}");
+            assert_eq!(plant.controller.shares(), Shares::WHOLE, "those that are followed are spared again");
+        }
+    }
+
+    #[test]
+    fn connections_that_do_not_end_are_below_the_limit_within_seconds() {
+        for full in [1.2, 2.0, 5.0, 9.0] {
+            for thirst in [0.0, 1.0] {
+                let mut plant = Plant { thirst, ..Plant::new(full, 0.0) };
+                let seconds = plant.run(60);
+                let late = seconds[5..].iter().map(|(_, used)| *used).fold(0.0, f64::max);
+                assert!(late < 1.0, "{full}, {thirst}: {late}");
+                assert!(seconds[59].0 > 0.05, "{full}, {thirst}: some are captured");
+            }
+        }
+    }
+
+    #[test]
+    fn connections_are_spared_while_leaving_out_new_ones_helps() {
+        for full in [1.2, 2.0, 5.0] {
+            let mut plant = Plant::new(full, 0.9);
+            for _ in 0..300 {
+                plant.run(1);
+                assert_eq!(plant.controller.shares().followed, 1.0, "{full}");
+            }
+            assert!(plant.controller.shares().new < 1.0, "{full}");
+        }
     }
 
     #[test]
     fn memory_that_stays_in_use_does_not_keep_connections_out() {
         let mut controller = Controller::of_memory();
         let mut run = |seconds: std::ops::Range<u64>, used| {
-            seconds.map(|second| controller.handle_use(Duration::from_secs(second), used)).last().unwrap()
+            let last = seconds.map(|second| controller.handle_use(Duration::from_secs(second), used)).last();
+            let Shares { new, followed } = last.unwrap();
+            assert_eq!(followed, 1.0);
+            new
         };
         assert_eq!(run(0..1, 1.4), 0.5);
-        assert!(run(1..120, 0.72) > 0.9);
+        assert_eq!(run(1..2, 1.4), 0.25, "it did not help, and to let go would not either");
+        assert!(run(2..120, 0.72) > 0.9);
         assert_eq!(run(120..240, 0.78), run(240..241, 0.78), "there is a range in which nothing changes");
     }
 
     #[test]
-    fn excess_that_shedding_does_not_cure_ends_capture_of_new_connections() {
+    fn excess_that_shedding_does_not_cure_ends_capture() {
         let mut controller = Controller::of_processors();
-        let share = (0..60).map(|second| controller.handle_use(Duration::from_secs(second), 3.0)).last();
-        assert_eq!(share, Some(0.0));
+        let shares = (0..60).map(|second| controller.handle_use(Duration::from_secs(second), 3.0)).last();
+        assert_eq!(shares, Some(Shares { new: 0.0, followed: 0.0 }));
         assert_eq!(
-            controller.handle_use(Duration::from_secs(61), f64::NAN),
-            0.0,
+            Some(controller.handle_use(Duration::from_secs(61), f64::NAN)),
+            shares,
             "no measurement, no change"
         );
     }

@@ -1,7 +1,8 @@
-//! Enters: what the agent may take of the node. Leaves: the share of new connections that it captures.
+//! Enters: what the agent may take of the node. Leaves: the share of connections that it captures.
 //!
 //! Once a second it is measured how much of what was given is used. Before it is all of it, the kernel program sheds: it
-//! copies nothing of a share of the connections that begin from then on. Those that are followed already stay.
+//! copies nothing of a share of the connections that begin from then on. Those that are followed already stay, unless that
+//! does not help: then as many of them are let go, each when its client next sends something.
 
 mod controller;
 mod group;
@@ -21,10 +22,13 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use self::{
-    controller::{Controller, RECOVER_MEMORY_BELOW},
+    controller::{Controller, RECOVER_MEMORY_BELOW, Shares},
     usage::{Meter, Use},
 };
-use crate::io::{capture::Kernel, config::GuardConfig};
+use crate::io::{
+    capture::{Kernel, Shed},
+    config::GuardConfig,
+};
 
 /// How often it is measured.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -95,8 +99,8 @@ struct Watch {
     started: Instant,
     /// When memory that is free was given back last.
     given_back: Option<Instant>,
-    /// The share of new connections that the kernel program captures.
-    share: f64,
+    /// The shares of connections that the kernel program captures.
+    shares: Shares,
     /// When all were last found to be captured for the first time; `None` while connections are shed, and after what was
     /// left out was forgotten.
     whole_since: Option<Instant>,
@@ -145,7 +149,7 @@ impl Watch {
             interval,
             started: Instant::now(),
             given_back: None,
-            share: 1.0,
+            shares: Shares::WHOLE,
             whole_since: None,
             logged: None,
         }
@@ -164,25 +168,28 @@ impl Watch {
         }
         let uses = self.controllers.iter_mut().zip([cpu, memory]);
         let shares = uses.filter_map(|(controller, used)| Some(controller.handle_use(elapsed, used?)));
-        if let Some(share) = shares.reduce(f64::min)
-            && let Err(error) = self.apply(share, now, kernel)
+        if let Some(shares) = shares.reduce(Shares::lesser)
+            && let Err(error) = self.apply(shares, now, kernel)
         {
             self.log_failure(now, &error);
         }
         gauges.set(GuardValues {
-            capture: self.share,
+            capture: self.shares.new,
             cpu: cpu.unwrap_or_default(),
             memory: memory.unwrap_or_default(),
         });
     }
 
-    fn apply(&mut self, share: f64, now: Instant, kernel: &Mutex<Kernel>) -> Result<(), MapError> {
+    fn apply(&mut self, shares: Shares, now: Instant, kernel: &Mutex<Kernel>) -> Result<(), MapError> {
         let lock = || kernel.lock().unwrap_or_else(PoisonError::into_inner);
-        if share.to_bits() != self.share.to_bits() {
-            lock().set_shed(shed_millionths(share))?;
-            self.whole_since = (share >= 1.0).then_some(now);
-            self.log(share, now);
-            self.share = share;
+        if shares != self.shares {
+            lock().set_shed(Shed {
+                new_millionths: shed_millionths(shares.new),
+                followed_millionths: shed_millionths(shares.followed),
+            })?;
+            self.whole_since = (shares == Shares::WHOLE).then_some(now);
+            self.log(shares, now);
+            self.shares = shares;
         } else if self.whole_since.is_some_and(|since| now.saturating_duration_since(since) > FORGET_AFTER) {
             lock().forget_shed()?;
             self.whole_since = None;
@@ -190,14 +197,17 @@ impl Watch {
         Ok(())
     }
 
-    fn log(&mut self, share: f64, now: Instant) {
+    fn log(&mut self, shares: Shares, now: Instant) {
         let is_due = self.is_log_due(now);
-        if self.share >= 1.0 {
+        let Shares { new: share, followed } = shares;
+        if self.shares == Shares::WHOLE {
             warn!(share, "New connections are shed: the agent uses nearly all that it was given.");
-        } else if share >= 1.0 {
-            info!("All new connections are captured again.");
+        } else if followed < 1.0 && self.shares.followed >= 1.0 {
+            warn!(share, "Connections that are followed are let go: shedding new ones did not help.");
+        } else if shares == Shares::WHOLE {
+            info!("All connections are captured again.");
         } else if is_due {
-            info!(share, "The share of new connections that are captured changes.");
+            info!(share, "The share of connections that are captured changes.");
         } else {
             return;
         }

@@ -230,18 +230,31 @@ impl<S> FlowTable<S> {
             {
                 continue;
             }
-            self.with_streams(slot, handler, |streams, _, stats, outlet| streams.flush(now, stats, outlet));
-            self.settle(slot, handler);
-            let id = FlowId(self.next_id);
-            let Some(entry) = self.slots.get_mut(slot) else { continue };
-            let Phase::Open(state) = &mut entry.phase else { continue };
-            self.next_id = self.next_id.saturating_add(1);
-            let info = FlowInfo { id, adopted: true, opened_at: now, ..entry.info };
-            let before = mem::replace(state, handler.open(&info));
-            handler.close(&entry.info, before, CloseCause::Finished, now);
-            entry.info = info;
-            entry.streams.interrupt();
+            self.interrupt_one(slot, now, handler);
         }
+    }
+
+    /// The same for one flow, of which nothing passes from `at` on until it is taken up again; by any key that it is known by.
+    pub fn let_go<H: FlowHandler<State = S>>(&mut self, at: Timestamp, key: &FlowKey, handler: &mut H) {
+        self.clock.note_segment(at);
+        let hash = self.hash(key);
+        if let Some(slot) = self.index.get(&hash).copied().or_else(|| self.sightings.flow_of(hash)) {
+            self.interrupt_one(slot, at, handler);
+        }
+    }
+
+    fn interrupt_one<H: FlowHandler<State = S>>(&mut self, slot: u32, now: Timestamp, handler: &mut H) {
+        self.with_streams(slot, handler, |streams, _, stats, outlet| streams.flush(now, stats, outlet));
+        self.settle(slot, handler);
+        let id = FlowId(self.next_id);
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let Phase::Open(state) = &mut entry.phase else { return };
+        self.next_id = self.next_id.saturating_add(1);
+        let info = FlowInfo { id, adopted: true, opened_at: now, ..entry.info };
+        let before = mem::replace(state, handler.open(&info));
+        handler.close(&entry.info, before, CloseCause::Finished, now);
+        entry.info = info;
+        entry.streams.interrupt();
     }
 
     /// The time by which flows become idle and patience ends. It only moves forward: to what [`Self::handle_time`] is
