@@ -55,6 +55,8 @@ pub(crate) struct Work {
     pub(crate) reuse: Reuse,
     /// Requests on a connection at a time.
     pub(crate) pipeline: usize,
+    /// How long the load runs before rate and latencies are taken: what adapts itself does so meanwhile.
+    pub(crate) settle: Duration,
     pub(crate) setup: Setup,
     pub(crate) shadow: Shadow,
     /// Who is there beside the load.
@@ -88,6 +90,7 @@ impl Work {
             pace,
             reuse: Reuse::KeepAlive,
             pipeline: 1,
+            settle: Duration::ZERO,
             setup: Setup::Options(&[]),
             shadow: Shadow::Nginx,
             crowd: Crowd::Nobody,
@@ -264,7 +267,7 @@ impl Stage {
         };
         let before = Processors::read()?;
         let trial = match beside {
-            Beside::Nothing => Trial::of(self.load(work, PORT, duration)?),
+            Beside::Nothing => self.load(work, PORT, duration)?,
             Beside::BareSender(rate) => self.run_beside_bare_sender(work, rate, duration)?,
             Beside::Mirror(watch) => self.run_beside_mirror(work, watch, duration)?,
         };
@@ -273,10 +276,10 @@ impl Stage {
 
     fn plan(work: &Work, duration: Duration) -> Plan {
         Plan {
-            warm_up: WARM_UP.min(duration / 4),
+            warm_up: work.settle + WARM_UP.min(duration / 4),
             reuse: work.reuse,
             pipeline: work.pipeline,
-            ..Plan::new(([0, 0, 0, 0], 0).into(), work.pace, duration, CONNECTIONS)
+            ..Plan::new(([0, 0, 0, 0], 0).into(), work.pace, work.settle + duration, CONNECTIONS)
         }
     }
 
@@ -286,16 +289,25 @@ impl Stage {
     }
 
     /// Sends the load to a port of live's host.
-    pub(crate) fn load(&self, work: &Work, port: u16, duration: Duration) -> Result<(Report, [f64; 3])> {
+    pub(crate) fn load(&self, work: &Work, port: u16, duration: Duration) -> Result<Trial> {
         let plan = Plan { target: self.net.live.at_v4(port), ..Self::plan(work, duration) };
+        let begun = Instant::now();
         let running = Running::start(&self.net.client, plan, work.request.clone())?;
         let progress = std::sync::Arc::clone(&running.progress);
+        thread::sleep(work.settle);
+        let (settled, settled_after) = (progress.answered.load(Ordering::Relaxed), begun.elapsed());
         let report = running.finish()?;
-        if progress.answered.load(Ordering::Relaxed) == 0 {
+        if report.answered == 0 {
             bail!("live answered nothing: {report:?}");
         }
         let latency = progress.latency.snapshot();
-        Ok((report, [50.0, 99.0, 99.9].map(|percent| latency.percentile(percent).as_secs_f64() * 1e6)))
+        let latency = [50.0, 99.0, 99.9].map(|percent| latency.percentile(percent).as_secs_f64() * 1e6);
+        let rate = if work.settle.is_zero() {
+            report.answered as f64 / report.elapsed.as_secs_f64()
+        } else {
+            (report.answered - settled) as f64 / (begun.elapsed() - settled_after).as_secs_f64()
+        };
+        Ok(Trial { rate, latency, foreign: 0.0, report, bare: None, mirror: None })
     }
 
     fn run_beside_bare_sender(&self, work: &Work, rate: u32, duration: Duration) -> Result<Trial> {
@@ -306,7 +318,7 @@ impl Stage {
         };
         let sender = Running::start(&self.net.live, plan, work.request.clone())?;
         let loaded = self.load(work, PORT, duration)?;
-        Ok(Trial { bare: Some(sender.finish()?), ..Trial::of(loaded) })
+        Ok(Trial { bare: Some(sender.finish()?), ..loaded })
     }
 
     fn run_beside_mirror(&self, work: &Work, watch: Watch, duration: Duration) -> Result<Trial> {
@@ -350,7 +362,7 @@ impl Stage {
             programs,
             calls,
         };
-        Ok(Trial { mirror: Some(mirror), ..Trial::of(loaded) })
+        Ok(Trial { mirror: Some(mirror), ..loaded })
     }
 }
 
@@ -368,11 +380,6 @@ fn settle(agent: &Agent, at_live: u64) -> Result<Ledger> {
 }
 
 impl Trial {
-    pub(crate) fn of((report, latency): (Report, [f64; 3])) -> Self {
-        let rate = report.answered as f64 / report.elapsed.as_secs_f64();
-        Self { rate, latency, foreign: 0.0, report, bare: None, mirror: None }
-    }
-
     /// Requests that live did not answer as it should have.
     pub(crate) fn failed(&self) -> u64 {
         self.report.failed + self.report.refused + self.report.unfinished

@@ -154,6 +154,9 @@ pub(crate) fn experiment(name: &str, shadow: &str, lines: &str) -> String {
     )
 }
 
+/// How long the guard gets to find the share that is right: it looks once a second, and halves what is too much.
+const GUARD_SETTLES_IN: Duration = Duration::from_secs(8);
+
 /// Shadows that are not well, and an agent that may use little.
 pub(crate) fn protection(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Mark>)> {
     let ill = |name: &str, behavior| Work {
@@ -162,6 +165,7 @@ pub(crate) fn protection(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, V
     };
     let guarded = Work {
         setup: Setup::Options(&["--guard-cpu", "10%"]),
+        settle: GUARD_SETTLES_IN,
         ..Work::gets("guard of 10 %, max", Pace::ClosedLoop)
     };
     let works =
@@ -219,6 +223,11 @@ pub(crate) fn protection(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, V
         }
     }
     table.note("Two runs of a round beside each other, the order changes. A request that is not mirrored is counted by its reason.");
+    table.note(format!(
+        "The guard's load runs {} s longer, in which it settles: rate and latencies are those of the time after, the rest is \
+         of the whole.",
+        GUARD_SETTLES_IN.as_secs()
+    ));
     table.note(others(all.iter().flat_map(|(_, nothing, mirror)| nothing.iter().chain(mirror))));
     let marks = all
         .iter()

@@ -86,7 +86,7 @@ pub(super) fn run(stage: &Stage, peer: &Peer, work: &Work, duration: Duration) -
         memory: memory.peak(),
     };
     let foreign = Processors::read()?.foreign_since(before);
-    Ok((Trial { foreign, ..Trial::of(loaded) }, peering))
+    Ok((Trial { foreign, ..loaded }, peering))
 }
 
 /// A peer that runs, with all its processes; they end with it.
