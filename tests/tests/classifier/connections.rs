@@ -1,12 +1,14 @@
 //! Enters: segments of many connections. Leaves: nothing; of which none is copied, on either side and at either hook.
 
-use mirror_common::Counter;
+use mirror_common::{Counter, RecordFlags, RecordSide};
 use mirror_common::maps::{ConnectionFlags, KernelConfig, PortSample, SHED_KEY, SampleLane, program};
 use mirror_common::packet::{tcp_flag, v4_mapped};
 use mirror_common::sample::{connection_draw, is_in_share};
 
 use crate::kernel::Kernel;
-use crate::packet::{ACK, CLIENT4, CLIENT6, PSH_ACK, Packet, SERVER_PORT, request, response};
+use crate::packet::{
+    ACK, CLIENT_PORT, CLIENT4, CLIENT6, PSH_ACK, Packet, SERVER_PORT, request, response,
+};
 
 const SYN: u8 = tcp_flag::SYN;
 const KEY: u64 = 0x1234_5678_9abc_def0;
@@ -155,6 +157,65 @@ fn syn_that_is_taken_undoes_what_was_shed() {
     kernel.record();
 }
 
+#[test]
+fn followed_connection_is_let_go_where_its_client_sends_something() {
+    let Some(mut kernel) = Kernel::load(shedding(1_000_000, 1)) else { return };
+    let sent = request(PSH_ACK, b"GET / HTTP/1.1\r\n\r\n");
+    kernel.run(program::REQUESTS, &sent.ethernet());
+    let followed = kernel.record().0;
+    kernel.set_config(letting_go(1_000_000, 1_000_000));
+    for (name, packet) in [
+        (program::RESPONSES, response(PSH_ACK, b"HTTP/1.1 200 OK\r\n\r\n")),
+        (program::REQUESTS, request(tcp_flag::FIN | ACK, b"")),
+    ] {
+        kernel.run(name, &packet.ethernet());
+        assert_eq!(kernel.record().0.flags & RecordFlags::LET_GO, 0, "{name}");
+    }
+
+    kernel.run(program::REQUESTS, &sent.ethernet());
+
+    let (header, payload) = kernel.record();
+    assert_eq!((header.flags, header.side), (RecordFlags::LET_GO, RecordSide::Client as u8));
+    assert_eq!((header.payload_len, header.tcp_flags, payload.len()), (0, 0, 0));
+    assert_eq!((header.seq, header.client_port), (followed.seq, followed.client_port));
+    for (name, packet) in both_sides(CLIENT_PORT).skip(1) {
+        kernel.run(name, &packet.ethernet());
+    }
+    kernel.assert_no_record();
+    let counted = [(Counter::CopiedClient, 2), (Counter::CopiedServer, 1), (Counter::Shed, 1)];
+    assert_eq!(kernel.counters(), counted);
+}
+
+#[test]
+fn connections_of_the_share_are_let_go_and_no_others() {
+    let Some(mut kernel) = Kernel::load(letting_go(500_000, THIRD)) else { return };
+    for port in ports() {
+        let is_in = is_in_share(connection_draw(SHED_KEY, v4_mapped(CLIENT4), port), THIRD);
+        for at in 0..3 {
+            kernel.run(program::REQUESTS, &of(port, request(PSH_ACK, b"x")).ethernet());
+            let flags = kernel.record_of(0).map(|(header, _)| header.flags);
+            let expected = if !is_in { Some(0) } else { (at == 0).then_some(RecordFlags::LET_GO) };
+            assert_eq!(flags, expected, "{port}, {at}");
+        }
+    }
+}
+
+#[test]
+fn connection_that_was_let_go_is_taken_up_and_may_be_let_go_again() {
+    let Some(mut kernel) = Kernel::load(letting_go(1_000_000, 1_000_000)) else { return };
+    let mut flags = |config: KernelConfig| {
+        kernel.set_config(config);
+        kernel.run(program::REQUESTS, &request(PSH_ACK, b"x").ethernet());
+        kernel.record_of(0).map(|(header, _)| header.flags)
+    };
+    for _ in 0..2 {
+        assert_eq!(flags(letting_go(1_000_000, 1_000_000)), Some(RecordFlags::LET_GO));
+        assert_eq!(flags(letting_go(1_000_000, 0)), None, "it is one that was left out");
+        assert_eq!(flags(letting_go(0, 0)), Some(0));
+        assert_eq!(flags(letting_go(1_000_000, 0)), Some(0), "it is followed again, and spared");
+    }
+}
+
 fn ports() -> std::ops::Range<u16> {
     32_768..33_168
 }
@@ -171,6 +232,10 @@ fn shedding(millionths: u32, epoch: u32) -> KernelConfig {
         shed_epoch: epoch,
         ..KernelConfig::default()
     }
+}
+
+fn letting_go(shed_millionths: u32, let_go_millionths: u32) -> KernelConfig {
+    KernelConfig { let_go_millionths, ..shedding(shed_millionths, 1) }
 }
 
 fn sample(lanes: &[(u64, u32)]) -> PortSample {

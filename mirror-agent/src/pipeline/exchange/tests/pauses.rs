@@ -1,4 +1,4 @@
-//! Enters: connections that pass two interfaces, a pause between. Leaves: nothing; each request comes out once.
+//! Enters: connections that are captured with a pause. Leaves: nothing; each request comes out once, as it was sent.
 
 use super::*;
 
@@ -143,4 +143,40 @@ fn request_open_on_a_port_that_is_captured_no_longer_is_lost_at_once_and_others_
         assert_eq!(talk.requests().len() as u64, 2 - lost);
         assert_eq!(talk.lost(LostReason::Aborted), lost);
     }
+}
+
+#[test]
+fn connection_that_was_let_go_is_taken_up_with_no_request_altered_or_twice() {
+    // As many bytes pass meanwhile; with the last, sequence numbers come round to just before where they were.
+    for passed in [0_usize, 1_000_000, 0xe000_0000] {
+        let (mut talk, ..) = keys();
+        let whole = get("/whole");
+        talk.client(&whole);
+        talk.server(OK);
+        talk.client(b"POST /half HTTP/1.1\r\nHost: live\r\nContent-Length: 500000\r\n\r\nhalf");
+        assert_eq!((talk.requests(), talk.pipeline.pending()), (vec![whole.clone()], 1));
+
+        talk.pipeline.let_go(Timestamp::from_nanos(talk.now), &talk.flow);
+
+        assert_eq!(talk.pipeline.pending(), 0, "what is incomplete does not wait for what is not captured");
+        talk.client_at(-i32::try_from(whole.len()).unwrap(), b"half");
+        assert!(talk.requests().is_empty(), "sent again");
+        talk.skip(Side::Client, passed);
+        talk.client(b" of a body");
+        talk.client(&post(b"next"));
+        assert_eq!(talk.requests(), [post(b"next")], "{passed} bytes later");
+        assert_eq!((talk.lost(LostReason::Aborted), talk.seen(), talk.settled()), (1, 3, 1));
+    }
+}
+
+#[test]
+fn flow_is_let_go_by_any_key_that_it_is_known_by_and_others_stay() {
+    let let_go = |key: fn([FlowKey; 3]) -> FlowKey| {
+        let (mut talk, vip, one, two) = keys();
+        pair(&mut talk, vip, one, Side::Client, TcpFlags::SYN, b"");
+        pair(&mut talk, vip, one, Side::Client, TcpFlags::ACK, b"GET /half");
+        talk.pipeline.let_go(Timestamp::from_nanos(talk.now), &key([vip, one, two]));
+        talk.pipeline.pending()
+    };
+    assert_eq!((let_go(|keys| keys[0]), let_go(|keys| keys[1]), let_go(|keys| keys[2])), (0, 0, 1));
 }
