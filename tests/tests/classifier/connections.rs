@@ -1,14 +1,12 @@
 //! Enters: segments of many connections. Leaves: nothing; of which none is copied, on either side and at either hook.
 
-use mirror_common::{Counter, RecordFlags, RecordSide};
 use mirror_common::maps::{ConnectionFlags, KernelConfig, PortSample, SHED_KEY, SampleLane, program};
 use mirror_common::packet::{tcp_flag, v4_mapped};
 use mirror_common::sample::{connection_draw, is_in_share};
+use mirror_common::{Counter, RecordFlags, RecordSide};
 
 use crate::kernel::Kernel;
-use crate::packet::{
-    ACK, CLIENT_PORT, CLIENT4, CLIENT6, PSH_ACK, Packet, SERVER_PORT, request, response,
-};
+use crate::packet::{ACK, CLIENT_PORT, CLIENT4, CLIENT6, PSH_ACK, Packet, SERVER_PORT, request, response};
 
 const SYN: u8 = tcp_flag::SYN;
 const KEY: u64 = 0x1234_5678_9abc_def0;

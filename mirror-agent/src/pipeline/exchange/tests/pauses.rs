@@ -174,7 +174,7 @@ fn flow_is_let_go_by_any_key_that_it_is_known_by_and_others_stay() {
     let let_go = |key: fn([FlowKey; 3]) -> FlowKey| {
         let (mut talk, vip, one, two) = keys();
         pair(&mut talk, vip, one, Side::Client, TcpFlags::SYN, b"");
-        pair(&mut talk, vip, one, Side::Client, TcpFlags::ACK, b"GET /half");
+        pair(&mut talk, vip, one, Side::Client, TcpFlags::ACK, b"GET /half HTTP/1.1\r\n");
         talk.pipeline.let_go(Timestamp::from_nanos(talk.now), &key([vip, one, two]));
         talk.pipeline.pending()
     };
