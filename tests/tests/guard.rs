@@ -60,11 +60,11 @@ fn agent_that_may_use_little_sheds_new_connections_and_takes_them_up_again() -> 
 #[test]
 fn agent_that_may_use_little_lets_go_of_connections_that_do_not_end_and_takes_them_up_again() -> Result<()> {
     require_agent!();
-    let options = ["--guard-cpu", "5%", "--methods", "all"];
+    let options = ["--guard-cpu", "6%", "--methods", "all"];
     let scenario = Scenario::with_record(Weight::Heavy, &options, Record::Digest)?;
     let sent = Sent::default();
     let load = |name, mix, rate, connections| {
-        let duration = Duration::from_secs(15);
+        let duration = Duration::from_secs(25);
         let plan = Plan::new(scenario.net.live.at_v4(PORT), Pace::PerSecond(rate), duration, connections);
         Running::start(&scenario.net.client, plan, Distinct::new(name, mix, Some(&sent)))
     };
@@ -73,7 +73,7 @@ fn agent_that_may_use_little_lets_go_of_connections_that_do_not_end_and_takes_th
         client.ask(GET)?;
     }
     scenario.settle()?;
-    let loads = [load("small", Mix::Safe, 8_000.0, 24)?, load("large", Mix::Large, 60.0, 8)?];
+    let loads = [load("small", Mix::Safe, 8_000.0, 24)?, load("large", Mix::Large, 25.0, 8)?];
 
     let begun = Instant::now();
     wait_for(&scenario, |metrics| metrics.value("mirror_flows_skipped_total", "reason", "shed") > 0.0)?;
