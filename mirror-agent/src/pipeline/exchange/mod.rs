@@ -11,6 +11,7 @@ mod pairing;
 mod quiet;
 pub mod report;
 mod response;
+mod skips;
 mod trust;
 
 #[cfg(test)]
