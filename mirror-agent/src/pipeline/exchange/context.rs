@@ -7,13 +7,10 @@ use std::{
 
 use crate::pipeline::{
     Answered, Endpoint, ExchangeId, FlowKey, Limits, Policy, Request, SeqNumber, Stats, Timestamp,
-    exchange::{
-        report::ExchangeReport,
-        skips::{SkipCounts, Skips},
-    },
+    exchange::report::ExchangeReport,
     flow::FlowId,
     http::RequestHead,
-    policy::{Experiment, Selection, mix},
+    policy::{Experiment, Selection, SkipCounts, mix},
     reason::{FlowSkipReason, LostReason, SkipReason},
     stats::bump,
 };
@@ -100,9 +97,7 @@ impl Context {
 
     /// Takes another purpose. What was skipped until then has been asked for before.
     pub(crate) fn set_purpose(&mut self, purpose: Purpose) {
-        if let Purpose::Replay(policy) = &purpose {
-            self.skips = SkipCounts::new(policy.experiments().len());
-        }
+        self.skips = SkipCounts::default();
         self.selection = None;
         self.purpose = purpose;
     }
@@ -153,9 +148,9 @@ impl Context {
         self.probes.pop_front()
     }
 
-    /// Tells how often each experiment, by its position, left a request aside since this was last asked.
-    pub(crate) fn take_skips(&mut self, tell: impl FnMut(usize, &Skips)) {
-        self.skips.take(tell);
+    /// Hands over how often each experiment left a request aside since this was last asked.
+    pub(crate) fn move_skips(&mut self, to: &mut SkipCounts) {
+        to.absorb(&mut self.skips);
     }
 
     /// The number of an exchange of which the first byte was seen `at`.

@@ -11,7 +11,6 @@ mod pairing;
 mod quiet;
 pub mod report;
 mod response;
-mod skips;
 mod trust;
 
 #[cfg(test)]

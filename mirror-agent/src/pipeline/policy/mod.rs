@@ -16,6 +16,7 @@ mod sample;
 mod servers;
 mod set;
 mod share;
+mod skips;
 mod target;
 mod token;
 
@@ -31,6 +32,7 @@ pub use self::{
     sample::{Sample, SampleBy, WithoutKey, connection_key},
     set::{ExperimentSet, Selection},
     share::{Share, mix},
+    skips::SkipCounts,
 };
 
 use self::{
