@@ -195,6 +195,11 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub max_in_flight: usize,
 
+    /// Most copies of one live connection that are written before the first of them is answered: GET and HEAD, where
+    /// they wait, to a shadow that answers them. 1 for one after the other.
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub pipeline: u8,
+
     /// How long a connection to the shadow may take to open.
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_duration)]
     pub connect_timeout: Duration,
@@ -254,7 +259,7 @@ impl RunArgs {
 }
 
 /// The options that `--config` takes the place of.
-const OF_ONE_EXPERIMENT: [&str; 33] = [
+const OF_ONE_EXPERIMENT: [&str; 34] = [
     "interfaces",
     "ports",
     "shadow",
@@ -279,6 +284,7 @@ const OF_ONE_EXPERIMENT: [&str; 33] = [
     "queue_bytes",
     "queue_timeout",
     "max_in_flight",
+    "pipeline",
     "connect_timeout",
     "response_timeout",
     "drain_timeout",

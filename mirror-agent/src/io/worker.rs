@@ -105,6 +105,7 @@ impl Worker {
             if self.dispatcher.is_outdated() {
                 // What was decided so far is counted for the experiments that it was decided for.
                 self.publish();
+                self.dispatcher.count_skips(&mut self.pipeline);
                 let policy = self.dispatcher.turn();
                 self.pipeline.set_policy(policy);
                 self.pipeline.set_body_limit(self.dispatcher.body_bytes());
@@ -134,6 +135,7 @@ impl Worker {
         }
         self.pipeline.finish(clock::now());
         self.publish();
+        self.dispatcher.count_skips(&mut self.pipeline);
     }
 
     /// Tells the pipeline of a pause, and returns how many pauses that is good for.

@@ -6,7 +6,8 @@ use crate::pipeline::{
     Answered, ExchangeId, FlowKey, Limits, Policy, Request, Segment, Side, Stats, Timestamp,
     exchange::{Connection, Context, Probe, Purpose, Unread, report::ExchangeReport},
     flow::FlowTable,
-    reason::{EvictReason, SkipReason},
+    policy::SkipCounts,
+    reason::EvictReason,
 };
 
 /// The whole path from segment to request, as one plain value: it has no locks, and scale is several of them.
@@ -42,10 +43,10 @@ impl Pipeline {
         self.context.limits.answer_bytes = bytes;
     }
 
-    /// Tells how often each experiment, by its position in the policy, left a request aside since this was last asked,
-    /// by [`SkipReason`].
-    pub fn take_skips(&mut self, tell: impl FnMut(usize, &[u64; SkipReason::ALL.len()])) {
-        self.context.take_skips(tell);
+    /// Adds to `to` how often each experiment, by its position in the policy, left a request aside since this was last
+    /// asked.
+    pub fn move_skips(&mut self, to: &mut SkipCounts) {
+        self.context.move_skips(to);
     }
 
     /// Takes the next segment in capture order.

@@ -25,13 +25,18 @@ pub(crate) fn run(bytes: &[u8]) {
     }
     let mut parsed = parse(link_type, &frame[..cut.min(frame.len())], wire_len);
     if parsed == Err(FrameReason::NotTcp) && whole != parsed {
-        // UDP is taken for a tunnel by its port alone: without that it is what most UDP is.
-        parsed = parse(link_type, &frame[..cut.saturating_add(UDP_PORTS_LEN).min(frame.len())], wire_len);
+        // UDP is taken for a tunnel by its port alone: without that it is what most UDP is. It may be missing with the end of
+        // the IP header, of which nothing is read.
+        let cut = cut.saturating_add(IP_OPTIONS_LEN + UDP_PORTS_LEN).min(frame.len());
+        parsed = parse(link_type, &frame[..cut], wire_len);
     }
     compare_with_cut(&whole, &parsed);
     compare_behind_ethernet(frame, wire_len);
     parse_anywhere(frame, wire_len, offset);
 }
+
+/// Most bytes of options of an IPv4 header.
+const IP_OPTIONS_LEN: usize = 40;
 
 /// Length of the two ports of a UDP header in bytes.
 const UDP_PORTS_LEN: usize = 4;

@@ -8,7 +8,7 @@ use mirror_agent::pipeline::{
     http::RequestHead,
     policy::{
         Experiment, ExperimentId, ExperimentSet, HostRule, MatchedHow, Methods, Network, PathRule, Pattern,
-        Rule, RuleError, Sample, SampleBy, Share, ValueRule, WithoutKey,
+        Rule, RuleError, Sample, SampleBy, Share, ValueRule, WithoutKey, model,
     },
     reason::SkipReason,
 };
@@ -18,8 +18,8 @@ use crate::input::Input;
 /// Most experiments: beyond eight names values are kept elsewhere.
 const MOST_EXPERIMENTS: u8 = 12;
 
-/// Each experiment that is about the server either takes the request or says why not; the same experiments built once
-/// more decide the same, whatever the draw, where they do not draw.
+/// Each experiment that is about the server either takes the request or says why not, as the model says; the same
+/// experiments built once more decide the same, whatever the draw, where they do not draw.
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let flow = FlowKey {
@@ -36,6 +36,10 @@ pub(crate) fn run(bytes: &[u8]) {
     let Ok(head) = RequestHead::parse(input.rest()) else { return };
 
     let (taken, told) = decide(&policy, &flow, &head, 1);
+    let mut modelled = Vec::new();
+    let expected =
+        model::decide(&policy, &flow, &head, 1, |position, reason| modelled.push((position, reason)));
+    assert_eq!((taken, &told), (expected, &modelled), "not what the model says");
     assert_eq!((taken, told.clone()), decide(&again, &flow, &head, 1), "built twice, decided otherwise");
     let others = decide(&again, &flow, &head, u64::MAX);
     let is_drawn =
@@ -63,7 +67,10 @@ type Decision = (Result<ExperimentSet, SkipReason>, Vec<(usize, SkipReason)>);
 
 fn decide(policy: &Policy, flow: &FlowKey, head: &RequestHead<'_>, draw: u64) -> Decision {
     let mut told = Vec::new();
-    let taken = policy.decide(flow, head, draw, |position, reason| told.push((position, reason)));
+    let taken = policy.decide(flow, head, draw, |experiments, reason| {
+        told.extend(experiments.iter().map(|position| (position, reason)));
+    });
+    told.sort_unstable_by_key(|(position, _)| *position);
     (taken, told)
 }
 

@@ -80,6 +80,7 @@ impl Config {
                 requests_per_second: None,
                 bandwidth: None,
                 max_in_flight: args.max_in_flight,
+                pipeline: args.pipeline.into(),
                 queue: args.queue_requests,
                 drop_policy: DropPolicy::Newest,
             },

@@ -258,6 +258,8 @@ pub struct LimitsConfig {
     pub bandwidth: Option<u64>,
     /// Most copies in flight, which is also the most connections.
     pub max_in_flight: usize,
+    /// Most copies of one live connection that are written before the first of them is answered.
+    pub pipeline: usize,
     /// Copies that may wait.
     pub queue: usize,
     /// What is dropped where more come.

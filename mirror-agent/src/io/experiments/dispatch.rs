@@ -2,12 +2,12 @@
 
 use std::{mem, sync::Arc};
 
-use super::directory::{Directory, Table};
+use super::directory::{Directory, Route, Table};
 use crate::{
     io::{
         capture::Matched,
         compare::{Awaiting, OpenExchange, Part},
-        ledger::{DropReason, Ledger},
+        ledger::{DropReason, Ledger, LeftAside},
         replay::{Job, clock},
     },
     pipeline::{Answered, ExchangeId, Pipeline, Policy, Request, Timestamp, policy::Selection},
@@ -24,6 +24,10 @@ pub struct Dispatcher {
     table: Arc<Table>,
     /// Copies to be queued, at the position of their target.
     batches: Vec<Vec<Job>>,
+    /// Positions of the targets that have some.
+    busy: Vec<usize>,
+    /// What experiments left aside.
+    left_aside: Arc<LeftAside>,
     /// Targets of the request at hand, each with the place where its answer is awaited.
     chosen: Vec<(usize, Option<Part>)>,
     /// Exchanges whose live answer is awaited.
@@ -38,6 +42,7 @@ impl Dispatcher {
     /// For the capture thread of this number.
     #[must_use]
     pub fn new(pipeline: u16, ledger: Arc<Ledger>, directory: Arc<Directory>) -> Self {
+        let left_aside = ledger.left_aside();
         let mut dispatcher = Self {
             pipeline,
             ledger,
@@ -45,6 +50,8 @@ impl Dispatcher {
             version: 0,
             table: Arc::default(),
             batches: Vec::new(),
+            busy: Vec::new(),
+            left_aside,
             chosen: Vec::new(),
             awaiting: Awaiting::default(),
             captured: 0,
@@ -80,12 +87,18 @@ impl Dispatcher {
         self.directory.version() != self.version
     }
 
-    /// Takes the table in force and returns its policy.
+    /// Takes the table in force and returns its policy. What was decided under the one before has been handed on, and
+    /// [counted](Self::count_skips), before.
     pub fn turn(&mut self) -> Arc<Policy> {
         // The version first: a table that comes between is then taken again.
         self.version = self.directory.version();
         self.table = self.directory.table();
         self.batches.resize_with(self.table.lanes.len(), Vec::new);
+        let books = |route: &Route| {
+            let lanes = route.lanes.iter().filter_map(|lane| self.table.lanes.get(*lane));
+            lanes.map(|lane| Arc::clone(&lane.books)).collect()
+        };
+        self.left_aside.turn(self.table.routes.iter().map(books).collect());
         let later = self.table.captured.iter().filter(|(number, _)| *number > self.captured);
         self.missed.extend(later.map(|(_, matched)| Arc::clone(matched)));
         self.captured = self.table.captured.last().map_or(self.captured, |(number, _)| *number);
@@ -108,19 +121,13 @@ impl Dispatcher {
     }
 
     /// Hands on what the pipeline has ready. Its counts have been published before: a request is seen before it can be
-    /// settled.
+    /// settled. What experiments left aside comes before the copies that others make of the same requests, or, if somebody
+    /// reads it just now, a round later.
     pub fn dispatch(&mut self, pipeline: &mut Pipeline) {
-        pipeline.take_skips(|position, skips| {
-            let lanes = self.table.routes.get(position).map(|route| &route.lanes);
-            for lane in lanes.into_iter().flatten().filter_map(|lane| self.table.lanes.get(*lane)) {
-                lane.books.skip(skips);
-            }
-        });
+        self.left_aside.offer(|counts| pipeline.move_skips(counts));
         let now = clock::now();
-        let mut has_jobs = false;
         while let Some(request) = pipeline.poll_request() {
             self.take(request, now);
-            has_jobs = true;
         }
         // Behind the requests, which come before their answers, and before any copy is on its way: what an answer tells of a
         // session, the copy of the next request needs.
@@ -128,11 +135,20 @@ impl Dispatcher {
             self.answered(id, &answered);
         }
         self.awaiting.expire(now);
-        if has_jobs {
-            for (lane, batch) in self.table.lanes.iter().zip(&mut self.batches) {
+        // In the order of the targets, not in that of their first requests.
+        self.busy.sort_unstable();
+        for position in self.busy.drain(..) {
+            if let (Some(lane), Some(batch)) =
+                (self.table.lanes.get(position), self.batches.get_mut(position))
+            {
                 lane.queue.push_batch(batch.drain(..));
             }
         }
+    }
+
+    /// Hands on what experiments left aside, also where somebody reads it just now.
+    pub fn count_skips(&self, pipeline: &mut Pipeline) {
+        self.left_aside.add(|counts| pipeline.move_skips(counts));
     }
 
     /// Takes live's answer to a request that was handed on.
@@ -141,7 +157,7 @@ impl Dispatcher {
     }
 
     fn take(&mut self, request: Request, queued_at: Timestamp) {
-        let Self { pipeline, ledger, table, batches, chosen, awaiting, .. } = self;
+        let Self { pipeline, ledger, table, batches, busy, chosen, awaiting, .. } = self;
         let selection = &request.selection;
         let is_current = Arc::ptr_eq(&selection.policy, &table.policy);
         chosen.clear();
@@ -167,10 +183,13 @@ impl Dispatcher {
         };
         let claim = ledger.claim(chosen.len() + 1);
         let mut push = |lane: usize, request: Request, part: Option<Part>| {
-            if let (Some(batch), Some(lane)) = (batches.get_mut(lane), table.lanes.get(lane)) {
+            if let (Some(batch), Some(to)) = (batches.get_mut(lane), table.lanes.get(lane)) {
+                if batch.is_empty() {
+                    busy.push(lane);
+                }
                 batch.push(Job {
                     request,
-                    ticket: claim.ticket(&lane.books),
+                    ticket: claim.ticket(&to.books),
                     pipeline: *pipeline,
                     queued_at,
                     part,

@@ -174,6 +174,7 @@ impl Common {
             is_sampled,
             own_mark: self.own_mark,
             in_flight: target.limits.max_in_flight,
+            pipeline: target.limits.pipeline,
             connect_timeout: target.connect_timeout,
             write_timeout: target.timeout,
             response_timeout: target.timeout,

@@ -8,6 +8,7 @@
 mod comparisons;
 mod copies;
 mod histogram;
+mod left_aside;
 mod ticket;
 
 use std::{
@@ -22,6 +23,7 @@ pub use self::{
     comparisons::{AnswerOf, ComparisonBooks, ComparisonSnapshot, FieldFigures, NumberFigures, Phase},
     copies::{CopyBooks, CopySnapshot},
     histogram::HistogramSnapshot,
+    left_aside::LeftAside,
     ticket::{Claim, Ticket},
 };
 use crate::pipeline::{
@@ -93,6 +95,8 @@ pub struct Ledger {
     conflicts: AtomicU64,
     out_of_window: AtomicU64,
     copies: Mutex<Vec<Arc<CopyBooks>>>,
+    /// One for each capture thread.
+    left_aside: Mutex<Vec<Arc<LeftAside>>>,
     comparisons: Mutex<Vec<Arc<ComparisonBooks>>>,
 }
 
@@ -125,6 +129,14 @@ impl Ledger {
         let books = Arc::new(CopyBooks::new(experiment, target));
         all.push(Arc::clone(&books));
         books
+    }
+
+    /// A new account of what experiments leave aside, for one capture thread. It stays until the ledger goes.
+    #[must_use]
+    pub fn left_aside(&self) -> Arc<LeftAside> {
+        let account = Arc::<LeftAside>::default();
+        self.lock_left_aside().push(Arc::clone(&account));
+        account
     }
 
     /// Closes the books of copies that `is_kept` does not keep: they are shown no longer.
@@ -170,6 +182,8 @@ impl Ledger {
         let lost = load(&self.lost);
         let seen = self.seen.load(Ordering::Acquire);
         let settled = mirrored + sum(&skipped) + sum(&dropped) + sum(&lost);
+        // Behind the requests: of those that are settled, all copies are shown.
+        self.lock_left_aside().iter().for_each(|account| account.settle());
         Snapshot {
             seen,
             pending: seen.saturating_sub(settled),
@@ -203,6 +217,10 @@ impl Ledger {
     fn lock_copies(&self) -> MutexGuard<'_, Vec<Arc<CopyBooks>>> {
         // A list to which something is pushed, or not.
         self.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_left_aside(&self) -> MutexGuard<'_, Vec<Arc<LeftAside>>> {
+        self.left_aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_comparisons(&self) -> MutexGuard<'_, Vec<Arc<ComparisonBooks>>> {

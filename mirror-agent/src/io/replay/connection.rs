@@ -1,5 +1,5 @@
-//! Enters: one job at a time and what the shadow sends. Leaves: settled tickets, counted outcomes, and the
-//! connection itself for the next job.
+//! Enters: one job at a time, with those that may follow it at once, and what the shadow sends. Leaves: settled tickets,
+//! counted outcomes, and the connection itself for the next job.
 //!
 //! Whoever has a job writes it at once ([`Connection::send`]); the connection's own task ([`Connection::drive`]) is
 //! woken by what the shadow answers, by a write that has to go on, and by time. So a request costs one write, one read
@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -24,17 +24,17 @@ use tracing::debug;
 use super::{
     clock,
     copy::write_copy,
-    kept::Keeping,
+    exchange::{Begun, State},
+    held::Held,
     lanes::{Live, Turn},
+    pipelining::follower,
     pool::Pool,
-    protection::Pass,
-    queue::Held,
     response::{Progress, Response},
     stream::Stream,
 };
 use crate::{
-    io::ledger::{CopyBooks, DropReason, ReplayOutcome},
-    pipeline::{ReplyTo, Timestamp, reason::SkipReason},
+    io::ledger::{CopyBooks, ReplayOutcome},
+    pipeline::Timestamp,
 };
 
 /// An open connection to the shadow.
@@ -48,50 +48,6 @@ pub(super) struct Connection {
     state: Mutex<State>,
 }
 
-struct State {
-    /// `None` once the connection's task has ended.
-    stream: Option<Stream>,
-    /// What is under way; `None` while the connection is idle.
-    exchange: Option<Exchange>,
-    /// A job that the socket accepted no byte of: the connection is dead, the job is not.
-    refused: Option<Held>,
-    /// Whether the connection is to be closed though nothing is wrong with it.
-    is_retired: bool,
-    /// Whether the kernel was asked to note when bytes arrive.
-    is_stamped: bool,
-    /// When what is under way, or idleness, has taken too long.
-    deadline: Timestamp,
-    /// Of the connection's task.
-    waker: Option<Waker>,
-    books: Arc<CopyBooks>,
-}
-
-struct Exchange {
-    /// What the socket has not accepted yet; `None` once it has accepted all.
-    unsent: Option<Unsent>,
-    /// When the first byte was written; `None` before.
-    started: Option<Timestamp>,
-    reply_to: ReplyTo,
-    keep_alive: bool,
-    /// How reading ended, where it did so before writing.
-    early: Option<ReplayOutcome>,
-    /// Of the answer, once it is complete.
-    status: Option<u16>,
-    pass: Option<Pass>,
-    turn: Option<Box<Turn>>,
-    /// The answer, where somebody waits for it.
-    kept: Option<Box<Keeping>>,
-}
-
-/// The rest of a copy.
-struct Unsent {
-    held: Held,
-    head: Vec<u8>,
-    body: Bytes,
-    /// Bytes of head and body that were accepted.
-    accepted: usize,
-}
-
 impl Connection {
     pub(super) fn new(
         addr: SocketAddr,
@@ -100,34 +56,27 @@ impl Connection {
         live: Option<Live>,
         retire_at: Option<Timestamp>,
     ) -> Self {
-        let state = State {
-            stream: Some(stream),
-            exchange: None,
-            refused: None,
-            is_retired: false,
-            is_stamped: false,
-            deadline: clock::now(),
-            waker: None,
-            books: Arc::clone(books),
-        };
+        let state = State::new(stream, books);
         Self { addr, live, retire_at, state: Mutex::new(state) }
     }
 
-    /// Writes the copy of a request as far as the socket takes it; the connection's task sees to the rest. `buffer` is
-    /// scratch space.
+    /// Writes the copy of a request as far as the socket takes it, and with it those that may follow it at once; the
+    /// connection's task sees to the rest. `buffer` is scratch space.
     ///
     /// # Errors
     ///
     /// The job, if the connection has ended.
     pub(super) fn send(
         &self,
-        mut held: Held,
+        held: Held,
         pool: &Pool,
         now: Timestamp,
         buffer: &mut Vec<u8>,
     ) -> Result<(), Box<Held>> {
         let mut state = self.lock();
-        let State { stream: Some(stream), is_stamped, .. } = &mut *state else { return Err(Box::new(held)) };
+        let State { stream: Some(stream), is_stamped, is_proven, .. } = &mut *state else {
+            return Err(Box::new(held));
+        };
         buffer.clear();
         let body = write_copy(buffer, &held.request, &pool.config, held.pipeline);
         let asked_at = held.part.is_some().then(|| {
@@ -137,45 +86,44 @@ impl Connection {
             }
             clock::now()
         });
-        let accepted = match stream.try_write(buffer, body.as_deref().unwrap_or_default()) {
-            Ok(accepted) => accepted,
+        let head_len = buffer.len();
+        // Each with where it ends.
+        let mut followers: Vec<(Held, usize)> = Vec::new();
+        while *is_proven && buffer.len() < FOLLOWED_BYTES {
+            let before = followers.last().map_or(&held, |(follower, _)| follower);
+            let Some(follower) = follower(pool, before, followers.len() + 1, now) else { break };
+            write_copy(buffer, &follower.request, &pool.config, follower.pipeline);
+            followers.push((follower, buffer.len()));
+        }
+        let written = match stream.try_write(buffer, body.as_deref().unwrap_or_default()) {
+            Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {
                 state.refused = Some(held);
                 state.wake();
+                pool.queue.put_back(followers.into_iter().map(|(follower, _)| follower).collect());
                 return Ok(());
             }
         };
-        let mut exchange = Exchange {
-            unsent: None,
-            started: None,
-            reply_to: held.request.reply_to,
-            keep_alive: held.request.keep_alive,
-            early: None,
-            status: None,
-            pass: held.pass.take(),
-            turn: held.turn.take(),
-            kept: held.part.take().map(|part| Box::new(Keeping::new(part))),
-        };
-        let len = buffer.len() + body.as_ref().map_or(0, Bytes::len);
-        pool.protection.written(len, now);
-        if accepted > 0 {
-            exchange.started = Some(now);
-            exchange.sent();
-            pool.config.note(&held);
-            state.books.replay_lag(now.since(held.request.last_byte_at));
+        let body = body.unwrap_or_default();
+        pool.protection.written(buffer.len() + body.len(), now);
+        let (head, mut rest) = buffer.split_at(head_len);
+        // What is followed has no more of a body than stands in the buffer.
+        let accepted = if followers.is_empty() { written } else { written.min(head_len) };
+        state.begin(Begun { held, head, body, accepted, asked_at }, pool, now);
+        let mut begins = head_len;
+        let mut again = Vec::new();
+        for (held, ends) in followers {
+            if written <= begins {
+                again.push(held);
+                continue;
+            }
+            let (head, behind) = rest.split_at_checked(ends - begins).unwrap_or((rest, &[]));
+            let accepted = (written - begins).min(head.len());
+            state.begin(Begun { held, head, body: Bytes::new(), accepted, asked_at: None }, pool, now);
+            (begins, rest) = (ends, behind);
         }
-        if accepted == len {
-            exchange.asked(asked_at);
-            held.ticket.mirrored();
-            state.deadline = now.after(pool.config.response_timeout);
-        } else {
-            exchange.unsent =
-                Some(Unsent { held, head: buffer.clone(), body: body.unwrap_or_default(), accepted });
-            state.deadline = now.after(pool.config.write_timeout);
-            state.wake();
-        }
-        state.exchange = Some(exchange);
+        pool.queue.put_back(again);
         Ok(())
     }
 
@@ -220,122 +168,6 @@ impl Connection {
     }
 }
 
-impl Exchange {
-    /// A byte was accepted.
-    fn sent(&mut self) {
-        if let Some(kept) = &mut self.kept {
-            kept.sent();
-        }
-    }
-
-    /// All bytes were accepted, the last of them handed over at this time.
-    fn asked(&mut self, at: Option<Timestamp>) {
-        if let (Some(kept), Some(at)) = (&mut self.kept, at) {
-            kept.asked(at);
-        }
-    }
-}
-
-impl State {
-    fn wake(&self) {
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
-        }
-    }
-
-    /// Ends what is under way, and gives the turn back. A request that was not written whole is dropped.
-    fn end(&mut self, outcome: ReplayOutcome, now: Timestamp) -> Option<Box<Turn>> {
-        let exchange = self.exchange.take()?;
-        let outcome = if exchange.unsent.is_some() { ReplayOutcome::Write } else { outcome };
-        if let Some(pass) = exchange.pass {
-            pass.ended(outcome, exchange.status);
-        }
-        if let Some(unsent) = exchange.unsent {
-            unsent.held.drop_for(DropReason::Write);
-        }
-        if let Some(kept) = exchange.kept {
-            kept.finish(outcome, self.stream.as_ref().and_then(Stream::shortest_round_trip));
-        }
-        let duration = exchange.started.filter(|_| outcome == ReplayOutcome::Answered);
-        self.books.replay_ended(outcome, duration.map(|started| now.since(started)));
-        exchange.turn
-    }
-
-    /// Takes the job back if no byte of it was accepted and nothing was answered.
-    fn take_unwritten(&mut self) -> Option<Held> {
-        let is_unwritten = |exchange: &mut Exchange| exchange.started.is_none() && exchange.early.is_none();
-        let Exchange { unsent, pass, turn, kept, .. } = self.exchange.take_if(is_unwritten)?;
-        let mut held = unsent?.held;
-        (held.pass, held.turn) = (pass, turn);
-        held.part = kept.map(|kept| kept.into_part());
-        Some(held)
-    }
-
-    /// Gives up a copy that must not be written any more, while nothing of it has been. What a TLS session has taken of it
-    /// cannot be taken back, so the connection is over.
-    fn skip_forbidden(&mut self, addr: SocketAddr, pool: &Pool) -> bool {
-        let is_forbidden = |exchange: &mut Exchange| {
-            exchange.started.is_none()
-                && exchange
-                    .unsent
-                    .as_ref()
-                    .is_some_and(|unsent| !pool.permits(&unsent.held, addr, clock::now()))
-        };
-        let forbidden = self.exchange.take_if(is_forbidden).and_then(|exchange| exchange.unsent);
-        forbidden.map(|unsent| unsent.held.ticket.skipped(SkipReason::Interlock)).is_some()
-    }
-
-    /// Goes on writing. Ready once nothing is left to write, with how reading ended if it has ended already.
-    fn poll_unsent(&mut self, cx: &mut Context<'_>, pool: &Pool) -> Poll<io::Result<Option<ReplayOutcome>>> {
-        let Self { stream: Some(stream), exchange: Some(exchange), books, deadline, .. } = self else {
-            return Poll::Ready(Ok(None));
-        };
-        if exchange.started.is_none()
-            && let Some(reason) = pool.queue.forbids()
-            && let Some(unsent) = exchange.unsent.take()
-        {
-            unsent.held.drop_for(reason);
-            return Poll::Ready(Err(io::ErrorKind::Interrupted.into()));
-        }
-        while let Some(unsent) = &mut exchange.unsent {
-            let head = unsent.head.get(unsent.accepted..).unwrap_or_default();
-            let body_start = unsent.accepted.saturating_sub(unsent.head.len());
-            let body = unsent.body.get(body_start..).unwrap_or_default();
-            let asked_at = exchange.kept.is_some().then(clock::now);
-            match ready!(stream.poll_write(cx, head, body)) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(accepted) => unsent.accepted += accepted,
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-            let now = clock::now();
-            if exchange.started.is_none() {
-                exchange.started = Some(now);
-                if let Some(kept) = &mut exchange.kept {
-                    kept.sent();
-                }
-                pool.config.note(&unsent.held);
-                books.replay_lag(now.since(unsent.held.request.last_byte_at));
-            }
-            if unsent.accepted >= unsent.head.len() + unsent.body.len()
-                && let Some(unsent) = exchange.unsent.take()
-            {
-                exchange.asked(asked_at);
-                unsent.held.ticket.mirrored();
-                *deadline = now.after(pool.config.response_timeout);
-            }
-        }
-        Poll::Ready(Ok(exchange.early))
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        if self.exchange.take().is_some() {
-            self.books.replay_ended(ReplayOutcome::Shutdown, None);
-        }
-    }
-}
-
 /// What a connection's task owns alone.
 struct Task<'a> {
     connection: &'a Arc<Connection>,
@@ -374,11 +206,12 @@ impl Task<'_> {
             match state.poll_unsent(cx, self.pool) {
                 Poll::Ready(Ok(None)) | Poll::Pending => {}
                 Poll::Ready(Ok(Some(outcome))) => {
-                    state.end(outcome, clock::now());
+                    state.end(outcome, self.pool, clock::now());
+                    state.give_up_behind(outcome, false, self.pool);
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Err(_)) => {
-                    return Poll::Ready(Self::broken(&mut state, ReplayOutcome::Write));
+                    return Poll::Ready(self.broken(&mut state, ReplayOutcome::Write));
                 }
             }
             let has_read_all = state.exchange.as_ref().is_some_and(|exchange| exchange.early.is_some());
@@ -404,7 +237,7 @@ impl Task<'_> {
                     Poll::Ready(Err(error)) => {
                         debug!(%error, "A connection to the shadow broke.");
                         self.pool.complaints.hear(&error);
-                        return Poll::Ready(Self::broken(&mut state, outcome_of(&error)));
+                        return Poll::Ready(self.broken(&mut state, outcome_of(&error)));
                     }
                     Poll::Pending => {}
                 }
@@ -412,7 +245,8 @@ impl Task<'_> {
             ready!(alarm.as_mut().poll(cx));
             let now = clock::now();
             if now >= state.deadline {
-                state.end(ReplayOutcome::Timeout, now);
+                state.end(ReplayOutcome::Timeout, self.pool, now);
+                state.give_up_behind(ReplayOutcome::Timeout, false, self.pool);
                 return Poll::Ready(None);
             }
             // No deadline that is set before the alarm goes off can be due before it does, so that setting one
@@ -423,51 +257,65 @@ impl Task<'_> {
     }
 
     /// The connection broke.
-    fn broken(state: &mut State, outcome: ReplayOutcome) -> Option<Held> {
+    fn broken(&self, state: &mut State, outcome: ReplayOutcome) -> Option<Held> {
         let unwritten = state.take_unwritten();
         if unwritten.is_some() {
             state.books.replay_ended(ReplayOutcome::Write, None);
         }
-        state.end(outcome, clock::now());
+        state.end(outcome, self.pool, clock::now());
+        state.give_up_behind(outcome, false, self.pool);
         unwritten
     }
 
     /// Takes what was read; nothing means that the shadow has closed its side.
-    fn handle_input(&mut self, state: &mut State, input: &[u8], at: Option<Timestamp>) -> Step {
-        // Closed while idle, or bytes that nobody asked for: nothing may be sent here any more.
-        let Some(exchange) = &mut state.exchange else { return Step::Over };
-        let mut kept = exchange.kept.as_deref_mut();
-        let progress = if input.is_empty() {
-            self.response.handle_end(kept)
-        } else {
-            if let Some(kept) = &mut kept {
-                kept.came(at);
+    fn handle_input(&mut self, state: &mut State, mut input: &[u8], at: Option<Timestamp>) -> Step {
+        let has_ended = input.is_empty();
+        loop {
+            // Closed while idle, or bytes that nobody asked for: nothing may be sent here any more.
+            let Some(exchange) = &mut state.exchange else { return Step::Over };
+            let mut kept = exchange.kept.as_deref_mut();
+            let progress = if has_ended {
+                self.response.handle_end(kept)
+            } else {
+                if let Some(kept) = &mut kept {
+                    kept.came(at);
+                }
+                let limit = self.pool.config.response_bytes;
+                self.response.handle_input(&mut input, exchange.reply_to, limit, kept)
+            };
+            let (outcome, is_kept_alive) = match progress {
+                Progress::Partial => return Step::Again,
+                Progress::Complete { keep_alive, status } => {
+                    exchange.status = Some(status);
+                    (ReplayOutcome::Answered, keep_alive)
+                }
+                Progress::Closed => (ReplayOutcome::Closed, false),
+                Progress::Protocol => (ReplayOutcome::Protocol, false),
+            };
+            if exchange.unsent.is_some() {
+                // The answer came early. The rest of the copy is still owed, but the connection is not used again.
+                exchange.early = Some(outcome);
+                return Step::Again;
             }
-            let limit = self.pool.config.response_bytes;
-            self.response.handle_input(input, exchange.reply_to, limit, kept)
-        };
-        let (outcome, reusable) = match progress {
-            Progress::Partial => return Step::Again,
-            Progress::Complete { reusable, status } => {
-                exchange.status = Some(status);
-                (ReplayOutcome::Answered, reusable)
+            let is_kept_alive = is_kept_alive && exchange.keep_alive;
+            let now = clock::now();
+            let turn = state.end(outcome, self.pool, now);
+            if !is_kept_alive {
+                state.give_up_behind(outcome, outcome == ReplayOutcome::Answered, self.pool);
+                return Step::Over;
             }
-            Progress::Closed => (ReplayOutcome::Closed, false),
-            Progress::Protocol => (ReplayOutcome::Protocol, false),
-        };
-        if exchange.unsent.is_some() {
-            // The answer came early. The rest of the copy is still owed, but the connection is not used again.
-            exchange.early = Some(outcome);
-            return Step::Again;
+            if !state.advance(self.pool, now) {
+                if !input.is_empty() {
+                    return Step::Over;
+                }
+                state.is_proven = true;
+                state.deadline = now.after(self.pool.config.idle_timeout);
+                return Step::Free(turn);
+            }
+            if input.is_empty() {
+                return Step::Again;
+            }
         }
-        let reusable = reusable && exchange.keep_alive;
-        let now = clock::now();
-        let turn = state.end(outcome, now);
-        if !reusable {
-            return Step::Over;
-        }
-        state.deadline = now.after(self.pool.config.idle_timeout);
-        Step::Free(turn)
     }
 }
 
@@ -485,3 +333,6 @@ fn outcome_of(error: &io::Error) -> ReplayOutcome {
         ReplayOutcome::Read
     }
 }
+
+/// Up to here another copy is written with those before it.
+const FOLLOWED_BYTES: usize = 16 * 1024;

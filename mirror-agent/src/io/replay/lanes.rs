@@ -103,6 +103,36 @@ impl Lanes {
         Some(self.leave(waits, true))
     }
 
+    /// Takes the job behind the one of this connection that has the turn, if it is `meant`, with its number.
+    pub(super) fn pop_behind(
+        &mut self,
+        live: &Live,
+        is_meant: impl FnOnce(&Job) -> bool,
+    ) -> Option<(u64, Job)> {
+        let (number, _) = self.lanes.get(&live.key).filter(|lane| lane.is_busy)?.ends?;
+        let job = &self.jobs.get(&number)?.job;
+        if Live::of(&job.request) != *live || !is_meant(job) {
+            return None;
+        }
+        let waits = self.jobs.remove(&number)?;
+        Some((number, self.leave(waits, true)))
+    }
+
+    /// Takes a job back that was the first of its lane when it left, and is so again.
+    pub(super) fn put_back(&mut self, number: u64, job: Job) {
+        let key = job.request.flow;
+        let lane = self.lanes.entry(key).or_insert(Lane { ends: None, is_busy: false });
+        let behind = lane.ends.map(|(first, _)| first);
+        lane.ends = Some((number, lane.ends.map_or(number, |(_, last)| last)));
+        if !lane.is_busy {
+            if let Some(behind) = behind {
+                self.ready.remove(&behind);
+            }
+            self.ready.insert(number, key);
+        }
+        self.jobs.insert(number, Waits { job, behind });
+    }
+
     /// The copy of a lane is over.
     fn done(&mut self, key: FlowKey) {
         let Entry::Occupied(mut entry) = self.lanes.entry(key) else { return };

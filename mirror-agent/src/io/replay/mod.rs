@@ -13,12 +13,15 @@ pub mod clock;
 mod connection;
 mod copy;
 mod event;
+mod exchange;
 mod health;
+mod held;
 mod idle;
 mod interlock;
 mod kept;
 mod lanes;
 mod limiter;
+mod pipelining;
 mod pool;
 mod probe;
 mod protection;
@@ -63,9 +66,9 @@ pub use self::{
     tls::{TlsError, check_certificates},
 };
 use self::{
+    held::Held,
     pool::{Left, PUMP_JOBS, Pool},
     probe::Judge,
-    queue::Held,
     socket::Connector,
     tls::{Complaints, Tls},
 };
@@ -122,6 +125,9 @@ pub struct ReplayConfig {
     pub own_mark: u32,
     /// Most requests under way, and so most connections.
     pub in_flight: usize,
+    /// Most copies of one live connection that are written before the first of them is answered, where they wait; 1 for
+    /// one after the other.
+    pub pipeline: usize,
     /// How long a connection may take to be opened.
     pub connect_timeout: Duration,
     /// How long the shadow may take to accept a copy.
@@ -175,6 +181,7 @@ impl ReplayConfig {
             instance,
             own_mark: 0,
             in_flight: 256,
+            pipeline: pipelining::DEPTH,
             connect_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(10),

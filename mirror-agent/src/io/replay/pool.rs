@@ -20,11 +20,13 @@ use super::{
     clock,
     connection::Connection,
     health::{Health, Permission},
+    held::Held,
     idle::Idle,
     interlock::{Gate, InterlockGauge},
     lanes::{Live, Turn},
+    pipelining::Pipelining,
     protection::{BreakerGauges, Protection},
-    queue::{Held, Queue},
+    queue::Queue,
     socket::{Connector, Registration},
     stream::Stream,
     tls::Complaints,
@@ -98,6 +100,7 @@ pub(super) struct Pool {
     pub(super) queue: Arc<Queue>,
     pub(super) gauges: Arc<Gauges>,
     pub(super) protection: Arc<Protection>,
+    pub(super) pipelining: Pipelining,
     books: Arc<CopyBooks>,
     pub(super) connector: Connector,
     pub(super) complaints: Arc<Complaints>,
@@ -174,11 +177,13 @@ impl Pool {
         };
         let gauges = Arc::new(Gauges { gate: Gate::new(&config, &books), ..Gauges::default() });
         let protection = Protection::new(&config, Arc::clone(&books), Arc::clone(&gauges));
+        let pipelining = Pipelining::new(config.pipeline);
         Self {
             config,
             queue,
             gauges,
             protection: Arc::new(protection),
+            pipelining,
             books,
             connector,
             complaints,
@@ -261,7 +266,7 @@ impl Pool {
     }
 
     /// Whether the first byte of a copy may be written.
-    fn admit(&self, held: &mut Held, now: Timestamp) -> Result<(), DropReason> {
+    pub(super) fn admit(&self, held: &mut Held, now: Timestamp) -> Result<(), DropReason> {
         self.queue.forbids().map_or_else(|| self.protection.admit(held, now), Err)
     }
 

@@ -15,9 +15,9 @@ use super::{
     breaker::{Breaker, BreakerState, Change, Permit},
     clock,
     event::{Event, Observer},
+    held::Held,
     limiter::Bucket,
     pool::Gauges,
-    queue::Held,
 };
 use crate::{
     io::ledger::{CopyBooks, DropReason, ReplayOutcome},
@@ -79,6 +79,11 @@ impl Protection {
     /// Whether no copy at all may be sent at this moment.
     pub(super) fn is_shut(&self, now: Timestamp) -> bool {
         self.breaker.as_ref().is_some_and(|breaker| lock(breaker).is_shut(now))
+    }
+
+    /// Whether how one copy ends decides on those after it.
+    pub(super) const fn has_breaker(&self) -> bool {
+        self.breaker.is_some()
     }
 
     /// Lets a copy on its way to a connection that is yet to be opened, while `opening` others are. It has to be

@@ -12,14 +12,14 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
+    held::Held,
     lanes::{Lanes, Live, Turn},
-    protection::Pass,
 };
 use crate::{
     io::{
         compare::Part,
         config::{CopyOrder, DropPolicy},
-        ledger::{DropReason, ReplayOutcome, Ticket},
+        ledger::{DropReason, Ticket},
     },
     pipeline::{Request, Timestamp},
 };
@@ -58,7 +58,7 @@ pub struct Queue {
 
 #[derive(Debug)]
 pub(super) struct Waiting {
-    /// Never more than `jobs_limit`.
+    /// Never more than `jobs_limit`, but for those that were put back.
     jobs: Jobs,
     /// Bytes of their requests.
     bytes: usize,
@@ -353,22 +353,54 @@ impl Queue {
         let job = waiting.left(job)?;
         drop(waiting);
         let turn = Turn { waiting: Arc::clone(&self.waiting), key: job.request.flow };
-        Some(Held { turn: Some(Box::new(turn)), ..self.hold(job) })
+        let mut held = self.hold(job);
+        (held.turn, held.number) = (Some(Box::new(turn)), number);
+        Some(held)
+    }
+
+    /// Takes the job that waits behind one of `live` that has its turn, if it is meant; where no order is kept, the
+    /// oldest, if more than `places` wait.
+    pub(super) fn pop_behind(
+        &self,
+        live: &Live,
+        places: usize,
+        is_meant: impl FnOnce(&Job) -> bool,
+    ) -> Option<Held> {
+        let mut waiting = self.lock();
+        let (number, job) = match &mut waiting.jobs {
+            Jobs::InLine(jobs) => {
+                let is_due = jobs.len() > places && is_meant(jobs.front()?);
+                if is_due { (0, jobs.pop_front()?) } else { return None }
+            }
+            Jobs::InLanes(lanes) => lanes.pop_behind(live, is_meant)?,
+        };
+        let job = waiting.left(Some(job))?;
+        drop(waiting);
+        let mut held = self.hold(job);
+        held.number = number;
+        Some(held)
+    }
+
+    /// Takes back what was taken from behind another, in the order in which it was, before the turn of their lane ends.
+    pub(super) fn put_back(&self, jobs: Vec<Held>) {
+        for held in jobs.into_iter().rev() {
+            let mut waiting = self.lock();
+            if let Some(reason) = self.forbids() {
+                drop(waiting);
+                held.drop_for(reason);
+                continue;
+            }
+            let (number, len) = (held.number, held.request.raw.len());
+            match &mut waiting.jobs {
+                Jobs::InLine(jobs) => jobs.push_front(held.into_job()),
+                Jobs::InLanes(lanes) => lanes.put_back(number, held.into_job()),
+            }
+            waiting.bytes += len;
+        }
     }
 
     fn hold(&self, job: Job) -> Held {
-        let lease = Lease { held_bytes: Arc::clone(&self.held_bytes), len: job.request.raw.len() };
-        Held {
-            request: job.request,
-            ticket: job.ticket,
-            pipeline: job.pipeline,
-            queued_at: job.queued_at,
-            has_paid: false,
-            pass: None,
-            turn: None,
-            part: job.part,
-            _lease: lease,
-        }
+        Held::new(job, Arc::clone(&self.held_bytes))
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -386,53 +418,6 @@ impl Default for Queue {
 impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue").field("len", &self.len()).field("held_bytes", &self.held_bytes()).finish()
-    }
-}
-
-/// A job that has left the queue. Its bytes count as held until the lease is let go.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) request: Request,
-    pub(super) ticket: Ticket,
-    pub(super) pipeline: u16,
-    pub(super) queued_at: Timestamp,
-    /// Whether it counts against the target's rate already.
-    pub(super) has_paid: bool,
-    /// The circuit breaker's, once it has let it through.
-    pub(super) pass: Option<Pass>,
-    /// That of its lane, where order is kept. In a box, so that a job is no longer to move where it is not.
-    pub(super) turn: Option<Box<Turn>>,
-    /// Where its answer is awaited.
-    pub(super) part: Option<Part>,
-    /// Held for as long as the request is.
-    _lease: Lease,
-}
-
-impl Held {
-    /// Settles the copy as dropped.
-    pub(super) fn drop_for(self, reason: DropReason) {
-        self.ticket.dropped(reason);
-    }
-
-    /// Settles the copy as dropped because of how the attempt to send it ended.
-    pub(super) fn fail(self, outcome: ReplayOutcome, reason: DropReason) {
-        if let Some(pass) = self.pass {
-            pass.ended(outcome, None);
-        }
-        self.ticket.dropped(reason);
-    }
-}
-
-/// Bytes that count against the queue's limit.
-#[derive(Debug)]
-pub(super) struct Lease {
-    held_bytes: Arc<AtomicUsize>,
-    len: usize,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.held_bytes.fetch_sub(self.len, Ordering::Relaxed);
     }
 }
 

@@ -23,8 +23,8 @@ pub(super) struct Response {
 pub(super) enum Progress {
     /// It goes on.
     Partial,
-    /// It is complete; `reusable` says whether the connection takes another request.
-    Complete { reusable: bool, status: u16 },
+    /// It is complete; `keep_alive` says whether the shadow goes on with the connection.
+    Complete { keep_alive: bool, status: u16 },
     /// It was cut off.
     Closed,
     /// It is not an answer that can be stepped over.
@@ -42,17 +42,17 @@ impl Response {
         }
     }
 
-    /// Takes what was read. An answer longer than `limit` bytes is not waited for.
+    /// Takes what was read, up to the end of an answer. One longer than `limit` bytes is not waited for.
     pub(super) fn handle_input(
         &mut self,
-        mut input: &[u8],
+        input: &mut &[u8],
         reply_to: ReplyTo,
         limit: u64,
         mut kept: Option<&mut Keeping>,
     ) -> Progress {
         self.received = self.received.saturating_add(u64::try_from(input.len()).unwrap_or(u64::MAX));
         loop {
-            match self.decoder.poll(&mut input, reply_to) {
+            match self.decoder.poll(input, reply_to) {
                 Event::Framing(_) => {}
                 Event::Start => {
                     if let Some(kept) = &mut kept {
@@ -86,8 +86,7 @@ impl Response {
                     if let Some(kept) = kept {
                         kept.complete();
                     }
-                    let reusable = self.keep_alive && input.is_empty();
-                    return Progress::Complete { reusable, status: self.status };
+                    return Progress::Complete { keep_alive: self.keep_alive, status: self.status };
                 }
                 Event::Refused(_) => return Progress::Protocol,
                 Event::NeedMore if self.received > limit => return Progress::Protocol,
@@ -103,7 +102,7 @@ impl Response {
                 if let Some(kept) = kept {
                     kept.complete();
                 }
-                Progress::Complete { reusable: false, status: self.status }
+                Progress::Complete { keep_alive: false, status: self.status }
             }
             EndEffect::Clean | EndEffect::Truncated => Progress::Closed,
         }

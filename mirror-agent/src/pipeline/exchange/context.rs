@@ -10,7 +10,7 @@ use crate::pipeline::{
     exchange::report::ExchangeReport,
     flow::FlowId,
     http::RequestHead,
-    policy::{Experiment, ExperimentSet, Selection, mix},
+    policy::{Experiment, Selection, SkipCounts, mix},
     reason::{FlowSkipReason, LostReason, SkipReason},
     stats::bump,
 };
@@ -32,19 +32,14 @@ impl Purpose {
     }
 }
 
-/// How often an experiment left a request aside, by [`SkipReason`].
-pub(crate) type Skips = [u64; SkipReason::ALL.len()];
-
 /// The state that all flows of one pipeline share.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) purpose: Purpose,
     pub(crate) limits: Limits,
     pub(crate) stats: Stats,
-    /// By the experiment's position in the policy.
-    skips: Vec<Skips>,
-    /// Those of which `skips` is not zero.
-    skipped_by: ExperimentSet,
+    /// What the experiments of the policy left aside.
+    skips: SkipCounts,
     /// The selection made last: the next is most often the same, and then shares it.
     selection: Option<Arc<Selection>>,
     /// Makes the draws of this pipeline others than those of all others.
@@ -80,8 +75,7 @@ impl Context {
             purpose: Purpose::Inspect,
             limits,
             stats: Stats::default(),
-            skips: Vec::new(),
-            skipped_by: ExperimentSet::default(),
+            skips: SkipCounts::default(),
             selection: None,
             seed,
             requests: VecDeque::new(),
@@ -103,10 +97,7 @@ impl Context {
 
     /// Takes another purpose. What was skipped until then has been asked for before.
     pub(crate) fn set_purpose(&mut self, purpose: Purpose) {
-        if let Purpose::Replay(policy) = &purpose {
-            self.skips = vec![Skips::default(); policy.experiments().len()];
-        }
-        self.skipped_by = ExperimentSet::default();
+        self.skips = SkipCounts::default();
         self.selection = None;
         self.purpose = purpose;
     }
@@ -118,15 +109,11 @@ impl Context {
         flow: &FlowKey,
         head: &RequestHead<'_>,
     ) -> Result<Arc<Selection>, SkipReason> {
-        let Self { purpose: Purpose::Replay(policy), skips, skipped_by, selection, seed, .. } = self else {
+        let Self { purpose: Purpose::Replay(policy), skips, selection, seed, .. } = self else {
             return Err(SkipReason::Unmatched);
         };
-        let experiments = policy.decide(flow, head, mix(*seed ^ id.0), |position, reason| {
-            skipped_by.insert(position);
-            if let Some(skips) = skips.get_mut(position) {
-                bump(skips, reason.index(), 1);
-            }
-        })?;
+        let draw = mix(*seed ^ id.0);
+        let experiments = policy.decide(flow, head, draw, |left, reason| skips.add(left, reason))?;
         match selection {
             Some(last) if last.experiments == experiments => Ok(Arc::clone(last)),
             _ => {
@@ -161,13 +148,9 @@ impl Context {
         self.probes.pop_front()
     }
 
-    /// Tells how often each experiment, by its position, left a request aside since this was last asked.
-    pub(crate) fn take_skips(&mut self, mut tell: impl FnMut(usize, &Skips)) {
-        for position in std::mem::take(&mut self.skipped_by).iter() {
-            if let Some(skips) = self.skips.get_mut(position) {
-                tell(position, &std::mem::take(skips));
-            }
-        }
+    /// Hands over how often each experiment left a request aside since this was last asked.
+    pub(crate) fn move_skips(&mut self, to: &mut SkipCounts) {
+        to.absorb(&mut self.skips);
     }
 
     /// The number of an exchange of which the first byte was seen `at`.

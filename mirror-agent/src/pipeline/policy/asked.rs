@@ -63,12 +63,22 @@ impl<'p, 'h> Asked<'p, 'h> {
 
     /// The value of a header field by its place in [`Wanted::fields`].
     pub(super) fn field(&self, place: usize) -> Option<&[u8]> {
-        self.fields.get_or_init(|| self.find_fields()).get(place)
+        self.fields().get(place)
+    }
+
+    /// The values of all header fields that are asked for.
+    pub(super) fn fields(&self) -> &Values<'h> {
+        self.fields.get_or_init(|| self.find_fields())
     }
 
     /// The value of the first query parameter by its place in [`Wanted::params`].
     pub(super) fn param(&self, place: usize) -> Option<&[u8]> {
-        self.params.get_or_init(|| self.find_params()).get(place)
+        self.params().get(place)
+    }
+
+    /// The values of all query parameters that are asked for.
+    pub(super) fn params(&self) -> &Values<'h> {
+        self.params.get_or_init(|| self.find_params())
     }
 
     /// The value of the first cookie by its place in [`Wanted::cookies`], without quotes around it.
@@ -89,7 +99,7 @@ impl<'p, 'h> Asked<'p, 'h> {
 
     fn find_fields(&self) -> Values<'h> {
         let names = &self.wanted.fields;
-        let mut values = Values::new(names);
+        let mut values = Values::new();
         for (name, value) in self.head.headers() {
             if let Some(place) = names.find_ignoring_case(name) {
                 // RFC 9110 section 5.3; cookies hold commas.
@@ -102,7 +112,7 @@ impl<'p, 'h> Asked<'p, 'h> {
 
     fn find_params(&self) -> Values<'h> {
         let names = &self.wanted.params;
-        let mut values = Values::new(names);
+        let mut values = Values::new();
         let query = self.target().query.unwrap_or_default();
         for pair in query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
             let (name, value) = split_at_equals(pair);
@@ -117,7 +127,7 @@ impl<'p, 'h> Asked<'p, 'h> {
     /// name. Clients send one line; of several the first counts first.
     fn find_cookies(&self) -> Values<'h> {
         let names = &self.wanted.cookies;
-        let mut values = Values::new(names);
+        let mut values = Values::new();
         for pair in self.lines_of(b"cookie").flat_map(|line| line.split(|byte| *byte == b';')) {
             let (name, value) = split_at_equals(pair);
             if let (Some(place), Some(value)) = (names.find(name.trim_ascii()), value) {

@@ -1,12 +1,9 @@
-//! Enters: a request. Leaves: whether one experiment takes it, or why not.
+//! Enters: nothing. Leaves: which requests an experiment takes.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{
-    Methods, Rule, Sample, Share,
-    asked::{Asked, Wanted},
-};
-use crate::pipeline::{Endpoint, reason::SkipReason};
+use super::{Methods, Rule, Sample, Share, asked::Wanted};
+use crate::pipeline::Endpoint;
 
 /// Tells experiments apart for as long as the agent runs, also after the configuration was loaded again.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -63,44 +60,6 @@ impl Experiment {
         self.matches.iter_mut().chain(&mut self.excludes).for_each(|rule| rule.bind(wanted));
         self.sample.bind(wanted);
     }
-
-    /// Whether requests to `server` are its business at all.
-    pub(super) fn concerns(&self, server: &Endpoint) -> bool {
-        if let Some(servers) = &self.servers {
-            return servers.binary_search(server).is_ok();
-        }
-        (self.ports.is_empty() || self.ports.contains(&server.port))
-            && (self.addresses.is_empty()
-                || self.addresses.iter().any(|network| network.contains(server.addr)))
-    }
-
-    /// Why the request is not the experiment's; `None` where it is.
-    pub(super) fn refuse(&self, asked: &Asked<'_, '_>) -> Option<SkipReason> {
-        if self.is_paused {
-            return Some(SkipReason::Paused);
-        }
-        if let Some(reason) = self.mismatch(asked) {
-            return Some(reason);
-        }
-        let is_excluded =
-            self.excludes.iter().any(|rule| rule.fits_method(asked) && rule.fits_beside_method(asked));
-        if is_excluded { Some(SkipReason::Excluded) } else { self.sample.refuse(asked) }
-    }
-
-    /// Why no rule of `matches` fits; `None` where one does.
-    fn mismatch(&self, asked: &Asked<'_, '_>) -> Option<SkipReason> {
-        let mut reason = SkipReason::Unmatched;
-        for rule in &self.matches {
-            if rule.fits_method(asked) {
-                if rule.fits_beside_method(asked) {
-                    return None;
-                }
-            } else if reason == SkipReason::Unmatched && rule.fits_beside_method(asked) {
-                reason = SkipReason::Method;
-            }
-        }
-        Some(reason)
-    }
 }
 
 impl Default for Experiment {
@@ -133,8 +92,8 @@ impl MatchedHow {
 /// A range of addresses, IPv4 held v4-mapped as in [`Endpoint`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Network {
-    prefix: u128,
-    mask: u128,
+    pub(super) prefix: u128,
+    pub(super) mask: u128,
 }
 
 impl Network {

@@ -41,7 +41,7 @@ impl Default for Methods {
 }
 
 /// The same set, as it is asked for each rule: methods that are known by a bit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MethodSet {
     known: u16,
     others: Vec<Box<[u8]>>,

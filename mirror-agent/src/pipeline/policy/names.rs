@@ -1,11 +1,12 @@
 //! Enters: names that rules ask for, then the names and values of a request. Leaves: the values that were asked for.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cmp::Ordering};
 
 /// Names that are looked for, each with its place.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
-    list: Vec<Box<[u8]>>,
+    /// In ascending order of the names.
+    list: Vec<(Box<[u8]>, usize)>,
     /// The lengths that there are, one bit each; the last for that length and every greater one. It rules out most
     /// names that are met.
     lengths: u64,
@@ -15,27 +16,32 @@ impl Names {
     /// The place of a name, which gets one if it has none.
     pub(super) fn intern(&mut self, name: &[u8]) -> usize {
         self.lengths |= length_bit(name);
-        self.list.iter().position(|known| **known == *name).unwrap_or_else(|| {
-            self.list.push(name.into());
-            self.list.len().saturating_sub(1)
-        })
+        match self.list.binary_search_by(|(known, _)| (**known).cmp(name)) {
+            Ok(found) => self.list.get(found).map_or(usize::MAX, |(_, place)| *place),
+            Err(free) => {
+                let place = self.list.len();
+                self.list.insert(free, (name.into(), place));
+                place
+            }
+        }
     }
 
     /// The place of this name.
     pub(super) fn find(&self, name: &[u8]) -> Option<usize> {
-        self.find_by(name, |known| *known == *name)
+        self.find_by(name, |known| known.cmp(name))
     }
 
-    /// The place of this name, in whatever case.
+    /// The place of this name, in whatever case; all that are known are in lower case.
     pub(super) fn find_ignoring_case(&self, name: &[u8]) -> Option<usize> {
-        self.find_by(name, |known| known.eq_ignore_ascii_case(name))
+        self.find_by(name, |known| known.iter().copied().cmp(name.iter().map(u8::to_ascii_lowercase)))
     }
 
-    fn find_by(&self, name: &[u8], is_same: impl Fn(&[u8]) -> bool) -> Option<usize> {
+    fn find_by(&self, name: &[u8], order: impl Fn(&[u8]) -> Ordering) -> Option<usize> {
         if self.lengths & length_bit(name) == 0 {
             return None;
         }
-        self.list.iter().position(|known| is_same(known))
+        let found = self.list.binary_search_by(|(known, _)| order(known)).ok()?;
+        self.list.get(found).map(|(_, place)| *place)
     }
 }
 
@@ -43,55 +49,72 @@ fn length_bit(name: &[u8]) -> u64 {
     u32::try_from(name.len()).ok().and_then(|len| 1_u64.checked_shl(len)).unwrap_or(1 << 63)
 }
 
-/// Places that need no allocation: more names are seldom asked for.
+/// Places that need no search: more names are seldom asked for.
 const INLINE: usize = 8;
 
-/// The values of a request, by the places of their names.
+/// The values of a request, by the places of their names. What it holds is bounded by the request, not by the names.
 pub(super) struct Values<'h> {
     inline: [Option<Cow<'h, [u8]>>; INLINE],
-    more: Vec<Option<Cow<'h, [u8]>>>,
+    /// Those at further places, in their order.
+    more: Vec<(usize, Cow<'h, [u8]>)>,
 }
 
 impl<'h> Values<'h> {
     /// None yet.
-    pub(super) fn new(names: &Names) -> Self {
-        let more = vec![None; names.list.len().saturating_sub(INLINE)];
-        Self { inline: [const { None }; INLINE], more }
+    pub(super) const fn new() -> Self {
+        Self { inline: [const { None }; INLINE], more: Vec::new() }
     }
 
     /// The value at a place.
     pub(super) fn get(&self, place: usize) -> Option<&[u8]> {
-        let value = match place.checked_sub(INLINE) {
-            None => self.inline.get(place),
-            Some(place) => self.more.get(place),
-        };
-        value?.as_deref()
+        if place < INLINE {
+            return self.inline.get(place)?.as_deref();
+        }
+        let found = self.search(place).ok()?;
+        self.more.get(found).map(|(_, value)| &**value)
+    }
+
+    /// All of them, each with its place.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        let inline =
+            self.inline.iter().enumerate().filter_map(|(place, value)| Some((place, value.as_deref()?)));
+        inline.chain(self.more.iter().map(|(place, value)| (*place, &**value)))
     }
 
     /// Puts a value at a place that has none.
     pub(super) fn put(&mut self, place: usize, value: &'h [u8]) {
-        if let Some(slot @ None) = self.slot(place) {
-            *slot = Some(Cow::Borrowed(value));
-        }
+        self.join(place, value, |_| {});
     }
 
     /// Puts a value at a place, behind the one that it has.
     pub(super) fn append(&mut self, place: usize, separator: &[u8], value: &'h [u8]) {
-        match self.slot(place) {
-            None => {}
-            Some(slot @ None) => *slot = Some(Cow::Borrowed(value)),
-            Some(Some(before)) => {
-                let joined = before.to_mut();
-                joined.extend_from_slice(separator);
-                joined.extend_from_slice(value);
+        self.join(place, value, |before| {
+            let joined = before.to_mut();
+            joined.extend_from_slice(separator);
+            joined.extend_from_slice(value);
+        });
+    }
+
+    /// Puts a value at a place that has none, or tells of the one that it has.
+    fn join(&mut self, place: usize, value: &'h [u8], occupied: impl FnOnce(&mut Cow<'h, [u8]>)) {
+        if let Some(slot) = self.inline.get_mut(place) {
+            match slot {
+                None => *slot = Some(Cow::Borrowed(value)),
+                Some(before) => occupied(before),
+            }
+            return;
+        }
+        match self.search(place) {
+            Err(free) => self.more.insert(free, (place, Cow::Borrowed(value))),
+            Ok(found) => {
+                if let Some((_, before)) = self.more.get_mut(found) {
+                    occupied(before);
+                }
             }
         }
     }
 
-    fn slot(&mut self, place: usize) -> Option<&mut Option<Cow<'h, [u8]>>> {
-        match place.checked_sub(INLINE) {
-            None => self.inline.get_mut(place),
-            Some(place) => self.more.get_mut(place),
-        }
+    fn search(&self, place: usize) -> Result<usize, usize> {
+        self.more.binary_search_by_key(&place, |(place, _)| *place)
     }
 }

@@ -1,12 +1,16 @@
 //! Enters: a regular expression of the user's. Leaves: whether a value is one that it describes, all of it.
 
 use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::{ParserBuilder, hir::literal::Extractor};
 
 use super::RuleError;
 
 /// Most bytes of an expression once compiled, and again of what is remembered of it while it runs, for each capture
 /// thread. What people write to match paths takes a tenth; counted repetitions of large classes are refused by this.
 const COMPILED_BYTES: usize = 256 * 1024;
+
+/// Most texts that are told of what values begin with; expressions that leave more open are told by fewer bytes of it.
+const BEGINNINGS: usize = 32;
 
 /// A regular expression that must fit a whole value, over bytes: `.` and classes stand for single bytes, so that no byte
 /// that is not UTF-8 keeps a value from fitting.
@@ -33,6 +37,17 @@ impl Pattern {
     #[must_use]
     pub fn fits(&self, value: &[u8]) -> bool {
         self.0.is_match(value)
+    }
+
+    /// Texts of which every value that fits begins with one; `None` where any value could.
+    pub(super) fn beginnings(&self) -> Option<Vec<Box<[u8]>>> {
+        let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
+        // It was compiled, so it is an expression; if not, it is one that could begin with anything.
+        let parsed = parser.parse(self.0.as_str()).ok()?;
+        let found = Extractor::new().limit_total(BEGINNINGS).extract(&parsed);
+        let texts: Vec<Box<[u8]>> =
+            found.literals()?.iter().map(|literal| literal.as_bytes().into()).collect();
+        texts.iter().all(|text| !text.is_empty()).then_some(texts)
     }
 }
 

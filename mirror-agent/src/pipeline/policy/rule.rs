@@ -8,6 +8,7 @@ use std::net::Ipv6Addr;
 use super::{
     MethodSet, Methods, Pattern,
     asked::{Asked, Wanted},
+    clue::Clue,
 };
 
 /// Why a rule is refused.
@@ -115,6 +116,24 @@ impl Rule {
         }
     }
 
+    /// The methods, where it asks for nothing else.
+    pub(super) fn methods_alone(&self) -> Option<&MethodSet> {
+        let asks_more = self.path.is_some()
+            || !(self.hosts.is_empty() && self.fields.is_empty() && self.params.is_empty());
+        (!asks_more).then_some(&self.methods)
+    }
+
+    /// What it asks for, its methods aside: whatever fits it has at least one clue of each of these lists.
+    pub(super) fn clues(&self) -> Vec<Vec<Clue>> {
+        let path = self.path.as_ref().and_then(PathRule::beginnings);
+        let path = path.map(|texts| texts.into_iter().map(Clue::Path).collect());
+        let hosts: Option<Vec<_>> = self.hosts.iter().map(Clue::of_host).collect();
+        let hosts = hosts.filter(|hosts| !hosts.is_empty());
+        let fields = self.fields.iter().map(|rule| vec![Clue::Field(rule.slot, rule.value.exact())]);
+        let params = self.params.iter().map(|rule| vec![Clue::Param(rule.slot, rule.value.exact())]);
+        path.into_iter().chain(hosts).chain(fields).chain(params).collect()
+    }
+
     pub(super) fn fits_method(&self, asked: &Asked<'_, '_>) -> bool {
         self.methods.contains(asked.method_bit, asked.head.method)
     }
@@ -176,6 +195,16 @@ impl PathRule {
         Self(PathKind::Pattern(pattern))
     }
 
+    /// Texts of which every path that fits begins with one; `None` where that is not known.
+    fn beginnings(&self) -> Option<Vec<Box<[u8]>>> {
+        match &self.0 {
+            PathKind::Exact(exact) => Some(vec![exact.clone()]),
+            PathKind::Prefix(prefix) if prefix.is_empty() => Some(vec![(*b"/").into()]),
+            PathKind::Prefix(prefix) => Some(vec![prefix.clone()]),
+            PathKind::Pattern(pattern) => pattern.beginnings(),
+        }
+    }
+
     fn fits(&self, path: &[u8]) -> bool {
         match &self.0 {
             PathKind::Exact(exact) => **exact == *path,
@@ -199,6 +228,14 @@ pub enum ValueRule {
 }
 
 impl ValueRule {
+    /// The only value that fits, where there is one.
+    fn exact(&self) -> Option<Box<[u8]>> {
+        match self {
+            Self::Exact(exact) => Some(exact.clone()),
+            Self::Pattern(_) | Self::Present => None,
+        }
+    }
+
     fn fits(&self, value: Option<&[u8]>) -> bool {
         let Some(value) = value else { return false };
         match self {
@@ -263,6 +300,11 @@ impl HostRule {
         } else {
             Err(RuleError::Host { host: host.to_owned() })
         }
+    }
+
+    /// With what every host that fits ends, in lower case.
+    pub(super) fn ending(&self) -> &[u8] {
+        &self.name
     }
 
     fn fits(&self, host: &[u8]) -> bool {

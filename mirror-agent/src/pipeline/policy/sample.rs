@@ -16,7 +16,6 @@ use super::{
     rule::{field_name, plain_name},
     share::mix,
 };
-use crate::pipeline::reason::SkipReason;
 
 /// What is in a sample or out of it together.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -46,6 +45,15 @@ pub enum WithoutKey {
     Skip,
     /// It is drawn for itself.
     Draw,
+}
+
+/// Why a request is not in a sample.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Refused {
+    /// It lacks the key.
+    NoKey,
+    /// It was drawn, and is not in the share.
+    NotDrawn,
 }
 
 /// A share of an experiment's requests.
@@ -123,7 +131,7 @@ impl Sample {
     }
 
     /// Why the request is not in; `None` where it is.
-    pub(super) fn refuse(&self, asked: &Asked<'_, '_>) -> Option<SkipReason> {
+    pub(super) fn refuse(&self, asked: &Asked<'_, '_>) -> Option<Refused> {
         let client = &asked.flow.client;
         let is_in = match &self.by {
             By::Request => self.takes_request(asked),
@@ -134,11 +142,11 @@ impl Sample {
             By::Client => self.takes(&client.addr.octets()),
             By::Header(..) | By::Cookie(..) | By::Query(..) | By::Jwt(_) => match self.key(asked) {
                 Some(key) if !key.is_empty() => self.takes(&key),
-                _ if self.without_key == WithoutKey::Skip => return Some(SkipReason::NoKey),
+                _ if self.without_key == WithoutKey::Skip => return Some(Refused::NoKey),
                 _ => self.takes_request(asked),
             },
         };
-        if is_in { None } else { Some(SkipReason::Sampled) }
+        if is_in { None } else { Some(Refused::NotDrawn) }
     }
 
     fn key<'a>(&self, asked: &'a Asked<'_, '_>) -> Option<Cow<'a, [u8]>> {

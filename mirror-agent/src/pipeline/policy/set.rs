@@ -29,6 +29,24 @@ impl ExperimentSet {
         self.0 == 0
     }
 
+    /// The positions that are in either.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The positions that are in both.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The positions that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// The positions, in their order.
     pub fn iter(self) -> impl Iterator<Item = usize> {
         let mut rest = self.0;
@@ -57,9 +75,7 @@ impl Selection {
     /// Whether any of the experiments reads live's answer.
     #[must_use]
     pub fn reads_answer(&self) -> bool {
-        let reads =
-            |position: usize| self.policy.experiments().get(position).is_some_and(|one| one.reads_answers);
-        self.policy.reads_answers() && self.experiments.iter().any(reads)
+        !self.experiments.intersection(self.policy.readers).is_empty()
     }
 }
 
@@ -76,5 +92,18 @@ mod tests {
         }
         assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 64, 127]);
         assert!(set.contains(127) && !set.contains(1) && !set.contains(128));
+    }
+
+    #[test]
+    fn sets_are_joined_and_cut() {
+        let of = |positions: &[usize]| {
+            let mut set = ExperimentSet::default();
+            positions.iter().for_each(|position| set.insert(*position));
+            set
+        };
+        let (some, others) = (of(&[1, 2, 100]), of(&[2, 100, 127]));
+        assert_eq!(some.union(others), of(&[1, 2, 100, 127]));
+        assert_eq!(some.intersection(others), of(&[2, 100]));
+        assert_eq!(some.without(others), of(&[1]));
     }
 }

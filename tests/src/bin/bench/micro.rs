@@ -3,16 +3,17 @@
 use std::{
     hint::black_box,
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
 use mirror_agent::pipeline::{
-    Endpoint, FlowKey, Limits, Pipeline, Segment, SeqNumber, Side, Span, TcpFlags, Timestamp,
+    Endpoint, FlowKey, Limits, Pipeline, Policy, Segment, SeqNumber, Side, Span, TcpFlags, Timestamp,
     exchange::Purpose,
     flow::{CloseCause, FlowHandler, FlowInfo, FlowTable, Interest},
     http::{Event, RequestDecoder, RequestHead},
-    policy::Experiment,
+    policy::{Experiment, Methods, PathRule, Rule, SkipCounts, ValueRule},
 };
 use mirror_tests::{sys::interrupted, traffic::Same};
 
@@ -89,24 +90,34 @@ pub(crate) fn measure(duration: Duration) -> Result<Table> {
         }
     }
 
-    let experiment = Experiment::default();
-    let mut pipeline = Pipeline::new(Purpose::replay(experiment), Limits::default(), 1);
-    let mut traffic = Traffic::new(&raw);
-    traffic.open(&mut |segment| pipeline.handle_segment(segment));
-    let (mut sent, mut taken) = (0, 0);
-    add("the whole pipeline", &mut || {
-        for _ in 0..BATCH {
-            traffic.exchange(&mut |segment| pipeline.handle_segment(segment));
-            sent += 1;
-            while let Some(request) = pipeline.poll_request() {
-                taken += 1;
-                drop(black_box(request));
+    let mut sent = 0;
+    for (name, others) in [
+        ("the whole pipeline", Vec::new()),
+        ("the same, behind 99 experiments of 10 rules", others(99, 10)?),
+        ("the same, behind one experiment of 1,000 rules", others(1, 1_000)?),
+    ] {
+        let policy = Policy::new(others.into_iter().chain([Experiment::default()]).collect());
+        let mut pipeline = Pipeline::new(Purpose::Replay(Arc::new(policy)), Limits::default(), 1);
+        let mut traffic = Traffic::new(&raw);
+        traffic.open(&mut |segment| pipeline.handle_segment(segment));
+        let mut skips = SkipCounts::default();
+        let mut taken = 0;
+        sent = 0;
+        add(name, &mut || {
+            for _ in 0..BATCH {
+                traffic.exchange(&mut |segment| pipeline.handle_segment(segment));
+                sent += 1;
+                while let Some(request) = pipeline.poll_request() {
+                    taken += 1;
+                    drop(black_box(request));
+                }
             }
+            black_box(pipeline.take_stats());
+            pipeline.move_skips(&mut skips);
+        })?;
+        if taken != sent {
+            bail!("of {sent} requests {taken} came out of the pipeline");
         }
-        black_box(pipeline.take_stats());
-    })?;
-    if taken != sent {
-        bail!("of {sent} requests {taken} came out of the pipeline");
     }
     table.note(format!(
         "Median of batches of {BATCH} (least–most); {FLOWS} keep-alive flows in turn, {} bytes a request. All {sent} requests of \
@@ -114,6 +125,20 @@ pub(crate) fn measure(duration: Duration) -> Result<Table> {
         raw.len()
     ));
     Ok(table)
+}
+
+/// Experiments that are about paths and header fields of other requests.
+fn others(experiments: usize, rules: usize) -> Result<Vec<Experiment>> {
+    let experiment = |number: usize| -> Result<Experiment> {
+        let rule = |rule: usize| -> Result<Rule> {
+            let path = PathRule::prefix(&format!("/api/{number}/{rule}"))?;
+            let value = ValueRule::Exact(rule.to_string().into_bytes().into());
+            Ok(Rule::of_methods(Methods::default()).with_path(path).with_field("x-team", value)?)
+        };
+        let matches = (0..rules).map(rule).collect::<Result<_>>()?;
+        Ok(Experiment { matches, ..Experiment::default() })
+    };
+    (0..experiments).map(experiment).collect()
 }
 
 /// Nanoseconds and allocations of one item of a batch.

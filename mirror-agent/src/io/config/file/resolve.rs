@@ -379,6 +379,7 @@ fn target<N>(
             }),
             bandwidth: limits.bandwidth.map(|size| size.0),
             max_in_flight: usize::try_from(limits.max_in_flight.0).unwrap_or(usize::MAX),
+            pipeline: usize::try_from(limits.pipeline.0).unwrap_or(usize::MAX),
             queue: usize::try_from(limits.queue.0).unwrap_or(usize::MAX),
             drop_policy: limits.drop_policy,
         },

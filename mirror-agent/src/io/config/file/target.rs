@@ -13,7 +13,8 @@ use super::{
     keeping::SessionFile,
     ordered::Ordered,
     values::{
-        Count, ErrorRatio, HeaderName, HeaderValue, Host, ParameterName, PathText, PerSecond, Size, Time, Url,
+        Count, Depth, ErrorRatio, HeaderName, HeaderValue, Host, ParameterName, PathText, PerSecond, Size,
+        Time, Url,
     },
 };
 use crate::io::config::{CopyOrder, DropPolicy, HostPolicy};
@@ -98,6 +99,10 @@ pub(super) struct LimitsFile {
     /// Most copies in flight, which is also the most connections; 4096 of all targets together.
     #[serde(default = "max_in_flight")]
     pub(super) max_in_flight: Count,
+    /// Most copies of one live connection that are written before the first of them is answered: GET and HEAD, where they
+    /// wait, to a target that answers them; 1 for one after the other.
+    #[serde(default = "pipeline")]
+    pub(super) pipeline: Depth,
     /// Copies that may wait for a connection.
     #[serde(default = "queue")]
     pub(super) queue: Count,
@@ -112,6 +117,7 @@ impl Default for LimitsFile {
             requests_per_second: None,
             bandwidth: None,
             max_in_flight: max_in_flight(),
+            pipeline: pipeline(),
             queue: queue(),
             drop_policy: DropPolicy::default(),
         }
@@ -314,6 +320,10 @@ const fn open_for() -> Time {
 
 const fn max_in_flight() -> Count {
     Count(256)
+}
+
+const fn pipeline() -> Depth {
+    Depth(8)
 }
 
 const fn queue() -> Count {

@@ -389,6 +389,11 @@ number_value! {
     Count(u32), "a number from 1 to 1000000", |number| whole(number, 1_000_000),
     { "type": "integer", "minimum": 1, "maximum": 1_000_000 }
 }
+number_value! {
+    /// A number of copies on one connection, at least one.
+    Depth(u32), "a number from 1 to 64", |number| whole(number, 64),
+    { "type": "integer", "minimum": 1, "maximum": 64 }
+}
 
 /// A whole number from 1 to `most`.
 fn whole(number: f64, most: u32) -> Option<u32> {

@@ -7,6 +7,7 @@ mod interlock;
 mod kept;
 mod limits;
 mod order;
+mod pipelined;
 mod probes;
 mod protection;
 mod server;

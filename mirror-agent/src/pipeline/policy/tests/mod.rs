@@ -1,5 +1,6 @@
 //! Enters: heads made by hand and by proptest. Leaves: what policies decide about them.
 
+mod agreeing;
 mod keys;
 mod matching;
 mod sampling;
@@ -115,15 +116,16 @@ fn the_reason_of_a_request_is_that_of_the_experiment_that_came_closest() {
     let head = head(b"GET / HTTP/1.1\r\n\r\n");
     let mut told = Vec::new();
     let flow = flow_of("192.0.2.1:40000");
-    policy.decide(&flow, &head, 1, |position, reason| told.push((position, reason))).unwrap_err();
-    let expected: Vec<_> = in_order.iter().map(|(_, reason)| *reason).enumerate().collect();
+    let mut tell = |left: ExperimentSet, reason| told.push((left.iter().collect::<Vec<_>>(), reason));
+    policy.decide(&flow, &head, 1, &mut tell).unwrap_err();
+    let expected: Vec<_> =
+        in_order.iter().enumerate().map(|(position, (_, reason))| (vec![position], *reason)).collect();
     assert_eq!(told, expected);
 }
 
 #[test]
 fn an_experiment_of_another_server_neither_takes_nor_skips() {
     let network = |addr: &str, len| Network::new(addr.parse().unwrap(), len);
-    let server = flow_of("192.0.2.1:40000").server;
     for (ports, addresses, expected) in [
         (vec![], vec![], true),
         (vec![80, 8080], vec![], true),
@@ -136,7 +138,8 @@ fn an_experiment_of_another_server_neither_takes_nor_skips() {
         (vec![8080], vec![network("::ffff:192.0.2.0", 120)], true),
     ] {
         let experiment = Experiment { ports, addresses, ..Experiment::default() };
-        assert_eq!(experiment.concerns(&server), expected, "{experiment:?}");
+        let is_about = decide(&experiment.clone().into(), "GET / HTTP/1.1", 1).is_ok();
+        assert_eq!(is_about, expected, "{experiment:?}");
     }
     let v6 = Endpoint::from("[2001:db8::1]:8080".parse::<SocketAddr>().unwrap()).addr;
     assert!(!network("0.0.0.0", 0).contains(v6) && network("2001:db8::", 32).contains(v6));
