@@ -89,7 +89,7 @@ fn capture() -> Row {
             lines(
                 "Guard",
                 "percentunit",
-                "What is captured of new connections, and what is used of what the guard allows.",
+                "What is captured of the connections, and what is used of what the guard allows.",
                 &[
                     (r#"mirror_guard_capture_ratio{instance=~"$instance"}"#, "{{instance}} captured"),
                     (r#"mirror_guard_cpu_ratio{instance=~"$instance"}"#, "{{instance}} processor"),
