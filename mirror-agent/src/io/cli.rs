@@ -195,9 +195,9 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub max_in_flight: usize,
 
-    /// Most copies of one live connection that are written before the first of them is answered: GET and HEAD, where
-    /// they wait, to a shadow that answers them. 1 for one after the other.
-    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    /// Most copies on one connection that are written before the first of them is answered: GET and HEAD, where they wait,
+    /// to a shadow that answers them. Each connection then has as many copies in flight.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub pipeline: u8,
 
     /// How long a connection to the shadow may take to open.

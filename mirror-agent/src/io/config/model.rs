@@ -258,7 +258,7 @@ pub struct LimitsConfig {
     pub bandwidth: Option<u64>,
     /// Most copies in flight, which is also the most connections.
     pub max_in_flight: usize,
-    /// Most copies of one live connection that are written before the first of them is answered.
+    /// Most copies on one connection that are written before the first of them is answered.
     pub pipeline: usize,
     /// Copies that may wait.
     pub queue: usize,

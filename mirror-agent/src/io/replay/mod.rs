@@ -125,8 +125,8 @@ pub struct ReplayConfig {
     pub own_mark: u32,
     /// Most requests under way, and so most connections.
     pub in_flight: usize,
-    /// Most copies of one live connection that are written before the first of them is answered, where they wait; 1 for
-    /// one after the other.
+    /// Most copies on one connection that are written before the first of them is answered, where they wait; 1 for one
+    /// after the other.
     pub pipeline: usize,
     /// How long a connection may take to be opened.
     pub connect_timeout: Duration,
@@ -181,7 +181,7 @@ impl ReplayConfig {
             instance,
             own_mark: 0,
             in_flight: 256,
-            pipeline: pipelining::DEPTH,
+            pipeline: 1,
             connect_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(10),

@@ -121,9 +121,6 @@ fn only_reads(request: &Request) -> bool {
 /// How long none is risked after some were lost.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// Most copies on one connection by default.
-pub(super) const DEPTH: usize = 8;
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -99,8 +99,8 @@ pub(super) struct LimitsFile {
     /// Most copies in flight, which is also the most connections; 4096 of all targets together.
     #[serde(default = "max_in_flight")]
     pub(super) max_in_flight: Count,
-    /// Most copies of one live connection that are written before the first of them is answered: GET and HEAD, where they
-    /// wait, to a target that answers them; 1 for one after the other.
+    /// Most copies on one connection that are written before the first of them is answered: GET and HEAD, where they wait,
+    /// to a target that answers them. Each connection then has as many copies in flight.
     #[serde(default = "pipeline")]
     pub(super) pipeline: Depth,
     /// Copies that may wait for a connection.
@@ -323,7 +323,7 @@ const fn max_in_flight() -> Count {
 }
 
 const fn pipeline() -> Depth {
-    Depth(8)
+    Depth(1)
 }
 
 const fn queue() -> Count {

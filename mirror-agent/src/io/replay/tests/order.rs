@@ -158,6 +158,7 @@ proptest! {
         acts in prop::collection::vec(0..6_u8, 1..64),
         clients in 1..12_u16,
         in_flight in 1..8_usize,
+        pipeline in prop::sample::select(vec![1, 2, 8]),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
@@ -182,7 +183,10 @@ proptest! {
                 }
             })
             .await;
-            let mut running = ordered(&server, |config| config.in_flight = in_flight).await;
+            let mut running = ordered(&server, |config| {
+                (config.in_flight, config.pipeline) = (in_flight, pipeline);
+            })
+            .await;
             for number in 0..12 {
                 running.push((1..=clients).flat_map(|client| of(client, number..number + 1)));
                 tokio::task::yield_now().await;

@@ -25,7 +25,12 @@ use crate::{
 const OK: &[u8] = b"HTTP/1.1 204 N\r\n\r\n";
 
 async fn ordered(server: &Server, adjust: impl FnOnce(&mut ReplayConfig)) -> Running {
-    Running::with_queue(server.addr, Queue::default().with_order(CopyOrder::Connection), adjust).await
+    let queue = Queue::default().with_order(CopyOrder::Connection);
+    let adjust = |config: &mut ReplayConfig| {
+        config.pipeline = 8;
+        adjust(config);
+    };
+    Running::with_queue(server.addr, queue, adjust).await
 }
 
 fn requests(numbers: Range<usize>) -> impl Iterator<Item = Request> {
@@ -83,7 +88,8 @@ async fn where_no_order_is_kept_copies_go_together_if_more_wait_than_there_are_p
         peer.closed().await;
     })
     .await;
-    let mut running = Running::start(server.addr, |config| config.in_flight = 1).await;
+    let mut running =
+        Running::start(server.addr, |config| (config.in_flight, config.pipeline) = (1, 8)).await;
     running.push(requests(0..1));
     running.ended(ReplayOutcome::Answered, 1).await;
     running.push((1..11).map(|number| get_of(u16::try_from(number).unwrap(), 1, &number.to_string())));
@@ -101,7 +107,8 @@ async fn where_no_order_is_kept_copies_take_the_places_that_are_left() {
         }
     })
     .await;
-    let mut running = Running::start(server.addr, |config| config.in_flight = 4).await;
+    let mut running =
+        Running::start(server.addr, |config| (config.in_flight, config.pipeline) = (4, 8)).await;
     for number in 0..5 {
         running.push((0..3).map(|client| get_of(client, 1, &number.to_string())));
         running.ended(ReplayOutcome::Answered, 3 * (number + 1)).await;
@@ -214,7 +221,7 @@ async fn what_may_change_something_waits_and_is_waited_for() {
 }
 
 #[tokio::test]
-async fn depth_of_one_sends_one_after_the_other() {
+async fn depth_of_one_which_is_the_default_sends_one_after_the_other() {
     let server = Server::start(|mut peer| async move {
         while peer.request().await.is_some() {
             assert!(is_quiet(&mut peer).await);
@@ -222,7 +229,8 @@ async fn depth_of_one_sends_one_after_the_other() {
         }
     })
     .await;
-    let mut running = ordered(&server, |config| config.pipeline = 1).await;
+    let queue = Queue::default().with_order(CopyOrder::Connection);
+    let mut running = Running::with_queue(server.addr, queue, |_| {}).await;
     running.push(requests(0..10));
     running.ended(ReplayOutcome::Answered, 10).await;
     assert_eq!(running.stop().await.0, 10);
