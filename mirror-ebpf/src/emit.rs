@@ -1,7 +1,7 @@
 //! Enters: a matched segment. Leaves: its records in a ring.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use mirror_common::maps::{KernelConfig, STATUS_PEEK_BYTES, ring_index};
+use mirror_common::maps::{KernelConfig, ring_index};
 use mirror_common::packet::{TcpPacket, tcp_flag};
 use mirror_common::{Counter, RecordFlags, RecordHeader, RecordSide};
 
@@ -9,15 +9,12 @@ use crate::counters::{add, count};
 use crate::ports::is_answer_read;
 use crate::ring::{LARGEST_PAYLOAD_BYTES, Ring};
 use crate::scratch::{Scratch, Slot};
-use crate::skb::{Skb, bounded};
+use crate::skb::Skb;
 use crate::unread::is_unread;
 
 /// Records that a segment is cut into at most. What they hold, 40 times 16,304 bytes, is more than the largest packet
 /// that the kernel makes (`GSO_MAX_SIZE`, 512 KiB).
 const MAX_RECORDS: u32 = 40;
-
-/// Length of what a status line begins with: `HTTP/`.
-const STATUS_PREFIX_BYTES: u32 = 5;
 
 /// Copies the segment in `slot` into the ring of its flow.
 #[inline(always)]
@@ -36,7 +33,7 @@ pub(crate) fn emit(skb: Skb, side: RecordSide, config: &KernelConfig, slot: Slot
     if is_whole {
         emit_whole(skb, scratch, ring)?;
     } else {
-        emit_peek(skb, scratch, ring);
+        ring.emit_peek(skb, scratch.packet.payload_offset, scratch);
     }
     if scratch.progress.full | scratch.progress.unreadable != 0 {
         add(Counter::DroppedRingFull, scratch.progress.full);
@@ -65,7 +62,7 @@ pub(crate) fn emit_let_go(skb: Skb, config: &KernelConfig, slot: Slot) -> Option
         count(Counter::DroppedRingFull);
         return None;
     };
-    ring.emit_loaded(0, scratch);
+    ring.emit_bare(scratch);
     if scratch.progress.full != 0 {
         count(Counter::DroppedRingFull);
     }
@@ -108,31 +105,6 @@ fn header(packet: &TcpPacket, side: RecordSide, timestamp_ns: u64, ifindex: u32)
         flags: 0,
         reserved: 0,
     }
-}
-
-/// Copies the segment without its payload, but for its first bytes if they begin a status line.
-#[inline(always)]
-fn emit_peek(skb: Skb, scratch: &mut Scratch, ring: Ring) {
-    let payload_len = scratch.packet.payload_len;
-    // Shorter than what tells a status line from others, it is not worth the look.
-    if payload_len >= STATUS_PREFIX_BYTES
-        && let Some(len) = bounded(payload_len.min(STATUS_PEEK_BYTES), STATUS_PEEK_BYTES)
-        && scratch.load(skb, scratch.packet.payload_offset, len)
-        && scratch.starts_with_http()
-    {
-        scratch.header.captured_len = len;
-        scratch.header.flags = not_copied(len, payload_len);
-        ring.emit_loaded(len, scratch);
-    } else {
-        scratch.header.flags = not_copied(0, payload_len);
-        ring.emit_loaded(0, scratch);
-    }
-}
-
-/// The flag that says that payload was left out, where it was.
-#[inline(always)]
-fn not_copied(captured_len: u32, payload_len: u32) -> u16 {
-    if captured_len < payload_len { RecordFlags::NOT_COPIED } else { 0 }
 }
 
 /// Copies the segment with its payload, in as many records as it takes; `None` where they were not enough.

@@ -1,28 +1,35 @@
 //! Enters: a record. Leaves: the same in a ring buffer, its reader woken if it is time.
 //!
-//! Small payloads are put together in a scratch record and written with their exact length; a helper that reserves
-//! room takes constant sizes only, so larger ones are rounded up to the next of a few classes and copied once.
+//! The helper that reserves room takes constant sizes only, so a record is rounded up to the next of a few. The other
+//! one, which takes any size, wants the record put together elsewhere first: to copy 100 bytes twice costs 20 ns more.
 
 use core::ffi::c_void;
 use core::ptr;
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::btf_maps::{ArrayOfMaps, PerCpuArray, RingBuf};
-use aya_ebpf::helpers::{bpf_ringbuf_discard, bpf_ringbuf_output, bpf_ringbuf_reserve, bpf_ringbuf_submit};
+use aya_ebpf::helpers::{bpf_ringbuf_discard, bpf_ringbuf_reserve, bpf_ringbuf_submit};
 use aya_ebpf::macros::btf_map;
-use mirror_common::RecordHeader;
-use mirror_common::maps::MAX_RINGS;
+use mirror_common::maps::{MAX_RINGS, STATUS_PEEK_BYTES};
+use mirror_common::{RecordFlags, RecordHeader};
 
-use crate::scratch::{Progress, SMALL_PAYLOAD_BYTES, Scratch};
+use crate::scratch::{Progress, Scratch};
 use crate::skb::{Skb, bounded};
 
 /// Payload of the largest record.
-pub(crate) const LARGEST_PAYLOAD_BYTES: u32 = payload_bytes(LARGE_BYTES);
+pub(crate) const LARGEST_PAYLOAD_BYTES: u32 = payload_bytes(16 * KIB);
 
-/// Sizes of records with rounded payload, header included. With 16 KiB, a packet of 64 KiB takes five records of
-/// which the last is small.
-const MEDIUM_BYTES: usize = 4096;
-const LARGE_BYTES: usize = 16_384;
+/// Sizes of records are said in these, header included. With 16 of them at most, a packet of 64 KiB takes five records, of which
+/// the last is small.
+const KIB: usize = 1024;
+
+/// The size of a record with the beginning of an answer, or with nothing.
+const PEEK_BYTES: usize = (RecordHeader::LEN + STATUS_PEEK_BYTES as usize).next_multiple_of(8);
+
+/// What an answer of HTTP/1 begins with (RFC 9112 section 4): four bytes as the machine reads them, and one.
+const STATUS_PREFIX: (u32, u8) = (u32::from_ne_bytes(*b"HTTP"), b'/');
+/// Length of that.
+const STATUS_PREFIX_BYTES: u32 = 5;
 
 /// Flags of a record that leaves the reader asleep.
 const NO_WAKE_UP: u64 = BPF_RB_NO_WAKEUP as u64;
@@ -82,40 +89,58 @@ impl Ring {
     }
 
     /// Writes the header in `scratch` with at most [`LARGEST_PAYLOAD_BYTES`] of the packet, `len` bytes at `offset`.
+    ///
+    /// Most requests take one of the first two sizes, and the payload of an Ethernet frame the fourth.
     #[inline(always)]
     pub(crate) fn emit(self, skb: Skb, offset: u32, len: u32, scratch: &mut Scratch) {
-        if let Some(len) = bounded(len, SMALL_PAYLOAD_BYTES) {
-            if scratch.load(skb, offset, len) {
-                self.emit_loaded(len, scratch);
-            } else {
-                scratch.progress.unreadable += 1;
-            }
-        } else if len == 0 {
-            self.emit_loaded(0, scratch);
-        } else if len <= payload_bytes(MEDIUM_BYTES) {
-            self.emit_rounded::<MEDIUM_BYTES>(skb, offset, len, scratch);
+        if len == 0 {
+            self.emit_bare(scratch);
+        } else if len <= payload_bytes(KIB / 4) {
+            self.emit_rounded::<{ KIB / 4 }>(skb, offset, len, scratch);
+        } else if len <= payload_bytes(KIB / 2) {
+            self.emit_rounded::<{ KIB / 2 }>(skb, offset, len, scratch);
+        } else if len <= payload_bytes(KIB) {
+            self.emit_rounded::<KIB>(skb, offset, len, scratch);
+        } else if len <= payload_bytes(KIB + KIB / 2) {
+            self.emit_rounded::<{ KIB + KIB / 2 }>(skb, offset, len, scratch);
+        } else if len <= payload_bytes(4 * KIB) {
+            self.emit_rounded::<{ 4 * KIB }>(skb, offset, len, scratch);
         } else {
-            self.emit_rounded::<LARGE_BYTES>(skb, offset, len, scratch);
+            self.emit_rounded::<{ 16 * KIB }>(skb, offset, len, scratch);
         }
     }
 
     /// Writes the header in `scratch` with the largest payload, taken from the packet at `offset`.
     #[inline(always)]
     pub(crate) fn emit_largest(self, skb: Skb, offset: u32, scratch: &mut Scratch) {
-        self.emit_rounded::<LARGE_BYTES>(skb, offset, LARGEST_PAYLOAD_BYTES, scratch);
+        self.emit_rounded::<{ 16 * KIB }>(skb, offset, LARGEST_PAYLOAD_BYTES, scratch);
     }
 
-    /// Writes the record in `scratch`, which holds `len` bytes of payload: 0, or as [`bounded`] gives it.
+    /// Writes the header in `scratch` alone.
     #[inline(always)]
-    pub(crate) fn emit_loaded(self, len: u32, scratch: &mut Scratch) {
-        let size = RecordHeader::LEN as u64 + u64::from(len);
-        let flags = take_wake_flags(scratch);
-        let record = ptr::from_mut(&mut scratch.header).cast();
-        // SAFETY: header and payload are one run of bytes, and `len` is within the payload, which the verifier checks
-        // too.
-        if unsafe { bpf_ringbuf_output(self.map, record, size, flags) } != 0 {
-            scratch.progress.full += 1;
+    pub(crate) fn emit_bare(self, scratch: &mut Scratch) {
+        let Some(record) = self.reserve::<{ RecordHeader::LEN }>(scratch) else { return };
+        record.submit(scratch);
+    }
+
+    /// Writes the header in `scratch`, which is of a whole segment, with the first bytes of the payload at `offset` if
+    /// they begin a status line.
+    #[inline(always)]
+    pub(crate) fn emit_peek(self, skb: Skb, offset: u32, scratch: &mut Scratch) {
+        let Some(record) = self.reserve::<PEEK_BYTES>(scratch) else { return };
+        let payload_len = scratch.header.payload_len;
+        // Shorter than what tells a status line from others, it is not worth the look.
+        if payload_len >= STATUS_PREFIX_BYTES
+            && let Some(len) = bounded(payload_len.min(STATUS_PEEK_BYTES), STATUS_PEEK_BYTES)
+            && record.load(skb, offset, len)
+            && record.starts_with_http()
+        {
+            scratch.header.captured_len = len;
         }
+        if scratch.header.captured_len < payload_len {
+            scratch.header.flags = RecordFlags::NOT_COPIED;
+        }
+        record.submit(scratch);
     }
 
     #[inline(always)]
@@ -123,26 +148,75 @@ impl Ring {
         let Some(len) = bounded(len, payload_bytes(BYTES)) else {
             return;
         };
-        // SAFETY: the ring is one; the result is checked.
-        let record = unsafe { bpf_ringbuf_reserve(self.map, BYTES as u64, 0) };
-        if record.is_null() {
-            scratch.progress.full += 1;
-            return;
-        }
-        let flags = take_wake_flags(scratch);
-        // SAFETY: the record is reserved, aligned to eight, and at least as long as a header.
-        unsafe { write_header(record.cast(), &scratch.header) };
-        // SAFETY: `BYTES` is more than a header.
-        let payload = unsafe { record.cast::<u8>().add(RecordHeader::LEN) };
-        // SAFETY: `len` is at most what is left after the header.
-        if unsafe { skb.copy_to(offset, payload, len) } {
-            // SAFETY: the record is reserved, and not used after this.
-            unsafe { bpf_ringbuf_submit(record, flags) };
+        let Some(record) = self.reserve::<BYTES>(scratch) else { return };
+        if record.load(skb, offset, len) {
+            record.submit(scratch);
         } else {
-            // SAFETY: as above.
-            unsafe { bpf_ringbuf_discard(record, flags) };
+            record.discard(scratch);
             scratch.progress.unreadable += 1;
         }
+    }
+
+    /// Takes room for a record; notes in `scratch` where there is none.
+    #[inline(always)]
+    fn reserve<const BYTES: usize>(self, scratch: &mut Scratch) -> Option<Record<BYTES>> {
+        // SAFETY: the ring is one; the result is checked.
+        let at = unsafe { bpf_ringbuf_reserve(self.map, BYTES as u64, 0) };
+        if at.is_null() {
+            scratch.progress.full += 1;
+            return None;
+        }
+        Some(Record { at })
+    }
+}
+
+/// Room for a record of so many bytes, which is to be handed back one way or the other.
+struct Record<const BYTES: usize> {
+    at: *mut c_void,
+}
+
+impl<const BYTES: usize> Record<BYTES> {
+    /// Copies `len` bytes of the packet at `offset` to the payload; whether they were there. `len` is [`bounded`] by
+    /// [`payload_bytes`] of `BYTES`.
+    #[inline(always)]
+    fn load(&self, skb: Skb, offset: u32, len: u32) -> bool {
+        // SAFETY: `len` is at most what is left after the header, which the verifier checks too.
+        unsafe { skb.copy_to(offset, self.payload(), len) }
+    }
+
+    /// Whether the payload begins as an answer of HTTP/1 does.
+    #[inline(always)]
+    fn starts_with_http(&self) -> bool {
+        const { assert!(payload_bytes(BYTES) >= STATUS_PREFIX_BYTES) };
+        // SAFETY: the payload is long enough, and aligned to eight, as the record and the header are.
+        let first = unsafe { self.payload().cast::<u32>().read() };
+        // SAFETY: the payload is long enough.
+        let last = unsafe { self.payload().add(4).read() };
+        (first, last) == STATUS_PREFIX
+    }
+
+    /// Leaves the record to the reader, with the header in `scratch`.
+    #[inline(always)]
+    fn submit(self, scratch: &mut Scratch) {
+        const { assert!(BYTES >= RecordHeader::LEN) };
+        // SAFETY: the record is aligned to eight, and at least as long as a header.
+        unsafe { write_header(self.at.cast(), &scratch.header) };
+        // SAFETY: the record is reserved, and not used after this.
+        unsafe { bpf_ringbuf_submit(self.at, take_wake_flags(scratch)) };
+    }
+
+    /// Gives the room back.
+    #[inline(always)]
+    fn discard(self, scratch: &mut Scratch) {
+        // SAFETY: as in `submit`.
+        unsafe { bpf_ringbuf_discard(self.at, take_wake_flags(scratch)) };
+    }
+
+    #[inline(always)]
+    fn payload(&self) -> *mut u8 {
+        const { assert!(BYTES >= RecordHeader::LEN) };
+        // SAFETY: the record is at least as long as a header.
+        unsafe { self.at.cast::<u8>().add(RecordHeader::LEN) }
     }
 }
 

@@ -5,16 +5,11 @@ use aya_ebpf::macros::btf_map;
 use mirror_common::RecordHeader;
 use mirror_common::packet::{Layer, Network, TcpPacket};
 
-use crate::skb::Skb;
-
-/// Payload up to which copying twice costs less than rounding up: that of an Ethernet frame.
-pub(crate) const SMALL_PAYLOAD_BYTES: u32 = 1456;
-
 /// The packet and the record that this CPU is at work on.
 #[btf_map]
 static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
-/// A packet, and a record with a small payload.
+/// A packet, and the header of its record.
 #[repr(C)]
 pub(crate) struct Scratch {
     // How far parsing is: the steps hand it on to each other.
@@ -22,9 +17,7 @@ pub(crate) struct Scratch {
     pub(crate) network: Network,
     pub(crate) packet: TcpPacket,
     pub(crate) progress: Progress,
-    // The record: these two are written to the ring as one run of bytes.
     pub(crate) header: RecordHeader,
-    payload: [u8; SMALL_PAYLOAD_BYTES as usize],
 }
 
 /// How far the copying of a segment is.
@@ -42,11 +35,6 @@ pub(crate) struct Progress {
     /// Offset in the payload of the next record.
     pub(crate) offset: u32,
 }
-
-const _: () = {
-    use core::mem::offset_of;
-    assert!(offset_of!(Scratch, payload) == offset_of!(Scratch, header) + RecordHeader::LEN);
-};
 
 /// The scratch of this CPU.
 #[inline(always)]
@@ -73,21 +61,5 @@ impl Slot {
         // SAFETY: the slot is this CPU's, classifiers run to their end with bottom halves disabled, and no function
         // holds the reference while it calls another that takes one. Any bytes are a valid value.
         unsafe { &mut *self.at }
-    }
-}
-
-impl Scratch {
-    /// Copies `len` bytes of the packet at `offset` to the payload; whether they were there. `len` is
-    /// [`bounded`](crate::skb::bounded) by the payload's size.
-    #[inline(always)]
-    pub(crate) fn load(&mut self, skb: Skb, offset: u32, len: u32) -> bool {
-        // SAFETY: `len` is within the payload, which the verifier checks too.
-        unsafe { skb.copy_to(offset, self.payload.as_mut_ptr(), len) }
-    }
-
-    /// Whether the payload begins as an HTTP/1 status line does (RFC 9112 section 4).
-    #[inline(always)]
-    pub(crate) fn starts_with_http(&self) -> bool {
-        self.payload.first_chunk::<5>() == Some(b"HTTP/")
     }
 }

@@ -47,6 +47,7 @@ pub(crate) fn measure(rounds: usize) -> Result<(Vec<Table>, Vec<Mark>)> {
         ("IPv4, matched, no payload", false, PORT, 0),
         ("IPv6, matched, no payload", true, PORT, 0),
         ("IPv4, matched, 100 B", false, PORT, SMALL),
+        ("IPv4, matched, 400 B", false, PORT, 400),
         ("IPv4, matched, 1400 B", false, PORT, 1_400),
     ];
     let mut table = Table::new(
