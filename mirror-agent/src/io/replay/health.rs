@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::openings::Openings;
 use crate::pipeline::Timestamp;
 
 /// Whether a connection to the target may be opened.
@@ -11,13 +12,21 @@ pub(super) enum Permission {
     Open,
     /// Not yet: the first one is on its way and tells whether the target is there.
     Wait,
+    /// Not yet: enough were opened of late.
+    Later,
     /// No: the target cannot be reached, and it is too early to try again.
     Refuse,
 }
 
 /// What is known of a target's being there. A dead one costs one attempt per back-off and nothing per request.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    state: State,
+    openings: Openings,
+}
+
 #[derive(Debug)]
-pub(super) enum Health {
+enum State {
     /// Nothing yet.
     Unknown { is_probing: bool },
     /// The last connection could be opened.
@@ -26,14 +35,22 @@ pub(super) enum Health {
     Down { failures: u32, until: Timestamp, is_probing: bool },
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self::Unknown { is_probing: false }
+    }
+}
+
 impl Health {
-    /// Whether a connection may be opened. After [`Permission::Open`] one of the other methods has to be called.
-    pub(super) fn ask(&mut self, now: Timestamp) -> Permission {
-        match self {
-            Self::Up => Permission::Open,
-            Self::Unknown { is_probing: true } => Permission::Wait,
-            Self::Down { until, is_probing, .. } if *is_probing || now < *until => Permission::Refuse,
-            Self::Unknown { is_probing } | Self::Down { is_probing, .. } => {
+    /// Whether a connection may be opened beside `open` others, which are open or on their way. After [`Permission::Open`] one
+    /// of the other methods has to be called.
+    pub(super) fn ask(&mut self, open: usize, now: Timestamp) -> Permission {
+        match &mut self.state {
+            State::Up if self.openings.allow(open, now) => Permission::Open,
+            State::Up => Permission::Later,
+            State::Unknown { is_probing: true } => Permission::Wait,
+            State::Down { until, is_probing, .. } if *is_probing || now < *until => Permission::Refuse,
+            State::Unknown { is_probing } | State::Down { is_probing, .. } => {
                 *is_probing = true;
                 Permission::Open
             }
@@ -42,25 +59,25 @@ impl Health {
 
     /// A connection was opened.
     pub(super) fn opened(&mut self) {
-        *self = Self::Up;
+        self.state = State::Up;
     }
 
     /// A connection could not be opened.
     pub(super) fn failed(&mut self, now: Timestamp) {
-        let failures = match self {
-            Self::Unknown { .. } | Self::Up => 0,
+        let failures = match &self.state {
+            State::Unknown { .. } | State::Up => 0,
             // Attempts that began before the back-off did are part of the same failure.
-            Self::Down { until, is_probing: false, .. } if now < *until => return,
-            Self::Down { failures, .. } => failures.saturating_add(1),
+            State::Down { until, is_probing: false, .. } if now < *until => return,
+            State::Down { failures, .. } => failures.saturating_add(1),
         };
-        *self = Self::Down { failures, until: now.after(back_off(failures, now)), is_probing: false };
+        self.state = State::Down { failures, until: now.after(back_off(failures, now)), is_probing: false };
     }
 
     /// The attempt was given up without an answer.
     pub(super) fn abandoned(&mut self) {
-        match self {
-            Self::Up => {}
-            Self::Unknown { is_probing } | Self::Down { is_probing, .. } => *is_probing = false,
+        match &mut self.state {
+            State::Up => {}
+            State::Unknown { is_probing } | State::Down { is_probing, .. } => *is_probing = false,
         }
     }
 }
@@ -82,29 +99,30 @@ mod tests {
 
     #[test]
     fn first_connection_is_awaited_before_others_are_opened() {
-        let mut health = Health::Unknown { is_probing: false };
+        let mut health = Health::default();
         let now = Timestamp::ZERO;
-        assert_eq!([health.ask(now), health.ask(now)], [Permission::Open, Permission::Wait]);
+        assert_eq!([health.ask(0, now), health.ask(1, now)], [Permission::Open, Permission::Wait]);
         health.opened();
-        assert_eq!([health.ask(now), health.ask(now)], [Permission::Open, Permission::Open]);
+        assert_eq!([health.ask(0, now), health.ask(1, now)], [Permission::Open, Permission::Open]);
+        assert_eq!(health.ask(100, now), Permission::Later, "enough were opened");
     }
 
     #[test]
     fn dead_target_is_tried_once_per_back_off_which_doubles_to_a_limit() {
-        let mut health = Health::Up;
+        let mut health = Health { state: State::Up, ..Health::default() };
         let mut now = Timestamp::ZERO;
         for millis in [100, 200, 400, 800, 1600, 2000, 2000] {
-            assert_eq!(health.ask(now), Permission::Open);
+            assert_eq!(health.ask(0, now), Permission::Open);
             health.failed(now);
             health.failed(now);
             let early = now.after(Duration::from_millis(millis) * 3 / 4 - Duration::from_nanos(1));
-            assert_eq!(health.ask(early), Permission::Refuse, "{millis}");
+            assert_eq!(health.ask(0, early), Permission::Refuse, "{millis}");
             now = now.after(Duration::from_millis(millis));
         }
-        assert_eq!([health.ask(now), health.ask(now)], [Permission::Open, Permission::Refuse]);
+        assert_eq!([health.ask(0, now), health.ask(0, now)], [Permission::Open, Permission::Refuse]);
         health.abandoned();
-        assert_eq!(health.ask(now), Permission::Open);
+        assert_eq!(health.ask(0, now), Permission::Open);
         health.opened();
-        assert_eq!(health.ask(now), Permission::Open);
+        assert_eq!(health.ask(0, now), Permission::Open);
     }
 }

@@ -14,6 +14,7 @@ mod connection;
 mod copy;
 mod event;
 mod exchange;
+mod gauges;
 mod health;
 mod held;
 mod idle;
@@ -21,6 +22,7 @@ mod interlock;
 mod kept;
 mod lanes;
 mod limiter;
+mod openings;
 mod pipelining;
 mod pool;
 mod probe;
@@ -57,8 +59,8 @@ pub(in crate::io) use self::copy::exchange_text;
 pub use self::{
     breaker::BreakerState,
     event::{Event, Observer},
+    gauges::Gauges,
     interlock::InterlockGauge,
-    pool::Gauges,
     probe::Probes,
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
     refusal::{Captured, Refusal},
@@ -381,6 +383,8 @@ async fn dispatch(pool: &Arc<Pool>) {
         match pool.pump(PUMP_JOBS) {
             Left::Nothing => arrived().await,
             Left::Jobs => yield_now().await,
+            // Which of the two it was does not matter.
+            Left::Paced => drop(timeout(OPENINGS_STEP, arrived()).await),
             Left::Waiting => {
                 let mut next = pin!(arrived());
                 while timeout(pool.config.queue_age / EXPIRY_STEPS, next.as_mut()).await.is_err() {
@@ -415,6 +419,9 @@ async fn drain(pool: &Arc<Pool>) {
 
 /// A request that waits for too long is dropped this fraction of its time too late at most.
 const EXPIRY_STEPS: u32 = 8;
+
+/// How often it is looked whether another connection may be opened.
+const OPENINGS_STEP: Duration = Duration::from_millis(1);
 
 /// How often a stopping replay looks whether it has finished.
 const DRAIN_STEP: Duration = Duration::from_millis(5);

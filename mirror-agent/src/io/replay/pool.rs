@@ -3,10 +3,7 @@
 use std::{
     mem,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -14,18 +11,18 @@ use tokio::{sync::Notify, task::JoinSet, time::timeout};
 use tracing::{debug, error};
 
 use super::{
-    Refusal, ReplayConfig,
+    ReplayConfig,
     addresses::Addresses,
-    breaker::BreakerState,
     clock,
     connection::Connection,
+    gauges::Gauges,
     health::{Health, Permission},
     held::Held,
     idle::Idle,
-    interlock::{Gate, InterlockGauge},
+    interlock::Gate,
     lanes::{Live, Turn},
     pipelining::Pipelining,
-    protection::{BreakerGauges, Protection},
+    protection::Protection,
     queue::Queue,
     socket::{Connector, Registration},
     stream::Stream,
@@ -35,64 +32,6 @@ use crate::{
     io::ledger::{CopyBooks, DropReason, ReplayOutcome},
     pipeline::{Timestamp, reason::SkipReason},
 };
-
-/// Figures of the replay at this moment.
-#[derive(Debug, Default)]
-pub struct Gauges {
-    open: AtomicUsize,
-    idle: AtomicUsize,
-    addresses: Mutex<Vec<SocketAddr>>,
-    pub(super) breaker: BreakerGauges,
-    /// `None` where the target need not prove that it is a shadow.
-    pub(super) gate: Option<Gate>,
-    /// Why it gets no copies, if it does not; once that is known.
-    pub(super) verdict: OnceLock<Option<Refusal>>,
-}
-
-impl Gauges {
-    /// Connections that carry a request or are being opened for one.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        let idle = self.idle();
-        self.open.load(Ordering::Relaxed).saturating_sub(idle)
-    }
-
-    /// Open connections that wait for the next request.
-    #[must_use]
-    pub fn idle(&self) -> usize {
-        self.idle.load(Ordering::Relaxed)
-    }
-
-    /// The addresses of the target, as it was resolved last.
-    #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// How the interlock stands; `None` where the target has none.
-    #[must_use]
-    pub fn interlock(&self) -> Option<InterlockGauge> {
-        self.gate.as_ref().map(Gate::gauge)
-    }
-
-    /// Whether the target was refused when it was judged first, and why; `None` before it was.
-    #[must_use]
-    pub fn verdict(&self) -> Option<Option<Refusal>> {
-        self.verdict.get().copied()
-    }
-
-    /// Where the circuit breaker stands; closed where there is none.
-    #[must_use]
-    pub fn breaker(&self) -> BreakerState {
-        self.breaker.state()
-    }
-
-    /// How often it has come to stand there, in the order of [`BreakerState::ALL`].
-    #[must_use]
-    pub fn breaker_changes(&self) -> [u64; BreakerState::ALL.len()] {
-        self.breaker.changes()
-    }
-}
 
 /// The connections to one target.
 pub(super) struct Pool {
@@ -147,6 +86,8 @@ pub(super) enum Left {
     Jobs,
     /// Jobs that have to wait for a connection.
     Waiting,
+    /// Jobs that have to wait for the moment at which another connection may be opened.
+    Paced,
 }
 
 /// How the next job leaves the queue.
@@ -169,7 +110,7 @@ impl Pool {
             open: 0,
             established: 0,
             retired: 0,
-            health: Health::Unknown { is_probing: false },
+            health: Health::default(),
             addresses: Addresses::default(),
             tasks: JoinSet::new(),
             write_buffer: Vec::new(),
@@ -212,7 +153,10 @@ impl Pool {
                 None
             };
             let live = next.as_ref().map(|(_, live)| live);
-            let Some(way) = self.find_way(&mut inner, live, now) else { return Left::Waiting };
+            let way = match self.find_way(&mut inner, live, now) {
+                Ok(way) => way,
+                Err(left) => return left,
+            };
             let reason = inner.waiting_for();
             let popped = match next {
                 Some((number, _)) => {
@@ -226,6 +170,14 @@ impl Pool {
             }
         }
         Left::Jobs
+    }
+
+    /// The same where something has changed for jobs that wait. Those that have to wait for a moment to come are left to the one
+    /// who takes jobs as they come.
+    fn pump_on(self: &Arc<Self>, limit: usize) {
+        if self.pump(limit) == Left::Paced {
+            self.queue.knock();
+        }
     }
 
     /// Sends a job on its way, or drops it.
@@ -320,7 +272,7 @@ impl Pool {
         let mut inner = self.lock();
         if inner.addresses.is_empty() {
             // What failed until now, failed for want of an address.
-            inner.health = Health::Unknown { is_probing: false };
+            inner.health = Health::default();
         }
         inner.addresses.replace(addrs);
         *self.gauges.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addrs.to_vec();
@@ -352,7 +304,7 @@ impl Pool {
             // The lane's next copy finds the connection idle.
             let jobs = if turn.is_some() { PUMP_JOBS } else { 1 };
             drop(turn);
-            self.pump(jobs);
+            self.pump_on(jobs);
         } else {
             inner.retire(connection);
         }
@@ -392,14 +344,14 @@ impl Pool {
         self.read_buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find_way(&self, inner: &mut Inner, live: Option<&Live>, now: Timestamp) -> Option<Way> {
+    fn find_way(&self, inner: &mut Inner, live: Option<&Live>, now: Timestamp) -> Result<Way, Left> {
         if inner.is_stopped {
-            return None;
+            return Err(Left::Waiting);
         }
         while let Some(connection) = inner.idle.take(live) {
             self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
             if !connection.is_outdated(live, now) {
-                return Some(Way::Reuse(connection));
+                return Ok(Way::Reuse(connection));
             }
             inner.retire(&connection);
         }
@@ -411,15 +363,16 @@ impl Pool {
                 self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
                 inner.retire(&connection);
             }
-            return None;
+            return Err(Left::Waiting);
         }
-        match inner.health.ask(now) {
-            Permission::Open => Some(Way::Open),
-            Permission::Wait => None,
+        match inner.health.ask(inner.open, now) {
+            Permission::Open => Ok(Way::Open),
+            Permission::Wait => Err(Left::Waiting),
+            Permission::Later => Err(Left::Paced),
             // With connections open the target is not dead, perhaps full: one of them will be free again. It is of no use
             // to another lane.
-            Permission::Refuse if inner.established > 0 && live.is_none() => None,
-            Permission::Refuse => Some(Way::Drop),
+            Permission::Refuse if inner.established > 0 && live.is_none() => Err(Left::Waiting),
+            Permission::Refuse => Ok(Way::Drop),
         }
     }
 
@@ -499,7 +452,7 @@ async fn serve(slot: Slot, held: Held) {
     carry(&pool, held).await;
     drop(slot);
     // There is room for another connection, and perhaps the news that the target is dead.
-    pool.pump(PUMP_JOBS);
+    pool.pump_on(PUMP_JOBS);
 }
 
 async fn carry(pool: &Arc<Pool>, mut held: Held) {
@@ -533,7 +486,7 @@ async fn carry(pool: &Arc<Pool>, mut held: Held) {
                     continue;
                 }
                 // Others may have waited for the proof that the target is there.
-                pool.pump(PUMP_JOBS);
+                pool.pump_on(PUMP_JOBS);
             }
             Err(reason) => {
                 let turn = held.turn.take();

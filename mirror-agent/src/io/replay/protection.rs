@@ -15,9 +15,9 @@ use super::{
     breaker::{Breaker, BreakerState, Change, Permit},
     clock,
     event::{Event, Observer},
+    gauges::Gauges,
     held::Held,
     limiter::Bucket,
-    pool::Gauges,
 };
 use crate::{
     io::ledger::{CopyBooks, DropReason, ReplayOutcome},

@@ -325,6 +325,11 @@ impl Queue {
         self.arrived.notified().await;
     }
 
+    /// Lets the one who waits for jobs look, though none has come.
+    pub(super) fn knock(&self) {
+        self.arrived.notify_one();
+    }
+
     /// Takes the oldest job; where order is kept it may not be its turn.
     pub(super) fn pop(&self) -> Option<Held> {
         let job = self.lock().pop_oldest();

@@ -39,6 +39,17 @@ async fn requests_that_wait_take_the_connections_that_become_free() {
 }
 
 #[tokio::test]
+async fn requests_that_come_at_once_do_not_get_a_connection_each() {
+    let server = Server::answering(b"HTTP/1.1 204 N\r\n\r\n").await;
+    let mut running = Running::start(server.addr, |config| config.in_flight = 250).await;
+    running.push((0..250).map(|number| get(&number.to_string())));
+    running.ended(ReplayOutcome::Answered, 250).await;
+    let opened = server.connections().iter().max().map_or(0, |last| last + 1);
+    assert!((2..=150).contains(&opened), "{opened} connections");
+    assert_eq!(running.stop().await.0, 250);
+}
+
+#[tokio::test]
 async fn idle_connections_are_closed_after_a_while() {
     let server = Server::answering(b"HTTP/1.1 204 N\r\n\r\n").await;
     let mut running =
