@@ -6,6 +6,8 @@ use std::{
     fs::File,
     io::Write,
     net::{IpAddr, SocketAddr},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Result, bail};
@@ -249,7 +251,9 @@ impl Conversation {
         let said = Said { seq: self.client_seq, ack, flags, payload };
         let bytes = frame(self.client.1, self.server.1, &self.envelope, &said)?;
         self.client_seq = advance(&said)?;
-        self.client.0.send(&bytes)
+        self.client.0.send(&bytes)?;
+        thread::sleep(PASSAGE);
+        Ok(())
     }
 
     /// A segment from the client that starts `back` bytes before the next one would, as a retransmission does.
@@ -283,6 +287,10 @@ impl Conversation {
         self.server.0.send(&bytes)
     }
 }
+
+/// Time for what a client sends to come in at the server's host: a softirq sees to that, which may be late. What a server
+/// sends goes out at once.
+const PASSAGE: Duration = Duration::from_millis(5);
 
 /// The sender's next sequence number.
 fn advance(said: &Said<'_>) -> Result<u32> {

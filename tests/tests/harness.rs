@@ -1,6 +1,10 @@
 //! Enters: the harness alone, without the agent. Leaves: proof that the yardstick is straight.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::Ordering,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use mirror_tests::{
@@ -9,7 +13,7 @@ use mirror_tests::{
     netns::{FilterTool, Topology},
     nginx::Nginx,
     require_hosts,
-    scenario::{PORT, Turn, Weight},
+    scenario::{PATIENCE, PORT, Turn, Weight},
     server::{Record, Server},
     traffic::{Distinct, Mix, Same, Sent},
 };
@@ -77,7 +81,11 @@ fn dead_server_is_felt_by_the_load() -> Result<()> {
     let server = Server::start(&net.live, PORT, Record::Count)?;
     let plan = Plan::new(net.live.at_v4(PORT), Pace::PerSecond(200.0), Duration::from_secs(1), 4);
     let running = Running::start(&net.client, plan, Same::get())?;
-    std::thread::sleep(Duration::from_millis(500));
+    let deadline = Instant::now() + PATIENCE;
+    while running.progress.answered.load(Ordering::Relaxed) <= 50 {
+        ensure!(Instant::now() < deadline, "the server does not answer");
+        thread::sleep(Duration::from_millis(10));
+    }
     drop(server);
     let report = running.finish()?;
     ensure!(report.failed > 50 && report.answered > 50, "{report:?}");

@@ -24,7 +24,7 @@ use nix::{
 use serde_json::{Value, json};
 
 use crate::{
-    hostile::{EVIL, harmless, requests, serve},
+    hostile::{EVIL, harmless, policy_held, requests, serve, watch_policy},
     scene::{FLEET, FLEET_TOKEN, Scene},
     tour::{WIDE, click_link, pictures, tab_to},
 };
@@ -125,11 +125,7 @@ fn page_shows_all_agents_and_says_which_do_not_answer() -> Result<()> {
     browser.look(WIDE, false)?;
     browser.go(&scene.invitation()?)?;
     browser.wait_for_text("What is mirrored, and what is not")?;
-    browser.run(
-        "window.breaches = []; \
-         document.addEventListener('securitypolicyviolation', (event) => window.breaches.push(event.violatedDirective))",
-        &json!([]),
-    )?;
+    watch_policy(&browser)?;
     tab_to(&browser, "Fleet")?;
     browser.press(Key::Enter)?;
     browser.wait_for("document.querySelector('h1')?.textContent === 'Fleet'")?;
@@ -181,7 +177,7 @@ fn page_shows_all_agents_and_says_which_do_not_answer() -> Result<()> {
     browser.run("location.hash = '#/fleet/made-up'", &json!([]))?;
     browser.wait_for_text("Nothing that is compared adds up here")?;
     harmless(&browser, "fleet, made-up experiment")?;
-    ensure!(browser.run("return window.breaches", &json!([]))? == json!([]), "the policy had to step in");
+    policy_held(&browser)?;
     let complaints = browser.complaints()?;
     ensure!(complaints.is_empty(), "{complaints:?}");
     Ok(())

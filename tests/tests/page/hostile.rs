@@ -150,11 +150,7 @@ fn nothing_that_was_captured_runs_or_breaks_out() -> Result<()> {
     browser.look((1280, 900), false)?;
     browser.go(&scene.invitation()?)?;
     browser.wait_for_text("What is mirrored, and what is not")?;
-    browser.run(
-        "window.breaches = []; \
-         document.addEventListener('securitypolicyviolation', (event) => window.breaches.push(event.violatedDirective))",
-        &json!([]),
-    )?;
+    watch_policy(&browser)?;
     harmless(&browser, "overview")?;
     let report = scene.report()?;
     let clusters = report["targets"][0]["clusters"].as_array().cloned().unwrap_or_default();
@@ -192,10 +188,26 @@ fn nothing_that_was_captured_runs_or_breaks_out() -> Result<()> {
         thread::sleep(Duration::from_millis(300));
         harmless(&browser, evil)?;
     }
-    ensure!(browser.run("return window.breaches", &json!([]))? == json!([]), "the policy had to step in");
+    policy_held(&browser)?;
     let complaints = browser.complaints()?;
     let unexpected: Vec<_> = complaints.iter().filter(|line| !line.contains("/clusters/")).collect();
     ensure!(unexpected.is_empty(), "{unexpected:?}");
+    Ok(())
+}
+
+/// Notes from now on what the page's security policy has to keep from happening.
+pub(super) fn watch_policy(browser: &Browser<'_>) -> Result<()> {
+    browser.run(
+        "window.breaches = []; \
+         document.addEventListener('securitypolicyviolation', (event) => window.breaches.push(event.violatedDirective))",
+        &json!([]),
+    )?;
+    Ok(())
+}
+
+/// Asserts that there was nothing of the kind since [`watch_policy`].
+pub(super) fn policy_held(browser: &Browser<'_>) -> Result<()> {
+    ensure!(browser.run("return window.breaches", &json!([]))? == json!([]), "the policy had to step in");
     Ok(())
 }
 

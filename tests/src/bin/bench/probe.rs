@@ -246,16 +246,13 @@ impl CallCount {
     }
 }
 
-/// The value that `share` of the observations of a histogram do not exceed, in seconds, from the text of `/metrics`;
-/// linear within a bucket. `None` where nothing was observed.
-pub(crate) fn quantile(metrics: &str, name: &str, share: f64) -> Option<f64> {
-    let prefix = format!("{name}_bucket{{");
-    let buckets = metrics.lines().filter_map(|line| {
-        let (labels, rest) = line.strip_prefix(&prefix)?.split_once('}')?;
-        let bound = labels.split(',').find_map(|label| label.strip_prefix("le=\"")?.strip_suffix('"'))?;
-        let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
-        Some((bound, rest.split_ascii_whitespace().next()?.parse::<f64>().ok()?))
-    });
+/// The value that `share` of the observations of a histogram do not exceed that were made from one text of `/metrics` to the
+/// next, in seconds; linear within a bucket. `None` where nothing was observed.
+pub(crate) fn quantile(before: &str, after: &str, name: &str, share: f64) -> Option<f64> {
+    let before = buckets(before, name);
+    let buckets = buckets(after, name).into_iter().enumerate();
+    let buckets =
+        buckets.map(|(at, (bound, count))| (bound, count - before.get(at).map_or(0.0, |one| one.1)));
     let buckets = buckets.collect::<Vec<_>>();
     let total = buckets.last()?.1;
     if total == 0.0 {
@@ -272,6 +269,18 @@ pub(crate) fn quantile(metrics: &str, name: &str, share: f64) -> Option<f64> {
     None
 }
 
+/// The buckets of a histogram: each its bound, and how many observations do not exceed it.
+fn buckets(metrics: &str, name: &str) -> Vec<(f64, f64)> {
+    let prefix = format!("{name}_bucket{{");
+    let buckets = metrics.lines().filter_map(|line| {
+        let (labels, rest) = line.strip_prefix(&prefix)?.split_once('}')?;
+        let bound = labels.split(',').find_map(|label| label.strip_prefix("le=\"")?.strip_suffix('"'))?;
+        let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
+        Some((bound, rest.split_ascii_whitespace().next()?.parse::<f64>().ok()?))
+    });
+    buckets.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,10 +288,23 @@ mod tests {
     #[test]
     fn quantiles_are_linear_within_their_bucket() {
         let metrics = "lag_bucket{le=\"0.001\"} 50\nlag_bucket{le=\"0.003\",target=\"shadow\"} 100\nlag_bucket{le=\"+Inf\"} 100\n";
-        assert_eq!(quantile(metrics, "lag", 0.5), Some(0.001));
-        assert_eq!(quantile(metrics, "lag", 0.75), Some(0.002));
-        assert_eq!(quantile("lag_bucket{le=\"+Inf\"} 0\n", "lag", 0.5), None);
-        assert_eq!(quantile(metrics, "other", 0.5), None);
+        let of_all = |share| quantile("", metrics, "lag", share);
+        assert_eq!((of_all(0.5), of_all(0.75)), (Some(0.001), Some(0.002)));
+        assert_eq!(quantile("", "lag_bucket{le=\"+Inf\"} 0\n", "lag", 0.5), None);
+        assert_eq!(quantile("", metrics, "other", 0.5), None);
+    }
+
+    #[test]
+    fn what_was_observed_before_is_left_out_of_quantiles() {
+        let text = |[fast, all]: [u32; 2]| {
+            format!(
+                "lag_bucket{{le=\"0.001\"}} {fast}\nlag_bucket{{le=\"0.003\"}} {all}\nlag_bucket{{le=\"+Inf\"}} {all}\n"
+            )
+        };
+        let since = |before| quantile(&text(before), &text([60, 100]), "lag", 0.5);
+        assert_eq!(since([0, 40]), Some(0.0005));
+        assert_eq!(since([60, 80]), Some(0.002));
+        assert_eq!(since([60, 100]), None);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) fn flows(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Ma
 pub(crate) fn rules(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Mark>)> {
     let work = |rules: usize| Work {
         setup: Setup::File { text: rules_file, size: rules },
-        ..at_rate(format!("{} rules", number(rules as f64)))
+        ..at_rate(if rules == 1 { "1 rule".to_owned() } else { format!("{} rules", number(rules as f64)) })
     };
     let all = side_by_side(stage, effort, [1, 10, 100, 1_000].map(work))?;
     let mut table = table("rules", "Rules of one experiment, 10,000 GETs/s", &all);

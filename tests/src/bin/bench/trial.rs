@@ -32,7 +32,7 @@ pub(crate) const PORT: u16 = 8080;
 const ILL_PORT: u16 = 8081;
 /// Connections of the load, and of the bare sender.
 pub(crate) const CONNECTIONS: usize = 64;
-/// Requests due so shortly after the start are not counted in the latencies.
+/// Requests due so shortly after the start are not counted in the latencies, nor are copies sent so shortly after it in the lag.
 const WARM_UP: Duration = Duration::from_millis(300);
 /// How long the agent gets to settle its books after the load.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -150,7 +150,7 @@ pub(crate) struct Mirrored {
     pub(crate) at_shadow_finally: u64,
     /// What the agent used.
     pub(crate) usage: Usage,
-    /// Replay lag in seconds: median, 99 %.
+    /// Replay lag in seconds, but for that of the start: median, 99 %.
     pub(crate) lag: [Option<f64>; 2],
     /// Peak of the proportional set size in bytes.
     pub(crate) memory: u64,
@@ -267,7 +267,7 @@ impl Stage {
         };
         let before = Processors::read()?;
         let trial = match beside {
-            Beside::Nothing => self.load(work, PORT, duration)?,
+            Beside::Nothing => self.load(work, PORT, duration, || Ok(()))?.0,
             Beside::BareSender(rate) => self.run_beside_bare_sender(work, rate, duration)?,
             Beside::Mirror(watch) => self.run_beside_mirror(work, watch, duration)?,
         };
@@ -276,7 +276,7 @@ impl Stage {
 
     fn plan(work: &Work, duration: Duration) -> Plan {
         Plan {
-            warm_up: work.settle + WARM_UP.min(duration / 4),
+            warm_up: work.settle + warm_up(duration),
             reuse: work.reuse,
             pipeline: work.pipeline,
             ..Plan::new(([0, 0, 0, 0], 0).into(), work.pace, work.settle + duration, CONNECTIONS)
@@ -288,14 +288,22 @@ impl Stage {
         Ok((self.live.requests(&self.net.live)?, self.shadow.requests(&self.net.shadow)?))
     }
 
-    /// Sends the load to a port of live's host.
-    pub(crate) fn load(&self, work: &Work, port: u16, duration: Duration) -> Result<Trial> {
+    /// Sends the load to a port of live's host, and looks at something when it has begun.
+    pub(crate) fn load<T>(
+        &self,
+        work: &Work,
+        port: u16,
+        duration: Duration,
+        look: impl FnOnce() -> Result<T>,
+    ) -> Result<(Trial, T)> {
         let plan = Plan { target: self.net.live.at_v4(port), ..Self::plan(work, duration) };
         let begun = Instant::now();
         let running = Running::start(&self.net.client, plan, work.request.clone())?;
         let progress = std::sync::Arc::clone(&running.progress);
         thread::sleep(work.settle);
         let (settled, settled_after) = (progress.answered.load(Ordering::Relaxed), begun.elapsed());
+        thread::sleep(warm_up(duration));
+        let seen = look()?;
         let report = running.finish()?;
         if report.answered == 0 {
             bail!("live answered nothing: {report:?}");
@@ -307,7 +315,7 @@ impl Stage {
         } else {
             (report.answered - settled) as f64 / (begun.elapsed() - settled_after).as_secs_f64()
         };
-        Ok(Trial { rate, latency, foreign: 0.0, report, bare: None, mirror: None })
+        Ok((Trial { rate, latency, foreign: 0.0, report, bare: None, mirror: None }, seen))
     }
 
     fn run_beside_bare_sender(&self, work: &Work, rate: u32, duration: Duration) -> Result<Trial> {
@@ -317,7 +325,7 @@ impl Stage {
             ..Self::plan(work, duration)
         };
         let sender = Running::start(&self.net.live, plan, work.request.clone())?;
-        let loaded = self.load(work, PORT, duration)?;
+        let (loaded, ()) = self.load(work, PORT, duration, || Ok(()))?;
         Ok(Trial { bare: Some(sender.finish()?), ..loaded })
     }
 
@@ -335,7 +343,7 @@ impl Stage {
         let (live, shadow) = (self.live.requests(&self.net.live)?, self.at_shadow(work)?);
         let (usage, programs) = (Usage::of(pid)?, ProgramCost::of(pid)?);
 
-        let loaded = self.load(work, PORT, duration)?;
+        let (loaded, begun) = self.load(work, PORT, duration, || Ok(agent.get("/metrics")?.1))?;
 
         let at_shadow = self.at_shadow(work)? - shadow;
         let at_live = self.live.requests(&self.net.live)? - live;
@@ -345,7 +353,7 @@ impl Stage {
         let usage = Usage::of(pid)?.since(usage);
         let text = agent.get("/metrics")?.1;
         let flows = flows(&agent)?;
-        let lag = [0.5, 0.99].map(|share| quantile(&text, "mirror_replay_lag_seconds", share));
+        let lag = [0.5, 0.99].map(|share| quantile(&begun, &text, "mirror_replay_lag_seconds", share));
         let memory = memory.peak();
         let at_shadow_finally = self.at_shadow(work)? - shadow;
         agent.stop()?;
@@ -364,6 +372,11 @@ impl Stage {
         };
         Ok(Trial { mirror: Some(mirror), ..loaded })
     }
+}
+
+/// The beginning of a load that is left out.
+fn warm_up(duration: Duration) -> Duration {
+    WARM_UP.min(duration / 4)
 }
 
 /// Waits until nothing is pending and, unless something was lost on the way, everything was seen.

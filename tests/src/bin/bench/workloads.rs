@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use mirror_tests::{
     load::{Pace, Reuse},
     server::Behavior,
@@ -38,7 +38,11 @@ pub(crate) fn gets(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Mar
     let rates = [5_000.0, 10_000.0, 20_000.0];
     let mut works =
         rates.map(|rate| Work::gets(format!("GET {}/s", number(rate)), Pace::PerSecond(rate))).to_vec();
-    works.push(Work::gets("GET max", Pace::ClosedLoop));
+    works.push(Work::gets(MAX, Pace::ClosedLoop));
+    works.push(Work {
+        setup: Setup::Options(&["--pipeline", "8"]),
+        ..Work::gets("GET max, --pipeline 8", Pace::ClosedLoop)
+    });
     let all = works.into_iter().map(|work| Runs::of(stage, work, effort)).collect::<Result<Vec<_>>>()?;
     let mut tables = tables(["gets_live", "gets_mirror"], "Small GETs on 64 keep-alive connections", &all);
     tables[0].note(
@@ -54,9 +58,13 @@ pub(crate) fn gets(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Mar
             .filter(|runs| runs.work.name.ends_with("20000/s"))
             .flat_map(|runs| [marks::lag(runs, 5.0), marks::memory(runs, 48.0)]),
     );
-    marks.extend(all.last().map(|runs| marks::flat_out(runs, 0.5, 90.0)));
+    marks
+        .extend(all.iter().filter(|runs| runs.work.name == MAX).map(|runs| marks::flat_out(runs, 0.5, 90.0)));
     Ok((tables, marks))
 }
+
+/// The work that has a mark of its own.
+const MAX: &str = "GET max";
 
 /// A connection for each request.
 pub(crate) fn close(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, Vec<Mark>)> {
@@ -114,7 +122,7 @@ pub(crate) fn experiments(stage: &Stage, effort: Effort) -> Result<(Vec<Table>, 
         work("10 of 10 rules", many_file, 10),
         work("100 of 10 rules", many_file, 100),
     ];
-    let runs = works.into_iter().map(|work| Runs::of(stage, work, effort)).collect::<Result<Vec<_>>>()?;
+    let runs = Runs::side_by_side(stage, works, effort)?;
     let [one, compared, _, many] = &runs[..] else { bail!("four works make four runs") };
     let marks = vec![marks::cpu(compared, 2.5), marks::cpu_beside(many.mirrored(), one.mirrored(), 1.1)];
     let title = "Small GETs, 10,000/s, by what the configuration file asks for";
@@ -290,25 +298,39 @@ impl Runs {
         (&self.work.name, &self.mirror)
     }
 
-    /// Runs a work in rounds; what comes first in a round changes from one to the next.
+    /// Runs a work in rounds.
     pub(crate) fn of(stage: &Stage, work: Work, effort: Effort) -> Result<Self> {
-        let (mut nothing, mut bare, mut mirror) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..effort.rounds {
+        Self::side_by_side(stage, [work], effort)?.pop().context("one work makes one run")
+    }
+
+    /// Runs works in rounds, of which each has all of them; what comes first changes from one to the next.
+    fn side_by_side(
+        stage: &Stage,
+        works: impl IntoIterator<Item = Work>,
+        effort: Effort,
+    ) -> Result<Vec<Self>> {
+        let mut all = works.into_iter().map(|work| (work, [const { Vec::new() }; 3])).collect::<Vec<_>>();
+        let count = all.len();
+        for (round, at) in (0..effort.rounds).flat_map(|round| (0..count).map(move |at| (round, at))) {
+            let Some((work, [nothing, bare, mirror])) = all.get_mut((round + at) % count) else { continue };
             for step in 0..3 {
                 // As fast as it goes, the bare sender follows the mirror.
                 let turn = if matches!(work.pace, Pace::ClosedLoop) { step } else { step + round };
                 match turn % 3 {
-                    0 => nothing.push(stage.run(&work, Beside::Nothing, effort.duration)?),
-                    1 => mirror.push(stage.run(&work, Beside::Mirror(Watch::Outside), effort.duration)?),
+                    0 => nothing.push(stage.run(work, Beside::Nothing, effort.duration)?),
+                    1 => mirror.push(stage.run(work, Beside::Mirror(Watch::Outside), effort.duration)?),
                     _ => {
-                        let rate = bare_rate(&work, mirror.last());
-                        bare.push(stage.run(&work, Beside::BareSender(rate), effort.duration)?);
+                        let rate = bare_rate(work, mirror.last());
+                        bare.push(stage.run(work, Beside::BareSender(rate), effort.duration)?);
                     }
                 }
             }
         }
-        let watched = stage.run(&work, Beside::Mirror(Watch::Closely), effort.duration)?;
-        Ok(Self { work, nothing, bare, mirror, watched })
+        let watched = |(work, [nothing, bare, mirror]): (Work, [Vec<Trial>; 3])| {
+            let watched = stage.run(&work, Beside::Mirror(Watch::Closely), effort.duration)?;
+            Ok(Self { work, nothing, bare, mirror, watched })
+        };
+        all.into_iter().map(watched).collect()
     }
 }
 
@@ -364,7 +386,8 @@ fn tables(names: [&'static str; 2], title: &str, all: &[Runs]) -> Vec<Table> {
     );
     mirror.note(
         "Kernel program (all hooks, the agent's own packets too; the share at egress is in the CPU of who sends) and system \
-         calls: from one more run with statistics on, which they slow down. Lag: linear within the histogram's buckets.",
+         calls: from one more run with statistics on, which they slow down. Lag: linear within the histogram's buckets; of \
+         copies sent in the first 0.3 s it is left out, as latencies are.",
     );
     let trials = all.iter().flat_map(|runs| [&runs.nothing, &runs.bare, &runs.mirror]).flatten();
     live.note(others(trials));

@@ -75,7 +75,7 @@ pub(super) fn run(stage: &Stage, peer: &Peer, work: &Work, duration: Duration) -
     let (live, shadow) = stage.counts()?;
     let memory = MemoryWatch::start(pids);
     let usage = started.usage()?;
-    let loaded = stage.load(work, started.port, duration)?;
+    let (loaded, ()) = stage.load(work, started.port, duration, || Ok(()))?;
     let (at_live, at_shadow) = stage.counts()?;
     thread::sleep(AFTER);
     let peering = Peering {
