@@ -36,11 +36,13 @@ pub(crate) struct Test {
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Arguments of programs whose tests are not all meant; the others run all of theirs.
-const ARGUMENTS: [(&str, &[&str]); 2] = [
+const ARGUMENTS: [(&str, &[&str]); 3] = [
     // The pure part of the agent is the same on every kernel.
     ("mirror_agent", &["io::capture", "io::check"]),
     // Emulated, a packet costs what it costs to emulate.
     ("classifier", &["--skip", "cost_of_a_packet_is_printed"]),
+    // It holds the agent against the clock.
+    ("steering", &["--skip", "a_pause_of_one_experiment_is_felt_within_100_ms"]),
 ];
 
 /// Programs that are left out where none is named, as they would say the same on every kernel: what they are about lies
@@ -71,9 +73,12 @@ const AGAINST_THE_CLOCK: [&str; 2] = ["comparing_load", "guard"];
 /// Builds them; `only` names the test programs that are wanted, none means all that are about the kernel.
 pub(crate) fn build(only: &[String]) -> Result<Programs> {
     build::object(KernelLog::Off)?;
-    cargo(&["build", "--package", "mirror-agent", "--bin", "mirror-agent"])?;
-    let mut tests = cargo(&["test", "--no-run", "--package", "mirror-agent", "--lib"])?;
-    tests.extend(cargo(&["test", "--no-run", "--package", "mirror-tests", "--test", "*"])?);
+    // How a pod's interface is found is the kernel's business, too.
+    let features = ["--features", "mirror-agent/kube"];
+    let all = |arguments: &[&str]| cargo(&[arguments, &features[..]].concat());
+    all(&["build", "--package", "mirror-agent", "--bin", "mirror-agent"])?;
+    let mut tests = all(&["test", "--no-run", "--package", "mirror-agent", "--lib"])?;
+    tests.extend(all(&["test", "--no-run", "--package", "mirror-tests", "--test", "*"])?);
     if let Some(unknown) = only.iter().find(|name| !tests.iter().any(|test| test.name == **name)) {
         let names: Vec<&str> = tests.iter().map(|test| test.name.as_str()).collect();
         bail!("there is no test program {unknown}; there are {}", names.join(", "));
