@@ -191,8 +191,9 @@ impl<const BYTES: usize> Record<BYTES> {
         // SAFETY: the payload is long enough, and aligned to eight, as the record and the header are.
         let first = unsafe { self.payload().cast::<u32>().read() };
         // SAFETY: the payload is long enough.
-        let last = unsafe { self.payload().add(4).read() };
-        (first, last) == STATUS_PREFIX
+        let last = unsafe { self.payload().add(4) };
+        // SAFETY: as before.
+        (first, unsafe { last.read() }) == STATUS_PREFIX
     }
 
     /// Leaves the record to the reader, with the header in `scratch`.
