@@ -41,18 +41,15 @@ pub(crate) fn all_at_shadow(runs: &Runs) -> Mark {
     }
 }
 
-/// Live's rate stays, and its latencies are at most 1.2 times those with the bare sender in the mirror's place, or inside the
-/// spread of those without either.
+/// Live's rate stays, and its latencies are at most 1.2 times those with the bare sender in the mirror's place.
 ///
-/// The second is what is aimed at. The first alone would ask for more than no mirror at all keeps, where a sender that wakes
-/// all the time keeps a virtual machine's processors from going to sleep.
+/// Beside it is said what no mirror at all comes to, and whether the mirror is inside the spread of that, which is what is aimed at.
 pub(crate) fn live_feels_nothing(runs: &Runs) -> Mark {
     let rate = ratio(&runs.nothing, &runs.mirror, |trial| trial.rate);
     let beside_bare =
         |trials: &[Trial]| [0, 1].map(|at| ratio(&runs.bare, trials, |trial| trial.latency[at]));
     let [p50, p99] = beside_bare(&runs.mirror);
     let [alone_p50, alone_p99] = beside_bare(&runs.nothing);
-    let is_within = p50 <= 1.2 && p99 <= 1.2;
     let is_inside = (0..2).all(|at| {
         let of =
             |trials: &[Trial]| Figure::of(trials.iter().filter_map(|trial| trial.latency.get(at).copied()));
@@ -60,14 +57,14 @@ pub(crate) fn live_feels_nothing(runs: &Runs) -> Mark {
     });
     Mark {
         promise: format!(
-            "{}: live's rate ≥ 0.99, p50 and p99 ≤ 1.2 × those with the bare sender, or inside the spread of no mirror",
+            "{}: live's rate ≥ 0.99, p50 and p99 ≤ 1.2 × those with the bare sender",
             runs.work.name
         ),
         found: format!(
             "rate {rate:.3}, p50 {p50:.2} ×, p99 {p99:.2} × (no mirror: {alone_p50:.2} ×, {alone_p99:.2} ×), {}",
-            if is_inside { "inside" } else { "outside" }
+            if is_inside { "inside its spread" } else { "outside its spread" }
         ),
-        is_kept: rate >= 0.99 && (is_within || is_inside),
+        is_kept: rate >= 0.99 && p50 <= 1.2 && p99 <= 1.2,
     }
 }
 
