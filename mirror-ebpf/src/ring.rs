@@ -90,7 +90,7 @@ impl Ring {
 
     /// Writes the header in `scratch` with at most [`LARGEST_PAYLOAD_BYTES`] of the packet, `len` bytes at `offset`.
     ///
-    /// The payload of an Ethernet frame of 1,500 bytes takes the fourth size at most.
+    /// The payload of a full Ethernet frame takes the fourth size where there are TCP timestamps (1,448 bytes).
     #[inline(always)]
     pub(crate) fn emit(self, skb: Skb, offset: u32, len: u32, scratch: &mut Scratch) {
         if len == 0 {
