@@ -41,8 +41,8 @@ use crate::{
 pub(super) struct Connection {
     /// The address that it was opened to.
     pub(super) addr: SocketAddr,
-    /// The live connection whose copies alone it carries, where order is kept.
-    pub(super) live: Option<Live>,
+    /// The live connection whose copies alone it carries, where order is kept. Changed while the pool is locked.
+    live: Mutex<Option<Live>>,
     /// From when on it takes no further copies.
     retire_at: Option<Timestamp>,
     state: Mutex<State>,
@@ -57,7 +57,7 @@ impl Connection {
         retire_at: Option<Timestamp>,
     ) -> Self {
         let state = State::new(stream, books);
-        Self { addr, live, retire_at, state: Mutex::new(state) }
+        Self { addr, live: Mutex::new(live), retire_at, state: Mutex::new(state) }
     }
 
     /// Writes the copy of a request as far as the socket takes it, and with it those that may follow it at once; the
@@ -134,14 +134,24 @@ impl Connection {
         state.wake();
     }
 
-    pub(super) fn is_retired(&self) -> bool {
-        self.lock().is_retired
+    /// The live connection whose copies it carries, where order is kept.
+    pub(super) fn live(&self) -> Option<Live> {
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries the copies of another live connection from here on. Nothing is under way.
+    pub(super) fn lend(&self, live: Live) {
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
+    }
+
+    /// Whether it is too old to take a further copy.
+    pub(super) fn is_old(&self, now: Timestamp) -> bool {
+        self.retire_at.is_some_and(|retire_at| retire_at <= now)
     }
 
     /// Whether it is too old to take a further copy, or was opened for another live connection.
     pub(super) fn is_outdated(&self, live: Option<&Live>, now: Timestamp) -> bool {
-        self.retire_at.is_some_and(|retire_at| retire_at <= now)
-            || live.is_some_and(|_| self.live.as_ref() != live)
+        self.is_old(now) || live.is_some_and(|live| self.live() != Some(*live))
     }
 
     /// Keeps the connection, which carries nothing yet, until `deadline`.

@@ -56,8 +56,6 @@ struct Inner {
     open: usize,
     /// Connections that are open.
     established: usize,
-    /// Those of them that are about to be closed though nothing is wrong with them.
-    retired: usize,
     health: Health,
     addresses: Addresses,
     tasks: JoinSet<()>,
@@ -69,11 +67,6 @@ impl Inner {
     /// What jobs have waited for that are too old.
     const fn waiting_for(&self) -> DropReason {
         if self.established == 0 { DropReason::Connect } else { DropReason::InFlight }
-    }
-
-    fn retire(&mut self, connection: &Connection) {
-        self.retired += usize::from(!connection.is_retired());
-        connection.retire();
     }
 }
 
@@ -109,7 +102,6 @@ impl Pool {
             idle: Idle::new(queue.is_ordered()),
             open: 0,
             established: 0,
-            retired: 0,
             health: Health::default(),
             addresses: Addresses::default(),
             tasks: JoinSet::new(),
@@ -283,11 +275,9 @@ impl Pool {
     /// Closes the idle connections to some addresses.
     fn retire_idle(&self, is_meant: impl Fn(SocketAddr) -> bool) {
         let mut inner = self.lock();
-        let Inner { idle, retired, .. } = &mut *inner;
-        idle.retain(|connection| {
+        inner.idle.retain(|connection| {
             let is_kept = !is_meant(connection.addr);
             if !is_kept {
-                *retired += usize::from(!connection.is_retired());
                 connection.retire();
             }
             is_kept
@@ -306,7 +296,7 @@ impl Pool {
             drop(turn);
             self.pump_on(jobs);
         } else {
-            inner.retire(connection);
+            connection.retire();
         }
     }
 
@@ -314,7 +304,6 @@ impl Pool {
     pub(super) fn forget(&self, connection: &Arc<Connection>) {
         let mut inner = self.lock();
         inner.idle.forget(connection);
-        inner.retired -= usize::from(connection.is_retired());
         self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
     }
 
@@ -353,26 +342,35 @@ impl Pool {
             if !connection.is_outdated(live, now) {
                 return Ok(Way::Reuse(connection));
             }
-            inner.retire(&connection);
+            connection.retire();
         }
         if inner.open >= self.config.in_flight {
-            // Where each lane has a connection of its own, one that is idle makes room.
-            if inner.retired == 0
-                && let Some(connection) = inner.idle.take_longest()
-            {
-                self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
-                inner.retire(&connection);
-            }
-            return Err(Left::Waiting);
+            return self.borrow(inner, live, now).map(Way::Reuse).ok_or(Left::Waiting);
         }
         match inner.health.ask(inner.open, now) {
             Permission::Open => Ok(Way::Open),
             Permission::Wait => Err(Left::Waiting),
             Permission::Later => Err(Left::Paced),
-            // With connections open the target is not dead, perhaps full: one of them will be free again. It is of no use
-            // to another lane.
-            Permission::Refuse if inner.established > 0 && live.is_none() => Err(Left::Waiting),
+            // With connections open the target is not dead, perhaps full: one of them is free, or will be.
+            Permission::Refuse if inner.established > 0 => {
+                self.borrow(inner, live, now).map(Way::Reuse).ok_or(Left::Waiting)
+            }
             Permission::Refuse => Ok(Way::Drop),
+        }
+    }
+
+    /// Where each lane has a connection of its own and there can be no more: that of another lane, the one that has rested for
+    /// longest. To close it and open one anew would cost more than the copy, for each copy, and a port for a minute.
+    fn borrow(&self, inner: &mut Inner, live: Option<&Live>, now: Timestamp) -> Option<Arc<Connection>> {
+        let live = live?;
+        loop {
+            let connection = inner.idle.take_longest()?;
+            self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
+            if !connection.is_old(now) {
+                connection.lend(*live);
+                return Some(connection);
+            }
+            connection.retire();
         }
     }
 
@@ -396,7 +394,7 @@ impl Pool {
 
     fn keep(&self, inner: &mut Inner, connection: Arc<Connection>) {
         if let Some(displaced) = inner.idle.put(connection) {
-            inner.retire(&displaced);
+            displaced.retire();
         }
         self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
     }

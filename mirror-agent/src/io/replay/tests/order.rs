@@ -111,10 +111,24 @@ async fn more_live_connections_than_places_take_turns() {
         running.push((1..30).flat_map(|client| of(client, number..number + 1)));
     }
     running.ended(ReplayOutcome::Answered, 580).await;
-    assert!(running.sockets.open() <= 3, "{}", running.sockets.open());
+    let connections = server.connections();
+    assert!(connections.iter().all(|connection| *connection < 3), "none is closed for another");
     let paths = paths(&server.requests());
     assert!(paths.len() == 29 && paths.values().all(|numbers| *numbers == (0..20).collect::<Vec<_>>()));
     assert_eq!(running.stop().await.0, 580);
+}
+
+#[tokio::test]
+async fn where_there_are_no_more_places_the_connection_is_lent_that_has_rested_for_longest() {
+    let server = Server::answering(OK).await;
+    let mut running = ordered(&server, |config| config.in_flight = 2).await;
+    for (count, client) in [1, 2, 2, 1, 3, 1, 3].into_iter().enumerate() {
+        running.push(of(client, count..count + 1));
+        running.ended(ReplayOutcome::Answered, count as u64 + 1).await;
+        running.until(|| running.gauges.in_flight() == 0).await;
+    }
+    assert_eq!(server.connections(), [0, 1, 1, 0, 1, 0, 1]);
+    running.stop().await;
 }
 
 #[tokio::test]
