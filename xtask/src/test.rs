@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    build::{self, Profile},
+    build::{self, KernelLog, Profile},
     child, setup, workspace,
 };
 
@@ -21,13 +21,21 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     } else {
         println!("Not root: the kernel tests will say that they were skipped.");
     }
+    build::object(KernelLog::Off)?;
+    // Much of each build is one crate on one processor.
+    let tests = workspace::cargo(&["test", "--locked", "--no-run", "--quiet"])?;
+    let early = args.is_empty().then(|| whole(tests).spawn().context("build the tests")).transpose()?;
     // The kernel tests drive the agent as it ships.
-    let agent = build::agent(Profile::Release)?;
+    let agent = build::agent(Profile::Release);
+    if let Some(mut early) = early {
+        // Where this failed, the tests themselves say so.
+        early.wait().context("wait for the tests to be built")?;
+    }
+    let agent = agent?;
 
     let mut cargo = workspace::cargo(&["test", "--locked", "--no-fail-fast"])?;
     if !args.iter().any(|arg| arg == "-p" || arg.to_string_lossy().starts_with("--package")) {
-        // The unit tests of what only the deployed agent has are run, too.
-        cargo.args(["--workspace", "--features", &format!("mirror-agent/{}", build::TESTED_FEATURE)]);
+        cargo = whole(cargo);
     }
     cargo.args(args);
     if !args.iter().any(|arg| arg == "--") {
@@ -51,6 +59,12 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
         None if tally.failed > 0 => bail!("a test failed"),
         None => Ok(()),
     }
+}
+
+/// All tests of the workspace, those of what only the deployed agent has among them.
+fn whole(mut cargo: Command) -> Command {
+    cargo.args(["--workspace", "--features", &format!("mirror-agent/{}", build::TESTED_FEATURE)]);
+    cargo
 }
 
 /// The sinks held against brokers.
