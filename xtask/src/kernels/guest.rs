@@ -235,6 +235,10 @@ fn first_root(kernel: &Kernel, programs: &Programs, patience: Duration) -> Resul
     }
     archive.link("var/run", "/run")?;
     archive.file("etc/hosts", b"127.0.0.1 localhost\n::1 localhost\n")?;
+    // A client that is not told whom to trust will not start without.
+    if let Ok(authorities) = fs::read(AUTHORITIES) {
+        archive.file(AUTHORITIES.trim_start_matches('/'), &authorities)?;
+    }
 
     // Busybox's own shell would take its own `ip` and `tc` for the real ones.
     archive.program(&find("sh")?, "bin/sh")?;
@@ -261,6 +265,9 @@ fn first_root(kernel: &Kernel, programs: &Programs, patience: Duration) -> Resul
     archive.file("init", init(&names, &programs.tests, patience).as_bytes())?;
     archive.finish()
 }
+
+/// Where programs look for the certificates of those they trust.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// The packet filter's program under both its names, and what it loads.
 fn add_packet_filter(archive: &mut Archive) -> Result<()> {
