@@ -87,14 +87,15 @@ impl RingReader {
     }
 
     /// Waits before the next round, given how many records the last one found and how many rounds in a row found none: 1 ms
-    /// while there is traffic, less where there is much, else until the kernel wakes the reader or 100 ms have passed.
+    /// while there is traffic, less where there is much, unless who takes it `is_ahead` of whoever comes behind; else until
+    /// the kernel wakes the reader or 100 ms have passed.
     ///
     /// # Errors
     ///
     /// The kernel's, where waiting fails for another reason than a signal.
-    pub fn wait(&mut self, taken: usize, idle_rounds: u32) -> io::Result<()> {
+    pub fn wait(&mut self, taken: usize, idle_rounds: u32, is_ahead: bool) -> io::Result<()> {
         if idle_rounds < IDLE_ROUNDS {
-            self.sleep = next_sleep(self.sleep, taken);
+            self.sleep = if is_ahead { LONGEST_SLEEP } else { next_sleep(self.sleep, taken) };
             thread::sleep(self.sleep);
             return Ok(());
         }

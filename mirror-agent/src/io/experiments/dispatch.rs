@@ -36,6 +36,8 @@ pub struct Dispatcher {
     captured: u64,
     /// What has been captured since this was last asked for.
     missed: Vec<Arc<Matched>>,
+    /// Copies that waited for the target with most of them, when some were handed on last.
+    waiting: usize,
 }
 
 impl Dispatcher {
@@ -56,6 +58,7 @@ impl Dispatcher {
             awaiting: Awaiting::default(),
             captured: 0,
             missed: Vec::new(),
+            waiting: 0,
         };
         dispatcher.turn();
         // There are no flows yet.
@@ -120,6 +123,12 @@ impl Dispatcher {
         });
     }
 
+    /// Whether so many copies wait already that nobody is served by the next ones coming soon.
+    #[must_use]
+    pub const fn is_ahead(&self) -> bool {
+        self.waiting >= AHEAD
+    }
+
     /// Hands on what the pipeline has ready. Its counts have been published before: a request is seen before it can be
     /// settled. What experiments left aside comes before the copies that others make of the same requests, or, if somebody
     /// reads it just now, a round later.
@@ -137,11 +146,13 @@ impl Dispatcher {
         self.awaiting.expire(now);
         // In the order of the targets, not in that of their first requests.
         self.busy.sort_unstable();
+        self.waiting = 0;
         for position in self.busy.drain(..) {
             if let (Some(lane), Some(batch)) =
                 (self.table.lanes.get(position), self.batches.get_mut(position))
             {
                 lane.queue.push_batch(batch.drain(..));
+                self.waiting = self.waiting.max(lane.queue.len());
             }
         }
     }
@@ -202,6 +213,9 @@ impl Dispatcher {
         push(last, request, part);
     }
 }
+
+/// So many copies that wait are the work of about a millisecond.
+const AHEAD: usize = 128;
 
 /// Whether live's answer to a request comes that the experiment at this position took.
 fn reads_answers(selection: &Selection, position: usize) -> bool {
