@@ -22,7 +22,7 @@ const SHORTEST_SLEEP: Duration = Duration::from_micros(100);
 
 /// Records that a round is to find: two requests, with the beginnings of their answers. What is found at once is sent at once, and
 /// keeps a processor from live for so long; but each round costs a wake-up here and one or two of who sends. Where twelve are found a
-/// request takes half of a bare sender's processor time at 10,000 a second, with four as much, with one a fifth more.
+/// request takes half of a bare sender's processor time at 10,000 a second, with four nine tenths, with one a fifth more than it.
 const ROUND_AIM: u32 = 4;
 
 /// So many rounds without a record, and the reader waits for the kernel to wake it. Much longer than the kernel's

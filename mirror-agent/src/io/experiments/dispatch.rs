@@ -238,14 +238,15 @@ mod tests {
             replay::{Queue, tests::request},
         },
         pipeline::{
-            Stats,
+            Limits, Stats,
+            exchange::Purpose,
             policy::{Experiment, ExperimentId, ExperimentSet},
         },
     };
 
     fn lane(ledger: &Ledger, target: &str) -> Lane {
         Lane {
-            queue: Arc::new(Queue::new(10, 1000)),
+            queue: Arc::new(Queue::new(AHEAD, 1 << 20)),
             books: ledger.copies("e", target),
             gauges: Arc::default(),
             is_sampled: Arc::default(),
@@ -291,6 +292,19 @@ mod tests {
                 .iter()
                 .all(|answered| matches!(answered, Answered::Whole(_)))
         );
+    }
+
+    #[test]
+    fn dispatcher_is_ahead_while_many_copies_wait() {
+        let (mut dispatcher, request, _ledger) = dispatcher(None);
+        let mut pipeline = Pipeline::new(Purpose::Inspect, Limits::default(), 0);
+        for count in 1..=AHEAD {
+            dispatcher.take(request.clone(), clock::now());
+            dispatcher.dispatch(&mut pipeline);
+            assert_eq!(dispatcher.is_ahead(), count == AHEAD, "{count}");
+        }
+        dispatcher.dispatch(&mut pipeline);
+        assert!(!dispatcher.is_ahead(), "nothing came");
     }
 
     #[test]
