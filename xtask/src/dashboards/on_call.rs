@@ -83,7 +83,7 @@ fn replay() -> Row {
             lines(
                 "Queue and in flight",
                 "short",
-                "Copies that wait for a connection, and those under way.",
+                "Copies that wait for a connection, those under way, and how many may be: that finds itself below maxInFlight.",
                 &[
                     (
                         r#"sum by (experiment, target) (mirror_replay_queue_requests{experiment=~"$experiment"})"#,
@@ -92,6 +92,10 @@ fn replay() -> Row {
                     (
                         r#"sum by (experiment, target) (mirror_replays_in_flight{experiment=~"$experiment"})"#,
                         "{{experiment}}/{{target}} in flight",
+                    ),
+                    (
+                        r#"sum by (experiment, target) (mirror_replays_in_flight_limit{experiment=~"$experiment"})"#,
+                        "{{experiment}}/{{target}} may be in flight",
                     ),
                 ],
             ),

@@ -108,6 +108,7 @@ impl Gauges for AgentGauges {
             queued: count(lane.queue.len()),
             bytes: count(lane.queue.held_bytes()),
             in_flight: count(lane.gauges.in_flight()),
+            in_flight_limit: count(lane.gauges.in_flight_limit()),
             interlock: lane.gauges.interlock(),
             breaker: lane.gauges.breaker(),
             breaker_changes: lane.gauges.breaker_changes(),

@@ -393,6 +393,7 @@ mod tests {
                 queued: 3,
                 bytes: 300,
                 in_flight: 2,
+                in_flight_limit: 16,
                 interlock: Some(InterlockGauge { is_open: true, changes: 1 }),
                 breaker,
                 breaker_changes: [4, 5, 6],

@@ -23,6 +23,8 @@ pub struct TargetGauges {
     pub bytes: u64,
     /// Copies being written or waiting for their answer.
     pub in_flight: u64,
+    /// How many may at this moment.
+    pub in_flight_limit: u64,
     /// How its interlock stands; `None` where it has none.
     pub interlock: Option<InterlockGauge>,
     /// Where its circuit breaker stands.
@@ -49,6 +51,11 @@ pub(super) fn encode_targets(out: &mut Encoder<'_>, targets: &[TargetGauges]) ->
         "replays_in_flight",
         "Copies being written or waiting for their response",
         targets.iter().map(|target| (target.labels(), target.in_flight)),
+    )?;
+    out.target_gauges(
+        "replays_in_flight_limit",
+        "Copies that may be under way to the target at this moment, found by trial",
+        targets.iter().map(|target| (target.labels(), target.in_flight_limit)),
     )?;
     out.target_counters(
         "target_addresses_refused",

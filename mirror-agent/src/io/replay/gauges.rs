@@ -20,6 +20,7 @@ use super::{
 pub struct Gauges {
     pub(super) open: AtomicUsize,
     pub(super) idle: AtomicUsize,
+    pub(super) limit: AtomicUsize,
     pub(super) addresses: Mutex<Vec<SocketAddr>>,
     pub(super) breaker: BreakerGauges,
     /// `None` where the target need not prove that it is a shadow.
@@ -34,6 +35,12 @@ impl Gauges {
     pub fn in_flight(&self) -> usize {
         let idle = self.idle();
         self.open.load(Ordering::Relaxed).saturating_sub(idle)
+    }
+
+    /// How many may at this moment, which finds itself below what is configured.
+    #[must_use]
+    pub fn in_flight_limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// Open connections that wait for the next request.

@@ -10,6 +10,7 @@
 mod addresses;
 mod breaker;
 pub mod clock;
+mod concurrency;
 mod connection;
 mod copy;
 mod event;
@@ -387,7 +388,8 @@ async fn dispatch(pool: &Arc<Pool>) {
             Left::Paced => drop(timeout(OPENINGS_STEP, arrived()).await),
             Left::Waiting => {
                 let mut next = pin!(arrived());
-                while timeout(pool.config.queue_age / EXPIRY_STEPS, next.as_mut()).await.is_err() {
+                let step = LONGEST_WAIT.min(pool.config.queue_age / EXPIRY_STEPS);
+                while timeout(step, next.as_mut()).await.is_err() {
                     pool.expire();
                     if pool.pump(PUMP_JOBS) != Left::Waiting {
                         break;
@@ -419,6 +421,9 @@ async fn drain(pool: &Arc<Pool>) {
 
 /// A request that waits for too long is dropped this fraction of its time too late at most.
 const EXPIRY_STEPS: u32 = 8;
+
+/// How often it is looked at the least, while copies wait, whether what is under way hangs.
+const LONGEST_WAIT: Duration = Duration::from_millis(10);
 
 /// How often it is looked whether another connection may be opened.
 const OPENINGS_STEP: Duration = Duration::from_millis(1);

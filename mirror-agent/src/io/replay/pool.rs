@@ -14,6 +14,7 @@ use super::{
     ReplayConfig,
     addresses::Addresses,
     clock,
+    concurrency::Concurrency,
     connection::Connection,
     gauges::Gauges,
     health::{Health, Permission},
@@ -56,6 +57,7 @@ struct Inner {
     open: usize,
     /// Connections that are open.
     established: usize,
+    concurrency: Concurrency,
     health: Health,
     addresses: Addresses,
     tasks: JoinSet<()>,
@@ -98,17 +100,20 @@ impl Pool {
         connector: Connector,
         complaints: Arc<Complaints>,
     ) -> Self {
+        let concurrency = Concurrency::new(config.in_flight);
+        let limit = concurrency.limit().into();
         let inner = Inner {
             idle: Idle::new(queue.is_ordered()),
             open: 0,
             established: 0,
+            concurrency,
             health: Health::default(),
             addresses: Addresses::default(),
             tasks: JoinSet::new(),
             write_buffer: Vec::new(),
             is_stopped: false,
         };
-        let gauges = Arc::new(Gauges { gate: Gate::new(&config, &books), ..Gauges::default() });
+        let gauges = Arc::new(Gauges { limit, gate: Gate::new(&config, &books), ..Gauges::default() });
         let protection = Protection::new(&config, Arc::clone(&books), Arc::clone(&gauges));
         let pipelining = Pipelining::new(config.pipeline);
         Self {
@@ -335,6 +340,13 @@ impl Pool {
 
     fn find_way(&self, inner: &mut Inner, live: Option<&Live>, now: Timestamp) -> Result<Way, Left> {
         if inner.is_stopped {
+            return Err(Left::Waiting);
+        }
+        let (under_way, answers) =
+            (inner.open.saturating_sub(inner.idle.len()), self.books.replays(ReplayOutcome::Answered));
+        let is_allowed = inner.concurrency.allows(under_way, answers, now);
+        self.gauges.limit.store(inner.concurrency.limit(), Ordering::Relaxed);
+        if !is_allowed {
             return Err(Left::Waiting);
         }
         while let Some(connection) = inner.idle.take(live) {

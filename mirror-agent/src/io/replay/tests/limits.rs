@@ -2,14 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::{Instant, sleep},
+};
 
 use super::super::{Queue, Refusal, Replay, ReplayConfig, ReplayError};
 use super::{
-    harness::{Books, Running, Sockets, get, post},
+    harness::{Books, Running, Sockets, get, get_of, post},
     server::Server,
 };
-use crate::io::ledger::{DropReason, ReplayOutcome};
+use crate::io::{
+    config::CopyOrder,
+    ledger::{DropReason, ReplayOutcome},
+};
 
 #[tokio::test]
 async fn connections_never_exceed_the_cap_and_old_requests_are_dropped() {
@@ -50,6 +56,54 @@ async fn requests_that_come_at_once_do_not_get_a_connection_each() {
 }
 
 #[tokio::test]
+async fn shadow_that_hangs_gets_as_many_requests_as_are_allowed() {
+    for order in [CopyOrder::None, CopyOrder::Connection] {
+        let server = Server::start(|mut peer| async move { peer.closed().await }).await;
+        let queue = Queue::default().with_order(order);
+        let mut running = Running::with_queue(server.addr, queue, |config| {
+            config.in_flight = 100;
+            config.drain_timeout = Duration::ZERO;
+        })
+        .await;
+        assert_eq!(running.gauges.in_flight_limit(), 16);
+        // Nothing comes after them, and nothing is answered, that would be an occasion to look again.
+        running.push((0..120).map(|client| get_of(client, 1, "")));
+        running.until(|| running.gauges.in_flight() == 100).await;
+        assert_eq!((running.gauges.in_flight_limit(), running.queue.len()), (100, 20));
+        assert_eq!(running.stop().await.0, 100);
+    }
+}
+
+#[tokio::test]
+async fn shadow_that_answers_soon_again_gets_fewer_requests_at_once() {
+    let go = Arc::new(Semaphore::new(0));
+    let told = Arc::clone(&go);
+    let server = Server::start(move |mut peer| {
+        let told = Arc::clone(&told);
+        async move {
+            drop(told.acquire().await);
+            while peer.request().await.is_some() {
+                peer.send(b"HTTP/1.1 204 N\r\n\r\n").await;
+            }
+        }
+    })
+    .await;
+    let mut running = Running::start(server.addr, |_| {}).await;
+    running.push((0..1000).map(|_| get("")));
+    running.until(|| running.gauges.in_flight() == 256).await;
+    go.add_permits(1);
+    let start = Instant::now();
+    while running.gauges.in_flight_limit() > 128 {
+        assert!(start.elapsed() < Duration::from_secs(10), "{}", running.gauges.in_flight_limit());
+        running.push((running.queue.len()..1000).map(|_| get("")));
+        sleep(Duration::from_millis(1)).await;
+    }
+    running.settled().await;
+    let (mirrored, books) = running.stop().await;
+    assert_eq!(mirrored, books.copies.replays(ReplayOutcome::Answered));
+}
+
+#[tokio::test]
 async fn idle_connections_are_closed_after_a_while() {
     let server = Server::answering(b"HTTP/1.1 204 N\r\n\r\n").await;
     let mut running =
@@ -81,7 +135,7 @@ async fn shutdown_lets_requests_under_way_finish() {
     tokio::task::yield_now().await;
     go.notify_one();
     while server.requests().len() < 2 && !stopping.is_finished() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        sleep(Duration::from_millis(1)).await;
     }
     go.notify_one();
     let (mirrored, books) = stopping.await.unwrap();
@@ -92,7 +146,7 @@ async fn shutdown_lets_requests_under_way_finish() {
 async fn shutdown_settles_what_is_queued_written_half_and_unanswered() {
     let server = Server::start(|mut peer| async move {
         peer.request().await;
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        sleep(Duration::from_secs(60)).await;
     })
     .await;
     let mut running = Running::start(server.addr, |config| {
@@ -146,7 +200,7 @@ async fn addresses_refused_later_are_not_used() {
     while books.dropped(DropReason::Connect) == 0 {
         assert!(!task.is_finished());
         queue.push_batch([books.job(get(""))]);
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        sleep(Duration::from_millis(2)).await;
     }
     task.abort();
 }

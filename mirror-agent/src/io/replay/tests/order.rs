@@ -132,6 +132,27 @@ async fn where_there_are_no_more_places_the_connection_is_lent_that_has_rested_f
 }
 
 #[tokio::test]
+async fn where_the_shadow_refuses_further_connections_those_there_are_lent() {
+    let server = Server::refusing_after(2, OK).await;
+    let mut running = ordered(&server, |_| {}).await;
+    for client in 1..3 {
+        running.push(of(client, 0..1));
+        running.ended(ReplayOutcome::Answered, u64::from(client)).await;
+    }
+    // The first finds out that there are no more, as does one after each back-off.
+    let mut numbers = 0..100;
+    while running.books.copies.replays(ReplayOutcome::Answered) < 3 {
+        let number = numbers.next().unwrap();
+        running.push(of(3, number..number + 1));
+        running.settled().await;
+        running.until(|| running.gauges.in_flight() == 0).await;
+    }
+    assert!(running.books.dropped(DropReason::Connect) >= 1);
+    assert_eq!(server.connections(), [0, 1, 0], "the one that has rested for longest");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn later_connection_between_the_same_ends_gets_a_connection_of_its_own() {
     let server = Server::answering(OK).await;
     let mut running = ordered(&server, |_| {}).await;

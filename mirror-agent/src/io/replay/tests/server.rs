@@ -27,19 +27,28 @@ impl Server {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        Self::listen(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+        Self::listen(TcpListener::bind("127.0.0.1:0").await.unwrap(), usize::MAX, script)
     }
 
-    /// The same at an address that is known before.
-    pub(super) async fn at(addr: SocketAddr, response: &'static [u8]) -> Self {
-        Self::listen(TcpListener::bind(addr).await.unwrap(), move |mut peer| async move {
+    /// The same, refusing connections after so many.
+    pub(super) async fn refusing_after(count: usize, response: &'static [u8]) -> Self {
+        Self::listen(TcpListener::bind("127.0.0.1:0").await.unwrap(), count, move |mut peer| async move {
             while peer.request().await.is_some() {
                 peer.send(response).await;
             }
         })
     }
 
-    fn listen<F>(listener: TcpListener, script: impl Fn(Peer) -> F + Send + 'static) -> Self
+    /// The same at an address that is known before.
+    pub(super) async fn at(addr: SocketAddr, response: &'static [u8]) -> Self {
+        Self::listen(TcpListener::bind(addr).await.unwrap(), usize::MAX, move |mut peer| async move {
+            while peer.request().await.is_some() {
+                peer.send(response).await;
+            }
+        })
+    }
+
+    fn listen<F>(listener: TcpListener, count: usize, script: impl Fn(Peer) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -47,7 +56,7 @@ impl Server {
         let received = Received::default();
         let log = Arc::clone(&received);
         let task = tokio::spawn(async move {
-            for number in 0.. {
+            for number in 0..count {
                 let (stream, _) = listener.accept().await.unwrap();
                 tokio::spawn(script(Peer { stream, number, log: Arc::clone(&log) }));
             }
