@@ -32,6 +32,9 @@ use crate::{
 /// than that they are told of at once.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// The same where no experiment compares: nothing comes but questions, and the end.
+const LONG_PAUSE: Duration = Duration::from_millis(50);
+
 /// How many exchanges are compared between two looks at the messages.
 const BATCH: usize = 64;
 
@@ -144,7 +147,7 @@ impl Work {
                 if self.queue.is_closed() {
                     break;
                 }
-                thread::sleep(PAUSE);
+                thread::sleep(if self.experiments.is_empty() { LONG_PAUSE } else { PAUSE });
             } else if self.queue.is_closed()
                 && Instant::now() >= *last.get_or_insert(Instant::now() + CLOSING_TIME)
             {
