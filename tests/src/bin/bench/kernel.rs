@@ -5,6 +5,8 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
+    thread::sleep,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -28,6 +30,8 @@ use crate::{
 
 /// Runs of a program in one measurement: the ring holds all their records, so that the full ring's way is not measured.
 const REPEAT: u32 = 5_000;
+/// Between two rounds: a burst of noise shall not last for most of them.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Size of the ring in bytes: more than `REPEAT` records of the largest packet.
 const RING_BYTES: u32 = 1 << 25;
 /// The most that an unmatched packet may cost, in nanoseconds net of an empty program.
@@ -55,18 +59,22 @@ pub(crate) fn measure(rounds: usize) -> Result<(Vec<Table>, Vec<Mark>)> {
         "The classifier, by BPF_PROG_TEST_RUN: ns a packet",
         &["packet", "program", "empty program", "net", "net of the best"],
     );
-    let (mut unmatched, mut matched) = (0.0_f64, 0.0_f64);
-    for (name, is_v6, port, payload) in packets {
-        let packet = packet(is_v6, port, payload);
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
+    let packets =
+        packets.map(|(name, is_v6, port, payload)| (name, port, payload, packet(is_v6, port, payload)));
+    let mut found = packets.each_ref().map(|_| (Vec::new(), Vec::new()));
+    for _ in 0..rounds {
+        for ((.., packet), (ours, theirs)) in packets.iter().zip(&mut found) {
             if interrupted() {
                 bail!("interrupted");
             }
-            theirs.push(test_run(empty.as_fd(), &packet, REPEAT)?.as_nanos() as f64);
-            ours.push(test_run(kernel.requests()?, &packet, REPEAT)?.as_nanos() as f64);
+            theirs.push(test_run(empty.as_fd(), packet, REPEAT)?.as_nanos() as f64);
+            ours.push(test_run(kernel.requests()?, packet, REPEAT)?.as_nanos() as f64);
             kernel.drain();
         }
+        sleep(PAUSE);
+    }
+    let (mut unmatched, mut matched) = (0.0_f64, 0.0_f64);
+    for ((name, port, payload, _), (ours, theirs)) in packets.into_iter().zip(found) {
         let (Some(ours), Some(theirs)) = (Figure::of(ours), Figure::of(theirs)) else { continue };
         let net = ours.median - theirs.median;
         if port != PORT {

@@ -65,12 +65,15 @@ fn run_wrk(stage: &Stage, duration: Duration) -> Result<(f64, f64)> {
     let mut command = stage.net.client.command(Path::new("wrk"));
     command.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s")]);
     command.args(["-H", "Host: live.example", "-H", "User-Agent: load/1", "-H", "Accept: */*", &url]);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     // A process that has ended has no CPU time any more: it is read shortly before and scaled.
     let share = 0.9;
     thread::sleep(Duration::from_secs(seconds).mul_f64(share));
     let cpu = Usage::of(child.id()).map(|usage| usage.cpu.div_f64(share));
     let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text.lines().find(|line| line.contains("requests in")).context("it printed no count")?;
     let requests: f64 = line.split_ascii_whitespace().next().context("no figure")?.parse()?;
