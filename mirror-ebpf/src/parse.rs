@@ -7,7 +7,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use mirror_common::Counter;
 use mirror_common::packet::{
-    Layer, MAX_TUNNELS, PacketBytes, Step, Unparsed, ether_type, find_network, find_segment,
+    Layer, MAX_TUNNELS, PacketBytes, Step, Unparsed, ether_type, find_network, find_segment, protocol,
 };
 
 use crate::counters::add_at;
@@ -147,14 +147,25 @@ fn outermost(skb: Skb) -> Layer {
 /// The EtherType of the packet where it starts with an IP header instead of an Ethernet header.
 #[inline(always)]
 fn ip_start(skb: Skb) -> Option<u16> {
-    let protocol = u16::from_be(skb.protocol_be());
+    let stack = u16::from_be(skb.protocol_be());
     let [first] = skb.load(0)?;
-    if !is_ip(protocol, first) {
+    let ether_type = if is_ip(stack, first) {
+        stack
+    } else if stack == ether_type::IPV6 && starts_with_outer(skb, first) {
+        ether_type::IPV4
+    } else {
         return None;
-    }
+    };
     // Too short for an Ethernet header, it has none.
-    let Some(type_there) = skb.load(12) else { return Some(protocol) };
-    (u16::from_be_bytes(type_there) != protocol || skb.starts_with_network_header()).then_some(protocol)
+    let Some(type_there) = skb.load(12) else { return Some(ether_type) };
+    (u16::from_be_bytes(type_there) != stack || skb.starts_with_network_header()).then_some(ether_type)
+}
+
+/// Whether IPv4 that carries IPv6 comes first. The stack goes by what is inside already at the device of such a tunnel, which shows the
+/// header outside as well before Linux 5.14 (commit 730eed2772e7).
+#[inline(always)]
+fn starts_with_outer(skb: Skb, first: u8) -> bool {
+    is_ip(ether_type::IPV4, first) && skb.load(9) == Some([protocol::IPV6])
 }
 
 /// Whether a packet that begins with this byte can begin with the IP header of this EtherType.
