@@ -54,7 +54,7 @@ pub(super) fn encode_targets(out: &mut Encoder<'_>, targets: &[TargetGauges]) ->
     )?;
     out.target_gauges(
         "replays_in_flight_limit",
-        "Copies that may be under way to the target at this moment, found by trial",
+        "Connections that may carry copies to the target at this moment, found by trial",
         targets.iter().map(|target| (target.labels(), target.in_flight_limit)),
     )?;
     out.target_counters(

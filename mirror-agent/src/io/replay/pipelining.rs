@@ -98,7 +98,7 @@ pub(super) fn follower(pool: &Pool, before: &Held, unanswered: usize, now: Times
     {
         return None;
     }
-    let places = config.in_flight.saturating_sub(pool.gauges.in_flight());
+    let places = pool.gauges.in_flight_limit().saturating_sub(pool.gauges.in_flight());
     let mut held = pool.queue.pop_behind(&Live::of(request), places, |job| {
         let is_fresh = now.since(job.queued_at) <= config.queue_age;
         is_fresh && job.part.is_none() && only_reads(&job.request)

@@ -388,6 +388,10 @@ impl Queue {
 
     /// Takes back what was taken from behind another, in the order in which it was, before the turn of their lane ends.
     pub(super) fn put_back(&self, jobs: Vec<Held>) {
+        if !jobs.is_empty() {
+            // Who takes jobs as they come may have seen none.
+            self.knock();
+        }
         for held in jobs.into_iter().rev() {
             let mut waiting = self.lock();
             if let Some(reason) = self.forbids() {
