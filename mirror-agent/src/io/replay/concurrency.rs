@@ -263,8 +263,10 @@ mod tests {
     struct Target {
         cost: u64,
         /// By the copy's number, in microseconds.
-        takes: fn(u64) -> u64,
+        takes: Takes,
     }
+
+    type Takes = fn(u64) -> u64;
 
     /// 20 copies in a millisecond, however many are under way.
     const BUSY: Target = Target { cost: 50_000, takes: |_| 200 };
@@ -371,7 +373,7 @@ mod tests {
 
     #[test]
     fn target_that_is_only_far_away_gets_as_many_as_it_needs() {
-        let far: [(f64, fn(u64) -> u64); 5] = [
+        let far: [(f64, Takes); 5] = [
             (10.0, |number| about(10_000, number)),
             (20.0, |_| 20_000),
             (45.0, |number| about(45_000, number)),
@@ -400,7 +402,7 @@ mod tests {
 
     #[test]
     fn slow_and_hanging_targets_are_given_all_at_once() {
-        let slow: [fn(u64) -> u64; 3] = [HANGING.takes, |_| 1_000_000, |_| 150_000];
+        let slow: [Takes; 3] = [HANGING.takes, |_| 1_000_000, |_| 150_000];
         for takes in slow {
             let limits = Simulation::new(Target { cost: 0, takes }).run(200);
             let at = limits.iter().position(|limit| *limit == 256);
