@@ -2,7 +2,7 @@
 //! an answer is paired with another's request, or a request is not answered exactly once.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     net::{Ipv4Addr, SocketAddr},
 };
 
@@ -40,6 +40,8 @@ struct World {
     outstanding: VecDeque<(u32, usize)>,
     /// Bytes of all requests so far.
     asked_bytes: usize,
+    /// How many bytes of requests there were when each began.
+    begins: BTreeSet<usize>,
     next: u32,
     /// How many requests the client sends at a time.
     depth: usize,
@@ -79,6 +81,7 @@ impl World {
             unsent: Default::default(),
             outstanding: VecDeque::new(),
             asked_bytes: 0,
+            begins: BTreeSet::new(),
             next: 0,
             depth: if config & 1 == 0 { 1 } else { 4 },
             loses: config & 2 != 0,
@@ -118,6 +121,14 @@ impl World {
         self.outstanding.is_empty() && self.unsent.iter().all(VecDeque::is_empty)
     }
 
+    /// The client would begin another request, so long after the server was last heard that it does not while it waits for an answer.
+    fn has_paused(&self) -> bool {
+        let sent = self.asked_bytes - self.unsent[CLIENT].len();
+        let is_waiting = !self.unsent[SERVER].is_empty()
+            || self.outstanding.front().is_some_and(|(_, needed)| *needed <= sent);
+        self.begins.contains(&sent) && is_waiting && self.now > self.server_at + BURST_NANOS
+    }
+
     /// The client has another request to send, if it would send one.
     fn ask(&mut self) {
         if self.is_idle() {
@@ -140,6 +151,7 @@ impl World {
             _ => format!("GET /{number} HTTP/1.1\r\n\r\n"),
         };
         self.unsent[CLIENT].extend(raw.as_bytes());
+        self.begins.insert(self.asked_bytes);
         self.asked_bytes += raw.len();
         let early = if self.is_hasty && raw.starts_with("POST") { 30 } else { 0 };
         self.outstanding.push_back((number, self.asked_bytes - early));
@@ -165,7 +177,7 @@ impl World {
             short => usize::from(short),
         };
         let len = len.min(self.unsent[side].len());
-        if len == 0 {
+        if len == 0 || side == CLIENT && self.has_paused() {
             return;
         }
         let bytes: Vec<u8> = self.unsent[side].drain(..len).collect();
