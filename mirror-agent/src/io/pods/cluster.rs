@@ -116,7 +116,6 @@ impl Watch {
         let mut ask = Ask::Cached;
         let mut is_failing = false;
         loop {
-            let begun = Instant::now();
             let outcome = match ask {
                 Ask::Cached | Ask::Newest => self.list(ask).await,
                 Ask::Changes => self.watch(&mut wait).await,
@@ -140,10 +139,6 @@ impl Watch {
                     namespace,
                     reason, "The API server does not tell of pods; what it told last stays in force."
                 );
-            }
-            if ask == Ask::Changes && begun.elapsed() >= LONG_ENOUGH {
-                // It went well for a time, whatever it has told.
-                wait.reset();
             }
             ask = match failure {
                 WatchFailure::Expired => Ask::Newest,
