@@ -30,21 +30,17 @@ impl Server {
         Self::listen(TcpListener::bind("127.0.0.1:0").await.unwrap(), usize::MAX, script)
     }
 
-    /// The same, refusing connections after so many.
+    /// Answers every request with the same bytes, and refuses connections after so many.
     pub(super) async fn refusing_after(count: usize, response: &'static [u8]) -> Self {
-        Self::listen(TcpListener::bind("127.0.0.1:0").await.unwrap(), count, move |mut peer| async move {
-            while peer.request().await.is_some() {
-                peer.send(response).await;
-            }
+        Self::listen(TcpListener::bind("127.0.0.1:0").await.unwrap(), count, move |peer| {
+            peer.answer_all(response)
         })
     }
 
-    /// The same at an address that is known before.
+    /// Answers every request with the same bytes, at an address that is known before.
     pub(super) async fn at(addr: SocketAddr, response: &'static [u8]) -> Self {
-        Self::listen(TcpListener::bind(addr).await.unwrap(), usize::MAX, move |mut peer| async move {
-            while peer.request().await.is_some() {
-                peer.send(response).await;
-            }
+        Self::listen(TcpListener::bind(addr).await.unwrap(), usize::MAX, move |peer| {
+            peer.answer_all(response)
         })
     }
 
@@ -66,12 +62,7 @@ impl Server {
 
     /// Answers every request with the same bytes and keeps the connection open.
     pub(super) async fn answering(response: &'static [u8]) -> Self {
-        Self::start(move |mut peer| async move {
-            while peer.request().await.is_some() {
-                peer.send(response).await;
-            }
-        })
-        .await
+        Self::start(move |peer| peer.answer_all(response)).await
     }
 
     /// The requests received so far, markers cut out.
@@ -114,6 +105,13 @@ impl Peer {
         }
         self.log.lock().unwrap().push((self.number, bytes.clone()));
         Some(bytes)
+    }
+
+    /// Answers every request with the same bytes, until the connection has ended.
+    async fn answer_all(mut self, response: &'static [u8]) {
+        while self.request().await.is_some() {
+            self.send(response).await;
+        }
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) {
