@@ -69,7 +69,7 @@ fn frames_on_interfaces_are_seen_alike() -> Result<()> {
     let rate = f64::from(u32::try_from(tally.frames)?) / started.elapsed().as_secs_f64();
     println!("{tally}; {rate:.0} frames/s at a hook; {:?}", scene.kinds);
     tally.assert_agreement();
-    ensure!(tally.records > frames / 10, "few frames became records");
+    ensure!(tally.records > frames / 20, "few frames became records");
     for counter in [Counter::CopiedClient, Counter::CopiedServer, Counter::Fragment, Counter::Malformed] {
         ensure!(tally.count(counter) > frames / 200, "{counter:?} hardly occurred");
     }
