@@ -19,6 +19,7 @@ use crate::{
         interfaces::{Interfaces, Tally},
         ledger::Ledger,
         metrics::PipelineGauges,
+        precedence::Precedence,
         replay::{Probes, clock},
     },
     pipeline::{Pipeline, Stats, Timestamp, reason::FlowSkipReason},
@@ -59,6 +60,8 @@ pub struct Worker {
     pub tally: Tally,
     /// What all workers have.
     pub interfaces: Arc<Interfaces>,
+    /// Whether who sends the copies gives way to others.
+    pub precedence: Arc<Precedence>,
 }
 
 /// What all workers are to do.
@@ -128,11 +131,15 @@ impl Worker {
                 pauses = self.interrupt_flows();
             }
             idle_rounds = if taken == 0 { idle_rounds.saturating_add(1) } else { 0 };
+            if RingReader::blocks(idle_rounds) {
+                self.precedence.rest();
+            }
             if let Err(error) = self.reader.wait(taken, idle_rounds, self.dispatcher.is_ahead()) {
                 error!(%error, worker = self.number, "Waiting for the ring buffer failed; this worker stops.");
                 break;
             }
         }
+        self.precedence.rest();
         self.pipeline.finish(clock::now());
         self.publish();
         self.dispatcher.count_skips(&mut self.pipeline);
@@ -162,6 +169,7 @@ impl Worker {
         pipeline.handle_time(now);
         self.heartbeat.beat(now);
         self.publish();
+        self.precedence.review(clock::now(), self.dispatcher.is_ahead());
         taken
     }
 

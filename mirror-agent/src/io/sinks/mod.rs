@@ -30,6 +30,7 @@ use crate::{
         config::{SinkConfig, SinkPlace, SinkTake},
         evidence::Record,
         lines::RotatingFile,
+        precedence,
     },
     pipeline::reason::{ComparisonResult, SinkResult},
 };
@@ -184,9 +185,7 @@ impl Sinks {
                 #[cfg(not(feature = "kafka"))]
                 SinkPlace::Kafka { .. } => return Err(SinkError::NoKafka { sink: sink() }),
             };
-            let thread = thread::Builder::new()
-                .name("sink".to_owned())
-                .spawn(work)
+            let thread = precedence::spawn("sink".to_owned(), work)
                 .map_err(|source| SinkError::Thread { sink: sink(), source })?;
             sinks.sinks.push(Sink { take: config.take, queue, books, thread: Some(thread) });
         }
