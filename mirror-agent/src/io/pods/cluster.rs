@@ -36,9 +36,6 @@ const WATCH_SECONDS: u32 = 120;
 /// How long a watch may be silent: none lasts for longer.
 const SILENCE: Duration = Duration::from_secs(130);
 
-/// A watch that lasted for so long has worked, though nothing was said.
-const LONG_ENOUGH: Duration = Duration::from_secs(5);
-
 /// Longest event in bytes: etcd keeps objects of at most 1.5 MiB, which JSON may make longer.
 const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
 
@@ -180,9 +177,20 @@ impl Watch {
         };
         let request = self.request().watch(&params, self.copy.version());
         let request = request.map_err(|_error| WatchFailure::Malformed)?;
-        let mut body = self.ask(request).await?;
+        let body = self.ask(request).await?;
         self.sink.heard();
         let begun = Instant::now();
+        let outcome = self.read(body, wait).await;
+        let has_worked = wait.lasted(begun.elapsed());
+        outcome?;
+        if !has_worked {
+            sleep(wait.next()).await;
+        }
+        Ok(())
+    }
+
+    /// Reads what a watch tells until it ends.
+    async fn read(&mut self, mut body: Body, wait: &mut Wait) -> Result<(), WatchFailure> {
         let mut lines = Lines::default();
         loop {
             let frame = timeout(SILENCE, body.frame()).await.map_err(|_elapsed| WatchFailure::Timeout)?;
@@ -192,13 +200,7 @@ impl Watch {
             self.take(lines.push(&data)?)?;
             wait.reset();
         }
-        if !lines.is_empty() {
-            return Err(WatchFailure::Cut);
-        }
-        if begun.elapsed() < LONG_ENOUGH {
-            sleep(wait.next()).await;
-        }
-        Ok(())
+        if lines.is_empty() { Ok(()) } else { Err(WatchFailure::Cut) }
     }
 
     /// Takes some lines, all of which have come together.

@@ -11,6 +11,9 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// that came meanwhile wait for as long.
 const LONGEST: Duration = Duration::from_secs(20);
 
+/// A watch that lasted for so long after it was granted has worked, though nothing was said and however it ended.
+const LONG_ENOUGH: Duration = Duration::from_secs(5);
+
 /// Waits that become longer, each a part of what it may be at most, so that agents do not come all at once.
 #[derive(Debug)]
 pub(super) struct Wait(Duration);
@@ -23,6 +26,15 @@ impl Wait {
     /// It worked.
     pub(super) const fn reset(&mut self) {
         self.0 = SHORTEST;
+    }
+
+    /// What was tried lasted for so long; whether it has worked by that.
+    pub(super) fn lasted(&mut self, time: Duration) -> bool {
+        let has_worked = time >= LONG_ENOUGH;
+        if has_worked {
+            self.reset();
+        }
+        has_worked
     }
 
     /// It failed: how long to wait now.
@@ -46,6 +58,18 @@ mod tests {
         assert!((SHORTEST / 2..=SHORTEST).contains(&waits[0]), "{waits:?}");
         assert!(waits[10..].iter().all(|wait| (LONGEST / 2..=LONGEST).contains(wait)), "{waits:?}");
         wait.reset();
+        assert!(wait.next() <= SHORTEST);
+    }
+
+    #[test]
+    fn waits_begin_again_after_what_lasted_and_go_on_growing_after_what_did_not() {
+        let mut wait = Wait::new();
+        for _ in 0..20 {
+            assert!(!wait.lasted(LONG_ENOUGH / 2));
+            wait.next();
+        }
+        assert!(wait.next() > SHORTEST);
+        assert!(wait.lasted(LONG_ENOUGH));
         assert!(wait.next() <= SHORTEST);
     }
 }
