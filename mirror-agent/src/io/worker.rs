@@ -131,15 +131,11 @@ impl Worker {
                 pauses = self.interrupt_flows();
             }
             idle_rounds = if taken == 0 { idle_rounds.saturating_add(1) } else { 0 };
-            if RingReader::blocks(idle_rounds) {
-                self.precedence.rest();
-            }
             if let Err(error) = self.reader.wait(taken, idle_rounds, self.dispatcher.is_ahead()) {
                 error!(%error, worker = self.number, "Waiting for the ring buffer failed; this worker stops.");
                 break;
             }
         }
-        self.precedence.rest();
         self.pipeline.finish(clock::now());
         self.publish();
         self.dispatcher.count_skips(&mut self.pipeline);

@@ -129,7 +129,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     let listeners = Listeners::start(&config.control, &control).await?;
     let ledger = Arc::new(Ledger::default());
     let compare = Shared::default();
-    let precedence = Arc::new(Precedence::of_this_thread());
+    let precedence = Precedence::of_this_thread();
     let sink_ledger = SinkLedger::default();
     let telling = telling
         .start(Arc::clone(&compare.queue), Arc::clone(&ledger), sink_ledger.clone(), control)
@@ -277,6 +277,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
             () = guard.tick(&kernel) => {}
         }
     }
+    precedence.end();
     listeners.stop().await;
     info!("Stopping: capture is detached, copies under way are finished.");
     stage.set(Stage::Stopping);

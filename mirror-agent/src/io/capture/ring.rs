@@ -86,12 +86,6 @@ impl RingReader {
         f64::from(used.min(self.ring_bytes)) / f64::from(self.ring_bytes)
     }
 
-    /// Whether it waits for the kernel after so many rounds in a row that found nothing.
-    #[must_use]
-    pub const fn blocks(idle_rounds: u32) -> bool {
-        idle_rounds >= IDLE_ROUNDS
-    }
-
     /// Waits before the next round, given how many records the last one found and how many rounds in a row found none: 1 ms
     /// while there is traffic, less where there is much, unless who takes it `is_ahead` of whoever comes behind; else until
     /// the kernel wakes the reader or 100 ms have passed.
@@ -100,7 +94,7 @@ impl RingReader {
     ///
     /// The kernel's, where waiting fails for another reason than a signal.
     pub fn wait(&mut self, taken: usize, idle_rounds: u32, is_ahead: bool) -> io::Result<()> {
-        if !Self::blocks(idle_rounds) {
+        if idle_rounds < IDLE_ROUNDS {
             self.sleep = if is_ahead { LONGEST_SLEEP } else { next_sleep(self.sleep, taken) };
             thread::sleep(self.sleep);
             return Ok(());

@@ -1,50 +1,66 @@
-//! Enters: when copies are queued, and when who sends them takes them. Leaves: whether that thread gives way to all else that
-//! runs on the node.
+//! Enters: when copies are queued, and when who sends them comes to take them. Leaves: whether that thread gives way to all else
+//! that runs on the node.
 //!
 //! A copy that is sent keeps a processor from live for as long as that takes. So the thread that sends runs where nothing else
 //! wants to (`SCHED_IDLE`), and a processor that runs it counts as free for whoever wakes up. On a node without idle time it
-//! would not run at all: the capture threads, which are ordinary, look at every round whether it takes what they queue, and where
-//! it does not it is an ordinary thread again, for longer each time that is in vain.
+//! would not run at all: the capture threads, which are ordinary, look at every round whether it comes for what they queue, and
+//! where it does not it is an ordinary thread again, for longer each time that is in vain. A thread that gives way may hold a lock
+//! that a capture thread waits for; so a thread of its own looks whether they look.
 
+mod course;
 mod sys;
 
 use std::{
     io,
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use rustix::thread::Pid;
-use tracing::debug;
+use rustix::{system::uname, thread::Pid};
+use tracing::{debug, warn};
 
-use self::sys::Policy;
+use self::{course::Course, sys::Policy};
 use crate::{io::replay::clock, pipeline::Timestamp};
 
-/// The precedence of the one thread that sends, as it and the capture threads see it.
+/// The precedence of the one thread that sends, as it and those that look after it see it. It takes no lock of it.
 #[derive(Debug, Default)]
 pub struct Precedence {
-    /// Since when something is queued that the thread has not come to take; 0 where nothing is.
+    /// Since when something is queued that the thread has not come for; 0 where nothing is.
     asked: AtomicU64,
     /// When something was queued last.
     latest: AtomicU64,
+    /// When a capture thread looked last.
+    reviewed: AtomicU64,
     /// The thread; `None` where it is an ordinary one for good.
     thread: Option<Pid>,
     course: Mutex<Course>,
+    /// It gives way from now on, or never will again.
+    turned: Condvar,
+    account: Account,
 }
 
 impl Precedence {
     /// That of the calling thread, which may give way from here on if the kernel lets it return, and if nobody has told it
     /// already how to run.
     #[must_use]
-    pub fn of_this_thread() -> Self {
-        let can_return =
-            *CAN_RETURN.get_or_init(|| matches!(sys::policy(), Ok(Policy::Ordinary)) && try_out());
+    pub fn of_this_thread() -> Arc<Self> {
+        let can_return = *CAN_RETURN
+            .get_or_init(|| is_fair() && matches!(sys::policy(), Ok(Policy::Ordinary)) && try_out());
+        let thread = can_return.then(sys::this_thread);
+        let precedence = Arc::new(Self { thread, ..Self::default() });
+        let looked_after = Arc::clone(&precedence);
+        if thread.is_some()
+            && let Err(error) = spawn("precedence".to_owned(), move || looked_after.look_after())
+        {
+            debug!(%error, "Nobody can look after the thread that sends.");
+            precedence.end();
+        }
         debug!(can_return, "Whether the thread that sends may give way to others.");
-        Self { thread: can_return.then(sys::this_thread), ..Self::default() }
+        precedence
     }
 
     /// Something was queued.
@@ -55,18 +71,19 @@ impl Precedence {
         let _earlier = self.asked.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// The thread takes what is queued.
+    /// The thread comes for what is queued.
     pub(super) fn came(&self) {
         self.asked.store(0, Ordering::Relaxed);
     }
 
     /// Looks whether the thread keeps up, and has it give way or not; where copies wait already it is behind. Called by capture
-    /// threads, at least once a millisecond while anything is captured.
+    /// threads, each time they go round.
     pub fn review(&self, now: Timestamp, is_behind: bool) {
+        self.reviewed.store(now.as_nanos(), Ordering::Relaxed);
         let course = match self.course.try_lock() {
             Ok(course) => course,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // Another capture thread looks just now.
+            // Another thread looks just now.
             Err(TryLockError::WouldBlock) => return,
         };
         let asked = match self.asked.load(Ordering::Relaxed) {
@@ -75,37 +92,110 @@ impl Precedence {
         };
         let latest = Timestamp::from_nanos(self.latest.load(Ordering::Relaxed));
         let is_late = is_behind || asked.is_some_and(|asked| now.since(asked) >= LATE);
-        self.turn(course, |course| course.review(now, is_late, latest));
+        drop(self.turn(course, now, |course| course.review(now, is_late, latest)));
     }
 
-    /// Nobody will look for a while: the thread is an ordinary one.
-    pub fn rest(&self) {
-        self.turn(self.lock(), |course| course.rest(clock::now()));
+    /// The thread is an ordinary one for good.
+    pub fn end(&self) {
+        drop(self.turn(self.lock(), clock::now(), Course::end));
     }
 
     /// For how long the thread has given way, all in all.
     #[must_use]
     pub fn gave_way(&self) -> Duration {
-        self.lock().gave_way(clock::now())
+        self.account.read(clock::now())
     }
 
-    fn turn(&self, mut course: MutexGuard<'_, Course>, change: impl FnOnce(&mut Course) -> bool) {
-        let Some(thread) = self.thread else { return };
+    /// Has the thread be an ordinary one where nobody else looks any more: those who should may wait for it.
+    fn look_after(&self) {
+        let mut course = self.lock();
+        while !course.is_over {
+            if !course.gives_way {
+                course = self.turned.wait(course).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let waited = self.turned.wait_timeout(course, UNSEEN);
+            (course, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            let now = clock::now();
+            let reviewed = Timestamp::from_nanos(self.reviewed.load(Ordering::Relaxed));
+            if now.since(reviewed) >= UNSEEN {
+                course = self.turn(course, now, |course| course.interrupt(now));
+            }
+        }
+    }
+
+    /// Has the kernel hear of a change.
+    fn turn<'a>(
+        &'a self,
+        mut course: MutexGuard<'a, Course>,
+        now: Timestamp,
+        change: impl FnOnce(&mut Course),
+    ) -> MutexGuard<'a, Course> {
+        let Some(thread) = self.thread else { return course };
         let did = course.gives_way;
-        let gives_way = change(&mut course);
-        if gives_way == did {
-            return;
+        change(&mut course);
+        if course.gives_way == did {
+            if course.is_over {
+                self.turned.notify_all();
+            }
+            return course;
         }
-        let policy = if gives_way { Policy::Idle } else { Policy::Ordinary };
-        if let Err(error) = sys::set_policy(thread, policy) {
-            // It was tried before anything began.
-            debug!(%error, ?policy, "The thread that sends did not change its precedence.");
+        let policy = if course.gives_way { Policy::Idle } else { Policy::Ordinary };
+        match sys::set_policy(thread, policy) {
+            Ok(()) => {
+                self.account.turn(course.gives_way, now);
+                self.turned.notify_all();
+            }
+            // It was tried before anything began; what was allowed then is not any more.
+            Err(error) if did => {
+                if !course.is_stuck {
+                    warn!(%error, "The thread that sends copies gives way to all else, and cannot stop to.");
+                }
+                // Tried again at the next look.
+                (course.gives_way, course.is_stuck) = (true, true);
+            }
+            Err(error) => {
+                debug!(%error, "The thread that sends copies cannot give way any more.");
+                course.end();
+            }
         }
+        course
     }
 
     fn lock(&self) -> MutexGuard<'_, Course> {
         // Nothing in here can panic between one field and the next.
         self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For how long the thread gave way.
+#[derive(Debug, Default)]
+struct Account {
+    /// Until it last stopped, in nanoseconds.
+    before: AtomicU64,
+    /// Since when it does; 0 where it does not.
+    since: AtomicU64,
+    /// The most that was told: a counter never goes back.
+    told: AtomicU64,
+}
+
+impl Account {
+    fn turn(&self, gives_way: bool, now: Timestamp) {
+        if gives_way {
+            self.since.store(now.as_nanos(), Ordering::Relaxed);
+        } else {
+            let since = self.since.swap(0, Ordering::Relaxed);
+            self.before.fetch_add(now.as_nanos().saturating_sub(since), Ordering::Relaxed);
+        }
+    }
+
+    fn read(&self, now: Timestamp) -> Duration {
+        let so_far = match self.since.load(Ordering::Relaxed) {
+            0 => 0,
+            since => now.as_nanos().saturating_sub(since),
+        };
+        let sum = self.before.load(Ordering::Relaxed).saturating_add(so_far);
+        Duration::from_nanos(self.told.fetch_max(sum, Ordering::Relaxed).max(sum))
     }
 }
 
@@ -142,90 +232,24 @@ fn try_out() -> bool {
     matches!(tried.map(JoinHandle::join), Ok(Ok(Ok(()))))
 }
 
+/// Whether a thread that comes back is treated as if it had never been away. Before Linux 6.6 what it ran meanwhile is held
+/// against it 340 times over, and on a full node it would wait for that:
+/// <https://github.com/torvalds/linux/commit/147f3efaa24182a21706bca15eab2f3f4630b5fe>
+fn is_fair() -> bool {
+    let uname = uname();
+    let mut parts = uname.release().to_str().unwrap_or_default().split(|c: char| !c.is_ascii_digit());
+    let mut next = || parts.next().and_then(|part| part.parse::<u32>().ok()).unwrap_or(0);
+    (next(), next()) >= (6, 6)
+}
+
 /// What a process may do about its threads is the same for all of them.
 static CAN_RETURN: OnceLock<bool> = OnceLock::new();
 
-/// When the thread gives way and when it does not.
-#[derive(Debug)]
-struct Course {
-    gives_way: bool,
-    /// Since when.
-    since: Timestamp,
-    /// How long it will not, when it next has to stop.
-    pause: Duration,
-    /// Until when it does not.
-    until: Timestamp,
-    /// Since when copies come without a lull; `None` in one.
-    steady_since: Option<Timestamp>,
-    /// For how long it gave way until `since`.
-    before: Duration,
-}
-
-impl Course {
-    /// Decides, given whether copies are late, and when one was queued last.
-    fn review(&mut self, now: Timestamp, is_late: bool, latest: Timestamp) -> bool {
-        let is_lull = now.since(latest) > LULL;
-        self.steady_since = if is_lull { None } else { self.steady_since.or(Some(now)) };
-        if self.gives_way && is_late {
-            let was_worth_it = now.since(self.since) >= WORTH;
-            self.pause = if was_worth_it { SHORTEST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
-            self.until = now.after(self.pause);
-        }
-        let is_steady = self.steady_since.is_some_and(|since| now.since(since) >= STEADY);
-        let is_due = is_steady && now >= self.until;
-        self.set(!is_late && !is_lull && (self.gives_way || is_due), now)
-    }
-
-    fn rest(&mut self, now: Timestamp) -> bool {
-        self.steady_since = None;
-        self.set(false, now)
-    }
-
-    fn set(&mut self, gives_way: bool, now: Timestamp) -> bool {
-        if gives_way != self.gives_way {
-            self.before = self.gave_way(now);
-            (self.gives_way, self.since) = (gives_way, now);
-        }
-        gives_way
-    }
-
-    fn gave_way(&self, now: Timestamp) -> Duration {
-        if self.gives_way { self.before + now.since(self.since) } else { self.before }
-    }
-}
-
-impl Default for Course {
-    fn default() -> Self {
-        Self {
-            gives_way: false,
-            since: Timestamp::ZERO,
-            pause: SHORTEST_PAUSE,
-            until: Timestamp::ZERO,
-            steady_since: None,
-            before: Duration::ZERO,
-        }
-    }
-}
-
-/// How long a copy may wait for the thread that gives way. It adds this much to the lag where the node is busy.
+/// How long a copy may wait for the thread that gives way, as seen by a capture thread that goes round.
 const LATE: Duration = Duration::from_micros(500);
 
-/// After so long without a copy the thread is an ordinary one: what else it does, and who waits for that, is not looked after by
-/// who queues copies.
-const LULL: Duration = Duration::from_millis(10);
-
-/// So long copies must have come without a lull.
-const STEADY: Duration = Duration::from_millis(20);
-
-/// Having given way for so long, until a copy was late, was worth a copy that was late.
-const WORTH: Duration = Duration::from_millis(50);
-
-/// How long the thread is an ordinary one at least, after a copy was late; twice as long each time when giving way was not worth
-/// it.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
-
-/// How long at most: on a node without idle time one copy in a second's is late for this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// After so long nobody looks any more: capture threads that find nothing are about to block, others wait or have ended.
+const UNSEEN: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests;
