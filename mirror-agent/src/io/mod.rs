@@ -49,8 +49,6 @@ pub mod object;
 #[cfg(feature = "runtime")]
 pub mod pods;
 #[cfg(feature = "runtime")]
-pub mod precedence;
-#[cfg(feature = "runtime")]
 mod random;
 #[cfg(feature = "runtime")]
 pub mod replay;

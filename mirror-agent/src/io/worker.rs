@@ -19,7 +19,6 @@ use crate::{
         interfaces::{Interfaces, Tally},
         ledger::Ledger,
         metrics::PipelineGauges,
-        precedence::Precedence,
         replay::{Probes, clock},
     },
     pipeline::{Pipeline, Stats, Timestamp, reason::FlowSkipReason},
@@ -60,8 +59,6 @@ pub struct Worker {
     pub tally: Tally,
     /// What all workers have.
     pub interfaces: Arc<Interfaces>,
-    /// Whether who sends the copies gives way to others.
-    pub precedence: Arc<Precedence>,
 }
 
 /// What all workers are to do.
@@ -165,7 +162,6 @@ impl Worker {
         pipeline.handle_time(now);
         self.heartbeat.beat(now);
         self.publish();
-        self.precedence.review(clock::now(), self.dispatcher.is_ahead());
         taken
     }
 

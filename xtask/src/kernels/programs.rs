@@ -36,9 +36,9 @@ pub(crate) struct Test {
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Arguments of programs whose tests are not all meant; the others run all of theirs.
-const ARGUMENTS: [(&str, &[&str]); 5] = [
+const ARGUMENTS: [(&str, &[&str]); 4] = [
     // The pure part of the agent is the same on every kernel.
-    ("mirror_agent", &["io::capture", "io::check", "io::precedence"]),
+    ("mirror_agent", &["io::capture", "io::check"]),
     // Emulated, a packet costs what it costs to emulate.
     ("classifier", &["--skip", "cost_of_a_packet_is_printed"]),
     // These hold the agent against the clock, here and below.
@@ -53,7 +53,6 @@ const ARGUMENTS: [(&str, &[&str]); 5] = [
             "an_experiment_goes_with_its_pod_from_node_to_node",
         ],
     ),
-    ("precedence", &["--skip", "copies_are_sent_on_a_node_without_idle_time"]),
     ("steering", &["--skip", "a_pause_of_one_experiment_is_felt_within_100_ms"]),
 ];
 

@@ -50,7 +50,6 @@ use crate::{
         metrics::{self, PipelineGauges},
         object::EBPF_OBJECT,
         pods::PodsStatus,
-        precedence::{self, Precedence},
         random::random,
         replay::Probes,
         sinks::SinkLedger,
@@ -89,10 +88,7 @@ pub struct Surroundings {
 /// Values that do not fit together, an interface or a target that cannot be used, missing privileges, a kernel that
 /// refuses the programs: all of them before anything is captured.
 pub fn run(config: &Config, surroundings: Surroundings) -> Result<Snapshot> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .on_thread_start(precedence::be_ordinary)
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(mirror(config, surroundings))
 }
 
@@ -129,7 +125,6 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     let listeners = Listeners::start(&config.control, &control).await?;
     let ledger = Arc::new(Ledger::default());
     let compare = Shared::default();
-    let precedence = Precedence::of_this_thread();
     let sink_ledger = SinkLedger::default();
     let telling = telling
         .start(Arc::clone(&compare.queue), Arc::clone(&ledger), sink_ledger.clone(), control)
@@ -155,7 +150,6 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
         agents: Arc::new(AtomicU32::new(config.agents)),
         probes: Some(Arc::clone(&probes)),
         compare,
-        precedence: Arc::clone(&precedence),
     });
     let directory = experiments.directory();
     let status = Arc::<Status>::default();
@@ -197,7 +191,6 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     metrics::register_steering(&mut registry, status);
     metrics::register_pods(&mut registry, pods_status);
     metrics::register_logs(&mut registry, log);
-    metrics::register_precedence(&mut registry, Arc::clone(&precedence));
     let healthy = Arc::new(Heartbeats(heartbeats.clone()));
     front.exchange(Answers { registry, stage: Arc::clone(&stage), healthy });
 
@@ -222,10 +215,9 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
             probes: Arc::clone(&probes),
             tally: Tally::default(),
             interfaces: Arc::clone(&interfaces_seen),
-            precedence: Arc::clone(&precedence),
         };
-        let thread = precedence::spawn(format!("capture-{number}"), move || worker.run());
-        workers.push(thread.context("start a capture thread")?);
+        let thread = thread::Builder::new().name(format!("capture-{number}"));
+        workers.push(thread.spawn(move || worker.run()).context("start a capture thread")?);
     }
     if let Err(error) = follower.attach_all(&mut lock(&kernel)) {
         orders.stop.store(true, Ordering::Release);
@@ -277,7 +269,6 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
             () = guard.tick(&kernel) => {}
         }
     }
-    precedence.end();
     listeners.stop().await;
     info!("Stopping: capture is detached, copies under way are finished.");
     stage.set(Stage::Stopping);

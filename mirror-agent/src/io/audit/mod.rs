@@ -16,7 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::SystemTime,
 };
 
@@ -33,7 +33,6 @@ use crate::{
         control::{Change, Command, ControlError, InterlockState, Setting, time},
         ledger::CopyBooks,
         lines::RotatingFile,
-        precedence,
         replay::{self, Observer},
         telling::{AskError, Told},
     },
@@ -79,9 +78,9 @@ impl Audit {
         let file = RotatingFile::open(path, config.max_size, config.keep)?;
         let audit = Self(Arc::new(Shared { counters: Counters::default(), queue: Some(Queue::default()) }));
         let shared = Arc::clone(&audit.0);
-        let thread = precedence::spawn("audit".to_owned(), move || {
-            writer::write(file, shared.queue.as_ref(), &shared.counters);
-        })?;
+        let thread = thread::Builder::new()
+            .name("audit".to_owned())
+            .spawn(move || writer::write(file, shared.queue.as_ref(), &shared.counters))?;
         Ok((audit.clone(), AuditWriter { audit, thread: Some(thread) }))
     }
 

@@ -1,8 +1,6 @@
 //! Enters: records, and files that take them or do not. Leaves: what is in the files and in the counters.
 
-use std::{
-    env, fs, os::unix::fs::MetadataExt, path::Path, process::Command as Process, thread, time::Duration,
-};
+use std::{env, fs, os::unix::fs::MetadataExt, path::Path, process::Command as Process, time::Duration};
 
 use serde_json::{Value, json};
 

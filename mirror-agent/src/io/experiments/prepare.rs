@@ -14,7 +14,6 @@ use crate::io::{
     config::{ExperimentConfig, Rate, TargetConfig},
     experiments::{CompileError, Lane},
     ledger::Ledger,
-    precedence::Precedence,
     replay::{
         Captured, OwnSocketRegistry, Probes, Queue, Refusal, RefuseAddress, Replay, ReplayConfig, ReplayError,
     },
@@ -43,8 +42,6 @@ pub struct Common {
     pub probes: Option<Arc<Probes>>,
     /// Where exchanges go whose answers are read.
     pub compare: Shared,
-    /// That of the thread that runs them.
-    pub precedence: Arc<Precedence>,
 }
 
 /// Why a change cannot be made.
@@ -148,8 +145,7 @@ impl Common {
         // Its share of the bytes is told when it starts.
         let queue = Queue::new(target.limits.queue, 0)
             .with_drop_policy(target.limits.drop_policy)
-            .with_order(target.order)
-            .with_precedence(Arc::clone(&self.precedence));
+            .with_order(target.order);
         let queue = Arc::new(queue);
         let is_sampled = Arc::<AtomicBool>::default();
         let books = self.ledger.copies(&experiment.name, &target.name);

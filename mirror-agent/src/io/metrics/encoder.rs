@@ -1,6 +1,6 @@
 //! Enters: names, help texts, labels and values. Leaves: OpenMetrics text.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use prometheus_client::{
     encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet},
@@ -28,12 +28,6 @@ impl Encoder<'_> {
 
     pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         self.describe(name, help, MetricType::Counter)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
-    }
-
-    /// A counter of time.
-    pub(super) fn seconds(&mut self, name: &str, help: &str, value: Duration) -> fmt::Result {
-        let mut counter = self.describe(name, help, MetricType::Counter)?;
-        counter.encode_counter::<NoLabelSet, _, u64>(&value.as_secs_f64(), None)
     }
 
     pub(super) fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {

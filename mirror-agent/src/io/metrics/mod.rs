@@ -11,7 +11,6 @@ mod fleet;
 mod interfaces;
 mod logs;
 mod pods;
-mod precedence;
 mod sinks;
 mod steering;
 mod targets;
@@ -30,8 +29,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, regis
 
 pub use self::{
     audit::register_audit, fleet::register_fleet, logs::register_logs, pods::register_pods,
-    precedence::register_precedence, sinks::register_sinks, steering::register_steering,
-    targets::TargetGauges,
+    sinks::register_sinks, steering::register_steering, targets::TargetGauges,
 };
 use self::{
     comparisons::encode_comparisons,
@@ -434,7 +432,6 @@ mod tests {
         status.set_experiments(vec![experiment]);
         register_steering(&mut registry, status);
         register_logs(&mut registry, Arc::default());
-        register_precedence(&mut registry, Arc::default());
         let pods = Arc::<PodsStatus>::default();
         pods.set_experiments(vec![("default".to_owned(), 2)]);
         register_pods(&mut registry, pods);
@@ -480,7 +477,6 @@ mod tests {
             "mirror_capture_paused 0.0",
             "mirror_agent_waiting 0.0",
             "mirror_log_lines_dropped_total 0",
-            "mirror_replay_gave_way_seconds_total 0.0",
             "mirror_log_lines_held_back_total 0",
             "mirror_interfaces_attached{role=\"pod\"} 2.0",
             "mirror_interface_segments_total{interface=\"lo\",side=\"client\"} 0",

@@ -12,7 +12,6 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    clock,
     held::Held,
     lanes::{Lanes, Live, Turn},
 };
@@ -21,7 +20,6 @@ use crate::{
         compare::Part,
         config::{CopyOrder, DropPolicy},
         ledger::{DropReason, Ticket},
-        precedence::Precedence,
     },
     pipeline::{Request, Timestamp},
 };
@@ -35,7 +33,7 @@ pub struct Job {
     pub ticket: Ticket,
     /// The number of the pipeline that it came from; it makes the number of its exchange unique.
     pub pipeline: u16,
-    /// When it was queued, by [`clock::now`].
+    /// When it was queued, by [`clock::now`](super::clock::now).
     pub queued_at: Timestamp,
     /// Where its answer is awaited; `None` where nobody wants it.
     pub part: Option<Part>,
@@ -56,8 +54,6 @@ pub struct Queue {
     /// Bytes of requests queued or being written: a slow shadow must not let more be held than the limit says.
     held_bytes: Arc<AtomicUsize>,
     arrived: Notify,
-    /// That of who takes them.
-    precedence: Arc<Precedence>,
 }
 
 #[derive(Debug)]
@@ -172,15 +168,7 @@ impl Queue {
             })),
             held_bytes: Arc::default(),
             arrived: Notify::new(),
-            precedence: Arc::default(),
         }
-    }
-
-    /// Says whose precedence it is to take jobs; one that never changes unless said.
-    #[must_use]
-    pub fn with_precedence(mut self, precedence: Arc<Precedence>) -> Self {
-        self.precedence = precedence;
-        self
     }
 
     /// Says what is dropped where more come than there is room for; the newest unless said.
@@ -238,7 +226,6 @@ impl Queue {
         }
         drop(guard);
         if has_pushed {
-            self.precedence.asked(clock::now());
             self.arrived.notify_one();
         }
     }
@@ -336,7 +323,6 @@ impl Queue {
     /// Waits until jobs have been pushed since the last wait.
     pub(super) async fn arrived(&self) {
         self.arrived.notified().await;
-        self.precedence.came();
     }
 
     /// Lets the one who waits for jobs look, though none has come.

@@ -30,7 +30,6 @@ use crate::{
         config::{SinkConfig, SinkPlace, SinkTake},
         evidence::Record,
         lines::RotatingFile,
-        precedence,
     },
     pipeline::reason::{ComparisonResult, SinkResult},
 };
@@ -185,7 +184,9 @@ impl Sinks {
                 #[cfg(not(feature = "kafka"))]
                 SinkPlace::Kafka { .. } => return Err(SinkError::NoKafka { sink: sink() }),
             };
-            let thread = precedence::spawn("sink".to_owned(), work)
+            let thread = thread::Builder::new()
+                .name("sink".to_owned())
+                .spawn(work)
                 .map_err(|source| SinkError::Thread { sink: sink(), source })?;
             sinks.sinks.push(Sink { take: config.take, queue, books, thread: Some(thread) });
         }

@@ -21,7 +21,6 @@ use crate::{
         compare::{CompareQueue, Exchange},
         control::{Command, Control},
         ledger::Ledger,
-        precedence,
         replay::clock,
         sinks::SinkLedger,
         telling::Teller,
@@ -91,7 +90,7 @@ impl Telling {
             due: Instant::now(),
         };
         let messages = self.messages;
-        let thread = precedence::spawn("compare".to_owned(), move || work.run(&messages))?;
+        let thread = thread::Builder::new().name("compare".to_owned()).spawn(move || work.run(&messages))?;
         Ok(TellingThread { queue, thread: Some(thread) })
     }
 }

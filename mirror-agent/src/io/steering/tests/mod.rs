@@ -194,7 +194,6 @@ impl Bench {
             agents: Arc::new(AtomicU32::new(1)),
             probes: None,
             compare: Shared::default(),
-            precedence: Arc::default(),
         };
         let reader = Reader {
             parse: |text, name| Ok(config::parse(text, name, None)?),
