@@ -115,13 +115,22 @@ fn named(redactor: &Redactor, choice: u8, input: &mut Input<'_>) {
     ] {
         hides_in_divergence(redactor, place, &secret);
     }
+    for place in ["$.list", "$.x.below", "$"] {
+        hides_in_divergence_of(DivergenceKind::Order, redactor, place, &secret);
+    }
+    hides_in_divergence(redactor, &format!("$.{}.password…", "x".repeat(510)), &secret);
+    hides_in_divergence(redactor, "malformed line 2", &secret);
     hides_in_divergence(redactor, "$.by", &format!("{{\"path\": {value}}}"));
     hides_in_divergence(redactor, "$", &format!("{{{}: {value}", json(key, style)));
 }
 
 fn hides_in_divergence(redactor: &Redactor, place: &str, value: &str) {
+    hides_in_divergence_of(DivergenceKind::Value, redactor, place, value);
+}
+
+fn hides_in_divergence_of(kind: DivergenceKind, redactor: &Redactor, place: &str, value: &str) {
     let redacted = redactor.divergence(&Divergence {
-        kind: DivergenceKind::Value,
+        kind,
         path: Arc::from(place),
         place: place.to_owned(),
         other_place: Some(place.to_owned()),

@@ -90,6 +90,11 @@ impl Content {
         })
     }
 
+    /// Whether it is to be JSON.
+    fn says_json(&self) -> bool {
+        matches!(self.declared, Declared::Json | Declared::JsonLines)
+    }
+
     /// The numbers of the fields that are followed.
     fn numbers(&self, plan: &Plan) -> Vec<Vec<f64>> {
         match self.parsed() {
@@ -151,7 +156,10 @@ pub(super) fn compare(live: &Content, other: &Content, active: &Active<'_>, foun
             json::compare(of_live, of_other, json::Form::Lines, active, found);
         }
         (Parsed::Form(of_live), Parsed::Form(of_other)) => forms::compare(of_live, of_other, active, found),
-        (Parsed::Text, Parsed::Text) => text::compare(&live.bytes, &other.bytes, active, found),
+        (Parsed::Text, Parsed::Text) => {
+            let is_malformed = live.says_json() || other.says_json();
+            text::compare(&live.bytes, &other.bytes, is_malformed, active, found);
+        }
         (Parsed::Binary, Parsed::Binary) => compare_bytes(&live.bytes, &other.bytes, found),
         (Parsed::Multipart, Parsed::Multipart) => {
             // The boundary is drawn anew for each answer.

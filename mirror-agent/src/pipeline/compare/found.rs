@@ -7,7 +7,7 @@ use std::{
 
 use ahash::RandomState;
 
-use super::{Compared, Divergence, Explained, MAX_DIVERGENCES, VALUE_BYTES};
+use super::{Compared, Divergence, Explained, MAX_DIVERGENCES, PLACE_BYTES, VALUE_BYTES};
 use crate::pipeline::reason::DivergenceKind;
 
 /// Most divergences of one kind that are told of one path. What is wrong with one element of a list is wrong with all of
@@ -16,9 +16,6 @@ const MAX_OF_A_PATH: usize = 4;
 
 /// Most differences told that rules explain.
 const MAX_EXPLAINED: usize = 256;
-
-/// Longest path, in bytes; it ends in `…` where it is cut.
-pub(super) const PATH_BYTES: usize = 512;
 
 /// The differences of one pair of answers.
 #[derive(Debug)]
@@ -124,7 +121,7 @@ impl Found {
     }
 
     fn intern(&mut self, path: String) -> (Arc<str>, usize) {
-        let path = cut_to(path, PATH_BYTES, "…");
+        let path = cut_to(path, PLACE_BYTES, "…");
         if let Some((known, number)) = self.paths.get_key_value(path.as_str()) {
             return (Arc::clone(known), *number);
         }
@@ -138,7 +135,7 @@ impl Found {
 }
 
 fn cut(place: String) -> String {
-    cut_to(place, PATH_BYTES, "…")
+    cut_to(place, PLACE_BYTES, "…")
 }
 
 /// At most `limit` bytes of a text, whole characters, and `mark` where something is cut off.

@@ -181,3 +181,12 @@ pub const MAX_DIVERGENCES: usize = 64;
 
 /// Longest value in a divergence, in bytes.
 pub const VALUE_BYTES: usize = 256;
+
+/// Longest path or place of a divergence, in bytes; it ends in `…` where it is cut.
+pub const PLACE_BYTES: usize = 512;
+
+/// How places in text begin, before the number of the line.
+pub(in crate::pipeline) const TEXT_LINE: &str = "text line ";
+
+/// The same in what says that it is JSON, and is none.
+pub(in crate::pipeline) const MALFORMED_LINE: &str = "malformed line ";

@@ -23,12 +23,12 @@ use self::{encoding::encode_percent, rules::Names};
 use crate::pipeline::{
     Answer, Limits, Request,
     compare::{
-        Divergence, VALUE_BYTES,
+        Divergence, MALFORMED_LINE, PLACE_BYTES, TEXT_LINE, VALUE_BYTES,
         decode::decode,
         path::{Matcher, PathError, Progress},
     },
     http::{Event, RequestDecoder, headers},
-    reason::IncomparableReason,
+    reason::{DivergenceKind, IncomparableReason},
 };
 
 /// Why rules cannot be used.
@@ -257,7 +257,12 @@ impl Redactor {
     #[must_use]
     pub fn divergence(&self, divergence: &Divergence) -> Divergence {
         let Divergence { kind, path, place, other_place, live, other } = divergence;
-        let shown = |value: &Option<String>, place| value.as_deref().map(|value| self.value_at(place, value));
+        let shown = |value: &Option<String>, place: &str| {
+            let value = value.as_deref()?;
+            // What is told of an order is elements, at the place of their array.
+            let is_secret = *kind == DivergenceKind::Order && !self.may_show_elements(place);
+            Some(if is_secret { self.stamp(value.as_bytes()) } else { self.value_at(place, value) })
+        };
         Divergence {
             kind: *kind,
             path: Arc::from(self.place(path)),
@@ -281,9 +286,22 @@ impl Redactor {
         String::from_utf8_lossy(&self.patterns_replaced(place.as_bytes(), replacement)).into_owned()
     }
 
+    /// Whether no path leads to, or below, the elements of an array.
+    fn may_show_elements(&self, place: &str) -> bool {
+        place.starts_with("header:") || self.steps(place).is_some_and(|progress| progress.is_done())
+    }
+
     /// A value that was found at a place of an answer.
     fn value_at(&self, place: &str, value: &str) -> String {
         let bytes = value.as_bytes();
+        // Where it is exactly, and so what names it, is not known.
+        if is_cut_place(place) || place.starts_with(MALFORMED_LINE) {
+            return self.stamp(bytes);
+        }
+        // Of a key in PEM or the like, whose first line alone says what it is.
+        if place.starts_with(TEXT_LINE) && is_encoded_line(bytes) {
+            return self.stamp(bytes);
+        }
         if let Some(name) = place.strip_prefix("header:") {
             return self.field_value_at(name, value);
         }
@@ -412,6 +430,20 @@ fn is_cut(value: &str) -> bool {
     value.len() >= VALUE_BYTES.saturating_sub(8)
 }
 
+/// Whether a place may lack its last steps.
+fn is_cut_place(place: &str) -> bool {
+    place.len() >= PLACE_BYTES.saturating_sub(8)
+}
+
+/// Whether a line of text is nothing but a long run of base64 (RFC 4648).
+fn is_encoded_line(line: &[u8]) -> bool {
+    let line = line.trim_ascii();
+    line.len() >= ENCODED_BYTES
+        && line
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_'))
+}
+
 /// At most `limit` bytes of a text.
 fn cut(mut text: String, limit: usize) -> RedactedContent {
     let is_cut = text.len() > limit;
@@ -468,6 +500,9 @@ impl ContentKind {
         }
     }
 }
+
+/// Words of text are shorter.
+const ENCODED_BYTES: usize = 24;
 
 /// Longer content, decoded, is not looked at. What is compared is shorter.
 const MAX_CONTENT_BYTES: usize = 16 * 1024 * 1024;

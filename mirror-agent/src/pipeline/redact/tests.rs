@@ -153,7 +153,13 @@ fn text_loses_what_is_named_and_what_looks_like_a_secret() {
         ("api-key: s3cret\nrest", format!("api-key: {}\nrest", stamp("s3cret"))),
         ("<password>s3cret</password>", format!("<password>{}</password>", stamp("s3cret"))),
         ("{'token': 's3 cret', 'a': 1}", format!("{{'token': '{}', 'a': 1}}", stamp("s3 cret"))),
-        ("\\\"token\\\": \\\"s3cret\\\"", format!("\\\"token\\\": \\\"{}\"", stamp("s3cret\\"))),
+        ("\\\"token\\\": \\\"s3cret\\\"", format!("\\\"token\\\": \\\"{}\\\"", stamp("s3cret"))),
+        (
+            "x {\"pin\":\"a\\\"b\\\"c\",\"d\":1}",
+            format!("x {{\"pin\":\"{}\",\"d\":1}}", stamp("a\\\"b\\\"c")),
+        ),
+        ("x {\"pin\":\"ab\\\\\",\"d\":1}", format!("x {{\"pin\":\"{}\",\"d\":1}}", stamp("ab\\\\"))),
+        ("x \\\"pin\\\":\\\"a\\\\\\\"b\\\",d", format!("x \\\"pin\\\":\\\"{}\\\",d", stamp("a\\\\\\\"b"))),
         ("use Bearer abcdefgh12 now", format!("use {} now", stamp("Bearer abcdefgh12"))),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIi", stamp("eyJhbGciOiJIUzI1NiJ9.eyJzdWIi")),
         ("-----BEGIN PRIVATE KEY-----\nMII", stamp("-----BEGIN PRIVATE KEY-----\nMII")),
@@ -250,6 +256,56 @@ fn divergences_are_redacted_by_their_place() {
     assert!(redacted.other.unwrap().starts_with("redacted-"), "each value is looked at where it is");
     assert_eq!(redactor().place("$.by.MARK01.x"), format!("$.by.{}.x", stamp("MARK01")));
     assert_eq!(redactor().place_for_all("$.by.MARK01.MARK02"), "$.by.redacted.redacted");
+}
+
+/// What is shown of a value of this divergence.
+fn shown(kind: DivergenceKind, place: &str, value: &str) -> String {
+    let given = Divergence {
+        kind,
+        path: Arc::from(place),
+        place: place.to_owned(),
+        other_place: None,
+        live: Some(value.to_owned()),
+        other: None,
+    };
+    redactor().divergence(&given).live.unwrap()
+}
+
+#[test]
+fn elements_that_changed_places_are_shown_where_no_path_leads_to_any_of_them() {
+    for (place, value, expected) in [
+        ("$.rows", "Bo", stamp("Bo")),
+        ("$.rows", "12", stamp("12")),
+        ("$.password", "Bo", stamp("Bo")),
+        ("$.tags", "MARK0f", stamp("MARK0f")),
+        ("$.tags", "red", "red".to_owned()),
+        ("header:vary", "accept", "accept".to_owned()),
+    ] {
+        assert_eq!(shown(DivergenceKind::Order, place, value), expected, "{place}");
+    }
+}
+
+#[test]
+fn nothing_is_shown_of_a_place_that_is_not_known_to_its_end() {
+    let deep = |last: &str| format!("$.{}.{last}", "deeper.".repeat(70).trim_end_matches('.'));
+    let whole = deep("a");
+    assert!(whole.len() < 504, "{}", whole.len());
+    assert_eq!(shown(DivergenceKind::Value, &whole, "seen"), "seen");
+    let long = format!("$.{}password", "deeper.".repeat(80));
+    let cut = format!("{}…", &long[..509]);
+    assert_eq!(shown(DivergenceKind::Value, &cut, "s3cret"), stamp("s3cret"));
+    let cut = format!("form:{}…", "a".repeat(504));
+    assert_eq!(shown(DivergenceKind::Value, &cut, "s3cret"), stamp("s3cret"));
+}
+
+#[test]
+fn lines_are_shown_of_text_and_not_of_what_should_have_been_json_or_is_encoded() {
+    let line = "    \"number\": \"4111\",";
+    assert_eq!(shown(DivergenceKind::Value, "text line 3", line), line);
+    assert_eq!(shown(DivergenceKind::Value, "malformed line 3", line), stamp(line));
+    let line = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7";
+    assert_eq!(shown(DivergenceKind::Value, "text line 3", line), stamp(line));
+    assert_eq!(shown(DivergenceKind::Value, "$.image", line), line);
 }
 
 #[test]

@@ -120,8 +120,9 @@ fn value_behind(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     }
     let value = match quoted {
         [quote @ (b'"' | b'\''), after @ ..] if *separator != b'>' => {
+            let escapes = rest.len().saturating_sub(quoted.len());
             rest = after;
-            let end = after.iter().position(|byte| byte == quote).unwrap_or(after.len());
+            let end = end_of_quoted(after, *quote, escapes);
             after.get(..end)?
         }
         _ => {
@@ -132,6 +133,31 @@ fn value_behind(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let between = text.get(..text.len().checked_sub(rest.len())?)?;
     let after = rest.get(value.len()..)?;
     (!value.is_empty()).then_some((between, value, after))
+}
+
+/// Where a quoted value ends whose first quote stands behind so many backslashes.
+fn end_of_quoted(text: &[u8], quote: u8, escapes: usize) -> usize {
+    let mut backslashes = 0_usize;
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
+            b'\\' => backslashes = backslashes.saturating_add(1),
+            byte if *byte == quote && closes(backslashes, escapes) => {
+                return at.saturating_sub(backslashes.min(escapes));
+            }
+            _ => backslashes = 0,
+        }
+    }
+    text.len()
+}
+
+/// Whether a quote behind so many backslashes ends what one behind `escapes` of them began. Each level of strings in strings
+/// doubles the backslashes and adds one; an even number ends a string further out, and so this one.
+const fn closes(mut backslashes: usize, mut escapes: usize) -> bool {
+    while escapes > 0 && backslashes % 2 == 1 {
+        backslashes /= 2;
+        escapes /= 2;
+    }
+    backslashes.is_multiple_of(2)
 }
 
 const fn is_word_byte(byte: u8) -> bool {

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::pipeline::{
     compare::{
-        NumberForm,
-        found::{Found, PATH_BYTES, Where},
+        NumberForm, PLACE_BYTES,
+        found::{Found, Where},
         path::Progress,
         plan::Active,
         template::{clean, push_key},
@@ -240,7 +240,7 @@ impl<'a> Walk<'a, '_> {
         }
         let mut path = "$".to_owned();
         for step in &self.steps {
-            if path.len() > PATH_BYTES {
+            if path.len() > PLACE_BYTES {
                 break;
             }
             let index = |at: &Pair| match written {

@@ -29,6 +29,23 @@ fn status_that_differs_is_the_only_divergence() {
 }
 
 #[test]
+fn lines_of_what_should_have_been_json_are_told_as_such() {
+    for (content_type, place) in [
+        ("application/json", "malformed line 2"),
+        ("application/x-ndjson", "malformed line 2"),
+        ("text/plain", "text line 2"),
+        ("", "text line 2"),
+    ] {
+        let lines =
+            if content_type.is_empty() { String::new() } else { format!("content-type: {content_type}") };
+        let of = |content: &str| answer(200, &lines, content.as_bytes());
+        let compared = compare(&CompareRules::default(), &of("{\n\"a\": 1,\n}"), &of("{\n\"a\": 2,\n}"));
+        let places: Vec<_> = compared.divergences.iter().map(|told| told.place.as_str()).collect();
+        assert_eq!(places, [place], "{content_type}");
+    }
+}
+
+#[test]
 fn contents_are_compared_by_their_type() {
     let cases = [
         ("application/json", "{\"a\":1}", "{ \"a\" : 1 }", ""),
