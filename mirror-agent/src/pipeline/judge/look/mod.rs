@@ -52,7 +52,9 @@ impl Look {
 
     fn of_values(live: &str, other: &str) -> Self {
         if let (Ok(live), Ok(other)) = (live.parse::<f64>(), other.parse::<f64>()) {
-            return Self::of_numbers(live, other);
+            // Nothing is near to infinity, which stands for a number that went wrong.
+            let are_finite = live.is_finite() && other.is_finite();
+            return if are_finite { Self::of_numbers(live, other) } else { Self::Plain };
         }
         if is_uuid(live.as_bytes()) && is_uuid(other.as_bytes()) {
             return Self::Uuid;
@@ -166,6 +168,9 @@ mod tests {
     fn generated_values_are_told_from_others() {
         for (live, other, expected) in [
             ("0.30000000000000004", "0.3", Look::LastBits),
+            ("0.5", "Infinity", Look::Plain),
+            ("NaN", "0.5", Look::Plain),
+            ("1e400", "1", Look::Plain),
             ("0.10005", "0.1001", Look::Number),
             ("3", "4", Look::Number),
             ("1717150000", "1717150003", Look::Timestamp),
