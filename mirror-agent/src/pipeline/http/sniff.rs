@@ -156,8 +156,8 @@ const WHOLE_METHODS: [&[u8]; 36] = [
     b"PATCH",
 ];
 
-/// A request line of which this many bytes fit, with a known method, is believed before its end is there: targets of
-/// some kilobytes are common, and waiting for the rest would only hold bytes.
+/// A request line of which this many bytes fit is believed before its end is there: targets of some kilobytes are common,
+/// and waiting for the rest would only hold bytes.
 const CREDIBLE_LINE_BYTES: usize = 256;
 
 /// Longest method believed in bytes; the longest registered one has 17.
@@ -233,8 +233,8 @@ fn classify_request(bytes: &[u8]) -> Sniff {
     let Some((target, rest)) = rest.split_at_checked(target_len) else { return Sniff::NotHttp };
     match rest {
         [] if bytes.len() >= CREDIBLE_LINE_BYTES => {
-            let is_credible = Method::from_bytes(method) != Method::Other
-                && TARGET_STARTS.iter().any(|start| target.starts_with(start));
+            let is_credible =
+                looks_like_method(method) && TARGET_STARTS.iter().any(|start| target.starts_with(start));
             if is_credible { Sniff::Request } else { Sniff::Partial }
         }
         [] => Sniff::Partial,
@@ -351,10 +351,12 @@ mod tests {
     }
 
     #[test]
-    fn long_target_of_a_known_method_is_believed() {
+    fn long_target_behind_what_looks_like_a_method_is_believed() {
         let line = |method: &str| format!("{method} /{}", "x".repeat(1_000));
         assert_eq!(classify(line("GET").as_bytes()), Sniff::Request);
-        assert_eq!(classify(line("GOT").as_bytes()), Sniff::Partial);
+        assert_eq!(classify(line("PROPFIND").as_bytes()), Sniff::Request);
+        assert_eq!(classify(line("propfind").as_bytes()), Sniff::Partial);
+        assert_eq!(classify(line("UT").as_bytes()), Sniff::Partial);
         assert!(strict_request_start(line("POST").as_bytes()));
         assert!(!strict_request_start(line("POTS").as_bytes()));
     }
