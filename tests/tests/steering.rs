@@ -165,6 +165,27 @@ fn clean(report: &Report) -> Result<()> {
 }
 
 #[test]
+fn an_experiment_that_has_expired_keeps_no_agent_from_starting() -> Result<()> {
+    require_agent!();
+    let stage = Stage::set()?;
+    let ended = stage.experiment("side", SIDE, SIDE_SHADOW, "").replace("never", "2020-01-01T00:00:00Z");
+    stage.publish("v1", &stage.text(&[ended]))?;
+    let agent = stage.agent()?;
+    let second = Duration::from_secs(1);
+    for load in [stage.load(STEADY, 100.0, second)?, stage.load(SIDE, 100.0, second)?] {
+        clean(&load.finish()?)?;
+    }
+    let end = stage.settle(&agent)?;
+    ensure!(stage.side.requests() > 0 && stage.side_shadow.requests() == 0, "copies for what has ended");
+    ensure!(end.value("mirror_copies_total", "experiment", "side") == 0.0);
+    ensure!(agent.printed("stderr").contains("The experiment has expired; nothing is mirrored for it."));
+    let file = stage.file();
+    let check = output(&stage.net.live, &["check", "--config", &file.to_string_lossy()])?;
+    ensure!(!check.status.success() && String::from_utf8_lossy(&check.stderr).contains("has expired"));
+    Ok(())
+}
+
+#[test]
 fn reloads_under_load_change_what_the_file_changes_and_nothing_else() -> Result<()> {
     require_agent!();
     let stage = Stage::set()?;

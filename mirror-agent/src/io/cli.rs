@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::RangedU64ValueParser};
 use ipnet::IpNet;
 use mirror_common::packet::UsualPorts;
 
@@ -62,8 +62,8 @@ pub enum Command {
 /// Options of `run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// Configuration file (YAML), in place of all options below but --metrics-listen: they describe one experiment with
-    /// one target.
+    /// Configuration file (YAML), in place of the options below but --name, --metrics-listen, --control-listen and
+    /// --fleet-listen: they describe one experiment with one target.
     #[arg(long, value_name = "FILE", conflicts_with_all = OF_ONE_EXPERIMENT)]
     pub config: Option<PathBuf>,
 
@@ -179,7 +179,7 @@ pub struct RunArgs {
     pub fleet_listen: Option<SocketAddr>,
 
     /// Requests that may wait for a connection to the shadow; more are dropped{queue_full}.
-    #[arg(long, default_value_t = 4096, value_name = "N")]
+    #[arg(long, default_value_t = 4096, value_name = "N", value_parser = counts())]
     pub queue_requests: usize,
 
     /// Bytes of requests that may wait or be in the middle of being written; more are dropped{queue_full}. Default:
@@ -192,7 +192,7 @@ pub struct RunArgs {
     pub queue_timeout: Duration,
 
     /// Most copies in flight, which is also the most connections to the shadow.
-    #[arg(long, default_value_t = 256, value_name = "N")]
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = counts())]
     pub max_in_flight: usize,
 
     /// Most copies on one connection that are written before the first of them is answered: GET and HEAD, where they wait,
@@ -235,7 +235,7 @@ pub struct RunArgs {
     pub control_listen: Option<SocketAddr>,
 
     /// The file with the token for --control-listen: 32 characters or more, not readable by everybody. Default: a token
-    /// made at the start, in a file beside the socket.
+    /// made at the start, in a file beside the socket. Beside --config: its `control.tokenFile`.
     #[arg(long, value_name = "FILE", requires = "control_listen")]
     pub control_token_file: Option<PathBuf>,
 
@@ -295,6 +295,11 @@ const OF_ONE_EXPERIMENT: [&str; 34] = [
     "control_token_file",
     "audit_log",
 ];
+
+/// Numbers of requests and connections: as many as in a configuration file.
+fn counts() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1_000_000)
+}
 
 /// Options of `check`.
 #[derive(Args, Clone, Debug)]
@@ -399,6 +404,20 @@ mod tests {
         assert_eq!(of_file(&["--memory", "256MiB"]).unwrap_err(), ErrorKind::ArgumentConflict);
         let nothing = Cli::try_parse_from(["mirror-agent", "run"]).unwrap_err();
         assert_eq!(nothing.kind(), ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn numbers_that_cannot_work_are_refused() {
+        for option in ["--max-in-flight", "--queue-requests"] {
+            assert!(run(&[option, "1"]).is_ok() && run(&[option, "1000000"]).is_ok());
+            for number in ["0", "1000001", "9999999999999999"] {
+                assert_eq!(
+                    run(&[option, number]).unwrap_err().kind(),
+                    ErrorKind::ValueValidation,
+                    "{option}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Enters: the flags of `run`. Leaves: the configuration with one experiment and one target that they mean.
 
-use std::{net::SocketAddr, time::SystemTime};
+use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -47,14 +47,15 @@ impl Listens {
 }
 
 impl Config {
-    /// The configuration that `run` is to have: that of its file, or else what its flags mean.
+    /// The configuration that `run` is to have: that of its file, or else what its flags mean. An experiment may have
+    /// expired: it must not keep the others from running when a node starts again.
     ///
     /// # Errors
     ///
     /// Whatever is wrong with them.
     pub fn load(args: &RunArgs) -> Result<Self> {
         let Some(file) = &args.config else { return Self::from_args(args) };
-        let mut config = read(file, Some(SystemTime::now()))?;
+        let mut config = read(file, None)?;
         let listens = Listens::of(args);
         let has_fleet = config.control.fleet.is_some() || listens.fleet.is_none();
         ensure!(has_fleet, "--fleet-listen: the file has no control.fleet");

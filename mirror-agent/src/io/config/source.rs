@@ -34,8 +34,8 @@ pub enum LoadError {
     Faults(#[from] Faults),
 }
 
-/// Reads a configuration file. Of an experiment that has expired at `now` is said so; where that is `None`, as when a
-/// file is read again, it may have.
+/// Reads a configuration file. An experiment that has expired at `now` is a fault; where that is `None`, as for an agent
+/// that runs, it may have.
 ///
 /// # Errors
 ///

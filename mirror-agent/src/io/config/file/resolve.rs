@@ -366,6 +366,13 @@ fn target<N>(
         });
     }
     let limits = file.limits;
+    if limits.bandwidth.as_ref().is_some_and(|size| size.0 == 0) {
+        checker.within("limits", |checker| {
+            checker.within("bandwidth", |checker| {
+                checker.fault("nothing could be sent: expected 1 byte a second or more".to_owned());
+            });
+        });
+    }
     let target = TargetConfig {
         name,
         url: file.url.0,

@@ -228,6 +228,11 @@ fn values_that_are_wrong_are_refused_where_they_stand() {
         ),
         (
             "url: 'http://a'",
+            "url: 'http://a', limits: { bandwidth: 0 }",
+            "experiments[0].targets[0].limits.bandwidth: nothing could be sent",
+        ),
+        (
+            "url: 'http://a'",
             "url: 'http://a', circuitBreaker: { errorRatio: 1.5 }",
             "experiments[0].targets[0].circuitBreaker.errorRatio: expected",
         ),
