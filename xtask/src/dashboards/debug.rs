@@ -263,7 +263,7 @@ fn replay() -> Row {
             lines(
                 "Changes",
                 "short",
-                "Of breakers and interlocks, and addresses refused, over 5 minutes.",
+                "Of breakers and interlocks over 5 minutes, and addresses that are refused.",
                 &[
                     (
                         r#"sum by (experiment, target, to) (increase(mirror_breaker_changes_total{experiment=~"$experiment"}[5m]))"#,
@@ -274,7 +274,7 @@ fn replay() -> Row {
                         "{{experiment}}/{{target}} interlock",
                     ),
                     (
-                        r#"sum by (experiment, target) (increase(mirror_target_addresses_refused_total{experiment=~"$experiment"}[5m]))"#,
+                        r#"max by (experiment, target) (mirror_target_addresses_refused{experiment=~"$experiment"})"#,
                         "{{experiment}}/{{target}} refused",
                     ),
                 ],

@@ -109,6 +109,7 @@ impl Gauges for AgentGauges {
             bytes: count(lane.queue.held_bytes()),
             in_flight: count(lane.gauges.in_flight()),
             in_flight_limit: count(lane.gauges.in_flight_limit()),
+            addresses_refused: count(lane.gauges.addresses_refused()),
             interlock: lane.gauges.interlock(),
             breaker: lane.gauges.breaker(),
             breaker_changes: lane.gauges.breaker_changes(),

@@ -21,7 +21,6 @@ pub struct CopyBooks {
     replays: [AtomicU64; ReplayOutcome::ALL.len()],
     replay_duration: Histogram,
     replay_lag: Histogram,
-    addresses_refused: AtomicU64,
 }
 
 impl CopyBooks {
@@ -38,7 +37,6 @@ impl CopyBooks {
             replays: Default::default(),
             replay_duration: Histogram::default(),
             replay_lag: Histogram::default(),
-            addresses_refused: AtomicU64::default(),
         }
     }
 
@@ -80,17 +78,6 @@ impl CopyBooks {
     /// Notes the time from a live request's last byte to the first byte written to the target.
     pub fn replay_lag(&self, lag: Duration) {
         self.replay_lag.observe(lag);
-    }
-
-    /// An address of the target leads back to the live service.
-    pub fn refuse_address(&self) {
-        add(Some(&self.addresses_refused), 1);
-    }
-
-    /// Addresses of the target that led back to the live service.
-    #[must_use]
-    pub fn addresses_refused(&self) -> u64 {
-        self.addresses_refused.load(Ordering::Relaxed)
     }
 
     /// Attempts that ended so far with `outcome`.

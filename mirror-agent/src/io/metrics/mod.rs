@@ -394,6 +394,7 @@ mod tests {
                 bytes: 300,
                 in_flight: 2,
                 in_flight_limit: 16,
+                addresses_refused: 0,
                 interlock: Some(InterlockGauge { is_open: true, changes: 1 }),
                 breaker,
                 breaker_changes: [4, 5, 6],

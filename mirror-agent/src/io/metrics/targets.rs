@@ -25,6 +25,8 @@ pub struct TargetGauges {
     pub in_flight: u64,
     /// How many may at this moment.
     pub in_flight_limit: u64,
+    /// Of its addresses, those that are refused.
+    pub addresses_refused: u64,
     /// How its interlock stands; `None` where it has none.
     pub interlock: Option<InterlockGauge>,
     /// Where its circuit breaker stands.
@@ -57,10 +59,10 @@ pub(super) fn encode_targets(out: &mut Encoder<'_>, targets: &[TargetGauges]) ->
         "Connections that may carry copies to the target at this moment, found by trial",
         targets.iter().map(|target| (target.labels(), target.in_flight_limit)),
     )?;
-    out.target_counters(
+    out.target_gauges(
         "target_addresses_refused",
-        "Addresses of the target that led back to the live service",
-        targets.iter().map(|target| (target.labels(), target.books.addresses_refused())),
+        "Addresses of the target that get no copies, since they are the live service's or lead to it",
+        targets.iter().map(|target| (target.labels(), target.addresses_refused)),
     )?;
     let interlocks = || targets.iter().filter_map(|target| Some((target.labels(), target.interlock?)));
     out.target_gauges(

@@ -22,6 +22,7 @@ pub struct Gauges {
     pub(super) idle: AtomicUsize,
     pub(super) limit: AtomicUsize,
     pub(super) addresses: Mutex<Vec<SocketAddr>>,
+    pub(super) refused: AtomicUsize,
     pub(super) breaker: BreakerGauges,
     /// `None` where the target need not prove that it is a shadow.
     pub(super) gate: Option<Gate>,
@@ -53,6 +54,13 @@ impl Gauges {
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Of the addresses that the target stood for when they were judged last, those that get no copies since they are live's or
+    /// lead to it.
+    #[must_use]
+    pub fn addresses_refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// How the interlock stands; `None` where the target has none.

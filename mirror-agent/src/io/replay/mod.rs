@@ -352,6 +352,7 @@ impl Replay {
     async fn review(&mut self) -> Option<Refusal> {
         let judgement = self.judge.judge(&self.addrs).await;
         let refused = judgement.refusals.len();
+        self.pool.gauges.refused.store(refused, Ordering::Relaxed);
         for refusal in &judgement.refusals {
             debug!(%refusal, "An address of the shadow is refused.");
         }

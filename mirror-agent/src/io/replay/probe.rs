@@ -198,7 +198,6 @@ impl Judge {
                 Finding::Unknown => judgement.is_open = true,
                 Finding::Here => {
                     self.refused.push(addr);
-                    self.books.refuse_address();
                     judgement.refusals.push(Refusal::LeadsBack { target: addr });
                     self.tell();
                 }

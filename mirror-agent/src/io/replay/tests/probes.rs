@@ -113,11 +113,11 @@ async fn address_that_leads_back_is_told_once_and_never_used() {
         config.resolve_interval = Duration::from_millis(20);
     })
     .await;
-    replay.until(|| replay.books.copies.addresses_refused() == 1).await;
+    replay.until(|| replay.gauges.addresses_refused() == 1).await;
     replay.push([get("secret")]);
     replay.settled().await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(replay.books.copies.addresses_refused(), 1);
+    assert_eq!(replay.gauges.addresses_refused(), 1);
     assert_eq!(server.requests().len(), 1, "one probe, no copy");
     let (mirrored, books) = replay.stop().await;
     assert_eq!((mirrored, books.dropped(DropReason::Connect)), (0, 1));
