@@ -97,7 +97,13 @@ impl Connection {
         }
         let written = match stream.try_write(buffer, body.as_deref().unwrap_or_default()) {
             Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            // What a TLS session has taken leaves with it, so that those behind could not be taken back; but none of it has left.
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock
+                    && (followers.is_empty() || !stream.has_taken()) =>
+            {
+                0
+            }
             Err(_) => {
                 state.refused = Some(held);
                 state.wake();

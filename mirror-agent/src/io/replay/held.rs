@@ -27,6 +27,8 @@ pub(super) struct Held {
     pub(super) pass: Option<Pass>,
     /// That of its lane, where order is kept. In a box, so that a job is no longer to move where it is not.
     pub(super) turn: Option<Box<Turn>>,
+    /// How often a connection was opened for it.
+    pub(super) openings: usize,
     /// Its number in its lane, where order is kept.
     pub(super) number: u64,
     /// Where its answer is awaited.
@@ -47,6 +49,7 @@ impl Held {
             has_paid: false,
             pass: None,
             turn: None,
+            openings: 0,
             number: 0,
             part: job.part,
             lease,

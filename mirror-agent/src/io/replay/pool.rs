@@ -466,8 +466,12 @@ async fn serve(slot: Slot, held: Held) {
 }
 
 async fn carry(pool: &Arc<Pool>, mut held: Held) {
-    for _ in 0..=MAX_RETRIES {
+    // Counted with each job: one connection may end on several in its life.
+    while held.openings <= MAX_RETRIES {
+        held.openings += 1;
         if let Some(reason) = pool.queue.forbids() {
+            // The permission to open one was perhaps the only one there is.
+            pool.lock().health.abandoned();
             held.drop_for(reason);
             return;
         }

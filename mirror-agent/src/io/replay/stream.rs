@@ -88,6 +88,14 @@ impl Stream {
         }
     }
 
+    /// Whether bytes were taken that have not left: they will, unless the connection is given up.
+    pub(super) const fn has_taken(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.owed > 0,
+        }
+    }
+
     /// Has the kernel note when bytes arrive, for [`Self::poll_read_stamped`]. Where it does not, they are taken to arrive
     /// when they are read.
     pub(super) fn stamp_arrivals(&self) {

@@ -115,6 +115,23 @@ async fn idle_connections_are_closed_after_a_while() {
 }
 
 #[tokio::test]
+async fn pause_before_the_first_connection_is_opened_leaves_the_way_open() {
+    let server = Server::answering(b"HTTP/1.1 204 N\r\n\r\n").await;
+    let mut running = Running::start(server.addr, |_| {}).await;
+    running.until(|| !running.gauges.addresses().is_empty()).await;
+    running.push([get("paused")]);
+    // Nothing of this lets the connection's task run.
+    running.pool.pump(1);
+    running.queue.pause();
+    running.settled().await;
+    running.queue.resume();
+    running.push([get("sent")]);
+    running.ended(ReplayOutcome::Answered, 1).await;
+    let (mirrored, books) = running.stop().await;
+    assert_eq!((mirrored, books.dropped(DropReason::Paused)), (1, 1));
+}
+
+#[tokio::test]
 async fn shutdown_lets_requests_under_way_finish() {
     let go = Arc::new(Notify::new());
     let told = Arc::clone(&go);
