@@ -10,7 +10,7 @@ use mirror_tests::{
 };
 use serde_json::json;
 
-use crate::scene::{GET, PROMISE, ask_until_mirrored, expect_left_alone, expect_mirrored, pods, until};
+use crate::scene::{GET, ask_until_mirrored, expect_left_alone, expect_mirrored, pods, promise, until};
 
 /// Has pods come, move and go; says how long each took to be felt.
 fn follow_pods(wiring: Wiring, stack: Stack) -> Result<String> {
@@ -48,7 +48,7 @@ fn follow_pods(wiring: Wiring, stack: Stack) -> Result<String> {
     expect_left_alone(&cluster, &agent, &second)?;
     until(&agent, "detached", |metrics| metrics.sum("mirror_interfaces_attached") == 0.0)?;
     for took in [came, moved, went] {
-        ensure!(took < PROMISE, "{wiring:?}, {stack:?}: {took:?}");
+        ensure!(took < promise(), "{wiring:?}, {stack:?}: {took:?}");
     }
     let books = agent.wait_for(PATIENCE, |books| books.pending == 0)?;
     ensure!(books.all_lost() == 0, "{books}");

@@ -20,7 +20,7 @@ use mirror_tests::{
     scenario::PATIENCE,
 };
 
-use crate::scene::{PROMISE, ask_until_mirrored, expect_left_alone, mirrored_so_far, pods, until};
+use crate::scene::{ask_until_mirrored, expect_left_alone, mirrored_so_far, pods, promise, until};
 
 /// How long customers ask before the pod moves, and after both nodes have followed.
 const QUIET: Duration = Duration::from_millis(700);
@@ -140,7 +140,7 @@ fn moves_from_node_to_node(wiring: Wiring, stack: Stack) -> Result<String> {
     expect_left_alone(&cluster, first, &old)?;
     until(second, "one pod", |metrics| pods(metrics) == 1.0)?;
     let (let_go, followed) = (let_go - moved_at, followed - moved_at);
-    ensure!(let_go < PROMISE && followed < PROMISE, "{wiring:?}, {stack:?}: {let_go:?}, {followed:?}");
+    ensure!(let_go < promise() && followed < promise(), "{wiring:?}, {stack:?}: {let_go:?}, {followed:?}");
     Ok(format!(
         "{wiring:?}, {stack:?}: let go after {let_go:?}, followed after {followed:?}, {missed} of {} requests passed in between",
         asked.len()
