@@ -172,13 +172,19 @@ mod tests {
     const SIZING: &str = include_str!("../../../docs/sizing.md");
 
     /// Each configuration in `deploy`, and the manifest that says how much memory its agents may take.
-    const DEPLOYED: [(&str, &str, &str); 4] = [
+    const DEPLOYED: [(&str, &str, &str); 6] = [
         ("minimal", include_str!("../../../deploy/kubernetes/overlays/minimal/config.yaml"), BASE),
         (
             "compare",
             include_str!("../../../deploy/kubernetes/overlays/compare/config.yaml"),
             include_str!("../../../deploy/kubernetes/overlays/compare/memory.yaml"),
         ),
+        (
+            "fleet",
+            include_str!("../../../deploy/kubernetes/overlays/fleet/config.yaml"),
+            include_str!("../../../deploy/kubernetes/overlays/fleet/memory.yaml"),
+        ),
+        ("pods", include_str!("../../../deploy/kubernetes/overlays/pods/config.yaml"), BASE),
         (
             "development",
             include_str!("../../../deploy/kubernetes/overlays/development/config.yaml"),
