@@ -56,7 +56,8 @@ impl Summary {
 ///
 /// # Errors
 ///
-/// There is no capture, a directory or file cannot be read, a program cannot be started, `out` cannot be written.
+/// There is no capture, `directory` cannot be read, or `out` cannot be written. A file that cannot be compared is told
+/// and counted as unread.
 pub fn run(directory: &Path, agent: &Path, verdicts: &Verdicts, out: &mut impl Write) -> Result<Summary> {
     let mut summary = Summary::default();
     let mut seen = Vec::new();
@@ -64,7 +65,7 @@ pub fn run(directory: &Path, agent: &Path, verdicts: &Verdicts, out: &mut impl W
         let Compared { path, sha256, comparison, remarks, is_unread } = compared;
         let name = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
         // As the verdicts know it, also where only a part of their directory is looked at.
-        let full = path.canonicalize()?.display().to_string();
+        let full = path.canonicalize().unwrap_or(path).display().to_string();
         summary.files += 1;
         summary.requests += comparison.requests;
         summary.responses += comparison.responses;
@@ -105,19 +106,34 @@ struct Compared {
     comparison: Comparison,
     /// What else there is to say, a line each.
     remarks: Vec<String>,
-    /// It was not read in full by `inspect`, but by Wireshark.
+    /// It could not be compared, or was not read in full by `inspect`, but by Wireshark.
     is_unread: bool,
+}
+
+impl Compared {
+    /// A file that could not be compared, for this reason.
+    fn failed(path: &Path, error: &anyhow::Error) -> Self {
+        Self {
+            path: path.to_owned(),
+            sha256: hash(path).unwrap_or_default(),
+            comparison: Comparison::default(),
+            remarks: vec![format!("cannot be compared: {error:#}")],
+            is_unread: true,
+        }
+    }
 }
 
 /// Compares files, several at a time: most of it is waiting for programs to start.
 fn compare_files(paths: &[PathBuf], agent: &Path) -> Result<Vec<Compared>> {
     let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<(usize, Compared)>> {
+    let work = || {
         let mut done = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(path) = paths.get(index) else { return Ok(done) };
-            done.push((index, compare_file(path, agent)?));
+            let Some(path) = paths.get(index) else { return done };
+            // One file that cannot be compared takes nothing from the others.
+            let compared = compare_file(path, agent).unwrap_or_else(|error| Compared::failed(path, &error));
+            done.push((index, compared));
         }
     };
     let mut compared = thread::scope(|scope| {
@@ -125,7 +141,7 @@ fn compare_files(paths: &[PathBuf], agent: &Path) -> Result<Vec<Compared>> {
         let mut compared = Vec::new();
         for worker in workers {
             let Ok(done) = worker.join() else { bail!("a worker of the comparison panicked") };
-            compared.extend(done?);
+            compared.extend(done);
         }
         Ok(compared)
     })?;
@@ -169,25 +185,34 @@ fn tell(name: &str, comparison: &Comparison, out: &mut impl Write) -> Result<()>
     Ok(())
 }
 
-/// The capture files in `directory` and below, in order.
-fn captures(directory: &Path) -> Result<Vec<PathBuf>> {
-    if directory.is_file() {
-        return Ok(vec![directory.to_owned()]);
+/// The capture files in `root` and below, in order, and what cannot be looked into: comparing it tells why.
+fn captures(root: &Path) -> Result<Vec<PathBuf>> {
+    if root.is_file() {
+        return Ok(vec![root.to_owned()]);
     }
     let mut found = Vec::new();
-    let mut open = vec![directory.to_owned()];
+    let mut open = vec![root.to_owned()];
     while let Some(directory) = open.pop() {
-        let entries = fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))?;
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if directory == root => {
+                return Err(error).with_context(|| format!("read {}", root.display()));
+            }
+            Err(_) => {
+                found.push(directory);
+                continue;
+            }
+        };
         for entry in entries {
             let path = entry?.path();
             if path.is_dir() {
                 open.push(path);
-            } else if path.is_file() && is_capture(&path)? {
+            } else if path.is_file() && is_capture(&path).unwrap_or(true) {
                 found.push(path);
             }
         }
     }
-    ensure!(!found.is_empty(), "there is no capture in {}", directory.display());
+    ensure!(!found.is_empty(), "there is no capture in {}", root.display());
     found.sort();
     Ok(found)
 }
@@ -238,9 +263,10 @@ impl Unpacked {
         let copy = directory.path().join("capture");
         let mut gzip = Command::new("gzip");
         gzip.arg("-dc").stdin(fs::File::open(path)?).stdout(fs::File::create(&copy)?);
-        if !gzip.status().context("start gzip")?.success() {
-            bail!("{} cannot be decompressed", path.display());
-        }
+        let output = gzip.output().context("start gzip")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        // 2 is a warning: all was decompressed, and something else follows.
+        ensure!(matches!(output.status.code(), Some(0 | 2)), "cannot be decompressed: {}", said.trim());
         Ok(Self::Copy { _directory: directory, path: copy })
     }
 
@@ -248,5 +274,32 @@ impl Unpacked {
         match self {
             Self::AsItWas(path) | Self::Copy { path, .. } => path,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_that_cannot_be_compared_is_told_and_does_not_end_the_run() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["a.pcap.gz", "b.pcap.gz"] {
+            fs::write(directory.path().join(name), b"\x1f\x8bno more of it").unwrap();
+        }
+        let mut out = Vec::new();
+        let summary =
+            run(directory.path(), Path::new("/nonexistent"), &Verdicts::default(), &mut out).unwrap();
+        let told = String::from_utf8(out).unwrap();
+        assert_eq!((summary.files, summary.unread), (2, 2));
+        assert!(!summary.is_clean());
+        assert_eq!(told.matches("cannot be compared: ").count(), 2, "{told}");
+    }
+
+    #[test]
+    fn directory_without_captures_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        captures(directory.path()).unwrap_err();
+        captures(&directory.path().join("elsewhere")).unwrap_err();
     }
 }

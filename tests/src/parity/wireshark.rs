@@ -10,7 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{
     dissected::{Found, Frame},
@@ -91,6 +91,7 @@ pub fn messages(file: &Path, patience: Patience) -> Result<Dissected> {
         }
     }
     let output = running.wait_with_output().context("wait for tshark")?;
+    ensure!(output.status.code().is_some(), "tshark did not end by itself: {}", output.status);
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("Running as user")).collect();
@@ -141,13 +142,33 @@ impl Segments {
         }
         let output = command.output().context("start tshark")?;
         let text = String::from_utf8(output.stdout).context("read tshark's output")?;
-        let segments = text.lines().map(|line| {
-            let words: Vec<&str> = line.split(',').collect();
-            let [frame, seq, len, syn] = words[..] else { bail!("tshark printed {line}") };
-            let (seq, len) = (seq.parse::<u32>()?, len.parse()?);
-            let syn = u32::from(matches!(syn, "1" | "True"));
-            Ok((frame.parse()?, Segment { seq: seq.wrapping_add(syn), len }))
-        });
-        Ok(Self(segments.collect::<Result<_>>()?))
+        Ok(Self(text.lines().filter_map(segment).collect()))
+    }
+}
+
+/// Number of a frame and its segment, from a line of fields. `None` where the header is not all there, as in a quotation
+/// within an ICMP error (RFC 792 quotes eight bytes): no message is put together from such.
+fn segment(line: &str) -> Option<(u64, Segment)> {
+    let words: Vec<&str> = line.split(',').collect();
+    let [frame, seq, len, syn] = words[..] else { return None };
+    let (seq, len) = (seq.parse::<u32>().ok()?, len.parse().ok()?);
+    let syn = u32::from(matches!(syn, "1" | "True"));
+    Some((frame.parse().ok()?, Segment { seq: seq.wrapping_add(syn), len }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segment_is_read_from_a_line_of_fields_unless_some_are_lacking() {
+        let found = |line| segment(line).map(|(frame, segment)| (frame, segment.seq, segment.len));
+        assert_eq!(found("7,1000,20,0"), Some((7, 1000, 20)));
+        // A SYN takes a sequence number of its own, before its data.
+        assert_eq!(found("7,1000,20,1"), Some((7, 1001, 20)));
+        assert_eq!(found("7,4294967295,20,True"), Some((7, 0, 20)));
+        for quoted in ["8,,,", "9,,,0", "8,1000,,", "x,1000,20,0", ""] {
+            assert_eq!(found(quoted), None);
+        }
     }
 }
