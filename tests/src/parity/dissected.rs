@@ -2,11 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use sha2::{Digest as _, Sha256};
-
 use super::{
+    layer::{Http, Told},
     markup::{Kind, Tag, tags},
-    message::{Body, Message, StartLine},
+    message::{Body, Message},
     wireshark::Segment,
 };
 
@@ -46,25 +45,6 @@ struct Reassembly {
     len: u64,
 }
 
-/// A message in the frame, or what Wireshark takes for a part of one.
-#[derive(Clone, Debug, Default)]
-struct Http {
-    /// Position in the frame, or in the data put together.
-    position: u64,
-    method: Option<Vec<u8>>,
-    target: Vec<u8>,
-    status: Option<u16>,
-    version: String,
-    headers: Vec<(Vec<u8>, Vec<u8>)>,
-    is_chunked: bool,
-    chunks: Vec<u8>,
-    encoded: Option<Vec<u8>>,
-    content: Option<Vec<u8>>,
-    /// Some of the content's bytes were not printed.
-    is_cut: bool,
-    is_in_tunnel: bool,
-}
-
 /// What an HTTP layer of the frame is.
 #[derive(Debug)]
 pub(super) enum Found {
@@ -76,17 +56,28 @@ pub(super) enum Found {
 impl Frame {
     pub(super) fn parse(pdml: &str) -> Self {
         let mut frame = Self::default();
-        let mut layer = String::new();
-        for tag in tags(pdml).filter(|tag| tag.kind != Kind::Close) {
+        // The elements that are open: a layer with its name, anything else without. Layers stand one behind the other,
+        // and within fields: NTLMSSP in an Authorization field, with the fields of HTTP going on behind it.
+        let mut open: Vec<Option<String>> = Vec::new();
+        for tag in tags(pdml) {
             let name = tag.attribute("name").unwrap_or_default();
-            if tag.name == "proto" {
-                // Remarks within a layer look like layers without content.
-                if tag.kind == Kind::Open {
-                    frame.enter(&name, &tag);
-                    layer = name.into_owned();
+            match (tag.name, tag.kind) {
+                (_, Kind::Close) => {
+                    open.pop();
                 }
-            } else {
-                frame.note(&layer, &name, &tag);
+                ("proto", Kind::Open) => {
+                    frame.enter(&name, &tag);
+                    open.push(Some(name.into_owned()));
+                }
+                // Remarks within a layer look like layers without content.
+                ("proto", Kind::Empty) => {}
+                (_, kind) => {
+                    let layer = open.iter().rev().find_map(Option::as_deref).unwrap_or_default();
+                    frame.note(layer, &name, &tag);
+                    if kind == Kind::Open {
+                        open.push(None);
+                    }
+                }
             }
         }
         frame
@@ -117,21 +108,26 @@ impl Frame {
             let own = reassembly.map_or(0, |(_, data)| data.taken_from(self.number));
             // What follows the part that was taken out of this frame lies in the frame itself.
             let is_first = reassembly.is_some_and(|(at, _)| *at == index);
-            in_reassembly &= is_first || http.position != tcp.payload_at + own;
+            in_reassembly &= is_first || http.position() != tcp.payload_at + own;
             let start = reassembly.filter(|_| in_reassembly).and_then(|(_, data)| data.start(&segment_of));
             let seq = match start {
-                Some(seq) => seq.wrapping_add(low_bits(http.position)),
+                Some(seq) => seq.wrapping_add(low_bits(http.position())),
                 None => {
-                    let into = low_bits(http.position.saturating_sub(tcp.payload_at));
+                    let into = low_bits(http.position().saturating_sub(tcp.payload_at));
                     tcp.seq.wrapping_add(tcp.syn).wrapping_add(into)
                 }
             };
             let offset = u64::from(seq.wrapping_sub(origin));
             let place = format!("tcp.stream {}, frame {}", tcp.stream, self.number);
-            found.push(http.finish(|start_line, headers, body| {
-                let complete = body != Body::Unknown;
-                Message { sender, receiver, seq, offset, place, start_line, headers, body, complete }
-            }));
+            found.push(match http.finish() {
+                Ok(Told { start_line, headers, body }) => {
+                    let complete = body != Body::Unknown;
+                    let message =
+                        Message { sender, receiver, seq, offset, place, start_line, headers, body, complete };
+                    Found::Message(Box::new(message))
+                }
+                Err(reason) => Found::LeftOut(reason),
+            });
         }
         found
     }
@@ -158,7 +154,7 @@ impl Frame {
             "tcp" => {
                 self.tcp = Tcp { payload_at: position + tag.number("size").unwrap_or(0), ..Tcp::default() };
             }
-            "http" => self.messages.push(Http { position, ..Http::default() }),
+            "http" => self.messages.push(Http::at(position)),
             _ => {}
         }
     }
@@ -208,86 +204,56 @@ impl Reassembly {
     }
 }
 
-impl Http {
-    fn note(&mut self, name: &str, tag: &Tag<'_>) {
-        match name {
-            "http.request.method" => self.method = tag.bytes(),
-            "http.request.uri" => self.target = tag.bytes().unwrap_or_default(),
-            "http.response.code" => {
-                self.status = tag.number("show").and_then(|status| status.try_into().ok());
-            }
-            "http.request.version" | "http.response.version" => {
-                self.version = tag.attribute("show").unwrap_or_default().into_owned();
-            }
-            "http.request.line" | "http.response.line" => {
-                self.headers.extend(tag.bytes().as_deref().and_then(header));
-            }
-            "http.chunk_size" => self.is_chunked = true,
-            "http.chunk_data" => {
-                let bytes = self.content(tag);
-                self.chunks.extend(bytes);
-            }
-            "http.file_data" => self.content = Some(self.content(tag)),
-            "http.proxy_connect_host" => self.is_in_tunnel = true,
-            "" if tag
-                .attribute("show")
-                .is_some_and(|show| show.starts_with("Content-encoded entity body")) =>
-            {
-                self.encoded = Some(self.content(tag));
-            }
-            _ => {}
-        }
-    }
-
-    /// The bytes of a field that holds content.
-    fn content(&mut self, tag: &Tag<'_>) -> Vec<u8> {
-        let bytes = tag.bytes().unwrap_or_default();
-        self.is_cut |= tag.number("size") != u64::try_from(bytes.len()).ok();
-        bytes
-    }
-
-    fn finish(&self, to_message: impl FnOnce(StartLine, Vec<(Vec<u8>, Vec<u8>)>, Body) -> Message) -> Found {
-        let start_line = match (&self.method, self.status) {
-            (Some(method), _) => StartLine::Request { method: method.clone(), target: self.target.clone() },
-            (None, Some(status)) => StartLine::Response { status },
-            (None, None) => return Found::LeftOut("continuation without a start line"),
-        };
-        // What it takes for the version may hold the end of the target.
-        if !self.version.contains("HTTP/1.") {
-            return Found::LeftOut("not HTTP/1.x");
-        }
-        if self.is_in_tunnel && start_line != (StartLine::Response { status: 200 }) {
-            return Found::LeftOut("inside a CONNECT tunnel");
-        }
-        let content = match (&self.encoded, &self.content) {
-            _ if self.is_chunked => self.chunks.as_slice(),
-            (Some(content), _) | (None, Some(content)) => content,
-            (None, None) => &[],
-        };
-        let body = if self.is_cut {
-            Body::Unknown
-        } else {
-            Body::Whole { len: content.len() as u64, sha256: hex(&Sha256::digest(content)) }
-        };
-        Found::Message(Box::new(to_message(start_line, self.headers.clone(), body)))
-    }
-}
-
-/// Name and value of a field line; `None` where it has no colon.
-fn header(line: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-    let colon = line.iter().position(|byte| *byte == b':')?;
-    let (name, value) = (&line[..colon], &line[colon + 1..]);
-    // RFC 9112 section 5.2: a line break within a value, and the white space around it, stands for one space.
-    let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-    let value = lines.collect::<Vec<_>>().join(&b' ');
-    Some((name.trim_ascii().to_vec(), value))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The lower half of a number: sequence numbers wrap.
 fn low_bits(number: u64) -> u32 {
     (number & u64::from(u32::MAX)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parity::message::StartLine;
+
+    #[test]
+    fn fields_behind_a_layer_within_a_field_belong_to_the_message() {
+        let pdml = packet(
+            "eth:ethertype:ip:tcp:http",
+            r#"<proto name="http" pos="54">
+              <field name="" show="GET" pos="54"><field name="http.request.method" value="474554"/>
+                <field name="http.request.uri" value="2f"/><field name="http.request.version" show="HTTP/1.1"/>
+              </field>
+              <field name="http.authorization" value="00"><proto name="ntlmssp"><field name="ntlmssp.x" value="00">
+                <field name="ntlmssp.y" value="0"/></field></proto></field>
+              <field name="http.request.line" value="413a20620d0a"/>
+              <field name="http.file_data" size="2" value="6869"/>
+            </proto>"#,
+        );
+        let message = only_message(&pdml);
+        assert_eq!(message.headers, [(b"A".to_vec(), b"b".to_vec())]);
+        assert!(matches!(message.body, Body::Whole { len: 2, .. }), "{:?}", message.body);
+        assert_eq!(message.seq, 1000);
+        let target = b"/".to_vec();
+        assert_eq!(message.start_line, StartLine::Request { method: b"GET".to_vec(), target });
+    }
+
+    fn only_message(pdml: &str) -> Message {
+        let mut found = Frame::parse(pdml).messages(|_| None);
+        match (found.pop(), found.pop()) {
+            (Some(Found::Message(message)), None) => *message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A frame of these protocols, with TCP and what is above it.
+    fn packet(protocols: &str, above: &str) -> String {
+        format!(
+            r#"<packet>
+              <proto name="frame"><field name="frame.protocols" show="{protocols}"/></proto>
+              <proto name="ip"><field name="ip.src" show="192.0.2.1"/><field name="ip.dst" show="192.0.2.2"/></proto>
+              <proto name="tcp" pos="34" size="20"><field name="tcp.seq_raw" show="1000"/></proto>
+              {above}
+            </packet>
+"#
+        )
+    }
 }

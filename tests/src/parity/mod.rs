@@ -3,6 +3,7 @@
 pub mod compare;
 mod dissected;
 pub mod inspect;
+mod layer;
 mod markup;
 pub mod message;
 pub mod verdicts;

@@ -1,0 +1,130 @@
+//! Enters: the fields of one HTTP layer of a frame. Leaves: the message, or why there is nothing to compare.
+
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    markup::Tag,
+    message::{Body, StartLine},
+};
+
+/// A message in the frame, or what Wireshark takes for a part of one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Http {
+    /// Position in the frame, or in the data put together.
+    position: u64,
+    method: Option<Vec<u8>>,
+    target: Vec<u8>,
+    status: Option<u16>,
+    version: String,
+    headers: Vec<(Vec<u8>, Vec<u8>)>,
+    is_chunked: bool,
+    chunks: Vec<u8>,
+    encoded: Option<Vec<u8>>,
+    content: Option<Vec<u8>>,
+    /// Some of the content's bytes were not printed.
+    is_cut: bool,
+    is_in_tunnel: bool,
+}
+
+/// What Wireshark tells of a message, beyond its place.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) start_line: StartLine,
+    pub(super) headers: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) body: Body,
+}
+
+impl Http {
+    /// A layer that begins at this position.
+    pub(super) fn at(position: u64) -> Self {
+        Self { position, ..Self::default() }
+    }
+
+    /// Position in the frame, or in the data put together.
+    pub(super) const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Takes a field of the layer.
+    pub(super) fn note(&mut self, name: &str, tag: &Tag<'_>) {
+        match name {
+            "http.request.method" => self.method = tag.bytes(),
+            "http.request.uri" => self.target = tag.bytes().unwrap_or_default(),
+            "http.response.code" => {
+                self.status = tag.number("show").and_then(|status| status.try_into().ok());
+            }
+            "http.request.version" | "http.response.version" => {
+                self.version = tag.attribute("show").unwrap_or_default().into_owned();
+            }
+            "http.request.line" | "http.response.line" => {
+                self.headers.extend(tag.bytes().as_deref().and_then(header));
+            }
+            "http.chunk_size" => self.is_chunked = true,
+            "http.chunk_data" => {
+                let bytes = self.content(tag);
+                self.chunks.extend(bytes);
+            }
+            "http.file_data" => self.content = Some(self.content(tag)),
+            "http.proxy_connect_host" => self.is_in_tunnel = true,
+            "" if tag
+                .attribute("show")
+                .is_some_and(|show| show.starts_with("Content-encoded entity body")) =>
+            {
+                self.encoded = Some(self.content(tag));
+            }
+            _ => {}
+        }
+    }
+
+    /// The bytes of a field that holds content.
+    fn content(&mut self, tag: &Tag<'_>) -> Vec<u8> {
+        let bytes = tag.bytes().unwrap_or_default();
+        self.is_cut |= tag.number("size") != u64::try_from(bytes.len()).ok();
+        bytes
+    }
+
+    /// The message.
+    ///
+    /// # Errors
+    ///
+    /// Why there is nothing to compare.
+    pub(super) fn finish(&self) -> Result<Told, &'static str> {
+        let start_line = match (&self.method, self.status) {
+            (Some(method), _) => StartLine::Request { method: method.clone(), target: self.target.clone() },
+            (None, Some(status)) => StartLine::Response { status },
+            (None, None) => return Err("continuation without a start line"),
+        };
+        // What it takes for the version may hold the end of the target.
+        if !self.version.contains("HTTP/1.") {
+            return Err("not HTTP/1.x");
+        }
+        if self.is_in_tunnel && start_line != (StartLine::Response { status: 200 }) {
+            return Err("inside a CONNECT tunnel");
+        }
+        let content = match (&self.encoded, &self.content) {
+            _ if self.is_chunked => self.chunks.as_slice(),
+            (Some(content), _) | (None, Some(content)) => content,
+            (None, None) => &[],
+        };
+        let body = if self.is_cut {
+            Body::Unknown
+        } else {
+            Body::Whole { len: content.len() as u64, sha256: hex(&Sha256::digest(content)) }
+        };
+        Ok(Told { start_line, headers: self.headers.clone(), body })
+    }
+}
+
+/// Name and value of a field line; `None` where it has no colon.
+fn header(line: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    // RFC 9112 section 5.2: a line break within a value, and the white space around it, stands for one space.
+    let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    let value = lines.collect::<Vec<_>>().join(&b' ');
+    Some((name.trim_ascii().to_vec(), value))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
