@@ -236,6 +236,39 @@ mod tests {
         assert_eq!(message.start_line, StartLine::Request { method: b"GET".to_vec(), target });
     }
 
+    #[test]
+    fn chunks_that_are_not_taken_for_such_are_joined() {
+        let with = |coding: &[u8], shown: &str| {
+            let line: String = [b"Transfer-Encoding: ", coding].concat().iter().map(hex).collect();
+            let pdml = packet(
+                "eth:ethertype:ip:tcp:http",
+                &format!(
+                    r#"<proto name="http" pos="54"><field name="http.response.code" show="200"/>
+                    <field name="http.response.version" show="HTTP/1.1"/>
+                    <field name="http.response.line" value="{line}"/>{shown}</proto>"#
+                ),
+            );
+            only_message(&pdml).body
+        };
+        let data = |name: &str, bytes: &[u8]| {
+            let value: String = bytes.iter().map(hex).collect();
+            format!(r#"<field name="{name}" size="{}" value="{value}"/>"#, bytes.len())
+        };
+        let plain = with(b"", &data("http.file_data", b"abc"));
+        let chunks = b"3\r\nabc\r\n0\r\n\r\n";
+        assert_eq!(with(b"Chunked", &data("http.file_data", chunks)), plain);
+        assert_eq!(with(b"gzip, CHUNKED", &data("data.data", chunks)), plain);
+        // Without a last chunk nobody knows, nor where a coding hides the content.
+        assert_eq!(with(b"Chunked", &data("http.file_data", &chunks[..8])), Body::Unknown);
+        assert_eq!(with(b"gzip, Chunked", ""), Body::Unknown);
+        // No body at all, as in answers to HEAD.
+        assert_eq!(with(b"Chunked", ""), with(b"", ""));
+    }
+
+    fn hex(byte: &u8) -> String {
+        format!("{byte:02x}")
+    }
+
     fn only_message(pdml: &str) -> Message {
         let mut found = Frame::parse(pdml).messages(|_| None);
         match (found.pop(), found.pop()) {

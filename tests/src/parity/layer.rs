@@ -1,8 +1,11 @@
 //! Enters: the fields of one HTTP layer of a frame. Leaves: the message, or why there is nothing to compare.
 
+use std::borrow::Cow;
+
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    chunked,
     markup::Tag,
     message::{Body, StartLine},
 };
@@ -21,6 +24,8 @@ pub(super) struct Http {
     chunks: Vec<u8>,
     encoded: Option<Vec<u8>>,
     content: Option<Vec<u8>>,
+    /// What it shows for bytes and nothing else, as it does of content in a transfer coding that it does not know.
+    data: Option<Vec<u8>>,
     /// Some of the content's bytes were not printed.
     is_cut: bool,
     is_in_tunnel: bool,
@@ -65,6 +70,7 @@ impl Http {
                 self.chunks.extend(bytes);
             }
             "http.file_data" => self.content = Some(self.content(tag)),
+            "data.data" => self.data = tag.bytes(),
             "http.proxy_connect_host" => self.is_in_tunnel = true,
             "" if tag
                 .attribute("show")
@@ -101,17 +107,42 @@ impl Http {
         if self.is_in_tunnel && start_line != (StartLine::Response { status: 200 }) {
             return Err("inside a CONNECT tunnel");
         }
-        let content = match (&self.encoded, &self.content) {
-            _ if self.is_chunked => self.chunks.as_slice(),
-            (Some(content), _) | (None, Some(content)) => content,
-            (None, None) => &[],
-        };
         let body = if self.is_cut {
             Body::Unknown
         } else {
-            Body::Whole { len: content.len() as u64, sha256: hex(&Sha256::digest(content)) }
+            let whole = |content: &[u8]| Body::Whole {
+                len: content.len() as u64,
+                sha256: hex(&Sha256::digest(content)),
+            };
+            self.without_transfer_coding().as_deref().map_or(Body::Unknown, whole)
         };
         Ok(Told { start_line, headers: self.headers.clone(), body })
+    }
+
+    /// The content; `None` where what is shown does not tell it.
+    fn without_transfer_coding(&self) -> Option<Cow<'_, [u8]>> {
+        if self.is_chunked {
+            return Some(Cow::Borrowed(&self.chunks));
+        }
+        let shown = self.encoded.as_deref().or(self.content.as_deref());
+        // RFC 9112 section 7: names of transfer codings are case-insensitive; Wireshark knows small letters alone.
+        let codings = self.transfer_codings();
+        match shown.or(self.data.as_deref()) {
+            Some(shown) if codings.last().is_some_and(|coding| coding == b"chunked") => {
+                chunked::content(shown).map(Cow::Owned)
+            }
+            // Of several codings it may show nothing; of one, where there is nothing.
+            None if codings.len() > 1 => None,
+            shown => Some(Cow::Borrowed(shown.unwrap_or_default())),
+        }
+    }
+
+    /// The transfer codings in the order in which they were applied, in small letters.
+    fn transfer_codings(&self) -> Vec<Vec<u8>> {
+        let is_named = |(name, _): &&(Vec<u8>, Vec<u8>)| name.eq_ignore_ascii_case(b"transfer-encoding");
+        let lines = self.headers.iter().filter(is_named);
+        let codings = lines.flat_map(|(_, value)| value.split(|byte| *byte == b','));
+        codings.map(|coding| coding.trim_ascii().to_ascii_lowercase()).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Enters: a directory of captures. Leaves: where `mirror-agent inspect` and Wireshark disagree about the HTTP in them.
 
+mod chunked;
 pub mod compare;
 mod dissected;
 pub mod inspect;
