@@ -140,10 +140,11 @@ impl Frame {
         if below.iter().any(|layer| matches!(*layer, "icmp" | "icmpv6")) {
             return Some("quoted in an ICMP message");
         }
-        match *below.last()? {
-            "tcp" => None,
-            "tls" => Some("decrypted from TLS"),
-            "udp" => Some("over UDP"),
+        match below {
+            // A proxy's greeting stands before HTTP in the same stream, and `inspect` reads on behind it.
+            [.., "tcp"] | [.., "tcp", "socks" | "proxy"] => None,
+            [.., "tls"] => Some("decrypted from TLS"),
+            [.., "udp"] => Some("over UDP"),
             _ => Some("inside another protocol"),
         }
     }
@@ -234,6 +235,20 @@ mod tests {
         assert_eq!(message.seq, 1000);
         let target = b"/".to_vec();
         assert_eq!(message.start_line, StartLine::Request { method: b"GET".to_vec(), target });
+    }
+
+    #[test]
+    fn greeting_of_a_proxy_is_nothing_that_http_is_inside_of() {
+        let reason = |protocols: &str| Frame::parse(&packet(protocols, "")).foreign();
+        for ours in ["tcp", "tcp:socks", "tcp:proxy"] {
+            assert_eq!(reason(&format!("eth:ethertype:ip:{ours}:http:data")), None);
+        }
+        assert_eq!(reason("eth:ethertype:ip:tcp:tls:http"), Some("decrypted from TLS"));
+        assert_eq!(reason("eth:ethertype:ip:udp:http"), Some("over UDP"));
+        for other in ["tcp:tls:socks", "udp:socks", "tcp:rtsp"] {
+            assert_eq!(reason(&format!("eth:ethertype:ip:{other}:http")), Some("inside another protocol"));
+        }
+        assert_eq!(reason("eth:ethertype:ip:icmp:ip:tcp:http"), Some("quoted in an ICMP message"));
     }
 
     #[test]
