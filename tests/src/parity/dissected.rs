@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    layer::{Http, Told},
+    layer::{Depth, Http, Told},
     markup::{Kind, Tag, tags},
     message::{Body, Message},
     wireshark::Segment,
@@ -73,7 +73,9 @@ impl Frame {
                 ("proto", Kind::Empty) => {}
                 (_, kind) => {
                     let layer = open.iter().rev().find_map(Option::as_deref).unwrap_or_default();
-                    frame.note(layer, &name, &tag);
+                    let depth =
+                        if matches!(open.last(), Some(Some(_))) { Depth::Layer } else { Depth::Field };
+                    frame.note(layer, &name, depth, &tag);
                     if kind == Kind::Open {
                         open.push(None);
                     }
@@ -120,11 +122,20 @@ impl Frame {
             let offset = u64::from(seq.wrapping_sub(origin));
             let place = format!("tcp.stream {}, frame {}", tcp.stream, self.number);
             found.push(match http.finish() {
-                Ok(Told { start_line, headers, body }) => {
+                Ok(Told { start_line, headers, body, shown }) => {
                     let complete = body != Body::Unknown;
-                    let message =
-                        Message { sender, receiver, seq, offset, place, start_line, headers, body, complete };
-                    Found::Message(Box::new(message))
+                    Found::Message(Box::new(Message {
+                        sender,
+                        receiver,
+                        seq,
+                        offset,
+                        place,
+                        start_line,
+                        headers,
+                        body,
+                        complete,
+                        shown,
+                    }))
                 }
                 Err(reason) => Found::LeftOut(reason),
             });
@@ -160,7 +171,7 @@ impl Frame {
         }
     }
 
-    fn note(&mut self, layer: &str, name: &str, tag: &Tag<'_>) {
+    fn note(&mut self, layer: &str, name: &str, depth: Depth, tag: &Tag<'_>) {
         let show = || tag.attribute("show").unwrap_or_default();
         let number = || tag.number("show").unwrap_or(0);
         match name {
@@ -184,7 +195,7 @@ impl Frame {
             }
             _ if layer == "http" => {
                 if let Some(http) = self.messages.last_mut() {
-                    http.note(name, tag);
+                    http.note(name, depth, tag);
                 }
             }
             _ => {}
@@ -235,6 +246,34 @@ mod tests {
         assert_eq!(message.seq, 1000);
         let target = b"/".to_vec();
         assert_eq!(message.start_line, StartLine::Request { method: b"GET".to_vec(), target });
+    }
+
+    #[test]
+    fn field_lines_of_a_notification_are_those_between_start_line_and_empty_line() {
+        let line = |name: &str, at: usize, line: &[u8]| {
+            let value: String = line.iter().map(hex).collect();
+            format!(r#"<field name="{name}" size="{}" pos="{at}" value="{value}"/>"#, line.len())
+        };
+        let start = r#"<field name="http.request.method" value="4e4f54494659"/>
+            <field name="http.request.version" show="HTTP/1.1"/></field>"#;
+        let head = [
+            line("", 54, b"NOTIFY /a:b HTTP/1.1\r\n"),
+            line("http.host", 76, b"Host: h\r\n"),
+            line("http.content_length_header", 85, b"Content-Length: 5\r\n"),
+            line("http.unknown_header", 104, b"NT: n\r\n"),
+            line("", 111, b"\r\n"),
+            line("http.file_data", 113, b"a: b\n"),
+            r#"<field name="http.notification" show="1"/>"#.to_owned(),
+        ];
+        let layer = format!(
+            r#"<proto name="http" pos="54">{}{}</proto>"#,
+            head[0].replace("/>", ">") + start,
+            head[1..].concat()
+        );
+        let message = only_message(&packet("eth:ethertype:ip:tcp:http", &layer));
+        let expected = [("Host", "h"), ("Content-Length", "5"), ("NT", "n")];
+        assert_eq!(message.headers, expected.map(|(name, value)| (name.into(), value.into())));
+        assert!(message.shown.is_ended && message.shown.lines.len() == 4, "{:?}", message.shown);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::message::{Body, Message, StartLine};
+use super::message::{Body, Message, Shown, StartLine};
 
 /// What `inspect` says of a file.
 #[derive(Debug, Default)]
@@ -92,6 +92,7 @@ fn to_message(value: &Value, sender: SocketAddr, receiver: SocketAddr, place: St
         headers: headers.map(|pair| Ok((bytes(&pair[0])?, bytes(&pair[1])?))).collect::<Result<_>>()?,
         body,
         complete: value["complete"].as_bool().context("complete")?,
+        shown: Shown::default(),
     })
 }
 

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     chunked,
     markup::Tag,
-    message::{Body, StartLine},
+    message::{Body, Shown, StartLine},
 };
 
 /// A message in the frame, or what Wireshark takes for a part of one.
@@ -20,15 +20,29 @@ pub(super) struct Http {
     status: Option<u16>,
     version: String,
     headers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The head, as far as one line stands right behind the other.
+    shown: Shown,
+    is_notification: bool,
     is_chunked: bool,
     chunks: Vec<u8>,
     encoded: Option<Vec<u8>>,
     content: Option<Vec<u8>>,
+    /// Position of that.
+    content_at: u64,
     /// What it shows for bytes and nothing else, as it does of content in a transfer coding that it does not know.
     data: Option<Vec<u8>>,
     /// Some of the content's bytes were not printed.
     is_cut: bool,
     is_in_tunnel: bool,
+}
+
+/// Where a field stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Depth {
+    /// Right in the layer.
+    Layer,
+    /// Within another field, or in a layer within one.
+    Field,
 }
 
 /// What Wireshark tells of a message, beyond its place.
@@ -37,6 +51,7 @@ pub(super) struct Told {
     pub(super) start_line: StartLine,
     pub(super) headers: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) body: Body,
+    pub(super) shown: Shown,
 }
 
 impl Http {
@@ -51,7 +66,10 @@ impl Http {
     }
 
     /// Takes a field of the layer.
-    pub(super) fn note(&mut self, name: &str, tag: &Tag<'_>) {
+    pub(super) fn note(&mut self, name: &str, depth: Depth, tag: &Tag<'_>) {
+        if depth == Depth::Layer && !matches!(name, "http.file_data" | "data") {
+            self.show_line(tag);
+        }
         match name {
             "http.request.method" => self.method = tag.bytes(),
             "http.request.uri" => self.target = tag.bytes().unwrap_or_default(),
@@ -69,7 +87,11 @@ impl Http {
                 let bytes = self.content(tag);
                 self.chunks.extend(bytes);
             }
-            "http.file_data" => self.content = Some(self.content(tag)),
+            "http.file_data" => {
+                self.content = Some(self.content(tag));
+                self.content_at = tag.number("pos").unwrap_or(0);
+            }
+            "http.notification" => self.is_notification = true,
             "data.data" => self.data = tag.bytes(),
             "http.proxy_connect_host" => self.is_in_tunnel = true,
             "" if tag
@@ -79,6 +101,20 @@ impl Http {
                 self.encoded = Some(self.content(tag));
             }
             _ => {}
+        }
+    }
+
+    /// Adds a line of the head: a field with the bytes of a whole line, right behind the line before it.
+    fn show_line(&mut self, tag: &Tag<'_>) {
+        let is_next = tag.number("pos") == Some(self.position + self.shown.len());
+        let Some(line) = tag.bytes().filter(|line| is_next && line.ends_with(b"\n")) else { return };
+        if self.shown.is_ended || tag.number("size") != u64::try_from(line.len()).ok() {
+            return;
+        }
+        if matches!(line.as_slice(), b"\r\n" | b"\n") {
+            self.shown.is_ended = true;
+        } else {
+            self.shown.lines.push(line);
         }
     }
 
@@ -116,7 +152,16 @@ impl Http {
             };
             self.without_transfer_coding().as_deref().map_or(Body::Unknown, whole)
         };
-        Ok(Told { start_line, headers: self.headers.clone(), body })
+        Ok(Told { start_line, headers: self.headers(), body, shown: self.shown.clone() })
+    }
+
+    /// Names and values of the field lines.
+    fn headers(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        // Those of NOTIFY, SUBSCRIBE and UNSUBSCRIBE, which it calls notifications, it does not name as such.
+        if self.is_notification && self.headers.is_empty() {
+            return self.shown.lines.iter().skip(1).filter_map(|line| header(line)).collect();
+        }
+        self.headers.clone()
     }
 
     /// The content; `None` where what is shown does not tell it.
@@ -140,7 +185,8 @@ impl Http {
     /// The transfer codings in the order in which they were applied, in small letters.
     fn transfer_codings(&self) -> Vec<Vec<u8>> {
         let is_named = |(name, _): &&(Vec<u8>, Vec<u8>)| name.eq_ignore_ascii_case(b"transfer-encoding");
-        let lines = self.headers.iter().filter(is_named);
+        let headers = self.headers();
+        let lines = headers.iter().filter(is_named);
         let codings = lines.flat_map(|(_, value)| value.split(|byte| *byte == b','));
         codings.map(|coding| coding.trim_ascii().to_ascii_lowercase()).collect()
     }

@@ -23,6 +23,19 @@ pub struct Message {
     pub body: Body,
     /// Whether the teller saw all of it.
     pub complete: bool,
+    /// Its head as Wireshark shows it; `inspect` shows nothing.
+    pub shown: Shown,
+}
+
+/// The bytes of a message's head as Wireshark cuts them into lines: by them it can be told why it reads them otherwise.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Shown {
+    /// The lines that it takes for start line and fields, each with its end.
+    pub lines: Vec<Vec<u8>>,
+    /// Whether the empty line that ends a head follows.
+    pub is_ended: bool,
+    /// What follows where that line does not, as far as it is shown.
+    pub rest: Vec<u8>,
 }
 
 /// The first line of a message.
@@ -72,6 +85,14 @@ impl Message {
     #[must_use]
     pub fn has_head_of(&self, other: &Self) -> bool {
         self.start_line == other.start_line && self.headers == other.headers
+    }
+}
+
+impl Shown {
+    /// Bytes of the lines.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.lines.iter().map(|line| line.len() as u64).sum()
     }
 }
 
