@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 use compare::{Accounts, Comparison};
 use verdicts::Verdicts;
-use wireshark::Patience;
+use wireshark::{Patience, Ports};
 
 /// What came of comparing files.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -65,7 +65,8 @@ pub fn run(directory: &Path, agent: &Path, verdicts: &Verdicts, out: &mut impl W
     let mut seen = Vec::new();
     for compared in compare_files(&captures(directory)?, agent)? {
         let Compared { path, sha256, comparison, remarks, is_unread } = compared;
-        let name = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
+        let below = path.strip_prefix(directory).ok().filter(|below| *below != Path::new(""));
+        let name = below.unwrap_or(&path).display().to_string();
         // As the verdicts know it, also where only a part of their directory is looked at.
         let full = path.canonicalize().unwrap_or(path).display().to_string();
         summary.files += 1;
@@ -158,18 +159,28 @@ fn compare_file(path: &Path, agent: &Path) -> Result<Compared> {
     let unpacked = Unpacked::new(path)?;
     let file = unpacked.path();
     let inspected = inspect::messages(agent, file)?;
-    let dissected = wireshark::messages(file, Patience::Whole)?;
+    let dissected = wireshark::messages(file, Patience::Whole, Ports::AsKnown)?;
+    let mut remarks: Vec<String> =
+        inspected.warnings.iter().map(|warning| format!("inspect: {warning}")).collect();
     let mut accounts = Accounts { whole: dissected.messages, ..Accounts::default() };
+    let untold = compare::untold_flows(&accounts.whole, &inspected.messages);
+    let ports = if untold.is_empty() { Ports::AsKnown } else { Ports::Any };
+    if ports == Ports::Any {
+        let again = wireshark::messages(file, Patience::Whole, ports)?.messages;
+        compare::replace_flows(&mut accounts.whole, &again, &untold);
+        remarks.push(format!(
+            "Wireshark was asked for HTTP on any port, having told nothing of a side of {} flows",
+            untold.len()
+        ));
+    }
     if !compare::is_covered(&accounts.whole, &inspected.messages) {
-        accounts.present = wireshark::messages(file, Patience::Present)?.messages;
-        accounts.heads = wireshark::messages(file, Patience::Head)?.messages;
+        accounts.present = wireshark::messages(file, Patience::Present, ports)?.messages;
+        accounts.heads = wireshark::messages(file, Patience::Head, ports)?.messages;
     }
     let mut comparison = compare::compare(&accounts, &inspected.messages);
     for (reason, count) in dissected.left_out {
         *comparison.not_compared.entry(reason).or_default() += count;
     }
-    let mut remarks: Vec<String> =
-        inspected.warnings.iter().map(|warning| format!("inspect: {warning}")).collect();
     let is_unread = inspected.error.is_some() && dissected.error.is_none();
     for (who, error) in [("inspect", inspected.error), ("Wireshark", dissected.error)] {
         remarks.extend(error.map(|error| format!("{who} stops reading: {error}")));

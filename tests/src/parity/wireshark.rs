@@ -40,6 +40,15 @@ pub enum Patience {
     Head,
 }
 
+/// Which connections Wireshark looks for HTTP in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ports {
+    /// Those whose ports no other dissector has, or that begin like HTTP.
+    AsKnown,
+    /// All, whatever their ports are known for.
+    Any,
+}
+
 /// Whether `tshark` can be started.
 #[must_use]
 pub fn is_there() -> bool {
@@ -51,12 +60,15 @@ pub fn is_there() -> bool {
 /// # Errors
 ///
 /// `tshark` cannot be started, or does not print what is expected.
-pub fn messages(file: &Path, patience: Patience) -> Result<Dissected> {
+pub fn messages(file: &Path, patience: Patience, ports: Ports) -> Result<Dissected> {
     let mut command = tshark();
     command.arg("-r").arg(file).args(["-Y", "http", "-T", "pdml"]);
     command.args(["-J", "frame ip ipv6 tcp tcp.segments http"]);
     // Linux began with this port, which Wireshark gives to another overlay.
     command.args(["-d", "udp.port==8472,vxlan"]);
+    if ports == Ports::Any {
+        command.args(["-d", "tcp.port==1-65535,http"]);
+    }
     for option in OPTIONS {
         command.args(["-o", option]);
     }

@@ -1,8 +1,9 @@
 //! Enters: what Wireshark and `inspect` say of one file. Leaves: where they disagree, and what was not compared.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
+    net::SocketAddr,
 };
 
 use crate::parity::message::{Body, Message, StartLine};
@@ -89,6 +90,35 @@ pub fn is_covered(wireshark: &[Message], inspect: &[Message]) -> bool {
     let places: HashSet<_> =
         wireshark.iter().map(|message| (message.sender, message.receiver, message.seq)).collect();
     inspect.iter().all(|message| places.contains(&(message.sender, message.receiver, message.seq)))
+}
+
+/// Flows of which Wireshark tells nothing in a direction in which `inspect` does: to its port another protocol may
+/// belong, or to that of its client.
+#[must_use]
+pub fn untold_flows(wireshark: &[Message], inspect: &[Message]) -> BTreeSet<Flow> {
+    let ways: HashSet<_> = wireshark.iter().map(|message| (message.sender, message.receiver)).collect();
+    let is_untold = |message: &&Message| !ways.contains(&(message.sender, message.receiver));
+    inspect.iter().filter(is_untold).map(flow).collect()
+}
+
+/// Puts what Wireshark told when it was asked `again` in the place of what it told first, in those of `flows` of which it
+/// tells more.
+pub fn replace_flows(first: &mut Vec<Message>, again: &[Message], flows: &BTreeSet<Flow>) {
+    let count = |messages: &[Message], wanted: Flow| {
+        messages.iter().filter(|message| flow(message) == wanted).count()
+    };
+    let is_better = |wanted: &&Flow| count(again, **wanted) > count(first, **wanted);
+    let better: BTreeSet<Flow> = flows.iter().filter(is_better).copied().collect();
+    first.retain(|message| !better.contains(&flow(message)));
+    first.extend(again.iter().filter(|message| better.contains(&flow(message))).cloned());
+}
+
+/// Both ends of a flow, the lower first.
+pub type Flow = (SocketAddr, SocketAddr);
+
+fn flow(message: &Message) -> Flow {
+    let (a, b) = (message.sender, message.receiver);
+    (a.min(b), a.max(b))
 }
 
 /// Compares the messages that both found in one file.

@@ -101,6 +101,23 @@ fn equal_copies_are_counted_and_unequal_ones_are_not_excused() {
     assert_eq!(comparison.disagreements.len(), 1);
 }
 
+#[test]
+fn flow_is_told_anew_where_a_direction_was_not_told_and_more_is_told_of_it() {
+    let elsewhere = |message: Message| {
+        let other = |end: SocketAddr| SocketAddr::new(end.ip(), end.port() + 1);
+        Message { sender: other(message.sender), receiver: other(message.receiver), ..message }
+    };
+    let ours = [get("/a", 0), response(200, 0), elsewhere(get("/a", 0))];
+    let mut theirs = vec![response(200, 0), elsewhere(get("/a", 0))];
+    let flows = untold_flows(&theirs, &ours);
+    assert_eq!(flows.len(), 1);
+    replace_flows(&mut theirs, &[response(500, 0)], &flows);
+    assert_eq!(theirs[0].start_line, ours[1].start_line);
+    replace_flows(&mut theirs, &ours[..2], &flows);
+    assert!(compare(&whole(&theirs), &ours).disagreements.is_empty());
+    assert!(untold_flows(&theirs, &ours).is_empty());
+}
+
 fn whole(messages: &[Message]) -> Accounts {
     Accounts { whole: messages.to_vec(), ..Accounts::default() }
 }
