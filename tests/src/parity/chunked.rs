@@ -1,9 +1,9 @@
 //! Enters: bytes that begin with a chunked body. Leaves: its content.
 
-/// The content of the chunked body that `bytes` begins with; `None` where it does not keep to the grammar or has no end
-/// in them. What stands behind its end is left alone.
+/// The content of the chunked body that `bytes` begins with, and how many bytes that takes; `None` where it does not keep
+/// to the grammar or has no end in them. What stands behind its end is left alone.
 // RFC 9112 section 7.1.
-pub(super) fn content(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn content(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut content = Vec::new();
     let mut rest = bytes;
     loop {
@@ -20,11 +20,11 @@ pub(super) fn content(bytes: &[u8]) -> Option<Vec<u8>> {
     // The trailer section is field lines up to an empty one.
     loop {
         let (line, behind) = split_line(rest)?;
+        rest = behind;
         if line.is_empty() {
-            return Some(content);
+            return Some((content, bytes.len() - rest.len()));
         }
         line.contains(&b':').then_some(())?;
-        rest = behind;
     }
 }
 
@@ -52,10 +52,12 @@ mod tests {
             (b"0\r\n\r\n", b""),
             (b"3\r\nabc\r\n0\r\n\r\n", b"abc"),
             (b"3;x=y\r\nabc\r\n00A \r\n0123456789\r\n0;z\r\nT: u\r\nV:\r\n\r\n", b"abc0123456789"),
-            (b"1\r\na\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", b"a"),
+            (b"1\r\na\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n", b"a"),
         ];
         for (bytes, expected) in cases {
-            assert_eq!(content(bytes).as_deref(), Some(expected));
+            let (content, used) = content(bytes).unwrap();
+            assert_eq!(content, expected);
+            assert!(bytes[..used].ends_with(b"\r\n\r\n") && !bytes[used..].contains(&b'0'), "{used}");
         }
     }
 

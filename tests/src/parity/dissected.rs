@@ -121,7 +121,7 @@ impl Frame {
             };
             let offset = u64::from(seq.wrapping_sub(origin));
             let place = format!("tcp.stream {}, frame {}", tcp.stream, self.number);
-            found.push(match http.finish() {
+            found.push(match http.finish(&self.messages[index + 1..]) {
                 Ok(Told { start_line, headers, body, shown }) => {
                     let complete = body != Body::Unknown;
                     Found::Message(Box::new(Message {

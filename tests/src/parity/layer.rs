@@ -2,12 +2,10 @@
 
 use std::borrow::Cow;
 
-use sha2::{Digest as _, Sha256};
-
 use super::{
     chunked,
     markup::Tag,
-    message::{Body, Shown, StartLine},
+    message::{Body, Headers, Shown, StartLine},
 };
 
 /// A message in the frame, or what Wireshark takes for a part of one.
@@ -19,7 +17,7 @@ pub(super) struct Http {
     target: Vec<u8>,
     status: Option<u16>,
     version: String,
-    headers: Vec<(Vec<u8>, Vec<u8>)>,
+    headers: Headers,
     /// The head, as far as one line stands right behind the other.
     shown: Shown,
     is_notification: bool,
@@ -49,7 +47,7 @@ pub(super) enum Depth {
 #[derive(Debug)]
 pub(super) struct Told {
     pub(super) start_line: StartLine,
-    pub(super) headers: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) headers: Headers,
     pub(super) body: Body,
     pub(super) shown: Shown,
 }
@@ -106,7 +104,7 @@ impl Http {
 
     /// Adds a line of the head: a field with the bytes of a whole line, right behind the line before it.
     fn show_line(&mut self, tag: &Tag<'_>) {
-        let is_next = tag.number("pos") == Some(self.position + self.shown.len());
+        let is_next = tag.number("pos") == Some(self.position + self.shown.lines_len() as u64);
         let Some(line) = tag.bytes().filter(|line| is_next && line.ends_with(b"\n")) else { return };
         if self.shown.is_ended || tag.number("size") != u64::try_from(line.len()).ok() {
             return;
@@ -125,12 +123,12 @@ impl Http {
         bytes
     }
 
-    /// The message.
+    /// The message; `behind` are the layers behind it in the frame.
     ///
     /// # Errors
     ///
     /// Why there is nothing to compare.
-    pub(super) fn finish(&self) -> Result<Told, &'static str> {
+    pub(super) fn finish(&self, behind: &[Self]) -> Result<Told, &'static str> {
         let start_line = match (&self.method, self.status) {
             (Some(method), _) => StartLine::Request { method: method.clone(), target: self.target.clone() },
             (None, Some(status)) => StartLine::Response { status },
@@ -146,17 +144,30 @@ impl Http {
         let body = if self.is_cut {
             Body::Unknown
         } else {
-            let whole = |content: &[u8]| Body::Whole {
-                len: content.len() as u64,
-                sha256: hex(&Sha256::digest(content)),
-            };
-            self.without_transfer_coding().as_deref().map_or(Body::Unknown, whole)
+            self.without_transfer_coding().as_deref().map_or(Body::Unknown, Body::of)
         };
-        Ok(Told { start_line, headers: self.headers(), body, shown: self.shown.clone() })
+        Ok(Told { start_line, headers: self.headers(), body, shown: self.shown(behind) })
+    }
+
+    /// The lines of the head; where no empty line ends them also what follows, which it takes for content or for
+    /// layers of their own.
+    fn shown(&self, behind: &[Self]) -> Shown {
+        let mut shown = self.shown.clone();
+        let mut end = self.position + shown.lines_len() as u64;
+        let own = (self.content_at, self.content.as_ref());
+        let layers = behind.iter().filter(|http| http.shown.lines.is_empty());
+        let others = layers.map(|http| (http.position, http.content.as_ref().or(http.data.as_ref())));
+        for (at, content) in [own].into_iter().chain(others).filter(|_| !self.shown.is_ended) {
+            if let Some(content) = content.filter(|_| at == end) {
+                shown.rest.extend_from_slice(content);
+                end += content.len() as u64;
+            }
+        }
+        shown
     }
 
     /// Names and values of the field lines.
-    fn headers(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn headers(&self) -> Headers {
         // Those of NOTIFY, SUBSCRIBE and UNSUBSCRIBE, which it calls notifications, it does not name as such.
         if self.is_notification && self.headers.is_empty() {
             return self.shown.lines.iter().skip(1).filter_map(|line| header(line)).collect();
@@ -171,37 +182,31 @@ impl Http {
         }
         let shown = self.encoded.as_deref().or(self.content.as_deref());
         // RFC 9112 section 7: names of transfer codings are case-insensitive; Wireshark knows small letters alone.
-        let codings = self.transfer_codings();
+        let codings = transfer_codings(&self.headers());
         match shown.or(self.data.as_deref()) {
             Some(shown) if codings.last().is_some_and(|coding| coding == b"chunked") => {
-                chunked::content(shown).map(Cow::Owned)
+                chunked::content(shown).map(|(content, _)| Cow::Owned(content))
             }
             // Of several codings it may show nothing; of one, where there is nothing.
             None if codings.len() > 1 => None,
             shown => Some(Cow::Borrowed(shown.unwrap_or_default())),
         }
     }
+}
 
-    /// The transfer codings in the order in which they were applied, in small letters.
-    fn transfer_codings(&self) -> Vec<Vec<u8>> {
-        let is_named = |(name, _): &&(Vec<u8>, Vec<u8>)| name.eq_ignore_ascii_case(b"transfer-encoding");
-        let headers = self.headers();
-        let lines = headers.iter().filter(is_named);
-        let codings = lines.flat_map(|(_, value)| value.split(|byte| *byte == b','));
-        codings.map(|coding| coding.trim_ascii().to_ascii_lowercase()).collect()
-    }
+/// The transfer codings in the order in which they were applied, in small letters.
+pub(super) fn transfer_codings(headers: &Headers) -> Vec<Vec<u8>> {
+    let lines = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"transfer-encoding"));
+    let codings = lines.flat_map(|(_, value)| value.split(|byte| *byte == b','));
+    codings.map(|coding| coding.trim_ascii().to_ascii_lowercase()).collect()
 }
 
 /// Name and value of a field line; `None` where it has no colon.
-fn header(line: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+pub(super) fn header(line: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let colon = line.iter().position(|byte| *byte == b':')?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     // RFC 9112 section 5.2: a line break within a value, and the white space around it, stands for one space.
     let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
     let value = lines.collect::<Vec<_>>().join(&b' ');
     Some((name.trim_ascii().to_vec(), value))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

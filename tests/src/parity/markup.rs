@@ -48,10 +48,14 @@ impl<'a> Tag<'a> {
     /// The bytes of the field, which PDML gives in hexadecimal.
     #[must_use]
     pub(super) fn bytes(&self) -> Option<Vec<u8>> {
-        let hex = self.attribute("value")?;
-        let pairs = hex.as_bytes().chunks(2);
-        pairs.map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
+        hex(&self.attribute("value")?)
     }
+}
+
+/// The bytes of a text in hexadecimal.
+pub(super) fn hex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 /// The tags of `document`; text between them, comments and declarations are left out.

@@ -2,6 +2,8 @@
 
 use std::{fmt, net::SocketAddr};
 
+use sha2::{Digest as _, Sha256};
+
 /// One HTTP/1.x message of a capture.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Message {
@@ -18,7 +20,7 @@ pub struct Message {
     /// Its start line.
     pub start_line: StartLine,
     /// Names and values in order.
-    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
+    pub headers: Headers,
     /// Its content without transfer coding.
     pub body: Body,
     /// Whether the teller saw all of it.
@@ -37,6 +39,9 @@ pub struct Shown {
     /// What follows where that line does not, as far as it is shown.
     pub rest: Vec<u8>,
 }
+
+/// Names and values of fields, in order.
+pub type Headers = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// The first line of a message.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -74,6 +79,15 @@ pub enum Body {
     Unknown,
 }
 
+impl Body {
+    /// A whole one of these bytes.
+    #[must_use]
+    pub fn of(content: &[u8]) -> Self {
+        let sha256 = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        Self::Whole { len: content.len() as u64, sha256 }
+    }
+}
+
 impl Message {
     /// The sender and the receiver, for people.
     #[must_use]
@@ -91,8 +105,8 @@ impl Message {
 impl Shown {
     /// Bytes of the lines.
     #[must_use]
-    pub fn len(&self) -> u64 {
-        self.lines.iter().map(|line| line.len() as u64).sum()
+    pub fn lines_len(&self) -> usize {
+        self.lines.iter().map(Vec::len).sum()
     }
 }
 

@@ -7,6 +7,7 @@ pub mod inspect;
 mod layer;
 mod markup;
 pub mod message;
+pub mod shape;
 pub mod verdicts;
 pub mod wireshark;
 
@@ -178,6 +179,15 @@ fn compare_file(path: &Path, agent: &Path) -> Result<Compared> {
         accounts.heads = wireshark::messages(file, Patience::Head, ports)?.messages;
     }
     let mut comparison = compare::compare(&accounts, &inspected.messages);
+    let mut untold = compare::untold_requests(&comparison, &inspected.messages);
+    untold.truncate(MAX_LOOKED_INTO);
+    if !untold.is_empty() {
+        for (message, payload, into) in wireshark::beginnings(file, &untold)? {
+            if let Some(shape) = shape::of_segment(&payload, into, message) {
+                comparison.explain_untold(message, shape);
+            }
+        }
+    }
     for (reason, count) in dissected.left_out {
         *comparison.not_compared.entry(reason).or_default() += count;
     }
@@ -187,6 +197,10 @@ fn compare_file(path: &Path, agent: &Path) -> Result<Compared> {
     }
     Ok(Compared { path: path.to_owned(), sha256: hash(path)?, comparison, remarks, is_unread })
 }
+
+/// Requests of a file whose segments are looked into: they stand in one display filter, and more of them have the same
+/// reason.
+const MAX_LOOKED_INTO: usize = 32;
 
 fn tell(name: &str, comparison: &Comparison, out: &mut impl Write) -> Result<()> {
     let Comparison { requests, responses, disagreements, not_compared } = comparison;

@@ -5,7 +5,10 @@ use std::{cell::Cell, fs, path::Path};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::compare::{Aspect, Disagreement};
+use super::{
+    compare::{Aspect, Disagreement},
+    shape::Shape,
+};
 
 /// Reasoned judgements on disagreements.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ struct Verdict {
     flow: Option<String>,
     offset: Option<u64>,
     what: Option<String>,
+    /// What the bytes have to prove.
+    shape: Option<String>,
     /// Methods to which it does not apply; then only to requests of which Wireshark does not tell.
     not_methods: Option<Vec<String>>,
     /// How many disagreements it explains, if it says so.
@@ -32,7 +37,7 @@ struct Verdict {
 
 impl Verdicts {
     /// Reads a file of verdicts: a JSON array of objects with `file` and `verdict`, and where it is narrower `flow`,
-    /// `offset`, `what`, `count` and `not_methods`.
+    /// `offset`, `what`, `shape`, `count` and `not_methods`.
     ///
     /// # Errors
     ///
@@ -81,6 +86,7 @@ impl Verdict {
             flow: text("flow"),
             offset: value["offset"].as_u64(),
             what: text("what"),
+            shape: text("shape"),
             not_methods: value["not_methods"].as_array().map(|methods| {
                 methods.iter().filter_map(|method| method.as_str().map(str::to_owned)).collect()
             }),
@@ -102,6 +108,7 @@ impl Verdict {
             && self.flow.as_ref().is_none_or(|flow| *flow == disagreement.flow)
             && self.offset.is_none_or(|offset| offset == disagreement.offset)
             && self.what.as_ref().is_none_or(|what| what == disagreement.what.as_str())
+            && self.shape.as_deref().is_none_or(|shape| disagreement.shape.map(Shape::as_str) == Some(shape))
             && self.not_methods.as_ref().is_none_or(|known| is_unknown_request(known, disagreement))
     }
 }
@@ -178,6 +185,16 @@ mod tests {
     }
 
     #[test]
+    fn verdict_on_a_shape_applies_where_the_bytes_prove_it() {
+        let verdicts =
+            Verdicts::parse(r#"[{"file": "*", "shape": "folded-field", "verdict": "so"}]"#).unwrap();
+        let of = |shape| Disagreement { shape, ..disagreement() };
+        assert_eq!(verdicts.explain("x", "", &of(Some(Shape::FoldedField))), Some("so"));
+        assert_eq!(verdicts.explain("x", "", &of(Some(Shape::SpaceInTarget))), None);
+        assert_eq!(verdicts.explain("x", "", &of(None)), None);
+    }
+
+    #[test]
     fn verdict_without_a_reason_is_refused() {
         Verdicts::parse(r#"[{"file": "a"}]"#).unwrap_err();
     }
@@ -189,6 +206,7 @@ mod tests {
             seq: 0,
             place: String::new(),
             what: Aspect::Body,
+            shape: None,
             wireshark: None,
             inspect: None,
         }

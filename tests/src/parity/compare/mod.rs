@@ -6,7 +6,10 @@ use std::{
     net::SocketAddr,
 };
 
-use crate::parity::message::{Body, Message, StartLine};
+use crate::parity::{
+    message::{Body, Message, StartLine},
+    shape::{self, Shape},
+};
 
 /// What came of comparing one file.
 #[derive(Debug, Default)]
@@ -34,6 +37,8 @@ pub struct Disagreement {
     pub place: String,
     /// What they differ in.
     pub what: Aspect,
+    /// What the bytes prove about the reason.
+    pub shape: Option<Shape>,
     /// What Wireshark says; `None` where it does not tell of the message.
     pub wireshark: Option<String>,
     /// What `inspect` says; `None` likewise.
@@ -55,6 +60,17 @@ pub enum Aspect {
     Header,
     /// Length or hash of the content.
     Body,
+}
+
+impl Disagreement {
+    /// Whether only `inspect` tells of the message, and why is not known.
+    fn is_only_ours(&self) -> bool {
+        self.what == Aspect::Existence && self.wireshark.is_none() && self.shape.is_none()
+    }
+
+    fn is_about(&self, message: &Message) -> bool {
+        self.seq == message.seq && self.offset == message.offset && self.flow == message.flow()
+    }
 }
 
 impl Aspect {
@@ -104,11 +120,14 @@ pub fn untold_flows(wireshark: &[Message], inspect: &[Message]) -> BTreeSet<Flow
 /// Puts what Wireshark told when it was asked `again` in the place of what it told first, in those of `flows` of which it
 /// tells more.
 pub fn replace_flows(first: &mut Vec<Message>, again: &[Message], flows: &BTreeSet<Flow>) {
-    let count = |messages: &[Message], wanted: Flow| {
-        messages.iter().filter(|message| flow(message) == wanted).count()
+    let count = |messages: &[Message]| {
+        let mut counts: BTreeMap<Flow, u64> = BTreeMap::new();
+        messages.iter().for_each(|message| *counts.entry(flow(message)).or_default() += 1);
+        counts
     };
-    let is_better = |wanted: &&Flow| count(again, **wanted) > count(first, **wanted);
-    let better: BTreeSet<Flow> = flows.iter().filter(is_better).copied().collect();
+    let (before, after) = (count(first), count(again));
+    let better: BTreeSet<Flow> =
+        flows.iter().filter(|wanted| after.get(wanted) > before.get(wanted)).copied().collect();
     first.retain(|message| !better.contains(&flow(message)));
     first.extend(again.iter().filter(|message| better.contains(&flow(message))).cloned());
 }
@@ -156,12 +175,30 @@ pub fn compare(wireshark: &Accounts, inspect: &[Message]) -> Comparison {
     comparison.stand_in(&wireshark.present, &mut ours, Aspect::Body);
     comparison.stand_in(&wireshark.heads, &mut ours, Aspect::Header);
     for ours in ours.into_iter().flatten() {
-        comparison.note(ours, String::new(), Aspect::Existence, None, Some(summary(ours)));
+        let follows = |(theirs, _): &(&Message, &Message)| {
+            let reread = shape::reread(theirs).filter(|_| is_same_way(theirs, ours))?;
+            reread.is_followed_by(theirs, ours).then_some(reread.shape)
+        };
+        let shape = pairs.iter().find_map(follows);
+        comparison.note(ours, String::new(), Aspect::Existence, shape, (None, Some(summary(ours))));
     }
     for theirs in theirs.into_iter().flatten() {
-        comparison.note(theirs, theirs.place.clone(), Aspect::Existence, Some(summary(theirs)), None);
+        let said = (Some(summary(theirs)), None);
+        let mut before = pairs.iter().filter(|(before, _)| is_same_way(before, theirs));
+        let shape = before.find_map(|(_, before)| shape::of_message_behind(before, theirs));
+        comparison.note(theirs, theirs.place.clone(), Aspect::Existence, shape, said);
     }
     comparison
+}
+
+/// The requests of `inspect` of which Wireshark does not tell, for a reason that is not known.
+#[must_use]
+pub fn untold_requests<'a>(comparison: &Comparison, inspect: &'a [Message]) -> Vec<&'a Message> {
+    let is_untold = |message: &&Message| {
+        matches!(message.start_line, StartLine::Request { .. })
+            && comparison.disagreements.iter().any(|one| one.is_only_ours() && one.is_about(message))
+    };
+    inspect.iter().filter(is_untold).collect()
 }
 
 /// Takes those out of both lists that are a pair, in order.
@@ -197,6 +234,12 @@ fn summary(message: &Message) -> String {
 }
 
 impl Comparison {
+    /// Notes why Wireshark does not tell of a message.
+    pub fn explain_untold(&mut self, message: &Message, shape: Shape) {
+        let about = self.disagreements.iter_mut().filter(|one| one.is_only_ours() && one.is_about(message));
+        about.for_each(|one| one.shape = Some(shape));
+    }
+
     /// Compares what is left of `ours` with what Wireshark tells with less patience, up to this aspect.
     fn stand_in<'a>(&mut self, theirs: &'a [Message], ours: &mut [Option<&'a Message>], up_to: Aspect) {
         let mut theirs: Vec<Option<&Message>> = theirs.iter().map(Some).collect();
@@ -266,10 +309,13 @@ impl Comparison {
     }
 
     fn compare_bodies(&mut self, theirs: &Message, ours: &Message) {
-        match (&theirs.body, &ours.body) {
-            (Body::Whole { .. }, Body::Whole { .. }) if theirs.body == ours.body => {}
+        // What Wireshark takes for the body begins within the head.
+        let reread = shape::reread(theirs).filter(|reread| reread.has_fields_of(ours));
+        let body = reread.map_or_else(|| theirs.body.clone(), |reread| reread.body.unwrap_or(Body::Unknown));
+        match (&body, &ours.body) {
+            (Body::Whole { .. }, Body::Whole { .. }) if body == ours.body => {}
             (Body::Whole { .. }, Body::Whole { .. }) => {
-                self.note_pair(theirs, ours, Aspect::Body, theirs.body.to_string(), ours.body.to_string());
+                self.note_pair(theirs, ours, Aspect::Body, body.to_string(), ours.body.to_string());
             }
             (_, Body::Damaged { .. }) => self.leave_out("bodies with bytes missing from the capture"),
             _ => self.leave_out("bodies that tshark did not print in full"),
@@ -277,7 +323,15 @@ impl Comparison {
     }
 
     fn note_pair(&mut self, theirs: &Message, ours: &Message, what: Aspect, a: String, b: String) {
-        self.note(ours, theirs.place.clone(), what, Some(a), Some(b));
+        let shape = match what {
+            Aspect::Target => shape::of_request_line(theirs, ours),
+            Aspect::Header => {
+                shape::reread(theirs).filter(|reread| reread.has_fields_of(ours)).map(|reread| reread.shape)
+            }
+            Aspect::Body => shape::of_body(ours),
+            Aspect::Existence | Aspect::Method | Aspect::Status => None,
+        };
+        self.note(ours, theirs.place.clone(), what, shape, (Some(a), Some(b)));
     }
 
     fn note(
@@ -285,8 +339,8 @@ impl Comparison {
         message: &Message,
         place: String,
         what: Aspect,
-        wireshark: Option<String>,
-        inspect: Option<String>,
+        shape: Option<Shape>,
+        (wireshark, inspect): (Option<String>, Option<String>),
     ) {
         let place = if place.is_empty() { message.place.clone() } else { place };
         self.disagreements.push(Disagreement {
@@ -295,6 +349,7 @@ impl Comparison {
             seq: message.seq,
             place,
             what,
+            shape,
             wireshark,
             inspect,
         });
