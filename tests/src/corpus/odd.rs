@@ -58,6 +58,21 @@ fn requests() -> Vec<Case> {
                 s.close(&mut talk);
             },
         ),
+        case("notifications", "NOTIFY and its like have fields as any request has.", |s| {
+            let mut talk = s.connect(4000);
+            for method in ["NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE"] {
+                let fields = "Host: h\r\nNT: upnp:event\r\nContent-Length: 3\r\n";
+                s.client(&mut talk, format!("{method} /a:b HTTP/1.1\r\n{fields}\r\nabc"));
+                s.server(&mut talk, OK);
+                s.expect(told(&format!("{method} /a:b")).body("abc"), told("200").body("abc"));
+            }
+            s.close(&mut talk);
+        }),
+        case("ntlm", "Credentials that Wireshark dissects further end no head.", |s| {
+            let credentials = "NTLM TlRMTVNTUAABAAAAB4IIAAAAAAAAAAAAAAAAAAAAAAA=";
+            let fields = format!("Authorization: {credentials}\r\nContent-Length: 3\r\nX: y\r\n");
+            asked(s, format!("POST /n HTTP/1.1\r\n{fields}\r\nabc"), told("POST /n").body("abc"));
+        }),
         case("bare-line-feeds", "A head whose lines end with a line feed alone; `run` refuses it.", |s| {
             asked(s, "GET /n HTTP/1.1\nHost: h\n\n", told("GET /n").refused("ambiguous_framing"));
         }),
@@ -187,6 +202,14 @@ fn responses() -> Vec<Case> {
         case("response-bare-line-feeds", "A response whose lines end with a line feed alone.", |s| {
             answered(s, "HTTP/1.1 200 OK\nContent-Length: 3\n\nabc", told("200").body("abc"));
         }),
+        case(
+            "chunked-in-capitals",
+            "Names of transfer codings are case-insensitive (RFC 9112 section 7).",
+            |s| {
+                let response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+                answered(s, response, told("200").body("abc"));
+            },
+        ),
         case("padded-length", "Spaces around a length, and leading zeros.", |s| {
             answered(s, "HTTP/1.1 200 OK\r\nContent-Length:   003  \r\n\r\nabc", told("200").body("abc"));
         }),
@@ -209,6 +232,13 @@ fn heads() -> Vec<Case> {
                 );
             },
         ),
+        case("folded-field-with-colon", "So is one whose second line looks like a field.", |s| {
+            asked(
+                s,
+                "GET /g HTTP/1.1\r\nHost: h\r\nX: one\r\n two: three\r\nY: z\r\n\r\n",
+                told("GET /g").refused("ambiguous_framing"),
+            );
+        }),
         case("space-before-colon", "White space between a name and its colon; `run` refuses it.", |s| {
             asked(
                 s,
@@ -256,6 +286,22 @@ fn other_protocols() -> Vec<Case> {
             s.usual(&mut talk);
             s.close(&mut talk);
         }),
+        case("port-of-another-protocol", "HTTP on a port that is known for SSH.", |s| {
+            let mut talk = s.open(Talk::between(([192, 0, 2, 1], 4000).into(), ([192, 0, 2, 2], 22).into()));
+            s.usual(&mut talk);
+            s.usual(&mut talk);
+            s.close(&mut talk);
+        }),
+        case(
+            "client-port-of-another-protocol",
+            "Older than the capture, from a port known for a database.",
+            |s| {
+                let mut talk = Talk::between(([192, 0, 2, 1], 1433).into(), ([192, 0, 2, 2], 8080).into());
+                s.usual(&mut talk);
+                s.usual(&mut talk);
+                s.close(&mut talk);
+            },
+        ),
         case("client-port-below", "A client whose port is lower than the server's.", |s| {
             let mut talk =
                 s.open(Talk::between(([192, 0, 2, 1], 1025).into(), ([192, 0, 2, 2], 50_000).into()));
