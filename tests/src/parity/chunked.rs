@@ -1,7 +1,7 @@
 //! Enters: bytes that begin with a chunked body. Leaves: its content.
 
-/// The content of the chunked body that `bytes` begins with, and how many bytes that takes; `None` where it does not keep
-/// to the grammar or has no end in them. What stands behind its end is left alone.
+/// The content of the chunked body that `bytes` begins with, and how many bytes that takes; `None` where it does not
+/// keep to the grammar or has no end in them. What stands behind its end is left alone.
 // RFC 9112 section 7.1.
 pub(super) fn content(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut content = Vec::new();

@@ -1,5 +1,5 @@
-//! Enters: a message as `inspect` tells it, and its bytes as Wireshark shows them. Leaves: why Wireshark reads it otherwise,
-//! where the bytes prove it.
+//! Enters: a message as `inspect` tells it, and its bytes as Wireshark shows them. Leaves: why Wireshark reads it
+//! otherwise, where the bytes prove it.
 
 use super::{
     chunked,
@@ -54,8 +54,8 @@ pub(super) struct Reread {
     len: Option<usize>,
 }
 
-/// Reads a message again whose head Wireshark misreads. `None` where it does not, where the end of the head is not shown,
-/// or where nothing explains it.
+/// Reads a message again whose head Wireshark misreads. `None` where it does not, where the end of the head is not
+/// shown, or where nothing explains it.
 pub(super) fn reread(theirs: &Message) -> Option<Reread> {
     let shown = &theirs.shown;
     let fields = shown.lines.get(1..)?.iter().map(Vec::as_slice);
@@ -149,7 +149,7 @@ pub(super) fn of_body(ours: &Message) -> Option<Shape> {
     last.map(|_| Shape::LastCodingNotChunked)
 }
 
-/// Why `inspect` does not tell of a message of Wireshark's, given one before it in the same direction of which both tell.
+/// Why `inspect` does not tell of a message of Wireshark's, given one in the same direction of which it does.
 pub(super) fn of_message_behind(before: &Message, theirs: &Message) -> Option<Shape> {
     let is_behind = (1..=u32::MAX / 2).contains(&theirs.seq.wrapping_sub(before.seq));
     // What is behind such a response is its content, up to the end of the connection.
@@ -175,11 +175,12 @@ pub(super) fn of_segment(payload: &[u8], into: usize, ours: &Message) -> Option<
     (is_empty_lines && tells(from_it, &ours.start_line)).then_some(Shape::EmptyLinesFirst)
 }
 
-/// Whether these bytes are a header of the PROXY protocol (its specification of 2020, sections 2.1 and 2.2) and no more.
+/// Whether these bytes are a header of the PROXY protocol (its sections 2.1 and 2.2) and no more.
 fn is_proxy_header(bytes: &[u8]) -> bool {
     if let Some(behind) = bytes.strip_prefix(b"\r\n\r\n\0\r\nQUIT\n") {
         // Version and command, family, then the length of what follows.
-        return matches!(behind, [_, _, high, low, rest @ ..] if rest.len() == usize::from(u16::from_be_bytes([*high, *low])));
+        let [_, _, high, low, rest @ ..] = behind else { return false };
+        return rest.len() == usize::from(u16::from_be_bytes([*high, *low]));
     }
     bytes.starts_with(b"PROXY ") && bytes.iter().position(|byte| *byte == b'\n') == Some(bytes.len() - 1)
 }

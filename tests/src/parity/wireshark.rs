@@ -113,7 +113,7 @@ pub fn messages(file: &Path, patience: Patience, ports: Ports) -> Result<Dissect
     Ok(dissected)
 }
 
-/// The data of the segments in which these messages begin, for each one where it is found: with how many bytes of it stand
+/// The data of the segments in which these messages begin, where they are found, each with how many bytes of it stand
 /// before the message.
 ///
 /// # Errors
@@ -204,8 +204,8 @@ impl Segments {
     }
 }
 
-/// Number of a frame and its segment, from a line of fields. `None` where the header is not all there, as in a quotation
-/// within an ICMP error (RFC 792 quotes eight bytes): no message is put together from such.
+/// Number of a frame and its segment, from a line of fields. `None` where the header is not all there, as in a
+/// quotation within an ICMP error (RFC 792 quotes eight bytes): no message is put together from such.
 fn segment(line: &str) -> Option<(u64, Segment)> {
     let words: Vec<&str> = line.split(',').collect();
     let [frame, seq, len, syn] = words[..] else { return None };

@@ -117,8 +117,8 @@ pub fn untold_flows(wireshark: &[Message], inspect: &[Message]) -> BTreeSet<Flow
     inspect.iter().filter(is_untold).map(flow).collect()
 }
 
-/// Puts what Wireshark told when it was asked `again` in the place of what it told first, in those of `flows` of which it
-/// tells more.
+/// Puts what Wireshark told when it was asked `again` in the place of what it told first, in those of `flows` of which
+/// it tells more.
 pub fn replace_flows(first: &mut Vec<Message>, again: &[Message], flows: &BTreeSet<Flow>) {
     let count = |messages: &[Message]| {
         let mut counts: BTreeMap<Flow, u64> = BTreeMap::new();
