@@ -2,9 +2,10 @@
 
 use std::net::Ipv6Addr;
 
-use mirror_common::packet::{self, CapturedBytes, Innermost, Unparsed, UsualPorts};
+use mirror_common::packet::{self, Innermost, Unparsed};
 
 use crate::pipeline::{
+    encapsulation,
     link::network_layer,
     reason::reasons,
     segment::{Endpoint, TcpFlags},
@@ -53,6 +54,8 @@ pub struct TcpPacket<'a> {
 reasons! {
     /// Why a frame holds no TCP packet that could be used.
     FrameReason {
+        /// Several packets in one frame of IEEE 802.11 (A-MSDU).
+        Aggregate => "aggregate",
         /// A part of a fragmented IP packet with TCP.
         Fragment => "fragment",
         /// The link type is not one of those read.
@@ -103,8 +106,7 @@ impl<'a> Frame<'a> {
     /// Finds the segment of the frame's innermost packet, or the fragment of one.
     pub(super) fn find_innermost(&self) -> Result<Innermost, FrameReason> {
         let (offset, start) = network_layer(self.link_type, self.bytes)?;
-        let bytes = CapturedBytes::new(self.bytes, self.wire_len);
-        Ok(packet::find_innermost(&bytes, offset, start, None, &UsualPorts)?)
+        encapsulation::find_innermost(self, offset, start)
     }
 
     /// The TCP packet of a segment that was found in the frame.

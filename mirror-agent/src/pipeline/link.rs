@@ -13,7 +13,7 @@ pub const fn is_read(link_type: LinkType) -> bool {
 /// Where the headers that [`mirror_common::packet::parse`] understands begin, and with what.
 pub(super) fn network_layer(link_type: LinkType, bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
     match layout(link_type) {
-        Layout::Ethernet => Ok((0, Start::Ethernet)),
+        Layout::Ethernet => ethernet(bytes),
         Layout::Ip => Ok((0, Start::Ip)),
         Layout::EtherTypeAt { type_offset, header_len } => {
             let ether_type = u16::from_be_bytes(array(bytes, type_offset)?);
@@ -82,6 +82,16 @@ const fn layout(link_type: LinkType) -> Layout {
     }
 }
 
+/// Ethernet; of IEEE 802.3, where a length is in place of the type, with an LLC and SNAP header.
+fn ethernet(bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
+    /// IEEE 802.3 section 3.2.6.
+    const MAX_LENGTH: u16 = 1500;
+    if u16::from_be_bytes(array(bytes, 12)?) <= MAX_LENGTH {
+        return snap(bytes, 14);
+    }
+    Ok((0, Start::Ethernet))
+}
+
 /// AF_INET is 2 everywhere; AF_INET6 is 10 on Linux, 23 on Windows, 24 on NetBSD and OpenBSD, 28 on FreeBSD, 30 on
 /// macOS. Which of the two is seen from the IP header.
 const fn is_ip_family(family: u32) -> bool {
@@ -90,7 +100,7 @@ const fn is_ip_family(family: u32) -> bool {
 
 /// PPP: address and control, which may be compressed away, then the protocol, in one byte where that is odd (RFC 1661
 /// section 6.5 and 6.6).
-fn ppp(bytes: &[u8], mut offset: usize) -> Result<(u32, Start), FrameReason> {
+pub(super) fn ppp(bytes: &[u8], mut offset: usize) -> Result<(u32, Start), FrameReason> {
     const ADDRESS_AND_CONTROL: [u8; 2] = [0xff, 0x03];
     if array(bytes, offset)? == ADDRESS_AND_CONTROL {
         offset = offset.saturating_add(2);
@@ -127,7 +137,7 @@ fn nflog(bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
     }
 }
 
-/// A frame of IEEE 802.11: that of data which is not encrypted, with an LLC and SNAP header (RFC 1042).
+/// A frame of IEEE 802.11: that of data which is not encrypted, with an LLC and SNAP header.
 fn wireless(bytes: &[u8], start: usize) -> Result<(u32, Start), FrameReason> {
     let at = |offset: usize| start.saturating_add(offset);
     let [control, flags] = array(bytes, start)?;
@@ -142,20 +152,24 @@ fn wireless(bytes: &[u8], start: usize) -> Result<(u32, Start), FrameReason> {
         len = len.saturating_add(6); // between access points there is a fourth address
     }
     if has_qos {
-        // Several packets in one frame are not taken apart.
         let [qos] = array(bytes, at(len))?;
         if qos & 0x80 != 0 {
-            return Err(FrameReason::NotIp);
+            return Err(FrameReason::Aggregate);
         }
         let has_more_control = flags & 0x80 != 0;
         len = len.saturating_add(if has_more_control { 6 } else { 2 });
     }
-    let snap: [u8; 6] = array(bytes, at(len))?;
-    if snap != [0xaa, 0xaa, 0x03, 0, 0, 0] {
+    snap(bytes, at(len))
+}
+
+/// The EtherType of an LLC and SNAP header (RFC 1042).
+fn snap(bytes: &[u8], at: usize) -> Result<(u32, Start), FrameReason> {
+    let header: [u8; 6] = array(bytes, at)?;
+    if header != [0xaa, 0xaa, 0x03, 0, 0, 0] {
         return Err(FrameReason::NotIp);
     }
-    let ether_type = u16::from_be_bytes(array(bytes, at(len.saturating_add(6)))?);
-    Ok((to_offset(at(len.saturating_add(8)))?, Start::EtherType(ether_type)))
+    let ether_type = u16::from_be_bytes(array(bytes, at.saturating_add(6))?);
+    Ok((to_offset(at.saturating_add(8))?, Start::EtherType(ether_type)))
 }
 
 fn array<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], FrameReason> {
@@ -198,7 +212,10 @@ mod tests {
             (105, wireless(0x08, 0x40, &[]), Err(FrameReason::NotIp)),
             (105, wireless(0x48, 0x01, &[]), Err(FrameReason::NotIp)),
             (105, wireless(0x80, 0x00, &[]), Err(FrameReason::NotIp)),
-            (105, wireless(0x88, 0x02, &[0x80, 0]), Err(FrameReason::NotIp)),
+            (105, wireless(0x88, 0x02, &[0x80, 0]), Err(FrameReason::Aggregate)),
+            (1, [&[0; 12][..], &[0x05, 0xdc], &snap].concat(), Ok(22)),
+            (1, [&[0; 12][..], &[0x05, 0xdd], &snap].concat(), Ok(0)),
+            (1, [&[0; 12][..], &[0, 38, 0x42, 0x42, 3], &[0; 35]].concat(), Err(FrameReason::NotIp)),
             (127, [&[0, 0, 10, 0, 0, 0, 0, 0, 0, 0][..], &wireless(0x08, 0x01, &[])].concat(), Ok(42)),
         ];
         for (link_type, bytes, expected) in cases {

@@ -18,6 +18,7 @@
 
 pub mod answer;
 pub mod compare;
+mod encapsulation;
 pub mod engine;
 pub mod exchange;
 pub mod flow;

@@ -71,6 +71,9 @@ impl SegmentSource {
                 count = count.saturating_add(self.fragments.lost());
             }
             let what = match reason {
+                FrameReason::Aggregate => {
+                    "hold several packets each (802.11 A-MSDU), which are not looked into"
+                }
                 FrameReason::Fragment => "are fragments of IP packets whose first fragment is missing",
                 FrameReason::LinkType => "are of link types that are not supported",
                 FrameReason::Malformed => "have headers that contradict themselves",

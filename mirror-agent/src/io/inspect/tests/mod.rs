@@ -1,5 +1,6 @@
 //! Enters: conversations, written down as capture files. Leaves: the lines that `inspect` prints of them.
 
+mod encapsulations;
 mod exchanges;
 mod printing;
 
@@ -94,12 +95,18 @@ impl Capture {
     }
 
     fn text(&self) -> String {
+        let (text, warnings) = self.run();
+        assert_eq!(warnings, "");
+        text
+    }
+
+    /// What is printed, and what is warned of.
+    fn run(&self) -> (String, String) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&self.file).unwrap();
         let (mut out, mut warnings) = (Vec::new(), Vec::new());
         run(file.path(), vec![], &mut FilePipeline::new(), &mut out, &mut warnings).unwrap();
-        assert_eq!(String::from_utf8(warnings).unwrap(), "");
-        String::from_utf8(out).unwrap()
+        (String::from_utf8(out).unwrap(), String::from_utf8(warnings).unwrap())
     }
 
     fn lines(&self) -> Vec<Value> {
