@@ -5,6 +5,7 @@ use crate::pipeline::{
     exchange::{
         context::{Context, Purpose},
         message::{GoAhead, OpenRequest},
+        mode::{AwaitAnswer, Mode, Opening},
         observer::{RequestObserver, Run},
         report::Place,
         trust::{Moment, Trust, may_await_go_ahead},
@@ -40,58 +41,6 @@ pub(crate) struct ClientSide {
     /// How far the server had received when it last began to send, [`UNKNOWN`] before it did: a request that starts
     /// there starts when nothing is outstanding.
     answered_up_to: u64,
-}
-
-/// What the stream is taken for.
-#[derive(Debug)]
-enum Mode {
-    /// The first bytes of the connection; held until they can be told apart.
-    Opening(Option<Box<Opening>>),
-    /// Out of step: bytes are passed over until a message starts.
-    Resync {
-        trust: Trust,
-        /// Where the server is never seen, how far the client had received its stream when it sent the bytes right
-        /// before those that come next. `None` where a gap is between.
-        heard_up_to: Option<SeqNumber>,
-    },
-    /// The decoder knows what each byte is.
-    InStep,
-    /// A request for an upgrade, or CONNECT, has ended; what follows is held until it is answered.
-    AwaitAnswer(Box<AwaitAnswer>),
-    /// Not HTTP any more.
-    HandedOff,
-}
-
-impl Mode {
-    const fn resync(trust: Trust) -> Self {
-        Self::Resync { trust, heard_up_to: None }
-    }
-}
-
-/// The first bytes of a connection that do not say yet what it is.
-#[derive(Debug)]
-struct Opening {
-    held: Vec<u8>,
-    /// When the first of them was seen.
-    held_at: Timestamp,
-    /// There was contradiction about some of them.
-    conflict: bool,
-}
-
-/// What is behind a request after which the connection may belong to another protocol.
-#[derive(Debug)]
-struct AwaitAnswer {
-    /// Where the request ended.
-    end: Place,
-    reply_to: ReplyTo,
-    held: Vec<u8>,
-    /// When the first of `held` was seen.
-    held_at: Timestamp,
-    has_gap: bool,
-    /// The client sends no more.
-    has_end: bool,
-    /// There was contradiction about some of `held`.
-    conflict: bool,
 }
 
 impl ClientSide {

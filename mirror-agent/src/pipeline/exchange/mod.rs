@@ -6,6 +6,7 @@ mod client;
 mod context;
 mod lull;
 mod message;
+mod mode;
 mod observer;
 mod pairing;
 mod quiet;

@@ -1,0 +1,59 @@
+//! Enters: nothing. Leaves: what a client's stream can be taken for, and what is held of it meanwhile.
+
+use crate::pipeline::{
+    SeqNumber, Timestamp,
+    exchange::{report::Place, trust::Trust},
+    message::ReplyTo,
+};
+
+/// What the stream is taken for.
+#[derive(Debug)]
+pub(super) enum Mode {
+    /// The first bytes of the connection; held until they can be told apart.
+    Opening(Option<Box<Opening>>),
+    /// Out of step: bytes are passed over until a message starts.
+    Resync {
+        trust: Trust,
+        /// Where the server is never seen, how far the client had received its stream when it sent the bytes right
+        /// before those that come next. `None` where a gap is between.
+        heard_up_to: Option<SeqNumber>,
+    },
+    /// The decoder knows what each byte is.
+    InStep,
+    /// A request for an upgrade, or CONNECT, has ended; what follows is held until it is answered.
+    AwaitAnswer(Box<AwaitAnswer>),
+    /// Not HTTP any more.
+    HandedOff,
+}
+
+impl Mode {
+    pub(super) const fn resync(trust: Trust) -> Self {
+        Self::Resync { trust, heard_up_to: None }
+    }
+}
+
+/// The first bytes of a connection that do not say yet what it is.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) held: Vec<u8>,
+    /// When the first of them was seen.
+    pub(super) held_at: Timestamp,
+    /// There was contradiction about some of them.
+    pub(super) conflict: bool,
+}
+
+/// What is behind a request after which the connection may belong to another protocol.
+#[derive(Debug)]
+pub(super) struct AwaitAnswer {
+    /// Where the request ended.
+    pub(super) end: Place,
+    pub(super) reply_to: ReplyTo,
+    pub(super) held: Vec<u8>,
+    /// When the first of `held` was seen.
+    pub(super) held_at: Timestamp,
+    pub(super) has_gap: bool,
+    /// The client sends no more.
+    pub(super) has_end: bool,
+    /// There was contradiction about some of `held`.
+    pub(super) conflict: bool,
+}
