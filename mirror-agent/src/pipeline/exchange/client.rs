@@ -83,6 +83,7 @@ impl ClientSide {
     ) -> Interest {
         match &mut self.mode {
             Mode::HandedOff => Interest::Ignore,
+            Mode::Foreign(_) => Interest::Continue,
             Mode::InStep => {
                 self.leave_unsent_body(context, &run, observer);
                 if matches!(self.mode, Mode::Resync { .. }) {
@@ -151,7 +152,7 @@ impl ClientSide {
 
     fn step_over(&mut self, context: &mut Context, len: u64, observer: &mut impl RequestObserver) {
         match &mut self.mode {
-            Mode::HandedOff => return,
+            Mode::HandedOff | Mode::Foreign(_) => return,
             Mode::AwaitAnswer(awaiting) => {
                 awaiting.has_gap = true;
                 return observer.out_of_step(context);
@@ -216,6 +217,11 @@ impl ClientSide {
             (Some(102..=199), _) | (_, None) => {}
             (_, Some(acked)) => self.answered_up_to = acked,
         }
+    }
+
+    /// Takes note that the server's stream, too, is not HTTP/1.x as far as it was followed.
+    pub(crate) fn server_is_foreign(&mut self, context: &mut Context) -> Interest {
+        if let Mode::Foreign(reason) = self.mode { self.skip(context, reason) } else { Interest::Continue }
     }
 
     /// Takes the status of a response that the server began after it had received `acked` bytes.
@@ -341,9 +347,13 @@ impl ClientSide {
             self.mode = Mode::Opening(Some(opening));
             return Interest::Continue;
         };
-        if is_inspected && reason == FlowSkipReason::NotHttp {
-            // A request may follow what is none, and what the server says is told anyway.
-            self.mode = Mode::resync(Trust::ShapeWhenQuiet);
+        if is_inspected {
+            // What the server says is told anyway, and a request may follow what is none.
+            self.mode = if reason == FlowSkipReason::NotHttp {
+                Mode::resync(Trust::ShapeWhenQuiet)
+            } else {
+                Mode::Foreign(reason)
+            };
             return Interest::Continue;
         }
         self.skip(context, reason)
@@ -522,7 +532,9 @@ impl ClientSide {
         let waiting = match &self.mode {
             Mode::Opening(Some(opening)) => opening.held.capacity(),
             Mode::AwaitAnswer(awaiting) => awaiting.held.capacity(),
-            Mode::Opening(None) | Mode::HandedOff | Mode::InStep | Mode::Resync { .. } => 0,
+            Mode::Opening(None) | Mode::Foreign(_) | Mode::HandedOff | Mode::InStep | Mode::Resync { .. } => {
+                0
+            }
         };
         self.decoder.bytes_held().saturating_add(waiting)
     }

@@ -278,6 +278,9 @@ fn server_span(
             if let Some((status, acked)) = pairing.data(context, run) {
                 return client.answered(context, flow, status, acked, pairing);
             }
+            if !pairing.is_in_step() {
+                return client.server_is_foreign(context);
+            }
         }
         Span::Gap { len, .. } => pairing.gap(context, len),
         Span::End { reset, .. } => pairing.end(context, !reset),

@@ -4,6 +4,7 @@ use crate::pipeline::{
     SeqNumber, Timestamp,
     exchange::{report::Place, trust::Trust},
     message::ReplyTo,
+    reason::FlowSkipReason,
 };
 
 /// What the stream is taken for.
@@ -22,6 +23,9 @@ pub(super) enum Mode {
     InStep,
     /// A request for an upgrade, or CONNECT, has ended; what follows is held until it is answered.
     AwaitAnswer(Box<AwaitAnswer>),
+    /// Another protocol from the first byte on. A server that does not speak it may say so in HTTP/1.x, so its side is
+    /// followed until it shows something else. Only for files.
+    Foreign(FlowSkipReason),
     /// Not HTTP any more.
     HandedOff,
 }

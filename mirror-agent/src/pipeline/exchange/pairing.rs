@@ -159,6 +159,11 @@ impl Pairing {
         }
     }
 
+    /// Whether the last bytes of the server's stream were understood.
+    pub(crate) const fn is_in_step(&self) -> bool {
+        self.in_step
+    }
+
     /// Takes bytes that are missing from the server's stream.
     pub(crate) fn gap(&mut self, context: &mut Context, len: u64) {
         if !self.in_step {

@@ -317,3 +317,36 @@ fn lines_stand_in_order_of_time_where_segments_had_to_wait() {
     capture.client(&mut late, b" HTTP/1.1\r\n\r\n");
     assert_eq!(capture.summary(), ["GET /late > -", "GET /a > 200 3"]);
 }
+
+#[test]
+fn plaintext_answer_to_another_protocol_is_told() {
+    for hello in [TLS_HELLO, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        let mut capture = Capture::ethernet();
+        let mut talk = capture.connect(4000);
+        capture.client(&mut talk, hello);
+        capture.server(&mut talk, b"HTTP/1.1 400 Bad Request\r\nContent-Le");
+        capture.server(&mut talk, b"ngth: 3\r\n\r\nabc");
+        // What a client of another protocol sends is nothing else.
+        capture.client(&mut talk, GET);
+        assert_eq!(capture.summary(), ["- > 400 3"]);
+    }
+}
+
+#[test]
+fn nothing_is_told_of_other_protocols_on_both_sides() {
+    for (hello, answer) in [
+        (TLS_HELLO, &b"\x16\x03\x03\0\x04\x02\0\0\0"[..]),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\x04\0\0\0\0\0"),
+    ] {
+        let mut capture = Capture::ethernet();
+        let mut talk = capture.connect(4000);
+        capture.client(&mut talk, hello);
+        capture.server(&mut talk, answer);
+        capture.client(&mut talk, GET);
+        capture.server(&mut talk, OK);
+        let (told, warnings) = capture.run();
+        assert!(told.is_empty() && warnings.contains("no HTTP/1.x message was found"), "{told}, {warnings}");
+    }
+}
+
+const TLS_HELLO: &[u8] = b"\x16\x03\x01\0\x05\x01\0\0\x01\x03";
