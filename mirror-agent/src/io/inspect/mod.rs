@@ -50,6 +50,10 @@ const GAP_PATIENCE: Duration = Duration::from_secs(1);
 /// Heads that are too long for `run` are told all the same; servers take 1 MiB at most.
 const MAX_HEAD_BYTES: usize = 1024 * 1024;
 
+/// Load generators send some hundred requests before they wait for an answer. More would make one flow that is never
+/// answered hold more than a megabyte or two, and each of its requests cost as much as a look at all of them.
+const MAX_OUTSTANDING: usize = 1000;
+
 impl FilePipeline {
     /// An empty pipeline.
     #[must_use]
@@ -60,6 +64,7 @@ impl FilePipeline {
             head_bytes: MAX_HEAD_BYTES,
             gap_age: Duration::MAX,
             gap_age_one_sided: Duration::MAX,
+            outstanding: MAX_OUTSTANDING,
             ..Limits::default()
         };
         // One file at a time, chosen by the user: nobody gains from making its flows collide.

@@ -138,7 +138,11 @@ impl FlowHandler for Context {
             },
             ServerSide::Full(paired) => match (side, paired.as_mut()) {
                 (Side::Client, Paired::Reports(pairing)) => {
-                    client_span(self, &flow.key, client, pairing, span)
+                    let interest = client_span(self, &flow.key, client, pairing, span);
+                    if matches!(span, Span::Data { .. }) {
+                        pairing.client_sent(at);
+                    }
+                    interest
                 }
                 (Side::Server, Paired::Reports(pairing)) => {
                     server_span(self, &flow.key, client, pairing, span)
@@ -273,8 +277,8 @@ fn server_span(
         Span::Data { bytes, offset, seq, at, acked, conflict } => {
             let status = response_start(bytes);
             client.server_sent(status, acked.offset());
-            pairing.server_sent(status, acked.offset());
             let run = Run { bytes, start: Place { offset, seq }, at, acked, conflict };
+            pairing.server_sent(status, &run);
             if let Some((status, acked)) = pairing.data(context, run) {
                 return client.answered(context, flow, status, acked, pairing);
             }
@@ -282,7 +286,7 @@ fn server_span(
                 return client.server_is_foreign(context);
             }
         }
-        Span::Gap { len, .. } => pairing.gap(context, len),
+        Span::Gap { len, offset, .. } => pairing.gap(context, offset, len),
         Span::End { reset, .. } => pairing.end(context, !reset),
     }
     Interest::Continue

@@ -7,6 +7,7 @@ use crate::pipeline::{
     exchange::{
         builder::MessageBuilder,
         context::Context,
+        lull::Lull,
         observer::{RequestObserver, Run},
         quiet::QuietMoments,
         report::{ExchangeReport, MessageReport, Place},
@@ -20,6 +21,9 @@ pub(crate) struct Pairing {
     flow: FlowKey,
     exchanges: VecDeque<OpenExchange>,
     outstanding_limit: usize,
+    /// There were more unanswered requests than that: no response is paired until nothing is outstanding.
+    has_given_up: bool,
+    lull: Lull,
     decoder: ResponseDecoder,
     /// False while the start of the next response is looked for.
     in_step: bool,
@@ -60,15 +64,17 @@ struct OpenExchange {
 pub(crate) type Answer = (u16, Option<u64>);
 
 impl RequestObserver for Pairing {
-    fn begun(&mut self, _context: &mut Context, id: ExchangeId, offset: u64, run: &Run<'_>) {
-        // A peer that never answers must not make the queue grow: the oldest goes without its response.
-        let unanswered = self.exchanges.iter().filter(|exchange| !exchange.response_over).count();
-        if unanswered >= self.outstanding_limit
-            && let Some(oldest) = self.exchanges.iter_mut().find(|exchange| !exchange.response_over)
-        {
-            oldest.response_over = true;
+    fn begun(&mut self, context: &mut Context, id: ExchangeId, offset: u64, run: &Run<'_>) {
+        if self.has_given_up && self.lull.is_at(offset, run) {
+            self.take_up(context);
         }
-        self.exchanges.push_back(OpenExchange::new(id, run.at, Some(offset), run.acked.offset()));
+        let unanswered = self.exchanges.iter().filter(|exchange| !exchange.response_over).count();
+        if unanswered >= self.outstanding_limit {
+            self.give_up(context);
+        }
+        let mut exchange = OpenExchange::new(id, run.at, Some(offset), run.acked.offset());
+        exchange.response_over = self.has_given_up;
+        self.exchanges.push_back(exchange);
     }
 
     fn head(&mut self, id: ExchangeId, reply_to: ReplyTo) {
@@ -96,6 +102,8 @@ impl Pairing {
             flow,
             exchanges: VecDeque::new(),
             outstanding_limit: context.limits.outstanding,
+            has_given_up: false,
+            lull: Lull::default(),
             decoder: ResponseDecoder::lenient(&context.limits),
             in_step: !adopted,
             may_have_missed: false,
@@ -104,9 +112,16 @@ impl Pairing {
         }
     }
 
-    /// Takes note of how far the server had received when it began to send, see [`QuietMoments::note`].
-    pub(crate) fn server_sent(&mut self, status: Option<u16>, acked: Option<u64>) {
-        self.quiet.note(status, acked);
+    /// Takes note of bytes of the client's stream that were sent `at`.
+    pub(crate) fn client_sent(&mut self, at: Timestamp) {
+        self.lull.client_sent(at);
+    }
+
+    /// Takes note of bytes of the server's stream, which begin with `status` where they begin like a response; see
+    /// [`QuietMoments::note`].
+    pub(crate) fn server_sent(&mut self, status: Option<u16>, run: &Run<'_>) {
+        self.quiet.note(status, run.acked.offset());
+        self.lull.server_sent(run);
     }
 
     /// Takes bytes of the server's stream; `run.acked` is how far it had received of the client's. Gives the status
@@ -165,7 +180,8 @@ impl Pairing {
     }
 
     /// Takes bytes that are missing from the server's stream.
-    pub(crate) fn gap(&mut self, context: &mut Context, len: u64) {
+    pub(crate) fn gap(&mut self, context: &mut Context, offset: u64, len: u64) {
+        self.lull.server_missed(offset, len, None);
         if !self.in_step {
             self.may_have_missed = true;
             return;
@@ -235,6 +251,25 @@ impl Pairing {
             if exchange.start.is_some() && exchange.acked < newest {
                 exchange.response_over = true;
             }
+        }
+    }
+
+    /// A peer that never answers must not make the queue grow. Whatever is unanswered goes without its response, and so do
+    /// the requests that follow: of a response nobody could say whose it is, nor what of it is its body.
+    fn give_up(&mut self, context: &mut Context) {
+        self.has_given_up = true;
+        let current = self.current.as_ref().map(|current| current.id);
+        for exchange in &mut self.exchanges {
+            exchange.response_over |= Some(exchange.id) != current;
+        }
+        self.tell_finished(context);
+    }
+
+    /// Nothing is outstanding: the next response belongs to the next request.
+    fn take_up(&mut self, context: &mut Context) {
+        self.has_given_up = false;
+        if !self.decoder.is_between_messages() {
+            self.lose_step(context);
         }
     }
 

@@ -349,4 +349,23 @@ fn nothing_is_told_of_other_protocols_on_both_sides() {
     }
 }
 
+#[test]
+fn hundreds_of_pipelined_requests_meet_their_responses() {
+    let mut capture = Capture::ethernet();
+    let mut talk = capture.connect(4000);
+    for number in 0..300 {
+        capture.client(&mut talk, format!("GET /{number} HTTP/1.1\r\n\r\n").as_bytes());
+    }
+    for number in 0..300 {
+        capture.server(&mut talk, &numbered(number));
+    }
+    let expected: Vec<_> = (0..300).map(|number| format!("GET /{number} > 200 {number}")).collect();
+    assert_eq!(capture.summary(), expected);
+}
+
 const TLS_HELLO: &[u8] = b"\x16\x03\x01\0\x05\x01\0\0\x01\x03";
+
+/// A response with so many bytes of content.
+fn numbered(len: usize) -> Vec<u8> {
+    [format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n").into_bytes(), vec![b'x'; len]].concat()
+}

@@ -3,6 +3,7 @@
 mod answers;
 mod goreplay;
 mod one_sided;
+mod pairing;
 mod pauses;
 mod properties;
 mod requests;
