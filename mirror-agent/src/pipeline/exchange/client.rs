@@ -12,7 +12,7 @@ use crate::pipeline::{
     },
     flow::Interest,
     http::{
-        EndEffect, Event, GapEffect, RequestDecoder,
+        EndEffect, Event, Framing, GapEffect, RequestDecoder,
         sniff::{
             Sniff, classify, lenient_pick_up, lenient_request_start, strict_request_start,
             whole_request_start,
@@ -135,7 +135,7 @@ impl ClientSide {
             return trust.believes(&run, moment).then_some(run);
         };
         match trust {
-            Trust::Shape => (strict_request_start(run.bytes) || lenient_pick_up(run.bytes)).then_some(run),
+            Trust::Shape => is_pick_up(run.bytes).then_some(run),
             Trust::ShapeWhenQuiet => {
                 let is_start = |run: &Run<'_>| whole_request_start(run.bytes) || lenient_pick_up(run.bytes);
                 // A file may hold one direction only, and what is read from it is not sent anywhere.
@@ -373,6 +373,7 @@ impl ClientSide {
             request.lose(context, LostReason::Conflict);
         }
         let position = |input: &[u8]| start.advance(bytes.len().saturating_sub(input.len()));
+        let mut is_garbled = false;
         loop {
             match self.decoder.poll(&mut input) {
                 Event::NeedMore => return Interest::Continue,
@@ -390,6 +391,7 @@ impl ClientSide {
                         if head.facts.has_mirror_id {
                             context.note_probe(flow, &head);
                         }
+                        is_garbled = head.facts.framing == Framing::Garbled;
                         request.head(context, flow, &head, at);
                         observer.head(request.id, request.reply_to);
                     }
@@ -423,7 +425,13 @@ impl ClientSide {
                 }
                 Event::Refused(refusal) => {
                     self.abandon(context, refusal.into(), observer);
-                    self.mode = Mode::Resync { trust: Trust::ShapeWhenQuiet, heard_up_to: acked.unseen() };
+                    // Nothing says where such a request ends, as nothing says where one older than the capture does.
+                    let trust = if is_garbled { Trust::Shape } else { Trust::ShapeWhenQuiet };
+                    if is_garbled && is_pick_up(input) {
+                        is_garbled = false;
+                        continue;
+                    }
+                    self.mode = Mode::Resync { trust, heard_up_to: acked.unseen() };
                     return Interest::Continue;
                 }
             }
@@ -538,4 +546,9 @@ impl ClientSide {
         };
         self.decoder.bytes_held().saturating_add(waiting)
     }
+}
+
+/// Whether a request starts at the first of `bytes`, for a lenient decoder.
+fn is_pick_up(bytes: &[u8]) -> bool {
+    strict_request_start(bytes) || lenient_pick_up(bytes)
 }

@@ -131,7 +131,11 @@ impl OpenRequest {
         }
         let body_len = match head.facts.framing {
             Framing::Length(len) => usize::try_from(len).unwrap_or(usize::MAX),
-            Framing::None | Framing::Chunked | Framing::UntilClose | Framing::Ambiguous => 0,
+            Framing::None
+            | Framing::Chunked
+            | Framing::UntilClose
+            | Framing::Ambiguous
+            | Framing::Garbled => 0,
         };
         let advance = head.raw.len().saturating_add(body_len.min(MAX_ADVANCE_BYTES));
         let selection = match context.select(self.id, flow, head) {

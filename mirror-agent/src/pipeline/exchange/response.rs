@@ -77,7 +77,11 @@ impl Response {
         }
         let length = match head.facts.framing {
             Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
-            Framing::None | Framing::Chunked | Framing::UntilClose | Framing::Ambiguous => 0,
+            Framing::None
+            | Framing::Chunked
+            | Framing::UntilClose
+            | Framing::Ambiguous
+            | Framing::Garbled => 0,
         };
         let advance = length.min(MAX_ADVANCE_BYTES);
         let needed = advance.saturating_add(head.raw.len());

@@ -105,7 +105,7 @@ impl BodyDecoder {
             Framing::Length(left) => State::Fixed { left },
             Framing::Chunked => State::Line(SIZE_START),
             Framing::UntilClose => State::UntilClose,
-            Framing::None | Framing::Ambiguous => State::Complete,
+            Framing::None | Framing::Ambiguous | Framing::Garbled => State::Complete,
         };
     }
 

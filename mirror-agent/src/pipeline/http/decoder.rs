@@ -93,8 +93,8 @@ impl RequestDecoder {
     /// Takes the next event off `input`. To be called until it gives [`Event::NeedMore`], with empty input too: the
     /// end of a message is an event that consumes nothing.
     ///
-    /// A head that lies whole in `input` is borrowed from there. One with [`Framing::Ambiguous`] is given, and
-    /// refused by the next call.
+    /// A head that lies whole in `input` is borrowed from there. One with [`Framing::Ambiguous`] or
+    /// [`Framing::Garbled`] is given, and refused by the next call, which takes nothing off `input`.
     pub fn poll<'d, 'i: 'd>(&'d mut self, input: &mut &'i [u8]) -> Event<'i, RequestHead<'d>> {
         let Self { head, machine } = self;
         let reader = machine.reader;
@@ -373,7 +373,7 @@ impl Machine {
         self.body.begin(framing);
         self.after = after;
         self.phase = match framing {
-            Framing::Ambiguous => Phase::Ambiguous,
+            Framing::Ambiguous | Framing::Garbled => Phase::Ambiguous,
             Framing::None | Framing::Length(_) | Framing::Chunked | Framing::UntilClose => Phase::Body,
         };
     }

@@ -17,6 +17,9 @@ pub enum Framing {
     UntilClose,
     /// Two readers could disagree: the message is refused right after its head.
     Ambiguous,
+    /// The length is not a number, so readers who go on know nothing of a body: the request is refused right after its
+    /// head, and what follows may be the next one. Only a lenient decoder tells this from [`Framing::Ambiguous`].
+    Garbled,
 }
 
 /// What the field lines of one head say, as far as a decoder or a decision needs to know.
@@ -42,7 +45,10 @@ enum Length {
     Once(u64),
     /// The same number several times: valid in a response (RFC 9112 section 6.3, rule 5).
     Repeated(u64),
-    Invalid,
+    /// Nothing that any reader takes for a number.
+    Garbled,
+    /// Different numbers, a number and something else, or what only some readers take for a number.
+    Contradictory,
 }
 
 /// What all Transfer-Encoding lines say together.
@@ -51,6 +57,8 @@ struct Codings {
     lines: u32,
     chunked: u32,
     last_is_chunked: bool,
+    /// The same with `identity` left out, which RFC 2616 section 3.6 had for no coding.
+    ends_chunked: bool,
     has_empty: bool,
 }
 
@@ -112,15 +120,17 @@ impl<'a> Fields<'a> {
     /// RFC 9112 section 6.3, read as servers do that repair what they can: a transfer coding overrides a length, equal
     /// lengths are one, a coding that is not known is none.
     pub(super) const fn request_framing_leniently(&self) -> Framing {
-        match (self.codings.last_is_chunked, self.length) {
+        match (self.codings.ends_chunked, self.length) {
             (true, _) => Framing::Chunked,
             (false, Length::Absent) => Framing::None,
             (false, Length::Once(len) | Length::Repeated(len)) => Framing::Length(len),
-            (false, Length::Invalid) => Framing::Ambiguous,
+            (false, Length::Garbled) => Framing::Garbled,
+            (false, Length::Contradictory) => Framing::Ambiguous,
         }
     }
 
-    /// [`Self::response_framing`], repaired likewise.
+    /// [`Self::response_framing`], repaired likewise: a length that is no number is none, and such a response ends with
+    /// the connection, which its client must close (section 6.3, rule 5).
     pub(super) const fn response_framing_leniently(
         &self,
         version: Version,
@@ -130,7 +140,7 @@ impl<'a> Fields<'a> {
         match (self.response_framing(version, status, reply_to), self.length) {
             (Framing::Ambiguous, _) if self.codings.last_is_chunked => Framing::Chunked,
             (Framing::Ambiguous, Length::Once(len) | Length::Repeated(len)) => Framing::Length(len),
-            (Framing::Ambiguous, Length::Absent) => Framing::UntilClose,
+            (Framing::Ambiguous, Length::Absent | Length::Garbled) => Framing::UntilClose,
             (framing, _) => framing,
         }
     }
@@ -148,7 +158,7 @@ impl<'a> Fields<'a> {
         match (codings.lines, self.length) {
             (0, Length::Absent) => Framing::UntilClose,
             (0, Length::Once(len) | Length::Repeated(len)) => Framing::Length(len),
-            (0, Length::Invalid) => Framing::Ambiguous,
+            (0, Length::Garbled | Length::Contradictory) => Framing::Ambiguous,
             // Section 6.1: a coding in a response of HTTP/1.0 is faulty, and clients differ in what they do with it.
             _ if matches!(version, Version::Http10) => Framing::Ambiguous,
             // Rules 3 and 4: a transfer coding overrides a length.
@@ -165,7 +175,11 @@ impl Length {
             *self = match (*self, parse_decimal(number)) {
                 (Self::Absent, Some(len)) => Self::Once(len),
                 (Self::Once(known) | Self::Repeated(known), Some(len)) if known == len => Self::Repeated(len),
-                (Self::Absent | Self::Once(_) | Self::Repeated(_) | Self::Invalid, _) => Self::Invalid,
+                (Self::Absent | Self::Garbled, None) if !begins_with_number(number) => Self::Garbled,
+                (
+                    Self::Absent | Self::Once(_) | Self::Repeated(_) | Self::Garbled | Self::Contradictory,
+                    _,
+                ) => Self::Contradictory,
             };
         }
     }
@@ -177,6 +191,8 @@ impl Codings {
         for coding in value.split(|byte| *byte == b',').map(trim_whitespace) {
             self.last_is_chunked = coding.eq_ignore_ascii_case(b"chunked");
             self.chunked = self.chunked.saturating_add(u32::from(self.last_is_chunked));
+            self.ends_chunked =
+                self.last_is_chunked || (self.ends_chunked && coding.eq_ignore_ascii_case(b"identity"));
             self.has_empty |= coding.is_empty();
         }
     }
@@ -184,6 +200,12 @@ impl Codings {
 
 /// The lines of a copy that say what it is, but for the one that says which: 8, 19 and 14 bytes long.
 pub(in crate::pipeline) const MARKERS: [&str; 3] = ["x-shadow", "x-mirror-experiment", "x-mirror-match"];
+
+/// Whether a reader that stops at white space, and takes a sign, finds a number: in `+3`, in `3 bytes`.
+fn begins_with_number(value: &[u8]) -> bool {
+    let value = value.strip_prefix(b"+").unwrap_or(value);
+    value.split(|byte| matches!(byte, b' ' | b'\t')).next().is_some_and(|word| parse_decimal(word).is_some())
+}
 
 /// Digits and nothing else. `None` for an empty string, a sign, a space, or a number above `u64::MAX`.
 fn parse_decimal(digits: &[u8]) -> Option<u64> {

@@ -2,6 +2,7 @@
 
 mod encapsulations;
 mod exchanges;
+mod framing;
 mod printing;
 
 use std::{io::Write, time::Duration};
