@@ -9,6 +9,9 @@ pub struct Limits {
     pub flows: usize,
     /// A flow without a segment for this long is evicted.
     pub flow_idle: Duration,
+    /// A flow without a segment for this long is over where the next one's numbers do not prove that it goes on. Of use
+    /// only where it is not evicted before (capture files, which may lack every handshake).
+    pub flow_doubt: Duration,
     /// A flow that ended is kept for this long, so that late duplicates of its segments are known as such.
     pub flow_linger: Duration,
     /// Bytes of out-of-order segments held per side of a flow. It must exceed the window that a sender may fill
@@ -44,6 +47,7 @@ impl Default for Limits {
         Self {
             flows: 262_144,
             flow_idle: Duration::from_secs(300),
+            flow_doubt: Duration::MAX,
             flow_linger: Duration::from_secs(5),
             reorder_bytes: 4 * 1024 * 1024,
             reorder_pieces: 4096,

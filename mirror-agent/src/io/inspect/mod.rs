@@ -64,6 +64,9 @@ impl FilePipeline {
             head_bytes: MAX_HEAD_BYTES,
             gap_age: Duration::MAX,
             gap_age_one_sided: Duration::MAX,
+            // Nor for a flow that goes on after a pause, however long; a table that is full evicts all the same.
+            flow_idle: Duration::MAX,
+            flow_doubt: Limits::default().flow_idle,
             outstanding: MAX_OUTSTANDING,
             ..Limits::default()
         };

@@ -76,6 +76,8 @@ pub(super) struct Bounds {
     pub(super) age_one_sided: Duration,
     /// The same where it was.
     pub(super) age: Duration,
+    /// How long a flow may be silent and its next segment still be believed to be of it, whatever its numbers.
+    pub(super) doubt: Duration,
 }
 
 impl From<&Limits> for Bounds {
@@ -86,6 +88,7 @@ impl From<&Limits> for Bounds {
             patience: limits.gap_patience,
             age_one_sided: limits.gap_age_one_sided,
             age: limits.gap_age,
+            doubt: limits.flow_doubt,
         }
     }
 }

@@ -118,9 +118,16 @@ impl<S> Slots<S> {
     }
 
     /// Whether `segment` belongs to the flow in `slot`.
-    pub(super) fn recognise(&self, slot: u32, segment: &Segment<'_>) -> Recognised {
+    pub(super) fn recognise(
+        &self,
+        slot: u32,
+        segment: &Segment<'_>,
+        now: Timestamp,
+        bounds: &Bounds,
+    ) -> Recognised {
         let idx = usize::try_from(slot).unwrap_or(usize::MAX);
         match self.0.get(idx).filter(|entry| entry.info.key == segment.flow) {
+            Some(entry) if entry.is_over_before(segment, now, bounds) => Recognised::Other,
             Some(entry) => entry.recognise(segment),
             None => Recognised::Other,
         }
@@ -140,6 +147,15 @@ impl<S> Slots<S> {
 }
 
 impl<S> Entry<S> {
+    /// Whether `segment`, which has data, comes after a long silence and does not go on where that began: a connection
+    /// between the same ends of which the capture lacks the handshake.
+    fn is_over_before(&self, segment: &Segment<'_>, now: Timestamp, bounds: &Bounds) -> bool {
+        now.since(self.touched_at) >= bounds.doubt
+            && self.is_live()
+            && segment.payload_len > 0
+            && !self.streams.proves(segment, bounds)
+    }
+
     /// Whether `segment`, which has the addresses of this flow, belongs to it.
     #[inline]
     fn recognise(&self, segment: &Segment<'_>) -> Recognised {

@@ -155,7 +155,7 @@ impl<S> FlowTable<S> {
         }
         let hash = self.hash(&segment.flow);
         let slot = match self.index.get(&hash).copied() {
-            Some(slot) => match self.slots.recognise(slot, segment) {
+            Some(slot) => match self.slots.recognise(slot, segment, self.clock.now(), &self.bounds) {
                 Recognised::Known => slot,
                 Recognised::Late => return,
                 Recognised::Other => {

@@ -350,6 +350,41 @@ fn nothing_is_told_of_other_protocols_on_both_sides() {
 }
 
 #[test]
+fn exchange_with_a_long_pause_is_one() {
+    let mut capture = Capture::ethernet();
+    let mut slow = capture.connect(4000);
+    capture.client(&mut slow, GET);
+    pause_among_others(&mut capture);
+    capture.server(&mut slow, OK);
+    let told = capture.summary();
+    assert_eq!((told.len(), told[0].as_str()), (1001, "GET /a > 200 3"));
+}
+
+#[test]
+fn connection_without_a_handshake_is_another_after_a_long_pause() {
+    let mut capture = Capture::ethernet();
+    let mut talk = Talk::older(4000);
+    capture.client(&mut talk, GET);
+    capture.server(&mut talk, OK);
+    pause_among_others(&mut capture);
+    let mut talk = Talk { next: [3_000_000_000, 2_000_000_000], ..talk };
+    capture.client(&mut talk, b"GET /later HTTP/1.1\r\n\r\n");
+    capture.server(&mut talk, OK);
+    let told = capture.summary();
+    assert_eq!((told.len(), told[1001].as_str()), (1002, "GET /later > 200 3"));
+}
+
+/// Another connection has a thousand seconds for itself: the time moves by half a second with a segment, at most.
+fn pause_among_others(capture: &mut Capture) {
+    let mut other = capture.connect(4001);
+    for _ in 0..1000 {
+        capture.pause(Duration::from_secs(1));
+        capture.client(&mut other, b"GET /b HTTP/1.1\r\n\r\n");
+        capture.server(&mut other, OK);
+    }
+}
+
+#[test]
 fn hundreds_of_pipelined_requests_meet_their_responses() {
     let mut capture = Capture::ethernet();
     let mut talk = capture.connect(4000);

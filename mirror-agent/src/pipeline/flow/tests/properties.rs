@@ -147,6 +147,7 @@ proptest! {
             patience: Duration::from_nanos(u64::from(patient) * 3),
             age_one_sided: Duration::MAX,
             age: Duration::MAX,
+            doubt: Duration::MAX,
         };
         let mut assembler = Assembler::default();
         let mut stats = SideStats::default();
