@@ -146,9 +146,9 @@ fn killing_the_agent_under_load_fails_no_live_request() -> Result<()> {
     ensure!(agent.ledger()?.mirrored > 0);
     agent.kill()?;
     // The kernel lets go of TCX links with the process, not long after it. Filters of clsact stay until the next start.
-    let deadline = std::time::Instant::now() + Duration::from_secs(2);
+    let deadline = Instant::now() + Duration::from_secs(2);
     while has_tcx()? && net.live.attached_programs()? > 0 {
-        ensure!(std::time::Instant::now() < deadline, "programs stay attached");
+        ensure!(Instant::now() < deadline, "programs stay attached");
         thread::sleep(Duration::from_millis(10));
     }
     expect_clean(&running.finish()?)?;

@@ -455,7 +455,10 @@ impl ClientSide {
     ) {
         let Some(go_ahead) = self.current.as_ref().map(|request| request.go_ahead) else { return };
         if go_ahead == GoAhead::AnsweredEarly {
-            if self.answered_up_to == run.start.offset && whole_request_start(run.bytes) {
+            // The server had all that comes before, so nothing of a method can be missing. Empty lines may precede it.
+            let lines = run.bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let is_request = run.bytes.get(lines..).is_some_and(strict_request_start);
+            if self.answered_up_to == run.start.offset && is_request {
                 self.abandon(context, LostReason::Aborted, observer);
             }
         } else if go_ahead == GoAhead::Awaited

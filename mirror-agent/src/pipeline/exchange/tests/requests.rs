@@ -102,11 +102,15 @@ fn a_client_that_awaits_a_go_ahead_is_followed_either_way() {
     talk.client(b"body");
     assert_eq!(talk.requests(), [[&head[..], b"body"].concat()]);
 
-    talk.client(head);
-    talk.server(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n");
-    talk.client(&get("/next"));
-    assert_eq!(talk.requests(), [get("/next")]);
-    assert_eq!(talk.lost(LostReason::Aborted), 1);
+    let purge = b"PURGE /next HTTP/1.1\r\n\r\n".to_vec();
+    for (count, next) in (1..).zip([get("/next"), [b"\r\n", &get("/next")[..]].concat(), purge]) {
+        talk.client(head);
+        talk.server(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n");
+        talk.client(&next);
+        talk.server(OK);
+        assert_eq!(talk.requests(), [next.trim_ascii_start()]);
+        assert_eq!(talk.lost(LostReason::Aborted), count);
+    }
 }
 
 #[test]
