@@ -289,8 +289,23 @@ pub(crate) fn difference_in_user_space(bytes: &[u8]) -> Option<String> {
                 && (frame.seq.0, frame.ack.0, frame.flags.0) == (packet.seq, packet.ack, packet.flags)
                 && (frame.payload, frame.payload_len) == (payload, packet.payload_len)
         }
-        (Err(frame), Err(packet)) => *frame == (*packet).into(),
-        (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
+        (Err(frame), Err(packet)) if *frame == (*packet).into() => true,
+        (_, Err(Unparsed::NotIp)) => is_behind_llc(bytes),
+        (_, Err(Unparsed::NotTcp)) => may_be_encapsulated(bytes),
+        (Ok(_) | Err(_), Err(_)) | (Err(_), Ok(_)) => false,
     };
     (!agree).then(|| format!("frame: {frame:?}\npacket: {packet:?}"))
+}
+
+/// Whether a frame has a length in place of an EtherType, and behind it LLC and SNAP (IEEE 802.2), or too little to tell: files
+/// alone are searched there.
+fn is_behind_llc(bytes: &[u8]) -> bool {
+    let Some((length, llc)) = bytes.get(12..).and_then(|rest| rest.split_first_chunk()) else { return false };
+    u16::from_be_bytes(*length) <= 1500 && (llc.len() < 8 || llc.starts_with(b"\xaa\xaa\x03"))
+}
+
+/// Whether there may be UDP of GTP-U, LISP, L2TP or AYIYA somewhere in a frame: files alone are searched in these.
+fn may_be_encapsulated(bytes: &[u8]) -> bool {
+    const PORTS: [u16; 4] = [2152, 4341, 1701, 5072];
+    bytes.windows(2).any(|pair| PORTS.contains(&u16::from_be_bytes([pair[0], pair[1]])))
 }
