@@ -58,7 +58,8 @@ fn run(net: &Topology, live: &Server, line: &str) -> Result<(Metrics, [Duration;
     fs::write(
         &file,
         format!(
-            "capture: {{ interfaces: [eth0] }}\n\
+            // Half of an answer: what passes before the kernel program has heard fits, on a machine that stands still for a moment too.
+            "capture: {{ interfaces: [eth0], ringSize: 32Mi }}\n\
              experiments:\n\
              \x20 - name: large\n\
              \x20   expires: never\n\
