@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use crate::pipeline::{
-    Acked, Answered, ExchangeId, FlowKey, ReplyTo, SeqNumber, Timestamp,
+    Acked, Answered, ExchangeId, FlowKey, GapCause, ReplyTo, SeqNumber, Timestamp,
     exchange::{
         context::{Context, Unread},
         lull::Lull,
@@ -169,9 +169,17 @@ impl Answers {
         });
     }
 
-    /// Takes bytes that are missing from the server's stream; `sent_at` where they were seen and left out.
-    pub(super) fn gap(&mut self, context: &mut Context, offset: u64, len: u64, sent_at: Option<Timestamp>) {
-        self.lull.server_missed(offset, len, sent_at);
+    /// Takes bytes that are missing from the server's stream, and were sent `by` then at the latest; at that time where they
+    /// were seen and left out.
+    pub(super) fn gap(
+        &mut self,
+        context: &mut Context,
+        (offset, len): (u64, u64),
+        by: Timestamp,
+        cause: GapCause,
+    ) {
+        self.lull.server_missed(offset, len, by);
+        let sent_at = (cause == GapCause::NotCopied).then_some(by);
         self.accounted(context, |answers, context| {
             answers.step_over(context, len, IncomparableReason::Gap, sent_at);
         });

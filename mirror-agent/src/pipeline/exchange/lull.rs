@@ -45,10 +45,11 @@ impl Lull {
         self.server_end = run.start.advance(run.bytes.len()).offset;
     }
 
-    /// Takes note of bytes of the server's stream that are not there; `sent_at` where they were seen nevertheless.
-    pub(super) fn server_missed(&mut self, offset: u64, len: u64, sent_at: Option<Timestamp>) {
+    /// Takes note of bytes of the server's stream that are not there, and were sent `by` then at the latest: no pause is
+    /// older than they may be.
+    pub(super) fn server_missed(&mut self, offset: u64, len: u64, by: Timestamp) {
         self.server_end = offset.saturating_add(len);
-        self.server_at = self.server_at.max(sent_at.unwrap_or_default());
+        self.server_at = self.server_at.max(by);
     }
 
     /// Offset behind the last byte of the server's stream.

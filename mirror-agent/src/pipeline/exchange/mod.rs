@@ -21,7 +21,7 @@ pub(crate) use context::Context;
 pub use context::{PROBE_PREFIX, Probe, Purpose, Unread};
 
 use crate::pipeline::{
-    Acked, Answered, ExchangeId, FlowKey, GapCause, Side, Span, Timestamp,
+    Acked, Answered, ExchangeId, FlowKey, Side, Span, Timestamp,
     exchange::{
         answers::Answers,
         client::ClientSide,
@@ -240,8 +240,7 @@ fn answers_span(
             }
         }
         (Side::Server, Span::Gap { len, offset, at, cause }) => {
-            let sent_at = (cause == GapCause::NotCopied).then_some(at);
-            answers.gap(context, offset, len, sent_at);
+            answers.gap(context, (offset, len), at, cause);
         }
         (Side::Server, Span::End { reset, .. }) => answers.end(context, reset),
     }
@@ -286,7 +285,7 @@ fn server_span(
                 return client.server_is_foreign(context);
             }
         }
-        Span::Gap { len, offset, .. } => pairing.gap(context, offset, len),
+        Span::Gap { len, offset, at, .. } => pairing.gap(context, offset, len, at),
         Span::End { reset, .. } => pairing.end(context, !reset),
     }
     Interest::Continue

@@ -180,8 +180,8 @@ impl Pairing {
     }
 
     /// Takes bytes that are missing from the server's stream.
-    pub(crate) fn gap(&mut self, context: &mut Context, offset: u64, len: u64) {
-        self.lull.server_missed(offset, len, None);
+    pub(crate) fn gap(&mut self, context: &mut Context, offset: u64, len: u64, by: Timestamp) {
+        self.lull.server_missed(offset, len, by);
         if !self.in_step {
             self.may_have_missed = true;
             return;
