@@ -24,9 +24,12 @@ pub mod map {
     pub const TUNNEL_PORTS: &str = "TUNNEL_PORTS";
     /// The shape of `PORTS`: set where a replay connection of the agent has this local port.
     pub const OWN_PORTS: &str = "OWN_PORTS";
-    /// Hash of [`SocketKey`](super::SocketKey) to `u8`: local ends of the agent's replay connections; asked only
-    /// where the bit in `OWN_PORTS` is set.
+    /// Hash of [`SocketKey`](super::SocketKey) to `u8`, one of [`own_end`](super::own_end): local ends of the agent's
+    /// replay connections; asked only where the bit in `OWN_PORTS` is set.
     pub const OWN_SOCKETS: &str = "OWN_SOCKETS";
+    /// Least-recently-used hash of [`Namesake`](super::Namesake) to `u8`: connections seen to be another socket's though
+    /// their local end is one of the agent's; asked only where it is.
+    pub const NAMESAKES: &str = "NAMESAKES";
     /// The shape of `PORTS`: set where payload that servers of this port send is copied whole; asked only where
     /// [`KernelConfig::copy_responses`](super::KernelConfig::copy_responses) is set.
     pub const ANSWER_PORTS: &str = "ANSWER_PORTS";
@@ -102,6 +105,18 @@ pub const MAX_RINGS: u32 = 8;
 /// Entries of the map of own sockets.
 pub const MAX_OWN_SOCKETS: u32 = 4096;
 
+/// Connections that are remembered as another socket's. Where there are more, those that were quiet for longest are
+/// forgotten, and taken for the agent's until their client next sends.
+pub const MAX_NAMESAKES: u32 = 1024;
+
+/// What is known of a replay connection beside its local end: values of [`map::OWN_SOCKETS`].
+pub mod own_end {
+    /// Nothing: all connections with this local end are taken for the agent's.
+    pub const ALONE: u8 = 1;
+    /// Its socket bears the agent's mark, and a socket that does not is another's.
+    pub const MARKED: u8 = 2;
+}
+
 /// Entries of the address trie.
 pub const MAX_ADDRESSES: u32 = 1024;
 
@@ -150,6 +165,16 @@ impl SocketKey {
         reserved.copy_from_slice(&self.reserved.to_ne_bytes());
         bytes
     }
+}
+
+/// A connection that shares its local end with one of the agent's.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(C)]
+pub struct Namesake {
+    /// The end that both share.
+    pub local: SocketKey,
+    /// Where it leads, as the packets say at the hook.
+    pub peer: SocketKey,
 }
 
 /// The live port of a sample.

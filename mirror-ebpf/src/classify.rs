@@ -97,15 +97,15 @@ fn try_unclear(skb: Skb, role: Role) -> Option<()> {
 /// Copies a matched segment, unless it says nothing or is none of the clients' and servers' asked for.
 #[inline(never)]
 fn try_record(skb: Skb, side: RecordSide, config: &KernelConfig, slot: Slot) -> Option<()> {
-    let packet = &slot.take().packet;
-    if is_pure_ack(packet) {
+    if is_pure_ack(&slot.take().packet) {
         return None;
     }
-    if (config.own_mark != 0 && skb.mark() == config.own_mark) || own::is_own(packet) {
+    if own::is_own(skb, slot, config) {
         count(Counter::Own);
         return None;
     }
     if config.match_addresses != 0 {
+        let packet = &slot.take().packet;
         let server = match side {
             RecordSide::Client => &packet.dst,
             RecordSide::Server => &packet.src,

@@ -22,6 +22,7 @@ mod ports;
 mod ring;
 mod scratch;
 mod skb;
+mod sock;
 mod unread;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_UNSPEC};

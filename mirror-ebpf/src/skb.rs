@@ -8,7 +8,7 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use aya_ebpf::bindings::{__sk_buff, bpf_hdr_start_off};
+use aya_ebpf::bindings::{__sk_buff, bpf_hdr_start_off, bpf_sock};
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative};
 use mirror_common::packet::PacketBytes;
 
@@ -57,6 +57,16 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn mark(self) -> u32 {
         field!(self, mark)
+    }
+
+    /// The socket that the packet belongs to, or null.
+    #[inline(always)]
+    pub(crate) fn socket(self) -> *mut bpf_sock {
+        #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one argument covers both")]
+        // SAFETY: as in `field`; the union has one field.
+        unsafe {
+            ptr::read_volatile(&raw const (*self.raw).__bindgen_anon_2.sk)
+        }
     }
 
     /// Index of the interface.

@@ -157,16 +157,17 @@ impl Classifier {
         Ok(LpmTrie::<_, [u8; 16], u8>::try_from(map)?.insert(&Key::new(prefix_len, addr), 1, 0)?)
     }
 
-    /// Adds a local end of the agent's own connections.
+    /// Adds a local end of the agent's own connections, and what is `known` of them, an
+    /// [`own_end`](mirror_common::maps::own_end).
     ///
     /// # Errors
     ///
     /// The kernel's.
-    pub fn add_own(&mut self, socket: SocketKey) -> Result<()> {
+    pub fn add_own(&mut self, socket: SocketKey, known: u8) -> Result<()> {
         self.add_port(map::OWN_PORTS, socket.port)?;
         let map = self.ebpf.map_mut(map::OWN_SOCKETS).context("no own sockets")?;
         let mut sockets = HashMap::<_, [u8; SocketKey::LEN], u8>::try_from(map)?;
-        Ok(sockets.insert(socket.to_bytes(), 1, 0)?)
+        Ok(sockets.insert(socket.to_bytes(), known, 0)?)
     }
 
     /// Says which connections to a port are copied.

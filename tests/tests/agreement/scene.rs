@@ -4,7 +4,7 @@ use std::env;
 
 use anyhow::{Context, Result};
 use mirror_common::Counter;
-use mirror_common::maps::{ConnectionFlags, KernelConfig, PortSample, SampleLane, SocketKey, map};
+use mirror_common::maps::{ConnectionFlags, KernelConfig, PortSample, SampleLane, SocketKey, map, own_end};
 use mirror_common::packet::v4_mapped;
 use mirror_tests::classifier::{Classifier, Counts};
 use mirror_tests::frame_gen::Population;
@@ -63,7 +63,7 @@ pub(crate) fn tell(classifier: &mut Classifier) -> Result<Rules> {
         classifier.add_port(map::ANSWER_PORTS, port)?;
     }
     for socket in own {
-        classifier.add_own(socket)?;
+        classifier.add_own(socket, own_end::MARKED)?;
     }
     for (prefix_len, addr) in &networks {
         classifier.add_network(*prefix_len, *addr)?;

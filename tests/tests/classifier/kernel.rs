@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult};
-use mirror_common::maps::{KernelConfig, PortSample, SocketKey, map, program};
+use mirror_common::maps::{KernelConfig, PortSample, SocketKey, map, own_end, program};
 use mirror_common::packet::{UdpTunnel, v4_mapped};
 use mirror_common::unread::{UnreadKey, UnreadRun};
 use mirror_common::{Counter, RecordHeader};
@@ -63,7 +63,11 @@ impl Kernel {
     }
 
     pub(crate) fn set_own_socket(&mut self, addr: [u8; 4], port: u16) {
-        self.classifier.add_own(SocketKey { addr: v4_mapped(addr), port, reserved: 0 }).unwrap();
+        self.set_own_end(SocketKey { addr: v4_mapped(addr), port, reserved: 0 }, own_end::ALONE);
+    }
+
+    pub(crate) fn set_own_end(&mut self, socket: SocketKey, known: u8) {
+        self.classifier.add_own(socket, known).unwrap();
     }
 
     pub(crate) fn set_sample(&mut self, port: u16, sample: PortSample) {

@@ -16,6 +16,8 @@ mod kernel;
 #[cfg(test)]
 mod live;
 #[cfg(test)]
+mod namesakes;
+#[cfg(test)]
 mod packet;
 #[cfg(test)]
 mod records;

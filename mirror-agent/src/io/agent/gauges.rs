@@ -41,8 +41,8 @@ impl Registry {
 }
 
 impl OwnSocketRegistry for Registry {
-    fn opened(&self, local: SocketAddr) {
-        self.with(|sockets| sockets.insert(local));
+    fn opened(&self, local: SocketAddr, is_marked: bool) {
+        self.with(|sockets| sockets.insert(local, is_marked));
     }
 
     fn closed(&self, local: SocketAddr) {

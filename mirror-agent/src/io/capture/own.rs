@@ -3,6 +3,7 @@
 use std::{collections::HashMap as StdHashMap, net::SocketAddr};
 
 use aya::maps::{Array, HashMap, MapData, MapError};
+use mirror_common::maps::own_end;
 
 use crate::io::capture::rules::{PortSet, SOCKET_KEY_LEN, socket_key};
 
@@ -17,9 +18,16 @@ pub struct OwnSockets {
     sockets: HashMap<MapData, Key, u8>,
     ports: Array<MapData, u64>,
     port_bits: PortSet,
-    connections: StdHashMap<Key, u32>,
+    connections: StdHashMap<Key, Connections>,
     /// How many keys of `connections` have the port; the port's bit is set while there are any.
     ends: StdHashMap<u16, u32>,
+}
+
+/// The replay connections from one local end.
+struct Connections {
+    count: u32,
+    /// The value in the map: [`own_end::MARKED`] only as long as all of them bear the mark.
+    known: u8,
 }
 
 /// Why a replay connection could not be entered or taken out.
@@ -44,26 +52,32 @@ impl OwnSockets {
         }
     }
 
-    /// Enters the local end of a replay connection.
+    /// Enters the local end of a replay connection. Where its socket `is_marked`, the program can tell it from sockets
+    /// of others that have the same local end.
     ///
     /// # Errors
     ///
     /// [`OwnSocketsError`] where a map cannot be changed; then nothing is entered.
-    pub fn insert(&mut self, local: SocketAddr) -> Result<(), OwnSocketsError> {
+    pub fn insert(&mut self, local: SocketAddr, is_marked: bool) -> Result<(), OwnSocketsError> {
         let key = socket_key(local);
-        if let Some(count) = self.connections.get_mut(&key) {
-            *count += 1;
+        let known = if is_marked { own_end::MARKED } else { own_end::ALONE };
+        if let Some(connections) = self.connections.get_mut(&key) {
+            if known < connections.known {
+                self.sockets.insert(key, known, 0).map_err(OwnSocketsError::Sockets)?;
+                connections.known = known;
+            }
+            connections.count += 1;
             return Ok(());
         }
         // The socket first: the program looks it up only where the port's bit is set.
-        self.sockets.insert(key, 1, 0).map_err(OwnSocketsError::Sockets)?;
+        self.sockets.insert(key, known, 0).map_err(OwnSocketsError::Sockets)?;
         if !self.ends.contains_key(&local.port())
             && let Err(error) = self.set_port(local.port(), true)
         {
             self.sockets.remove(&key).map_err(OwnSocketsError::Sockets)?;
             return Err(error);
         }
-        self.connections.insert(key, 1);
+        self.connections.insert(key, Connections { count: 1, known });
         *self.ends.entry(local.port()).or_default() += 1;
         Ok(())
     }
@@ -77,8 +91,8 @@ impl OwnSockets {
         let key = socket_key(local);
         match self.connections.get_mut(&key) {
             None => return Ok(()),
-            Some(count) if *count > 1 => {
-                *count -= 1;
+            Some(connections) if connections.count > 1 => {
+                connections.count -= 1;
                 return Ok(());
             }
             Some(_) => {}

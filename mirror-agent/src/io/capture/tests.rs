@@ -119,8 +119,8 @@ fn paused_own_and_unmatched_traffic_is_not_seen() {
         let mut locals = Vec::new();
         let own_sockets = &mut capture.own_sockets;
         exchange("127.0.0.1", b"own", |local| {
-            own_sockets.insert(local).unwrap();
-            own_sockets.insert(local).unwrap();
+            own_sockets.insert(local, true).unwrap();
+            own_sockets.insert(local, false).unwrap();
             own_sockets.remove(local).unwrap();
             locals.push(local);
         });

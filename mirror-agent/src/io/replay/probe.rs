@@ -272,7 +272,7 @@ impl Judge {
 struct Unregistered;
 
 impl OwnSocketRegistry for Unregistered {
-    fn opened(&self, _local: SocketAddr) {}
+    fn opened(&self, _local: SocketAddr, _is_marked: bool) {}
 
     fn closed(&self, _local: SocketAddr) {}
 }

@@ -17,8 +17,9 @@ use super::{stream::Stream, tls::Tls};
 
 /// Who has to know which local sockets are the agent's own, so that their traffic is never mirrored.
 pub trait OwnSocketRegistry: Send + Sync {
-    /// A connection from `local` was opened. Nothing is sent on it before this returns.
-    fn opened(&self, local: SocketAddr);
+    /// A connection from `local` was opened; its socket bears the mark where it `is_marked`. Nothing is sent on it before
+    /// this returns.
+    fn opened(&self, local: SocketAddr, is_marked: bool);
 
     /// The connection from `local` was closed.
     fn closed(&self, local: SocketAddr);
@@ -44,18 +45,22 @@ impl Connector {
     pub(super) async fn open(&self, addr: SocketAddr) -> io::Result<(Stream, Registration)> {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_nodelay(true)?;
-        if self.mark != 0
-            && let Err(error) = SockRef::from(&socket).set_mark(self.mark)
-            && !self.has_warned.swap(true, Ordering::Relaxed)
-        {
-            // Without the mark the registry and the marker headers still tell copies from live requests.
-            warn!(%error, "Cannot mark replay sockets; CAP_NET_ADMIN is missing.");
-        }
+        let is_marked = self.mark != 0 && self.mark(&socket);
         let tcp = socket.connect(addr).await?;
         let local = tcp.local_addr()?;
-        self.registry.opened(local);
+        self.registry.opened(local, is_marked);
         let registration = Registration { registry: Arc::clone(&self.registry), local };
         Ok((self.secure(tcp).await?, registration))
+    }
+
+    /// Whether the socket could be marked. Without it the registry and the marker headers still tell copies from live
+    /// requests.
+    fn mark(&self, socket: &TcpSocket) -> bool {
+        let Err(error) = SockRef::from(socket).set_mark(self.mark) else { return true };
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            warn!(%error, "Cannot mark replay sockets; CAP_NET_ADMIN is missing.");
+        }
+        false
     }
 
     async fn secure(&self, tcp: TcpStream) -> io::Result<Stream> {

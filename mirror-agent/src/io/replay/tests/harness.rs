@@ -216,7 +216,7 @@ impl Sockets {
 }
 
 impl OwnSocketRegistry for Sockets {
-    fn opened(&self, local: SocketAddr) {
+    fn opened(&self, local: SocketAddr, _: bool) {
         assert!(self.open.lock().unwrap().insert(local), "{local} was registered twice");
         if let Some((opened, go)) = self.stall.lock().unwrap().take() {
             opened.send(()).unwrap();

@@ -83,7 +83,7 @@ impl Shadow {
 struct Sockets;
 
 impl OwnSocketRegistry for Sockets {
-    fn opened(&self, _: SocketAddr) {}
+    fn opened(&self, _: SocketAddr, _: bool) {}
     fn closed(&self, _: SocketAddr) {}
 }
 
