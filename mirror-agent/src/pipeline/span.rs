@@ -19,6 +19,8 @@ pub enum Acked {
     Unknown,
     /// Up to this offset into that stream, exclusive.
     Offset(u64),
+    /// The same, and it lies beyond all that was seen of that stream.
+    Beyond(u64),
     /// Up to this number, exclusive. Nothing was seen of that stream, so the number has no offset.
     Unseen(SeqNumber),
 }
@@ -28,7 +30,7 @@ impl Acked {
     #[must_use]
     pub const fn offset(self) -> Option<u64> {
         match self {
-            Self::Offset(offset) => Some(offset),
+            Self::Offset(offset) | Self::Beyond(offset) => Some(offset),
             Self::Unknown | Self::Unseen(_) => None,
         }
     }
@@ -38,7 +40,7 @@ impl Acked {
     pub const fn unseen(self) -> Option<SeqNumber> {
         match self {
             Self::Unseen(number) => Some(number),
-            Self::Unknown | Self::Offset(_) => None,
+            Self::Unknown | Self::Offset(_) | Self::Beyond(_) => None,
         }
     }
 }

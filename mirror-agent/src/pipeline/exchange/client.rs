@@ -211,12 +211,20 @@ impl ClientSide {
             // The go-ahead: what comes next is a body, whatever it looks like.
             (Some(100), _) => {
                 self.answered_up_to = UNKNOWN;
-                self.turn_go_ahead(GoAhead::AnsweredEarly, GoAhead::Awaited);
+                self.turn_go_ahead(&[GoAhead::AnsweredEarly, GoAhead::Unclear], GoAhead::Awaited);
             }
             // Other interim responses say nothing of what the client does.
             (Some(102..=199), _) | (_, None) => {}
             (_, Some(acked)) => self.answered_up_to = acked,
         }
+        if status.is_none() {
+            self.server_missed();
+        }
+    }
+
+    /// Takes note that the server sent something of which nothing is known.
+    pub(crate) fn server_missed(&mut self) {
+        self.turn_go_ahead(&[GoAhead::Awaited], GoAhead::Unclear);
     }
 
     /// Takes note that the server's stream, too, is not HTTP/1.x as far as it was followed.
@@ -276,7 +284,7 @@ impl ClientSide {
             }
             return interest;
         }
-        self.turn_go_ahead(GoAhead::Awaited, GoAhead::AnsweredEarly);
+        self.turn_go_ahead(&[GoAhead::Awaited, GoAhead::Unclear], GoAhead::AnsweredEarly);
         Interest::Continue
     }
 
@@ -438,15 +446,15 @@ impl ClientSide {
         }
     }
 
-    fn turn_go_ahead(&mut self, from: GoAhead, to: GoAhead) {
-        if let Some(request) = self.current.as_mut().filter(|request| request.go_ahead == from) {
+    fn turn_go_ahead(&mut self, from: &[GoAhead], to: GoAhead) {
+        if let Some(request) = self.current.as_mut().filter(|request| from.contains(&request.go_ahead)) {
             request.go_ahead = to;
         }
     }
 
     /// A client that waited for a go-ahead and got a final answer need not send the body (RFC 9110 section 10.1.1):
-    /// if what it sends then begins like a request, it is one. Where the server is never seen, nobody can tell whether
-    /// that is the body: neither is believed.
+    /// if what it sends then begins like a request, it is one. Where what the server said was not seen, nobody can tell
+    /// whether that is the body: neither is believed.
     fn leave_unsent_body(
         &mut self,
         context: &mut Context,
@@ -454,6 +462,8 @@ impl ClientSide {
         observer: &mut impl RequestObserver,
     ) {
         let Some(go_ahead) = self.current.as_ref().map(|request| request.go_ahead) else { return };
+        let is_unclear = go_ahead == GoAhead::Unclear
+            || (go_ahead == GoAhead::Awaited && matches!(run.acked, Acked::Beyond(_) | Acked::Unseen(_)));
         if go_ahead == GoAhead::AnsweredEarly {
             // The server had all that comes before, so nothing of a method can be missing. Empty lines may precede it.
             let lines = run.bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
@@ -461,13 +471,12 @@ impl ClientSide {
             if self.answered_up_to == run.start.offset && is_request {
                 self.abandon(context, LostReason::Aborted, observer);
             }
-        } else if go_ahead == GoAhead::Awaited
+        } else if is_unclear
             && matches!(context.purpose, Purpose::Replay(_))
-            && let Acked::Unseen(number) = run.acked
             && whole_request_start(run.bytes)
         {
             self.abandon(context, LostReason::Aborted, observer);
-            self.mode = Mode::Resync { trust: Trust::ShapeWhenQuiet, heard_up_to: Some(number) };
+            self.mode = Mode::Resync { trust: Trust::ShapeWhenQuiet, heard_up_to: run.acked.unseen() };
         }
     }
 

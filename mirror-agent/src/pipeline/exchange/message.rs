@@ -60,6 +60,8 @@ pub(crate) enum GoAhead {
     NotAwaited,
     /// It waits for an interim response.
     Awaited,
+    /// It waits, and the server has sent something that was not seen or does not begin like a response.
+    Unclear,
     /// A final answer came while it waited.
     AnsweredEarly,
     /// There is no question any more: the body has begun.

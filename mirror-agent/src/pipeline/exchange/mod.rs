@@ -21,7 +21,7 @@ pub(crate) use context::Context;
 pub use context::{PROBE_PREFIX, Probe, Purpose, Unread};
 
 use crate::pipeline::{
-    Acked, Answered, ExchangeId, FlowKey, Side, Span, Timestamp,
+    Acked, Answered, ExchangeId, FlowKey, GapCause, Side, Span, Timestamp,
     exchange::{
         answers::Answers,
         client::ClientSide,
@@ -240,6 +240,9 @@ fn answers_span(
             }
         }
         (Side::Server, Span::Gap { len, offset, at, cause }) => {
+            if cause == GapCause::Lost {
+                client.server_missed();
+            }
             answers.gap(context, (offset, len), at, cause);
         }
         (Side::Server, Span::End { reset, .. }) => answers.end(context, reset),
@@ -255,12 +258,16 @@ fn peek(
     observer: &mut NoPairing,
     span: Span<'_>,
 ) -> Interest {
-    if let Span::Data { bytes, acked, .. } = span {
-        let (status, acked) = (response_start(bytes), acked.offset());
-        client.server_sent(status, acked);
-        if let Some(status) = status {
-            return client.answered(context, flow, status, acked, observer);
+    match span {
+        Span::Data { bytes, acked, .. } => {
+            let (status, acked) = (response_start(bytes), acked.offset());
+            client.server_sent(status, acked);
+            if let Some(status) = status {
+                return client.answered(context, flow, status, acked, observer);
+            }
         }
+        Span::Gap { cause: GapCause::Lost, .. } => client.server_missed(),
+        Span::Gap { cause: GapCause::NotCopied, .. } | Span::End { .. } => {}
     }
     Interest::Continue
 }

@@ -203,7 +203,8 @@ impl Assembler {
         }
         // An acknowledgement of the FIN counts one more than there are bytes.
         let ahead = if self.ended { distance.min(0) } else { distance };
-        Acked::Offset(self.offset.saturating_add_signed(i64::from(ahead)))
+        let offset = self.offset.saturating_add_signed(i64::from(ahead));
+        if ahead > 0 { Acked::Beyond(offset) } else { Acked::Offset(offset) }
     }
 
     /// Takes the data of a segment.

@@ -114,6 +114,34 @@ fn a_client_that_awaits_a_go_ahead_is_followed_either_way() {
 }
 
 #[test]
+fn behind_a_lost_answer_to_an_expectation_nothing_is_believed_that_may_be_body_or_request() {
+    let next = get("/next");
+    let head = format!("POST /e HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n", next.len());
+    let upload = [head.as_bytes(), &vec![b'x'; next.len()]].concat();
+    for (answer_len, sent, expected) in [
+        // A refusal, or the go-ahead for a body that looks like a request.
+        (60, &next, vec![get("/third")]),
+        // A client that waits no longer, having heard nothing.
+        (0, &next, vec![[head.as_bytes(), &next].concat(), get("/third")]),
+        // A body that can be nothing else.
+        (25, &upload[head.len()..].to_vec(), vec![upload.clone(), get("/third")]),
+    ] {
+        let mut talk = Conversation::new();
+        talk.client(&get("/first"));
+        talk.server(OK);
+        assert_eq!(talk.requests(), [get("/first")]);
+        talk.client(head.as_bytes());
+        talk.skip(Side::Server, answer_len); // lost in the ring
+        talk.client(sent);
+        talk.server(OK);
+        talk.client(&get("/third"));
+        talk.server(OK);
+        assert_eq!(talk.requests(), expected, "{answer_len}");
+        assert_eq!(talk.lost(LostReason::Aborted), u64::from(answer_len == 60));
+    }
+}
+
+#[test]
 fn a_body_after_its_go_ahead_is_a_body_whatever_it_looks_like() {
     let mut talk = Conversation::new();
     let body = get("/not-a-request");
