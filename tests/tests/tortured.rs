@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use mirror_tests::{
     agent::{Agent, Arguments},
-    load::{Pace, Plan, Running},
+    load::{Pace, Plan, Running, slowdown},
     netns::{Host, Topology},
     require_agent,
     scenario::{PATIENCE, PORT, Turn, Weight, p99},
@@ -116,6 +116,8 @@ fn live_does_not_feel_a_tortured_shadow_which_is_found_again() -> Result<()> {
 }
 
 fn configuration(shadow: SocketAddr) -> String {
+    // In which a machine that is slow sees as many requests fail.
+    let window = Duration::from_secs(1).mul_f64(slowdown()).as_millis();
     format!(
         "capture: {{ interfaces: [eth0], queueMemory: 4Mi }}
 experiments:
@@ -129,7 +131,7 @@ experiments:
         timeout: 300ms
         queueTimeout: 300ms
         limits: {{ maxInFlight: 64, queue: 512, dropPolicy: oldest }}
-        circuitBreaker: {{ errorRatio: 0.5, window: 1s, minRequests: 20, openFor: 500ms }}
+        circuitBreaker: {{ errorRatio: 0.5, window: {window}ms, minRequests: 20, openFor: 500ms }}
         order: connection
 "
     )
