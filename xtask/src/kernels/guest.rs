@@ -36,7 +36,7 @@ pub(crate) enum End {
 pub(crate) const MARK: &str = "@@ ";
 
 /// What the tests use, and what the agent is tried on.
-const MODULES: [&str; 42] = [
+const MODULES: [&str; 43] = [
     "veth",
     "sch_ingress",
     "cls_bpf",
@@ -75,6 +75,7 @@ const MODULES: [&str; 42] = [
     "ip6table_filter",
     "ip6table_mangle",
     "xt_tcpudp",
+    "xt_mark",
     "xt_statistic",
     "xt_TEE",
     "mpls_router",
