@@ -210,6 +210,66 @@ fn shadow_that_changes_its_address_is_followed_unless_it_leads_to_live() -> Resu
     Ok(())
 }
 
+#[test]
+fn a_target_that_is_not_there_yet_keeps_no_other_from_its_copies() -> Result<()> {
+    require_agent!();
+    let Stage { net, live: _live, shadow, turn: _turn } = Stage::set(Weight::Light, Record::Count)?;
+    let late = Server::start(&net.other, PORT, Record::Count)?;
+    let names = Names::of(&net.live, "late.test", net.other.at_v4(0).ip())?;
+    names.forget()?;
+    let folder = TempDir::new()?;
+    let path = folder.path().join("experiments.yaml");
+    let file = |others: &str| {
+        format!(
+            "capture: {{ interfaces: [eth0] }}
+experiments:
+  - name: both
+    expires: never
+    ports: [{PORT}]
+    targets:
+      - {{ name: late, url: 'http://late.test:{PORT}' }}
+{others}"
+        )
+    };
+
+    fs::write(&path, file(""))?;
+    let ended = Agent::refuse(&net.live, &Arguments::from_file(&path))?;
+    ensure!(!ended.status.success() && ended.stderr.contains("cannot resolve"), "{ended:?}");
+
+    fs::write(
+        &path,
+        file(&format!("      - {{ name: there, url: 'http://{}' }}\n", net.shadow.at_v4(PORT))),
+    )?;
+    let agent = Agent::start(&net.live, &Arguments::from_file(&path))?;
+    let mut client = RawClient::connect(&net.client, net.live.at_v4(PORT))?;
+    let mut asked = 0;
+    let mut ask = || -> Result<()> {
+        asked += 1;
+        client.ask(GET)?;
+        thread::sleep(Duration::from_millis(20));
+        Ok(())
+    };
+    until(|| {
+        ask()?;
+        Ok(shadow.requests() > 5)
+    })?;
+    ensure!(late.requests() == 0, "nobody knows where it is");
+    names.point_to(net.other.at_v4(0).ip())?;
+    until(|| {
+        ask()?;
+        Ok(late.requests() > 5)
+    })?;
+    agent.wait_for(PATIENCE, |books| books.seen == asked && books.pending == 0)?;
+    let metrics = agent.metrics()?;
+    let of = |name, target| metrics.value(name, "target", target);
+    let [mirrored, dropped] = ["mirror_copies_mirrored_total", "mirror_copies_dropped_total"];
+    ensure!(of(mirrored, "there") == asked as f64, "{asked} asked, {} there", of(mirrored, "there"));
+    ensure!(of(mirrored, "late") == late.requests() as f64, "{} late", of(mirrored, "late"));
+    ensure!(of(mirrored, "late") + of(dropped, "late") == asked as f64, "{} dropped", of(dropped, "late"));
+    ensure!(agent.printed("stderr").contains("The shadow was found"), "{}", agent.printed("stderr"));
+    Ok(())
+}
+
 /// The 99th percentile of live's answers; what it takes to know that is added to `asked`.
 fn load(net: &Topology, asked: &Cell<u64>) -> Result<Duration> {
     let (p99, requests) = p99(net)?;
@@ -232,9 +292,17 @@ impl Names {
         Ok(names)
     }
 
-    /// The file stays the same one: it is mounted.
     fn point_to(&self, address: IpAddr) -> Result<()> {
-        Ok(fs::write(self.folder.join("hosts"), format!("127.0.0.1 localhost\n{address} {}\n", self.name))?)
+        self.say(&format!("{address} {}\n", self.name))
+    }
+
+    fn forget(&self) -> Result<()> {
+        self.say("")
+    }
+
+    /// The file stays the same one: it is mounted.
+    fn say(&self, line: &str) -> Result<()> {
+        Ok(fs::write(self.folder.join("hosts"), format!("127.0.0.1 localhost\n{line}"))?)
     }
 }
 

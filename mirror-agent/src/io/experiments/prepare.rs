@@ -1,4 +1,4 @@
-//! Enters: targets that are to run. Leaves: all of them found and allowed, or none.
+//! Enters: targets that are to run. Leaves: all of them found and allowed, or none; at a start some may be found later.
 
 use std::{
     net::SocketAddr,
@@ -7,6 +7,8 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
+
+use tracing::warn;
 
 use crate::io::{
     audit::Audit,
@@ -17,6 +19,7 @@ use crate::io::{
     replay::{
         Captured, OwnSocketRegistry, Probes, Queue, Refusal, RefuseAddress, Replay, ReplayConfig, ReplayError,
     },
+    target::TargetError,
 };
 
 /// What all replays have in common.
@@ -97,6 +100,44 @@ pub struct Prepared {
 }
 
 impl Common {
+    /// Finds the targets with which an agent starts and checks them against what will be captured. Those that cannot be
+    /// found are looked for while it runs, unless that is all of them: then one is as good as a mistake.
+    ///
+    /// # Errors
+    ///
+    /// [`PrepareError::Target`].
+    pub async fn prepare_first(
+        self,
+        targets: Vec<(ExperimentConfig, TargetConfig)>,
+        captured: Captured,
+    ) -> Result<Prepared, PrepareError> {
+        // All at once: a name may take long not to be found.
+        let look_up = |(experiment, target): (ExperimentConfig, TargetConfig)| {
+            let url = target.url.clone();
+            (experiment, target, tokio::spawn(async move { url.resolve().await }))
+        };
+        let under_way: Vec<_> = targets.into_iter().map(look_up).collect();
+        let mut looked_up = Vec::new();
+        for (experiment, target, answer) in under_way {
+            looked_up.push((experiment, target, answer.await.ok().and_then(Result::err)));
+        }
+        if looked_up.iter().all(|(_, _, error)| error.is_some())
+            && let Some((experiment, target, Some(error))) = looked_up.pop()
+        {
+            let (experiment, target) = (experiment.name, target.name);
+            return Err(PrepareError::Target { experiment, target, source: error.into() });
+        }
+        let sought = |(experiment, target, error): (ExperimentConfig, TargetConfig, Option<TargetError>)| {
+            if let Some(error) = &error {
+                let (experiment, target) = (&experiment.name, &target.name);
+                warn!(experiment, target, %error, "The shadow cannot be found; its copies are dropped until it is.");
+            }
+            (experiment, target, error.is_some())
+        };
+        let targets = looked_up.into_iter().map(sought).collect();
+        self.prepare_all(targets, captured).await
+    }
+
     /// Finds the `missing` targets and checks them against what will be captured. `running` are the addresses of the
     /// targets that go on, which are checked too.
     ///
@@ -114,14 +155,24 @@ impl Common {
                 return Err(PrepareError::Refused { experiment, target, source });
             }
         }
+        let targets = missing.into_iter().map(|(experiment, target)| (experiment, target, false)).collect();
+        self.prepare_all(targets, captured).await
+    }
+
+    /// Prepares targets, of which some may have to be looked for once they run.
+    async fn prepare_all(
+        self,
+        targets: Vec<(ExperimentConfig, TargetConfig, bool)>,
+        captured: Captured,
+    ) -> Result<Prepared, PrepareError> {
         let mut prepared = Prepared::default();
         // Until the change is made a target is held against what will be captured, from then on against what is.
         let (is_committed, then) = (Arc::clone(&prepared.is_committed), Arc::clone(&self.refuse));
         let refuse: RefuseAddress = Arc::new(move |address| {
             if is_committed.load(Ordering::Acquire) { then(address) } else { captured.refuse(address) }
         });
-        for (experiment, target) in missing {
-            match self.prepare_one(&experiment, &target, &refuse).await {
+        for (experiment, target, is_sought) in targets {
+            match self.prepare_one(&experiment, &target, &refuse, is_sought).await {
                 Ok((lane, replay)) => prepared.targets.push((experiment.name, target, lane, replay)),
                 Err(source) => {
                     // Not to be shown: there are no copies of it.
@@ -136,11 +187,13 @@ impl Common {
         Ok(prepared)
     }
 
+    /// Makes a target ready; where it `is_sought` it is looked for once it runs.
     async fn prepare_one(
         &self,
         experiment: &ExperimentConfig,
         target: &TargetConfig,
         refuse: &RefuseAddress,
+        is_sought: bool,
     ) -> Result<(Lane, Replay), ReplayError> {
         // Its share of the bytes is told when it starts.
         let queue = Queue::new(target.limits.queue, 0)
@@ -152,7 +205,7 @@ impl Common {
         let sessions = Sessions::new(&target.sessions)?;
         let config = self.replay_config(experiment, target, Arc::clone(&is_sampled))?;
         let replay = Replay::prepare(
-            ReplayConfig { sessions: sessions.clone(), ..config },
+            ReplayConfig { sessions: sessions.clone(), is_sought, ..config },
             Arc::clone(&queue),
             Arc::clone(&books),
             Arc::clone(&self.registry),

@@ -54,7 +54,7 @@ use tokio::{
     task::yield_now,
     time::{Instant, sleep, timeout},
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 pub(in crate::io) use self::copy::exchange_text;
 pub use self::{
@@ -173,6 +173,8 @@ pub struct ReplayConfig {
     pub probes: Option<Arc<Probes>>,
     /// What the target knows by other values than live; `None` where it knows nothing so.
     pub sessions: Option<Arc<Sessions>>,
+    /// Whether the target is not looked for before the replay runs: its name could not be resolved, and may be later.
+    pub is_sought: bool,
 }
 
 impl ReplayConfig {
@@ -208,6 +210,7 @@ impl ReplayConfig {
             interlock: Interlock::None,
             probes: None,
             sessions: None,
+            is_sought: false,
         }
     }
 
@@ -252,7 +255,7 @@ impl Replay {
         registry: Arc<dyn OwnSocketRegistry>,
         refuse: RefuseAddress,
     ) -> Result<Self, ReplayError> {
-        let addrs = config.target.resolve().await?;
+        let addrs = if config.is_sought { Vec::new() } else { config.target.resolve().await? };
         let is_probed = config.probes.is_some();
         if is_probed && let Some(refusal) = addrs.iter().find_map(|addr| refuse(*addr)) {
             return Err(refusal.into());
@@ -313,13 +316,15 @@ impl Replay {
         }
     }
 
-    /// Resolves the target again and again, sooner where it cannot be reached: a name may stand for something else by then. A
-    /// failed resolution changes nothing.
+    /// Resolves the target again and again, sooner where it cannot be reached or was never found: a name may stand for
+    /// something else by then. A failed resolution changes nothing.
     async fn keep_addresses(&mut self) {
         let pool = Arc::clone(&self.pool);
-        let interval = pool.config.resolve_interval;
         let is_name = pool.config.target.is_name();
-        let mut due = Instant::now() + interval;
+        let interval = |addrs: &[SocketAddr]| {
+            if addrs.is_empty() { RESOLVE_PAUSE } else { pool.config.resolve_interval }
+        };
+        let mut due = Instant::now() + interval(&self.addrs);
         let mut soonest = Instant::now() + RESOLVE_PAUSE;
         loop {
             let wait = due.saturating_duration_since(Instant::now());
@@ -336,14 +341,19 @@ impl Replay {
             }
             match self.pool.config.target.resolve().await {
                 Ok(addrs) => {
+                    if self.addrs.is_empty() {
+                        let (experiment, target) = (pool.books.experiment(), pool.books.target());
+                        info!(experiment, target, "The shadow was found.");
+                    }
                     self.addrs = addrs;
                     self.review().await;
                 }
+                Err(error) if self.addrs.is_empty() => debug!(%error, "The shadow is still not found."),
                 Err(error) => {
                     warn!(%error, "Cannot resolve the shadow again; its known addresses stay in use.");
                 }
             }
-            due = Instant::now() + interval;
+            due = Instant::now() + interval(&self.addrs);
             soonest = Instant::now() + RESOLVE_PAUSE;
         }
     }
@@ -373,8 +383,9 @@ impl Replay {
     }
 }
 
-/// Takes jobs out of the queue as they come.
+/// Takes jobs out of the queue as they come, but for those that whoever brings them could send.
 async fn dispatch(pool: &Arc<Pool>) {
+    pool.send_what_is_brought();
     let arrived = || async {
         pool.queue.arrived().await;
         // What woke this task may have come together with the end of an idle connection. Its task runs first, so

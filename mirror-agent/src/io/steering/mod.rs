@@ -274,7 +274,7 @@ impl Helm {
             );
         }
         let missing = helm.parts.experiments.missing(&wanted);
-        let prepared = helm.parts.experiments.common().clone().prepare(missing, Vec::new(), captured).await?;
+        let prepared = helm.parts.experiments.common().clone().prepare_first(missing, captured).await?;
         helm.enforce(wanted, prepared)?;
         helm.watch_pods();
         helm.parts.status.started((helm.parts.reader.now)());
