@@ -383,9 +383,8 @@ impl Replay {
     }
 }
 
-/// Takes jobs out of the queue as they come, but for those that whoever brings them could send.
+/// Takes jobs out of the queue as they come.
 async fn dispatch(pool: &Arc<Pool>) {
-    pool.send_what_is_brought();
     let arrived = || async {
         pool.queue.arrived().await;
         // What woke this task may have come together with the end of an idle connection. Its task runs first, so

@@ -3,11 +3,11 @@
 use std::{
     mem,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::Notify, task::JoinSet, time::timeout};
+use tokio::{sync::Notify, task::JoinSet, time::timeout};
 use tracing::{debug, error};
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     lanes::{Live, Turn},
     pipelining::Pipelining,
     protection::Protection,
-    queue::{Queue, SendAtOnce},
+    queue::Queue,
     socket::{Connector, Registration},
     stream::Stream,
     tls::Complaints,
@@ -47,8 +47,6 @@ pub(super) struct Pool {
     /// No connection could be opened: what the target stands for may have changed.
     pub(super) unreachable: Notify,
     inner: Mutex<Inner>,
-    /// Of the replay, for what is begun on other threads.
-    runtime: Handle,
     /// Answers are decoded where they are read and then forgotten, so one buffer serves all connections.
     read_buffer: Mutex<Vec<u8>>,
 }
@@ -85,15 +83,6 @@ pub(super) enum Left {
     Waiting,
     /// Jobs that have to wait for the moment at which another connection may be opened.
     Paced,
-}
-
-/// Who sends jobs.
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Sender {
-    /// The replay, which may wait for a lock, open connections and drop what waits.
-    Replay,
-    /// Who brings them: it only writes to connections that are idle.
-    Bringer,
 }
 
 /// How the next job leaves the queue.
@@ -138,36 +127,22 @@ impl Pool {
             complaints,
             unreachable: Notify::new(),
             inner: Mutex::new(inner),
-            runtime: Handle::current(),
             read_buffer: Mutex::new(vec![0; READ_BUFFER_BYTES]),
         }
     }
 
-    /// Has whoever brings jobs send them, from here on.
-    pub(super) fn send_what_is_brought(self: &Arc<Self>) {
-        let pool: Weak<Self> = Arc::downgrade(self);
-        self.queue.send_by(pool);
-    }
-
     /// Sends up to `limit` jobs, as far as there are connections for them.
     pub(super) fn pump(self: &Arc<Self>, limit: usize) -> Left {
-        self.pump_as(Sender::Replay, limit)
-    }
-
-    fn pump_as(self: &Arc<Self>, sender: Sender, limit: usize) -> Left {
         for _ in 0..limit {
             if self.queue.is_empty() {
                 return Left::Nothing;
             }
             let now = clock::now();
             if self.protection.is_shut(now) {
-                if sender == Sender::Bringer {
-                    return Left::Jobs;
-                }
                 self.drop_waiting();
                 return Left::Nothing;
             }
-            let Some(mut inner) = self.lock_as(sender) else { return Left::Jobs };
+            let mut inner = self.lock();
             let next = if self.queue.is_ordered() {
                 let Some(next) = self.queue.next_ready() else { return Left::Waiting };
                 Some(next)
@@ -175,11 +150,7 @@ impl Pool {
                 None
             };
             let live = next.as_ref().map(|(_, live)| live);
-            let way = match sender {
-                Sender::Replay => self.find_way(&mut inner, live, now),
-                Sender::Bringer => self.find_idle(&mut inner, live, now),
-            };
-            let way = match way {
+            let way = match self.find_way(&mut inner, live, now) {
                 Ok(way) => way,
                 Err(left) => return left,
             };
@@ -368,11 +339,22 @@ impl Pool {
     }
 
     fn find_way(&self, inner: &mut Inner, live: Option<&Live>, now: Timestamp) -> Result<Way, Left> {
-        if !self.may_begin(inner, now) {
+        if inner.is_stopped {
             return Err(Left::Waiting);
         }
-        if let Some(connection) = self.take_idle(inner, live, now) {
-            return Ok(Way::Reuse(connection));
+        let (under_way, answers) =
+            (inner.open.saturating_sub(inner.idle.len()), self.books.replays(ReplayOutcome::Answered));
+        let is_allowed = inner.concurrency.allows(under_way, answers, now);
+        self.gauges.limit.store(inner.concurrency.limit(), Ordering::Relaxed);
+        if !is_allowed {
+            return Err(Left::Waiting);
+        }
+        while let Some(connection) = inner.idle.take(live) {
+            self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
+            if !connection.is_outdated(live, now) {
+                return Ok(Way::Reuse(connection));
+            }
+            connection.retire();
         }
         if inner.open >= self.config.in_flight {
             return self.borrow(inner, live, now).map(Way::Reuse).ok_or(Left::Waiting);
@@ -386,44 +368,6 @@ impl Pool {
                 self.borrow(inner, live, now).map(Way::Reuse).ok_or(Left::Waiting)
             }
             Permission::Refuse => Ok(Way::Drop),
-        }
-    }
-
-    /// The way of who brings a job: over an idle connection of which nothing has come that its task has not seen, its end
-    /// say. All else is for the replay.
-    fn find_idle(&self, inner: &mut Inner, live: Option<&Live>, now: Timestamp) -> Result<Way, Left> {
-        if !self.may_begin(inner, now) {
-            return Err(Left::Waiting);
-        }
-        let connection = self.take_idle(inner, live, now).ok_or(Left::Jobs)?;
-        if connection.is_silent() {
-            return Ok(Way::Reuse(connection));
-        }
-        self.keep(inner, connection);
-        Err(Left::Jobs)
-    }
-
-    /// Whether one more job may be under way.
-    fn may_begin(&self, inner: &mut Inner, now: Timestamp) -> bool {
-        if inner.is_stopped {
-            return false;
-        }
-        let (under_way, answers) =
-            (inner.open.saturating_sub(inner.idle.len()), self.books.replays(ReplayOutcome::Answered));
-        let is_allowed = inner.concurrency.allows(under_way, answers, now);
-        self.gauges.limit.store(inner.concurrency.limit(), Ordering::Relaxed);
-        is_allowed
-    }
-
-    /// An idle connection that may be used; those that may not any more are closed.
-    fn take_idle(&self, inner: &mut Inner, live: Option<&Live>, now: Timestamp) -> Option<Arc<Connection>> {
-        loop {
-            let connection = inner.idle.take(live)?;
-            self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
-            if !connection.is_outdated(live, now) {
-                return Some(connection);
-            }
-            connection.retire();
         }
     }
 
@@ -506,28 +450,9 @@ impl Pool {
         None
     }
 
-    /// `None` where another thread has the lock and the sender must not wait for it.
-    fn lock_as(&self, sender: Sender) -> Option<MutexGuard<'_, Inner>> {
-        if sender == Sender::Replay {
-            return Some(self.lock());
-        }
-        match self.inner.try_lock() {
-            Ok(inner) => Some(inner),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // The numbers are changed by guards that run on a panic too.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl SendAtOnce for Pool {
-    fn send_at_once(self: Arc<Self>, limit: usize) -> bool {
-        let _replay = self.runtime.enter();
-        self.pump_as(Sender::Bringer, limit) == Left::Nothing
     }
 }
 

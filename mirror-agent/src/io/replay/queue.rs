@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicUsize, Ordering},
     },
 };
@@ -39,16 +39,6 @@ pub struct Job {
     pub part: Option<Part>,
 }
 
-/// Most jobs that wait, and bytes of requests queued or being written, with which the thread that brings jobs sends them
-/// itself: what takes longer is left to the replay's thread, so that capture goes on.
-const SENT_AT_ONCE: (usize, usize) = (64, 256 * 1024);
-
-/// Sends jobs on the thread that brings them. To wake another thread for it would cost more than a small copy.
-pub(super) trait SendAtOnce: Send + Sync {
-    /// Sends up to `limit` jobs that wait, without waiting for anything itself. Whether none is left.
-    fn send_at_once(self: Arc<Self>, limit: usize) -> bool;
-}
-
 /// The bounded queue between the capture threads and the replay: capture --jobs--> replay.
 ///
 /// The lock is held for as long as it takes to move one batch into place. Nothing is settled under it, nothing is
@@ -64,8 +54,6 @@ pub struct Queue {
     /// Bytes of requests queued or being written: a slow shadow must not let more be held than the limit says.
     held_bytes: Arc<AtomicUsize>,
     arrived: Notify,
-    /// Who sends jobs as they are brought, once there is someone.
-    sender: OnceLock<Weak<dyn SendAtOnce>>,
 }
 
 #[derive(Debug)]
@@ -180,7 +168,6 @@ impl Queue {
             })),
             held_bytes: Arc::default(),
             arrived: Notify::new(),
-            sender: OnceLock::new(),
         }
     }
 
@@ -206,14 +193,8 @@ impl Queue {
         self.order == CopyOrder::Connection
     }
 
-    /// Has jobs sent as they are brought from here on, where that is possible at once.
-    pub(super) fn send_by(&self, sender: Weak<dyn SendAtOnce>) {
-        // It is said once, by the one replay that the queue belongs to.
-        let _said = self.sender.set(sender);
-    }
-
-    /// Queues jobs in their order, and sends them where that is possible at once; where there is no room for all, some are
-    /// dropped and counted. Never waits for the replay.
+    /// Queues jobs in their order; where there is no room for all, some are dropped and counted. Never waits for the
+    /// replay.
     ///
     /// The iterator runs under the lock, so it should do no more than hand out what is ready.
     pub fn push_batch(&self, jobs: impl IntoIterator<Item = Job>) {
@@ -243,21 +224,10 @@ impl Queue {
                 job.ticket.dropped(reason);
             }
         }
-        let waiting = guard.as_ref().map_or(0, |waiting| waiting.len());
         drop(guard);
-        if has_pushed && !self.are_sent_at_once(waiting) {
+        if has_pushed {
             self.arrived.notify_one();
         }
-    }
-
-    /// Whether the jobs that wait, of which there were so many a moment ago, have been sent.
-    fn are_sent_at_once(&self, waiting: usize) -> bool {
-        let (most_jobs, most_bytes) = SENT_AT_ONCE;
-        let Some(sender) = self.sender.get() else { return false };
-        waiting <= most_jobs
-            && self.held_bytes() <= most_bytes
-            // One more, to find that there is none.
-            && sender.upgrade().is_some_and(|sender| sender.send_at_once(waiting + 1))
     }
 
     fn has_room(&self, waiting: &Waiting, len: usize) -> bool {
