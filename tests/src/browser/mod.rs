@@ -104,6 +104,18 @@ impl<'h> Browser<'h> {
     ///
     /// It does not start.
     pub fn open(host: &'h Host) -> Result<Self> {
+        let deadline = Instant::now() + START_PATIENCE;
+        // An address that is there for good only now is a change of the network, at which Chromium breaks off what it loads.
+        while !host
+            .command(Path::new("ip"))
+            .args(["-6", "address", "show", "tentative"])
+            .output()?
+            .stdout
+            .is_empty()
+        {
+            ensure!(Instant::now() < deadline, "an address stays tentative");
+            thread::sleep(Duration::from_millis(50));
+        }
         let folder = tempfile::Builder::new().prefix("mirror-browser-").tempdir()?;
         let log = File::create(folder.path().join("driver.log"))?;
         let process = host
