@@ -346,6 +346,12 @@ impl Drop for Host {
 }
 
 fn ip(args: &[&str]) {
-    let output = Command::new("ip").args(args).output().unwrap();
-    assert!(output.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+    run("ip", args);
+}
+
+/// Runs a program of this machine, which has to succeed.
+pub(crate) fn run(program: &str, args: &[&str]) {
+    let output = Command::new(program).args(args).output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {}: {complaint}", args.join(" "));
 }

@@ -3,7 +3,6 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use mirror_common::{Counter, RecordSide};
 use socket2::{Domain, Socket, Type};
 
 use crate::kernel::Kernel;
-use crate::live::{Host, Hosts, attach};
+use crate::live::{Host, Hosts, attach, run};
 use crate::packet::SERVER_PORT;
 
 const MARK: u32 = 0x4d49;
@@ -62,23 +61,8 @@ fn a_socket_is_found_behind_a_translated_address() {
     let Some(hosts) = Hosts::create("nt") else { return };
     let Some(mut kernel) = load() else { return };
     attach_beside_client(&mut kernel, &hosts);
-    let destination = format!("{SERVER4}:{SERVER_PORT}");
-    hosts.client.inside(|| {
-        iptables(&[
-            "-t",
-            "nat",
-            "-A",
-            "OUTPUT",
-            "-d",
-            SERVICE,
-            "-p",
-            "tcp",
-            "-j",
-            "DNAT",
-            "--to",
-            &destination,
-        ]);
-    });
+    let rule = format!("-t nat -A OUTPUT -d {SERVICE} -p tcp -j DNAT --to {SERVER4}:{SERVER_PORT}");
+    hosts.client.inside(|| iptables(&rule));
     check_all(&mut kernel, &hosts.client, &hosts.server, SERVER4, SERVICE);
 
     // One after the other from the same end: what was remembered of the one does not stay for the next.
@@ -96,7 +80,7 @@ fn a_packet_whose_mark_was_overwritten_is_still_the_agents() {
     let Some(hosts) = Hosts::create("nm") else { return };
     let Some(mut kernel) = load() else { return };
     attach_beside_client(&mut kernel, &hosts);
-    hosts.client.inside(|| iptables(&["-t", "mangle", "-A", "POSTROUTING", "-j", "MARK", "--set-mark", "7"]));
+    hosts.client.inside(|| iptables("-t mangle -A POSTROUTING -j MARK --set-mark 7"));
     check_all(&mut kernel, &hosts.client, &hosts.server, SERVER4, SERVER4);
 }
 
@@ -215,12 +199,6 @@ fn exchange(socket: Socket, client: &Host, listener: &TcpListener, address: &str
     thread::sleep(Duration::from_millis(50));
 }
 
-fn iptables(args: &[&str]) {
-    let output = Command::new("iptables").arg("-w").args(args).output().unwrap();
-    assert!(
-        output.status.success(),
-        "iptables {}: {}",
-        args.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
+fn iptables(rule: &str) {
+    run("iptables", &["-w"].into_iter().chain(rule.split(' ')).collect::<Vec<_>>());
 }
