@@ -74,7 +74,7 @@ impl Connection {
         buffer: &mut Vec<u8>,
     ) -> Result<(), Box<Held>> {
         let mut state = self.lock();
-        let State { stream: Some(stream), is_stamped, is_proven, .. } = &mut *state else {
+        let State { stream: Some(stream), is_over: false, is_stamped, is_proven, .. } = &mut *state else {
             return Err(Box::new(held));
         };
         buffer.clear();
@@ -131,6 +131,12 @@ impl Connection {
         }
         pool.queue.put_back(again);
         Ok(())
+    }
+
+    /// Whether nothing has come, nor has its end, that its task has not seen; never where that is not known at once.
+    pub(super) fn is_silent(&self) -> bool {
+        let Ok(state) = self.state.try_lock() else { return false };
+        state.stream.as_ref().is_some_and(Stream::is_silent)
     }
 
     /// Closes the connection as soon as its task runs, if it is idle.
@@ -211,23 +217,24 @@ impl Task<'_> {
             }
             if let Some(held) = state.refused.take() {
                 state.books.replay_ended(ReplayOutcome::Write, None);
-                return Poll::Ready(Some(held));
+                return state.over(Some(held));
             }
             if state.is_retired && state.exchange.is_none() {
-                return Poll::Ready(None);
+                return state.over(None);
             }
             if state.skip_forbidden(self.connection.addr, self.pool) {
-                return Poll::Ready(None);
+                return state.over(None);
             }
             match state.poll_unsent(cx, self.pool) {
                 Poll::Ready(Ok(None)) | Poll::Pending => {}
                 Poll::Ready(Ok(Some(outcome))) => {
                     state.end(outcome, self.pool, clock::now());
                     state.give_up_behind(outcome, false, self.pool);
-                    return Poll::Ready(None);
+                    return state.over(None);
                 }
                 Poll::Ready(Err(_)) => {
-                    return Poll::Ready(self.broken(&mut state, ReplayOutcome::Write));
+                    let unwritten = self.broken(&mut state, ReplayOutcome::Write);
+                    return state.over(unwritten);
                 }
             }
             let has_read_all = state.exchange.as_ref().is_some_and(|exchange| exchange.early.is_some());
@@ -243,7 +250,7 @@ impl Task<'_> {
                 match read {
                     Poll::Ready(Ok(at)) => match self.handle_input(&mut state, input.filled(), at) {
                         Step::Again => continue,
-                        Step::Over => return Poll::Ready(None),
+                        Step::Over => return state.over(None),
                         Step::Free(turn) => {
                             drop((buffer, state));
                             self.pool.free(self.connection, turn);
@@ -253,7 +260,8 @@ impl Task<'_> {
                     Poll::Ready(Err(error)) => {
                         debug!(%error, "A connection to the shadow broke.");
                         self.pool.complaints.hear(&error);
-                        return Poll::Ready(self.broken(&mut state, outcome_of(&error)));
+                        let unwritten = self.broken(&mut state, outcome_of(&error));
+                        return state.over(unwritten);
                     }
                     Poll::Pending => {}
                 }
@@ -263,7 +271,7 @@ impl Task<'_> {
             if now >= state.deadline {
                 state.end(ReplayOutcome::Timeout, self.pool, now);
                 state.give_up_behind(ReplayOutcome::Timeout, false, self.pool);
-                return Poll::Ready(None);
+                return state.over(None);
             }
             // No deadline that is set before the alarm goes off can be due before it does, so that setting one
             // costs nothing.

@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) refused: Option<Held>,
     /// Whether the connection is to be closed though nothing is wrong with it.
     pub(super) is_retired: bool,
+    /// Whether its task is done with it: from then on nothing more may be written, by whoever still has it.
+    pub(super) is_over: bool,
     /// Whether the kernel was asked to note when bytes arrive.
     pub(super) is_stamped: bool,
     /// When what is under way, or idleness, has taken too long.
@@ -136,6 +138,7 @@ impl State {
             is_proven: false,
             refused: None,
             is_retired: false,
+            is_over: false,
             is_stamped: false,
             deadline: clock::now(),
             waker: None,
@@ -147,6 +150,12 @@ impl State {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
+    }
+
+    /// The task is done with the connection, and gives a job back that it did not write a byte of.
+    pub(super) fn over(&mut self, unwritten: Option<Held>) -> Poll<Option<Held>> {
+        self.is_over = true;
+        Poll::Ready(unwritten)
     }
 
     /// Takes a copy that was begun to be written: the one to be answered next, or one behind it.

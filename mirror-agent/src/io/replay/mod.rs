@@ -8,6 +8,7 @@
 //! connections and time up to the limits of [`ReplayConfig`], and requests dropped with their reason.
 
 mod addresses;
+mod at_once;
 mod breaker;
 pub mod clock;
 mod concurrency;
@@ -383,8 +384,9 @@ impl Replay {
     }
 }
 
-/// Takes jobs out of the queue as they come.
+/// Takes jobs out of the queue as they come, but for those that whoever brings them could send.
 async fn dispatch(pool: &Arc<Pool>) {
+    pool.queue.at_once.lead_to(pool);
     let arrived = || async {
         pool.queue.arrived().await;
         // What woke this task may have come together with the end of an idle connection. Its task runs first, so

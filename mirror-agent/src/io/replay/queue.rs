@@ -12,6 +12,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
+    at_once::AtOnce,
     held::Held,
     lanes::{Lanes, Live, Turn},
 };
@@ -54,6 +55,8 @@ pub struct Queue {
     /// Bytes of requests queued or being written: a slow shadow must not let more be held than the limit says.
     held_bytes: Arc<AtomicUsize>,
     arrived: Notify,
+    /// How jobs are sent as they are brought.
+    pub(super) at_once: AtOnce,
 }
 
 #[derive(Debug)]
@@ -168,6 +171,7 @@ impl Queue {
             })),
             held_bytes: Arc::default(),
             arrived: Notify::new(),
+            at_once: AtOnce::default(),
         }
     }
 
@@ -193,8 +197,8 @@ impl Queue {
         self.order == CopyOrder::Connection
     }
 
-    /// Queues jobs in their order; where there is no room for all, some are dropped and counted. Never waits for the
-    /// replay.
+    /// Queues jobs in their order, and sends them where that is possible at once; where there is no room for all, some are
+    /// dropped and counted. Never waits for the replay.
     ///
     /// The iterator runs under the lock, so it should do no more than hand out what is ready.
     pub fn push_batch(&self, jobs: impl IntoIterator<Item = Job>) {
@@ -224,8 +228,9 @@ impl Queue {
                 job.ticket.dropped(reason);
             }
         }
+        let waiting = guard.as_ref().map_or(0, |waiting| waiting.len());
         drop(guard);
-        if has_pushed {
+        if has_pushed && !self.at_once.send(waiting, self.held_bytes()) {
             self.arrived.notify_one();
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     io::{self, ErrorKind, IoSlice, Read, Write},
-    mem,
+    mem::{self, MaybeUninit},
     os::fd::AsFd,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustls::ClientConnection;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
@@ -86,6 +87,16 @@ impl Stream {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, input),
             Self::Tls(tls) => tls.poll_read(cx, input),
         }
+    }
+
+    /// Whether nothing has come that was not read: neither bytes, nor the end.
+    pub(super) fn is_silent(&self) -> bool {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => &tls.tcp,
+        };
+        let peeked = SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]);
+        peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Whether bytes were taken that have not left: they will, unless the connection is given up.

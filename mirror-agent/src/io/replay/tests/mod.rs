@@ -1,5 +1,6 @@
 //! Enters: requests, and shadows that behave in every way there is. Leaves: proof that the books balance.
 
+mod at_once;
 mod audit;
 mod faults;
 mod harness;

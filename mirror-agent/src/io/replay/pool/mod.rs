@@ -1,23 +1,27 @@
 //! Enters: jobs from the queue. Leaves: each on a connection, or dropped with its reason.
 
+mod ways;
+
 use std::{
     mem,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::{sync::Notify, task::JoinSet, time::timeout};
+use tokio::{runtime::Handle, sync::Notify, task::JoinSet, time::timeout};
 use tracing::{debug, error};
 
+use self::ways::Way;
 use super::{
     ReplayConfig,
     addresses::Addresses,
+    at_once::Sender,
     clock,
     concurrency::Concurrency,
     connection::Connection,
     gauges::Gauges,
-    health::{Health, Permission},
+    health::Health,
     held::Held,
     idle::Idle,
     interlock::Gate,
@@ -47,6 +51,8 @@ pub(super) struct Pool {
     /// No connection could be opened: what the target stands for may have changed.
     pub(super) unreachable: Notify,
     inner: Mutex<Inner>,
+    /// Of the replay, for what is begun on other threads.
+    pub(super) runtime: Handle,
     /// Answers are decoded where they are read and then forgotten, so one buffer serves all connections.
     read_buffer: Mutex<Vec<u8>>,
 }
@@ -85,13 +91,6 @@ pub(super) enum Left {
     Paced,
 }
 
-/// How the next job leaves the queue.
-enum Way {
-    Reuse(Arc<Connection>),
-    Open,
-    Drop,
-}
-
 impl Pool {
     pub(super) fn new(
         config: ReplayConfig,
@@ -127,22 +126,31 @@ impl Pool {
             complaints,
             unreachable: Notify::new(),
             inner: Mutex::new(inner),
+            runtime: Handle::current(),
             read_buffer: Mutex::new(vec![0; READ_BUFFER_BYTES]),
         }
     }
 
     /// Sends up to `limit` jobs, as far as there are connections for them.
     pub(super) fn pump(self: &Arc<Self>, limit: usize) -> Left {
+        self.pump_as(Sender::Replay, limit)
+    }
+
+    /// The same for one or the other sender.
+    pub(super) fn pump_as(self: &Arc<Self>, sender: Sender, limit: usize) -> Left {
         for _ in 0..limit {
             if self.queue.is_empty() {
                 return Left::Nothing;
             }
             let now = clock::now();
             if self.protection.is_shut(now) {
+                if sender == Sender::Bringer {
+                    return Left::Jobs;
+                }
                 self.drop_waiting();
                 return Left::Nothing;
             }
-            let mut inner = self.lock();
+            let Some(mut inner) = self.lock_as(sender) else { return Left::Jobs };
             let next = if self.queue.is_ordered() {
                 let Some(next) = self.queue.next_ready() else { return Left::Waiting };
                 Some(next)
@@ -150,7 +158,11 @@ impl Pool {
                 None
             };
             let live = next.as_ref().map(|(_, live)| live);
-            let way = match self.find_way(&mut inner, live, now) {
+            let way = match sender {
+                Sender::Replay => self.find_way(&mut inner, live, now),
+                Sender::Bringer => self.find_idle(&mut inner, live, now),
+            };
+            let way = match way {
                 Ok(way) => way,
                 Err(left) => return left,
             };
@@ -338,54 +350,6 @@ impl Pool {
         self.read_buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find_way(&self, inner: &mut Inner, live: Option<&Live>, now: Timestamp) -> Result<Way, Left> {
-        if inner.is_stopped {
-            return Err(Left::Waiting);
-        }
-        let (under_way, answers) =
-            (inner.open.saturating_sub(inner.idle.len()), self.books.replays(ReplayOutcome::Answered));
-        let is_allowed = inner.concurrency.allows(under_way, answers, now);
-        self.gauges.limit.store(inner.concurrency.limit(), Ordering::Relaxed);
-        if !is_allowed {
-            return Err(Left::Waiting);
-        }
-        while let Some(connection) = inner.idle.take(live) {
-            self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
-            if !connection.is_outdated(live, now) {
-                return Ok(Way::Reuse(connection));
-            }
-            connection.retire();
-        }
-        if inner.open >= self.config.in_flight {
-            return self.borrow(inner, live, now).map(Way::Reuse).ok_or(Left::Waiting);
-        }
-        match inner.health.ask(inner.open, now) {
-            Permission::Open => Ok(Way::Open),
-            Permission::Wait => Err(Left::Waiting),
-            Permission::Later => Err(Left::Paced),
-            // With connections open the target is not dead, perhaps full: one of them is free, or will be.
-            Permission::Refuse if inner.established > 0 => {
-                self.borrow(inner, live, now).map(Way::Reuse).ok_or(Left::Waiting)
-            }
-            Permission::Refuse => Ok(Way::Drop),
-        }
-    }
-
-    /// Where each lane has a connection of its own and there can be no more: that of another lane, the one that has rested for
-    /// longest. To close it and open one anew would cost more than the copy, for each copy, and a port for a minute.
-    fn borrow(&self, inner: &mut Inner, live: Option<&Live>, now: Timestamp) -> Option<Arc<Connection>> {
-        let live = live?;
-        loop {
-            let connection = inner.idle.take_longest()?;
-            self.gauges.idle.store(inner.idle.len(), Ordering::Relaxed);
-            if !connection.is_old(now) {
-                connection.lend(*live);
-                return Some(connection);
-            }
-            connection.retire();
-        }
-    }
-
     /// The oldest job that has not waited for too long; those that have are dropped.
     fn pop_fresh(&self, now: Timestamp, reason: DropReason) -> Option<Held> {
         loop {
@@ -448,6 +412,18 @@ impl Pool {
         self.unreachable.notify_one();
         self.books.replay_ended(ReplayOutcome::Connect, None);
         None
+    }
+
+    /// `None` where another thread has the lock and the sender must not wait for it.
+    fn lock_as(&self, sender: Sender) -> Option<MutexGuard<'_, Inner>> {
+        if sender == Sender::Replay {
+            return Some(self.lock());
+        }
+        match self.inner.try_lock() {
+            Ok(inner) => Some(inner),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
