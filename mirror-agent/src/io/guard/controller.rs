@@ -24,10 +24,12 @@ const MOST_AT_ONCE: f64 = 0.5;
 const MOST_AT_ONCE_CONFIRMED: f64 = 0.1;
 /// The part of what a reduction is to do that it does at least where new connections are the load.
 const EFFECT: f64 = 0.25;
+/// How often it is measured.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How often while more of the processors is used than was given: live feels each moment of that.
+const PERIOD_OVER_LIMIT: Duration = Duration::from_millis(500);
 /// Time for a reduction to take effect before the next one; connections that are followed go on being followed.
 const SETTLE: Duration = Duration::from_secs(4);
-/// The same where the limit is met: then it cannot wait for that.
-const SETTLE_OVER_LIMIT: Duration = Duration::from_secs(1);
 /// Time after a reduction in which nothing is taken up again.
 const RECOVER_AFTER: Duration = Duration::from_secs(10);
 /// A step of recovery: this part of the share, within bounds that lead out of nothing and prevent leaps.
@@ -67,6 +69,8 @@ pub(super) struct Controller {
     reduction: Option<Reduction>,
     followed: Followed,
     recover_below: f64,
+    /// Time for a reduction to take effect where the limit is met: then it cannot wait for [`SETTLE`].
+    settle_over_limit: Duration,
 }
 
 /// A reduction of the share: what there was before it, and when.
@@ -107,17 +111,23 @@ impl Controller {
             reduction: None,
             followed: Followed::Spared,
             recover_below: RECOVER_BELOW,
+            settle_over_limit: PERIOD_OVER_LIMIT,
         }
     }
 
     /// One that goes by the use of memory, of which what is held for a connection is not free when that is let go: its
     /// requests are being sent, or it is idle.
     pub(super) const fn of_memory() -> Self {
-        Self { recover_below: RECOVER_MEMORY_BELOW, followed: Followed::Always, ..Self::of_processors() }
+        Self {
+            recover_below: RECOVER_MEMORY_BELOW,
+            followed: Followed::Always,
+            settle_over_limit: Duration::from_secs(1),
+            ..Self::of_processors()
+        }
     }
 
-    /// Takes the use of what was given, where 1 is all of it, once a second, and returns the shares of connections to
-    /// capture. `now` counts from any moment and moves only forward.
+    /// Takes the use of what was given, where 1 is all of it, each time that it is measured ([`pause_after`]), and returns
+    /// the shares of connections to capture. `now` counts from any moment and moves only forward.
     pub(super) fn handle_use(&mut self, now: Duration, used: f64) -> Shares {
         if !used.is_finite() {
             return self.shares();
@@ -125,7 +135,7 @@ impl Controller {
         // A rise is believed at once, a fall by halves: of bursts the peaks count.
         self.level = if used > self.level { used } else { self.level.midpoint(used) };
         let since = self.reduction.map(|reduction| now.saturating_sub(reduction.at));
-        let settle = if self.level >= 1.0 { SETTLE_OVER_LIMIT } else { SETTLE };
+        let settle = if self.level >= 1.0 { self.settle_over_limit } else { SETTLE };
         if self.level >= SHED_FROM {
             if since.is_none_or(|since| since >= settle) {
                 self.reduce(now);
@@ -169,6 +179,11 @@ impl Controller {
     }
 }
 
+/// Time until it is measured again, after processors were found to be used so far, 1 being all that was given.
+pub(super) fn pause_after(cpu: Option<f64>) -> Duration {
+    if cpu.is_some_and(|used| used >= 1.0) { PERIOD_OVER_LIMIT } else { PERIOD }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,35 +200,46 @@ mod tests {
         thirst: f64,
         captured: f64,
         noise: u64,
-        second: u64,
+        now: Duration,
     }
 
     impl Plant {
         fn new(full: f64, turnover: f64) -> Self {
             let controller = Controller::of_processors();
-            Self { controller, full, idle: 0.05, turnover, thirst: 0.0, captured: 1.0, noise: 1, second: 0 }
+            Self { controller, full, idle: 0.05, turnover, thirst: 0.0, captured: 1.0, noise: 1, now: Duration::ZERO }
         }
 
-        /// Runs for so many seconds; shares of new connections and uses of each.
+        /// Runs for so many seconds; of each the share of new connections at its end and the highest use.
         fn run(&mut self, seconds: u64) -> Vec<(f64, f64)> {
             let second = |_| {
-                self.noise = self.noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let noise =
-                    f64::from(u32::try_from(self.noise >> 33).unwrap()) / f64::from(1_u32 << 31) - 0.5;
-                let sent = self.full * (1.0 + self.thirst * (1.0 - self.captured));
-                let used = (self.idle + sent * self.captured) * (1.0 + 0.1 * noise);
-                let Shares { new, followed } =
-                    self.controller.handle_use(Duration::from_secs(self.second), used);
-                assert!(new <= followed, "{new} of new ones, {followed} of those that are followed");
-                self.second += 1;
-                self.captured += (new - self.captured) * self.turnover;
-                if followed < 1.0 {
-                    // What was let go is taken up as soon as there is room.
-                    self.captured = followed;
+                let end = self.now + Duration::from_secs(1);
+                let (mut share, mut highest) = (1.0, 0.0_f64);
+                while self.now < end {
+                    let used;
+                    (share, used) = self.step();
+                    highest = highest.max(used);
                 }
-                (new, used)
+                (share, highest)
             };
             (0..seconds).map(second).collect()
+        }
+
+        /// Measures once, and goes on to when it is measured again.
+        fn step(&mut self) -> (f64, f64) {
+            self.noise = self.noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let noise = f64::from(u32::try_from(self.noise >> 33).unwrap()) / f64::from(1_u32 << 31) - 0.5;
+            let sent = self.full * (1.0 + self.thirst * (1.0 - self.captured));
+            let used = (self.idle + sent * self.captured) * (1.0 + 0.1 * noise);
+            let Shares { new, followed } = self.controller.handle_use(self.now, used);
+            assert!(new <= followed, "{new} of new ones, {followed} of those that are followed");
+            let pause = pause_after(Some(used));
+            self.now += pause;
+            self.captured += (new - self.captured) * self.turnover * pause.as_secs_f64();
+            if followed < 1.0 {
+                // What was let go is taken up as soon as there is room.
+                self.captured = followed;
+            }
+            (new, used)
         }
     }
 
@@ -269,7 +295,7 @@ mod tests {
             for thirst in [0.0, 1.0] {
                 let mut plant = Plant { thirst, ..Plant::new(full, 0.0) };
                 let seconds = plant.run(60);
-                let late = seconds[5..].iter().map(|(_, used)| *used).fold(0.0, f64::max);
+                let late = seconds[3..].iter().map(|(_, used)| *used).fold(0.0, f64::max);
                 assert!(late < 1.0, "{full}, {thirst}: {late}");
                 let use_of_all = full * (1.0 + thirst);
                 assert!(seconds[59].0 * use_of_all > 0.4, "{full}, {thirst}: few are captured");

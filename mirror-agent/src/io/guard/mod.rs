@@ -1,6 +1,6 @@
 //! Enters: what the agent may take of the node. Leaves: the share of connections that it captures.
 //!
-//! Once a second it is measured how much of what was given is used. Before it is all of it, the kernel program sheds: it
+//! Time and again it is measured how much of what was given is used. Before it is all of it, the kernel program sheds: it
 //! copies nothing of a share of the connections that begin from then on. Those that are followed already stay, unless that
 //! does not help: then as many of them are let go, each when its client next sends something.
 
@@ -18,11 +18,11 @@ use std::{
 
 use aya::maps::MapError;
 use mirror_common::sample::WHOLE_MILLIONTHS;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use self::{
-    controller::{Controller, RECOVER_MEMORY_BELOW, Shares},
+    controller::{Controller, RECOVER_MEMORY_BELOW, Shares, pause_after},
     usage::{Meter, Use},
 };
 use crate::io::{
@@ -30,8 +30,6 @@ use crate::io::{
     config::GuardConfig,
 };
 
-/// How often it is measured.
-const PERIOD: Duration = Duration::from_secs(1);
 /// How often memory that is free is given back at most, while too much is used.
 const GIVE_BACK_PERIOD: Duration = Duration::from_secs(5);
 /// How long everything must have been captured before what is still left out is forgotten: long enough that most of it
@@ -95,7 +93,8 @@ struct Watch {
     meter: Meter,
     /// By the use of processors, and by that of memory: the lesser share counts.
     controllers: [Controller; 2],
-    interval: Interval,
+    /// When it is measured next.
+    next: Instant,
     started: Instant,
     /// When memory that is free was given back last.
     given_back: Option<Instant>,
@@ -125,7 +124,7 @@ impl Guard {
     /// where it is given up while it waits.
     pub async fn tick(&mut self, kernel: &Mutex<Kernel>) {
         let Some(watch) = &mut self.watch else { return future::pending().await };
-        watch.interval.tick().await;
+        sleep_until(watch.next).await;
         watch.look(kernel, &self.gauges);
     }
 }
@@ -141,13 +140,12 @@ impl Watch {
             memory_share = config.memory,
             "Guarding the node."
         );
-        let mut interval = interval(PERIOD);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let started = Instant::now();
         Self {
             meter,
             controllers: [Controller::of_processors(), Controller::of_memory()],
-            interval,
-            started: Instant::now(),
+            next: started,
+            started,
             given_back: None,
             shares: Shares::WHOLE,
             whole_since: None,
@@ -166,6 +164,7 @@ impl Watch {
             self.given_back = Some(now);
             memory = self.meter.memory_use();
         }
+        self.next = now + pause_after(cpu);
         let uses = self.controllers.iter_mut().zip([cpu, memory]);
         let shares = uses.filter_map(|(controller, used)| Some(controller.handle_use(elapsed, used?)));
         if let Some(shares) = shares.reduce(Shares::lesser)
