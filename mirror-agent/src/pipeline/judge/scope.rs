@@ -438,7 +438,7 @@ impl Diverging {
     }
 }
 
-/// How often answers are errors: a status of 500 or above, or none.
+/// How often answers are errors: a status of 500 or above, none, or none that was ended.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Errors {
     /// Answers of which it is known, and errors among them, by [`Of`].
@@ -453,13 +453,14 @@ pub(super) struct Errors {
 impl Errors {
     fn observe(&mut self, answers: Answers<'_>, clock: Clock) {
         for of in Of::ALL {
-            if let Some(is_error) = answers.of(of).and_then(is_error) {
+            if let Some(is_error) = answers.of(of).and_then(|answered| is_error(of, answered)) {
                 bump(&mut self.known, of.index(), 1);
                 bump(&mut self.errors, of.index(), u64::from(is_error));
             }
         }
-        let baseline = answers.of(answers.baseline()).and_then(is_error);
-        if let (Some(shadow), Some(baseline)) = (is_error(answers.shadow), baseline) {
+        let baseline = answers.baseline();
+        let baseline = answers.of(baseline).and_then(|answered| is_error(baseline, answered));
+        if let (Some(shadow), Some(baseline)) = (is_error(Of::Shadow, answers.shadow), baseline) {
             self.pairs.add(clock);
             match (shadow, baseline) {
                 (true, false) => self.only_shadow.add(clock),
@@ -487,10 +488,12 @@ impl Errors {
     }
 }
 
-/// Whether there is no answer, or one of a server that failed; `None` where nobody knows.
-fn is_error(answered: &Answered) -> Option<bool> {
+/// Whether there is no answer, or one of a server that failed; `None` where nobody knows. A target that does not end its answer
+/// has failed; of live's it may be the client that went away, or the capture.
+fn is_error(of: Of, answered: &Answered) -> Option<bool> {
     match answered {
         Answered::Whole(answer) => Some(answer.status >= 500),
+        Answered::Partly { reason: IncomparableReason::Aborted, .. } if of != Of::Live => Some(true),
         Answered::Partly { status, .. } => Some(*status >= 500),
         Answered::Not(reason) => (*reason == IncomparableReason::NoAnswer).then_some(true),
     }

@@ -75,6 +75,35 @@ fn errors_beyond_the_limit_fail() {
 }
 
 #[test]
+fn target_that_does_not_end_its_answers_fails_and_live_does_not() {
+    let cut = Answered::Partly {
+        status: 200,
+        reason: IncomparableReason::Aborted,
+        timing: Err(UntimedReason::Unknown),
+    };
+    let whole = answered(200, Duration::from_millis(20));
+    for (is_live, expected) in [(false, VerdictState::Fail), (true, VerdictState::Pass)] {
+        let config = JudgeConfig { gate: Some(GateConfig::default()), ..JudgeConfig::default() };
+        let mut judge = Judge::new(&config, false);
+        let endpoint = judge.endpoint(b"GET", b"/a");
+        for n in 0..4000_u32 {
+            let is_cut = n % 20 == 0;
+            let compared = if is_cut { Err(IncomparableReason::Aborted) } else { Ok(Compared::default()) };
+            let seen = Seen {
+                at: Timestamp::ZERO,
+                endpoint: &endpoint,
+                live: if is_cut && is_live { &cut } else { &whole },
+                shadow: if is_cut && !is_live { &cut } else { &whole },
+                compared: &compared,
+                control: None,
+            };
+            judge.observe(&seen);
+        }
+        assert_eq!(check(&judge.summary(Timestamp::ZERO), CheckName::Errors).state, expected);
+    }
+}
+
+#[test]
 fn rare_endpoint_that_always_diverges_fails() {
     let mut world = gated(1, true, Bugs { wrong_status: true, ..Bugs::default() });
     world.run(30_000);
