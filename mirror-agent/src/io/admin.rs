@@ -3,6 +3,7 @@
 //! Nothing here carries captured data, so the listener may be reachable from the cluster.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     io::ErrorKind,
     net::SocketAddr,
@@ -20,13 +21,16 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{net::TcpListener, task::AbortHandle};
 use tracing::{debug, warn};
 
 /// How long a client may take to send its request head; slow ones are cut off.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections served at once. A scraper needs one; more wait in the listener's backlog.
+/// Connections served at once; one more ends the oldest. A scraper or a probe needs one for a moment, and must get it whoever
+/// else holds connections open, or reads nothing of what was asked for: a kubelet ends the agent that does not answer.
 const MAX_CONNECTIONS: usize = 64;
+/// Most that is buffered of a head, in bytes.
+const HEAD_BYTES: usize = 16 * 1024;
 /// Pause after a failed accept (out of file descriptors), so that it cannot spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -113,8 +117,8 @@ pub trait Health: std::fmt::Debug + Send + Sync {
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+    let mut oldest_first = VecDeque::<AbortHandle>::with_capacity(MAX_CONNECTIONS);
+    loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -123,8 +127,14 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
                 continue;
             }
         };
+        oldest_first.retain(|connection| !connection.is_finished());
+        if oldest_first.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = oldest_first.pop_front()
+        {
+            oldest.abort();
+        }
         let admin = Arc::clone(&admin);
-        tokio::spawn(async move {
+        let connection = tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let response = answer(&admin.answers(), &request);
                 async move { Ok::<_, Infallible>(response) }
@@ -132,13 +142,14 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_READ_TIMEOUT)
+                .max_buf_size(HEAD_BYTES)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
             if let Err(error) = served {
                 debug!(%error, "A connection to the metrics listener ended early.");
             }
-            drop(slot);
         });
+        oldest_first.push_back(connection.abort_handle());
     }
 }
 
@@ -202,4 +213,70 @@ fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+        time::timeout,
+    };
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Alive;
+
+    impl Health for Alive {
+        fn is_alive(&self) -> bool {
+            true
+        }
+    }
+
+    async fn start() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answers =
+            Answers { registry: Registry::default(), stage: Arc::default(), healthy: Arc::new(Alive) };
+        tokio::spawn(serve(listener, Arc::new(Admin::new(answers))));
+        address
+    }
+
+    async fn ask(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn probe_is_answered_whoever_holds_connections() {
+        let address = start().await;
+        let mut held = Vec::new();
+        for _ in 0..2 * MAX_CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nX: ").await.unwrap();
+            held.push(stream);
+        }
+        let answer = timeout(HEADER_READ_TIMEOUT / 2, ask(address, "/healthz")).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nok\n"), "{answer}");
+        // The oldest made way.
+        let ended = timeout(HEADER_READ_TIMEOUT / 2, held[0].read(&mut [0])).await.unwrap();
+        assert!(!matches!(ended, Ok(1..)), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn longer_head_than_any_scraper_sends_is_refused() {
+        let address = start().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET /metrics HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(2 * HEAD_BYTES));
+        // It may be refused before all of it is written.
+        drop(stream.write_all(head.as_bytes()).await);
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 431");
+    }
 }
