@@ -6,6 +6,7 @@
 use std::{
     convert::Infallible,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -18,14 +19,14 @@ use hyper::{
         CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SET_COOKIE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
     server::conn::http1,
-    service::service_fn,
+    service::{HttpService, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{error::Elapsed, timeout},
 };
 use tracing::{debug, warn};
 
@@ -50,8 +51,11 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it may take to send a body.
 const BODY_READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection may last, whatever happens on it.
+/// How long a connection may last; what was asked on it by then is still answered.
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
+
+/// How long that may take: more than what takes longest, an order or a look at all agents.
+const LAST_ANSWER_TIME: Duration = Duration::from_secs(15);
 
 /// How long the main loop may take to obey.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -155,13 +159,33 @@ fn serve(
             .header_read_timeout(HEADER_READ_TIMEOUT)
             .max_buf_size(HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service);
-        match timeout(CONNECTION_TIME, connection).await {
+        match last(connection, CONNECTION_TIME, LAST_ANSWER_TIME).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%error, "A control connection ended early."),
             Err(_elapsed) => debug!("A control connection lasted for too long."),
         }
         drop(slot);
     });
+}
+
+/// Serves a connection for a while, then ends it: at once where nothing was asked, behind the answer where something was. Whoever
+/// gave an order, so, learns what came of it. An answer that is not read in `grace` is cut off.
+async fn last<I, S>(
+    connection: http1::Connection<I, S>,
+    time: Duration,
+    grace: Duration,
+) -> Result<hyper::Result<()>, Elapsed>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S: HttpService<Incoming, ResBody = Full<Bytes>>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut connection = pin!(connection);
+    if let Ok(ended) = timeout(time, connection.as_mut()).await {
+        return Ok(ended);
+    }
+    connection.as_mut().graceful_shutdown();
+    timeout(grace, connection).await
 }
 
 async fn respond(request: Request<Incoming>, caller: &Caller, control: &Control) -> Response<Full<Bytes>> {
@@ -314,4 +338,52 @@ fn json(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::sleep,
+    };
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+
+    /// How many bytes are read of a connection that lasts for `SHORT`, and whether it ended by itself. An answer takes four times
+    /// that.
+    async fn served(request: &'static [u8], grace: Duration, is_read: bool) -> (usize, bool) {
+        let (mut client, server) = duplex(64);
+        client.write_all(request).await.unwrap();
+        let service = service_fn(|_request| async {
+            sleep(4 * SHORT).await;
+            Ok::<_, Infallible>(json(StatusCode::OK, vec![b' '; 1000]))
+        });
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(server), service);
+        let reader = tokio::spawn(async move {
+            let mut answer = Vec::new();
+            if is_read {
+                client.read_to_end(&mut answer).await.unwrap();
+            } else {
+                sleep(100 * SHORT).await;
+            }
+            answer.len()
+        });
+        let ended = last(connection, SHORT, grace).await;
+        let is_over = matches!(ended, Ok(Ok(())));
+        if is_read { (reader.await.unwrap(), is_over) } else { (0, is_over) }
+    }
+
+    #[tokio::test]
+    async fn answer_under_way_when_the_time_is_up_is_given() {
+        let (read, is_over) = served(b"GET /v1/state HTTP/1.1\r\n\r\n", 100 * SHORT, true).await;
+        assert!(read > 1000 && is_over, "{read} {is_over}");
+    }
+
+    #[tokio::test]
+    async fn connection_ends_where_nothing_is_asked_and_where_nothing_is_read() {
+        assert_eq!(served(b"", 100 * SHORT, true).await, (0, true));
+        assert_eq!(served(b"GET /v1/state HTTP/1.1\r\n\r\n", 8 * SHORT, false).await, (0, false));
+    }
 }
