@@ -73,13 +73,15 @@ impl de::Error for ReadError {
             found,
             Unexpected::Bool(_) | Unexpected::Signed(_) | Unexpected::Unsigned(_) | Unexpected::Float(_)
         );
-        let is_for_text = matches!(expected.to_string().as_str(), "a text" | "a string");
-        let advice = if is_plain && is_for_text { "; put it in quotes" } else { "" };
+        let expected = expected.to_string();
+        let expected = plainly(&expected);
+        let advice = if is_plain && matches!(expected, TEXT | PATH) { "; put it in quotes" } else { "" };
         Self::custom(format_args!("expected {expected}, found {}{advice}", named(&found)))
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::custom(format_args!("expected {expected}, found {}", named(&found)))
+        let expected = expected.to_string();
+        Self::custom(format_args!("expected {}, found {}", plainly(&expected), named(&found)))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -95,6 +97,22 @@ impl de::Error for ReadError {
     }
 }
 
+/// What serde's own types expect, in the words of a user.
+fn plainly(expected: &str) -> &str {
+    match expected {
+        "a sequence" => "a list",
+        "a string" => TEXT,
+        "a boolean" => "`true` or `false`",
+        "path string" => PATH,
+        _ if expected.starts_with("struct ") => KEYS,
+        _ => expected,
+    }
+}
+
+const KEYS: &str = "keys with values";
+const TEXT: &str = "a text";
+const PATH: &str = "a path";
+
 fn any_of(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
@@ -108,7 +126,7 @@ fn named(found: &Unexpected<'_>) -> String {
         Unexpected::Str(text) => format!("{text:?}"),
         Unexpected::Unit | Unexpected::Option => "nothing".to_owned(),
         Unexpected::Seq => "a list".to_owned(),
-        Unexpected::Map | Unexpected::StructVariant => "keys with values".to_owned(),
+        Unexpected::Map | Unexpected::StructVariant => KEYS.to_owned(),
         Unexpected::Other(other) => (*other).to_owned(),
         Unexpected::Char(_)
         | Unexpected::Bytes(_)
@@ -140,8 +158,29 @@ impl<'de> Deserializer<'de> for &'de Node {
         told.map_err(|error| error.at(self.place))
     }
 
+    /// A key that may be left out. One that is there without a value may be meant to stand for its defaults, as `compare:` does in
+    /// the eyes of whoever has made comments of all below it; that it is not there would be the opposite.
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
-        if matches!(self.value, Value::Nothing) { visitor.visit_none() } else { visitor.visit_some(self) }
+        if matches!(self.value, Value::Nothing) {
+            let error = ReadError::custom(
+                "the key has no value: leave it out, or write `{}` for the defaults of what is below it",
+            );
+            return Err(error.at(self.place));
+        }
+        visitor.visit_some(self)
+    }
+
+    /// Only by its keys: of a list nobody could say which value is meant for which.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
+        if matches!(self.value, Value::List(_)) {
+            return Err(ReadError::invalid_type(Unexpected::Seq, &KEYS).at(self.place));
+        }
+        self.deserialize_any(visitor)
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -172,7 +211,7 @@ impl<'de> Deserializer<'de> for &'de Node {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier ignored_any
+        tuple_struct map identifier ignored_any
     }
 }
 

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned, alias_limits, budget, options};
+use serde_saphyr::{
+    DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned, alias_limits, budget, budget::BudgetBreach, options,
+};
 
 use super::fault::{Fault, Place};
 
@@ -72,12 +74,22 @@ pub(super) fn parse(text: &str) -> Result<Node, Fault> {
         Err(error) => {
             let place =
                 error.location().map(|location| Place { line: location.line(), column: location.column() });
-            let message = error.without_snippet().to_string();
-            // The place is told by itself.
-            let message = message.split_once(" at line ").map_or(message.as_str(), |(before, _)| before);
-            Err(Fault::new(place.unwrap_or_default(), message))
+            Err(Fault::new(place.unwrap_or_default(), &message_of(error.without_snippet())))
         }
     }
+}
+
+fn message_of(error: &serde_saphyr::Error) -> String {
+    if let serde_saphyr::Error::Budget { breach, .. } = error {
+        let is_second = matches!(breach, BudgetBreach::Documents { .. });
+        return match is_second {
+            true => "a second document begins here (`---`): a configuration is one".to_owned(),
+            false => "there is more here than a configuration can sensibly have".to_owned(),
+        };
+    }
+    let message = error.to_string();
+    // The place is told by itself.
+    message.split_once(" at line ").map_or(message.as_str(), |(before, _)| before).to_owned()
 }
 
 /// Values of a file: a configuration with all experiments and targets that there may be has fewer.

@@ -137,7 +137,7 @@ fn values_that_are_wrong_are_refused_where_they_stand() {
         ("expires: never", "expires: tomorrow", "experiments[0].expires: \"tomorrow\" is no point in time"),
         ("ports: [80]", "ports: []", "experiments[0].ports: there has to be at least one port"),
         ("ports: [80]", "ports: [80.5]", "experiments[0].ports[0]: expected a port"),
-        ("ports: [80]", "ports: 80", "experiments[0].ports: expected a sequence"),
+        ("ports: [80]", "ports: 80", "experiments[0].ports: expected a list, found the number 80"),
         ("name: a", "name: 'a b'", "experiments[0].name: \"a b\" is not a name"),
         (
             "name: a",
@@ -275,6 +275,43 @@ fn values_that_are_wrong_are_refused_where_they_stand() {
         ),
         ("capture:", "agents: 0\ncapture:", "agents: expected a number from 1 to 1000000"),
         ("experiments:", "<<: { a: 1 }\nexperiments:", "a: unknown key"),
+        ("capture:", "guard: [10%, 90%]\ncapture:", "guard: expected keys with values, found a list"),
+        ("capture:", "guard:\ncapture:", "guard: expected keys with values, found nothing"),
+        (
+            "capture:",
+            "control: { socket: 5 }\ncapture:",
+            "control.socket: expected a path, found the number 5; put it",
+        ),
+        (
+            "name: a",
+            "name: a\n  owner: 5",
+            "experiments[0].owner: expected a text, found the number 5; put it",
+        ),
+        (
+            "name: a",
+            "name: a\n  compare:",
+            "experiments[0].compare: the key has no value: leave it out, or write `{}`",
+        ),
+        (
+            "name: a",
+            "name: a\n  compare: true",
+            "experiments[0].compare: expected keys with values, found `true`",
+        ),
+        (
+            "url: 'http://a'",
+            "url: 'http://a', circuitBreaker: ",
+            "experiments[0].targets[0].circuitBreaker: the key has no value",
+        ),
+        (
+            "url: 'http://a'",
+            "url: 'http://a', traceSampled: yes",
+            "experiments[0].targets[0].traceSampled: expected `true` or `false`, found \"yes\"",
+        ),
+        (
+            "url: 'http://a'",
+            "url: 'http://a', limits: [5, 6]",
+            "experiments[0].targets[0].limits: expected keys with values",
+        ),
     ] {
         let text = minimal().replacen(from, to, 1);
         let told = errors(&text);
@@ -371,6 +408,11 @@ fn what_is_no_yaml_is_told_with_its_line() {
         assert!(faults.list()[0].line() >= 1 && faults.list()[0].line() <= line + 1, "{faults}");
     }
     assert_eq!(errors("a: *b"), ["f:1:4: alias references unknown anchor"]);
+    let second = errors(&format!("{}\n---\na: b\n", minimal()));
+    assert!(
+        second.len() == 1
+            && second[0].ends_with("a second document begins here (`---`): a configuration is one")
+    );
     for text in ["", "null", "7", "[]", "text", "\u{feff}", "# nothing"] {
         assert!(parse(text, "f", None).is_err(), "{text}");
     }
