@@ -191,7 +191,7 @@ impl<'t> Rewriter<'_, 't> {
 }
 
 /// Length of the value at the beginning, brackets balanced; what is inside of it does not matter.
-fn value_len(text: &[u8]) -> Option<usize> {
+pub(super) fn value_len(text: &[u8]) -> Option<usize> {
     let mut rest = text;
     let mut open = 0_usize;
     loop {

@@ -152,6 +152,29 @@ fn text_loses_what_is_named_and_what_looks_like_a_secret() {
         ("password=s3cret rest", format!("password={} rest", stamp("s3cret"))),
         ("api-key: s3cret\nrest", format!("api-key: {}\nrest", stamp("s3cret"))),
         ("<password>s3cret</password>", format!("<password>{}</password>", stamp("s3cret"))),
+        ("<pin>1</pin> of <b>you</b>", format!("<pin>{}</pin> of <b>you</b>", stamp("1"))),
+        (
+            "<a><w:Password Type=\"x#y\">s3cret</w:Password>\n<b>c</b></a>",
+            format!(
+                "<a><w:Password Type=\"{}\">{}</w:Password>\n<b>c</b></a>",
+                stamp("x#y"),
+                stamp("s3cret")
+            ),
+        ),
+        ("<pin><![CDATA[s3>cret]]></pin><a/>", format!("<pin>{}</pin><a/>", stamp("<![CDATA[s3>cret]]>"))),
+        (
+            "<token><value>s3cret</value></token><a>b</a>",
+            format!("<token>{}</token><a>b</a>", stamp("<value>s3cret</value>")),
+        ),
+        ("<token value='s3cret'/><a>b</a>", format!("<token value='{}'/><a>b</a>", stamp("s3cret"))),
+        ("<token></token><pin/>b", "<token></token><pin/>b".to_owned()),
+        ("<password>s3cret", format!("<password>{}", stamp("s3cret"))),
+        ("is 1 <pin or not", "is 1 <pin or not".to_owned()),
+        (
+            "call({\"token\": [\"s3cret\", {\"a\": 1}], \"b\": 2})",
+            format!("call({{\"token\": {}, \"b\": 2}})", stamp("[\"s3cret\", {\"a\": 1}]")),
+        ),
+        ("call({\"card\": {\"no\": \"41", format!("call({{\"card\": {}", stamp("{\"no\": \"41"))),
         ("{'token': 's3 cret', 'a': 1}", format!("{{'token': '{}', 'a': 1}}", stamp("s3 cret"))),
         ("\\\"token\\\": \\\"s3cret\\\"", format!("\\\"token\\\": \\\"{}\\\"", stamp("s3cret"))),
         (

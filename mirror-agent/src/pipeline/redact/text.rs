@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::{Redactor, Stamp};
+use super::{Redactor, Stamp, json::value_len};
 
 /// Most bytes of an expression once compiled, and again of what is remembered of it while it runs.
 const COMPILED_BYTES: usize = 1024 * 1024;
@@ -64,12 +64,13 @@ impl Redactor {
         left
     }
 
-    /// Takes out what patterns find, and the values of keys that name secrets: `key=value`, `"key": "value"`,
-    /// `<key>value<`.
+    /// Takes out what patterns find, and the values of keys that name secrets: `key=value`, `"key": "value"`, also where the value
+    /// is an object or an array, and of an element of XML all that is in it.
     pub(super) fn text(&self, text: &[u8]) -> String {
         let text = self.without_patterns(text);
         let mut redacted = Vec::with_capacity(text.len());
         let mut rest: &[u8] = &text;
+        let mut tag = Tag::None;
         while !rest.is_empty() {
             let start = rest.iter().position(|byte| is_word_byte(*byte)).unwrap_or(rest.len());
             let (before, from_word) = rest.split_at_checked(start).unwrap_or((rest, &[]));
@@ -78,13 +79,26 @@ impl Redactor {
             let (word, after) = from_word.split_at_checked(end).unwrap_or((from_word, &[]));
             redacted.extend_from_slice(word);
             rest = after;
+            tag = tag.of_next_word(before);
             if word.is_empty() || !self.names.has_key(word) {
                 continue;
             }
-            if let Some((between, value, after)) = value_behind(after) {
-                redacted.extend_from_slice(between);
+            let element = if tag == Tag::Start { element_behind(word, after) } else { None };
+            let found = match element {
+                Some((attributes, content, after)) => {
+                    self.stamp_quoted(attributes, &mut redacted);
+                    Some((content, after))
+                }
+                // What follows an element is not in it.
+                None if tag == Tag::End => None,
+                None => value_behind(after).map(|(between, value, after)| {
+                    redacted.extend_from_slice(between);
+                    (value, after)
+                }),
+            };
+            if let Some((value, after)) = found {
                 // What a pattern has found stays recognizable.
-                if Stamp::is(value) {
+                if Stamp::is(value) || value.is_empty() {
                     redacted.extend_from_slice(value);
                 } else {
                     redacted.extend_from_slice(self.stamp(value).as_bytes());
@@ -94,6 +108,87 @@ impl Redactor {
         }
         String::from_utf8_lossy(&redacted).into_owned()
     }
+
+    /// The rest of a tag, with stamps for the values of its attributes.
+    fn stamp_quoted(&self, mut tag: &[u8], redacted: &mut Vec<u8>) {
+        while let Some(at) = tag.iter().position(|byte| matches!(byte, b'"' | b'\'')) {
+            let Some((before, [quote, inside @ ..])) = tag.split_at_checked(at) else { break };
+            let Some(end) = inside.iter().position(|byte| byte == quote) else { break };
+            let (value, after) = inside.split_at_checked(end).unwrap_or((inside, &[]));
+            redacted.extend_from_slice(before);
+            redacted.push(*quote);
+            redacted.extend_from_slice(self.stamp(value).as_bytes());
+            redacted.push(*quote);
+            tag = after.get(1..).unwrap_or_default();
+        }
+        redacted.extend_from_slice(tag);
+    }
+}
+
+/// Where a word stands in XML: at the beginning of which tag, if of any.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Tag {
+    None,
+    Start,
+    End,
+}
+
+impl Tag {
+    /// The same of the next word, by what lies between the two.
+    fn of_next_word(self, between: &[u8]) -> Self {
+        match between {
+            // The word before is the prefix of a namespace (Namespaces in XML 1.0, section 4).
+            b":" => self,
+            [.., b'<'] => Self::Start,
+            [.., b'<', b'/'] => Self::End,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Of an element of XML (Extensible Markup Language 1.0, section 3.1) of this name: the rest of its tag, what is in it, and what
+/// follows. `None` where the tag does not end, or the word is but the prefix of its name.
+fn element_behind<'t>(name: &[u8], text: &'t [u8]) -> Option<(&'t [u8], &'t [u8], &'t [u8])> {
+    if text.first() == Some(&b':') {
+        return None;
+    }
+    let (tag, inside) = text.split_at_checked(tag_len(text)?)?;
+    if tag.ends_with(b"/>") {
+        return Some((tag, &[], inside));
+    }
+    let (content, after) = inside.split_at_checked(content_len(inside, name))?;
+    Some((tag, content, after))
+}
+
+/// Bytes up to the end of a tag, its `>` included. In quotes there may be others.
+fn tag_len(text: &[u8]) -> Option<usize> {
+    let mut open = None;
+    for (at, byte) in text.iter().enumerate() {
+        match (open, byte) {
+            (None, b'>') => return at.checked_add(1),
+            // No tag has one.
+            (None, b'<') => return None,
+            (None, b'"' | b'\'') => open = Some(*byte),
+            (Some(quote), byte) if quote == *byte => open = None,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Bytes up to the tag that ends an element of this name; all where it was cut.
+fn content_len(inside: &[u8], name: &[u8]) -> usize {
+    let mut rest = inside;
+    while let Some(tag) = rest.windows(2).position(|two| two == b"</").and_then(|at| rest.get(at..)) {
+        let ended = tag.get(2..).unwrap_or_default();
+        let end = ended.iter().position(|byte| !is_word_byte(*byte) && *byte != b':').unwrap_or(ended.len());
+        let ended_name = ended.get(..end).and_then(|name| name.rsplit(|byte| *byte == b':').next());
+        if ended_name == Some(name) {
+            return inside.len().saturating_sub(tag.len());
+        }
+        rest = ended;
+    }
+    inside.len()
 }
 
 /// What stands between a key and its value, the value, and what follows; `None` where the word is no key, or there is
@@ -124,6 +219,10 @@ fn value_behind(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
             rest = after;
             let end = end_of_quoted(after, *quote, escapes);
             after.get(..end)?
+        }
+        // An object or an array, such as in JSON with something around it; where it does not end, all that there is.
+        [b'{' | b'[', ..] if matches!(separator, b':' | b'=') => {
+            rest.get(..value_len(rest).unwrap_or(rest.len()))?
         }
         _ => {
             let end = rest.iter().position(|byte| ends.contains(byte)).unwrap_or(rest.len());
