@@ -1,7 +1,7 @@
 // Enters: the agent's answers, the address, clicks and keys. Leaves: the view that is asked for, kept up to date.
 
 import { closeSession, Gone, openSession, order, pathOf, read, Refused, SignedOut } from "./agent.js";
-import { differences, hrefOf } from "./differences.js";
+import { differences, hrefOf, isAbout } from "./differences.js";
 import { button, h, show, theirs } from "./dom.js";
 import { experiments } from "./experiments.js";
 import { fleet } from "./fleet.js";
@@ -166,9 +166,10 @@ async function more(at) {
   if (!experiment || !known.reports.some((one) => one.name === experiment.name)) return;
   if (at.view === "verdict") {
     known.verdicts = await read(pathOf(experiment.name, "verdicts"));
-  } else if (at.view === "differences" && at.cluster && known.evidence?.key !== at.cluster) {
-    known.evidence = await evidence(experiment.name, at.cluster);
-    known.sample = 0;
+  } else if (at.view === "differences" && at.cluster) {
+    const isKnown = isAbout(known.evidence, experiment, at.cluster);
+    if (!isKnown || known.evidence.error) known.evidence = await evidence(experiment.name, at.cluster);
+    if (!isKnown) known.sample = 0;
   }
 }
 
@@ -193,10 +194,10 @@ async function askAll() {
 
 async function evidence(experiment, key) {
   try {
-    return { key, value: await read(pathOf(experiment, "clusters", key)) };
+    return { experiment, key, value: await read(pathOf(experiment, "clusters", key)) };
   } catch (error) {
     if (error instanceof Gone || error instanceof SignedOut) throw error;
-    return { key, error: error.message };
+    return { experiment, key, error: error.message };
   }
 }
 

@@ -30,6 +30,9 @@ export function differences({ report, evidence }, experiment, targetName, key, s
     key ? detail(experiment, target, cluster, key, evidence, sample) : null)];
 }
 
+/** Whether samples are of this cluster: in every experiment the same places of the same endpoint have the same key. */
+export const isAbout = (evidence, experiment, key) => evidence?.key === key && evidence.experiment === experiment.name;
+
 /** The address of a target's differences, or of one cluster of them. */
 export const hrefOf = (experiment, target, key) =>
   ["#/differences", ...[experiment, target, key].filter((part) => part).map(encodeURIComponent)].join("/");
@@ -73,7 +76,8 @@ const certainty = (of) => h("span", { class: `certainty ${of}` }, CERTAIN[of] ??
 
 function detail(experiment, target, cluster, key, evidence, sample) {
   const heading = h("h2", { id: "cluster", tabindex: "-1" }, cluster ? theirs(visible(cluster.endpoint), "span") : "A cluster of before");
-  const kept = evidence?.key === key ? evidence.value?.targets.find((one) => one.target === target.target) : null;
+  const isIts = isAbout(evidence, experiment, key);
+  const kept = isIts ? evidence.value?.targets.find((one) => one.target === target.target) : null;
   const known = cluster ? [
     ["live → shadow", cluster.statuses.join(" → ")],
     ["kind", cluster.kinds.map(plain).join(", ")],
@@ -88,7 +92,7 @@ function detail(experiment, target, cluster, key, evidence, sample) {
     heading,
     facts(known),
     cluster ? ignoring(experiment.name, cluster) : null,
-    evidence?.key === key && evidence.error
+    isIts && evidence.error
       ? empty("No sample of it is kept.", visible(evidence.error))
       : kept ? samples(kept, sample, cluster) : h("p", { class: "dim" }, "Fetching samples…"));
 }

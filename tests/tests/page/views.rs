@@ -9,8 +9,8 @@ use crate::scene::Scene;
 /// What a script makes of `given` that has the functions of the page at hand.
 fn made(browser: &Browser<'_>, script: &str, given: &Value) -> Result<Value> {
     let whole = format!(
-        "const given = arguments[0]; return Promise.all(['samples', 'rules', 'dom'].map((one) => import(`/${{one}}.js`)))\
-         .then(([{{ samples }}, {{ rules }}, {{ show }}]) => {{ const box = document.createElement('div'); {script} }})"
+        "const given = arguments[0]; return Promise.all(['samples', 'rules', 'differences', 'dom'].map((one) => import(`/${{one}}.js`)))\
+         .then(([{{ samples }}, {{ rules }}, {{ differences }}, {{ show }}]) => {{ const box = document.createElement('div'); {script} }})"
     );
     browser.run(&whole, &json!([given]))
 }
@@ -50,6 +50,20 @@ fn views_show_what_reports_say() -> Result<()> {
     ensure!(found["shadow"] == json!(["\"n\": 2", "{"]), "{found}");
     let text = found["text"].as_str().unwrap_or_default();
     ensure!(text.contains("in the shadow’s answer $.items[0].n"), "{text}");
+
+    // Samples are shown in the experiment that they are of, though another has the same cluster.
+    let reported = json!({ "report": { "targets": [{ "target": "v2", "exchanges": 2, "clusters": [{
+        "key": "k", "endpoint": "GET /", "paths": ["$.n"], "kinds": ["value"], "statuses": [200, 200], "count": 2,
+        "rate": { "point": 1, "low": 0.5, "high": 1 }, "certainty": "certain",
+    }] }] }, "evidence": { "experiment": "shop", "key": "k", "value": { "targets": [{
+        "target": "v2", "samples": kept["samples"], "first_seen": "2026-11-21T12:00:00Z", "last_seen": "2026-11-21T12:00:00Z",
+    }] } } });
+    let shown = "const of = (name) => { show(box, differences(given, { name }, 'v2', 'k', 0)); return box.textContent }; \
+         return { shop: of('shop'), other: of('other') }";
+    let found = made(&browser, shown, &reported)?;
+    let text = |of: &str| found[of].as_str().unwrap_or_default().to_owned();
+    ensure!(text("shop").contains("Sample 1 of 1"), "{found}");
+    ensure!(!text("other").contains("Sample") && text("other").contains("Fetching samples"), "{found}");
 
     // What was accepted of arrays can be taken back and kept, as rules can; what the file says cannot.
     let report = json!({
