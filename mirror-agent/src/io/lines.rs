@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use tracing::warn;
 
 /// Lines that are not in the file, and why.
@@ -108,7 +109,12 @@ impl RotatingFile {
 
 impl Open {
     fn new(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        // Else a named pipe that nobody reads from would hold up whoever opens it: that is an error, too.
+        let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+        let file =
+            OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(nonblocking).open(path)?;
+        // Whoever writes is a thread that may wait.
+        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
         let meta = file.metadata()?;
         let size = meta.is_file().then_some(meta.len());
         Ok(Self { file, size, identity: (meta.dev(), meta.ino()) })

@@ -30,7 +30,7 @@ pub use self::{
     directory::{Directory, Lane, Route, Table},
     dispatch::Dispatcher,
     plan::{Activity, Wanted},
-    prepare::{Common, PrepareError, Prepared},
+    prepare::{Common, ExperimentSinks, PrepareError, Prepared, try_sinks},
     samples::{answer_ports, connection_samples},
 };
 use crate::{

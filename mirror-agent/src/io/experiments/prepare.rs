@@ -8,17 +8,19 @@ use std::{
     },
 };
 
+use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use crate::io::{
     audit::Audit,
     compare::{Sessions, Shared},
-    config::{ExperimentConfig, Rate, TargetConfig},
+    config::{ExperimentConfig, Rate, SinkConfig, TargetConfig},
     experiments::{CompileError, Lane},
     ledger::Ledger,
     replay::{
         Captured, OwnSocketRegistry, Probes, Queue, Refusal, RefuseAddress, Replay, ReplayConfig, ReplayError,
     },
+    sinks::{SinkError, try_sink},
     target::TargetError,
 };
 
@@ -82,6 +84,15 @@ pub enum PrepareError {
         #[source]
         source: CompileError,
     },
+    /// A sink cannot be written to.
+    #[error("experiment {experiment}")]
+    Sink {
+        /// Name of the experiment.
+        experiment: String,
+        /// What is wrong.
+        #[source]
+        source: SinkError,
+    },
     /// A target was not prepared.
     #[error("target {target} of experiment {experiment} was not prepared")]
     Missing {
@@ -90,6 +101,24 @@ pub enum PrepareError {
         /// Name of the target.
         target: String,
     },
+}
+
+/// Sinks, by the names of their experiments.
+pub type ExperimentSinks = Vec<(String, SinkConfig)>;
+
+/// Tries whether sinks can be written to.
+///
+/// # Errors
+///
+/// [`PrepareError::Sink`].
+pub async fn try_sinks(sinks: ExperimentSinks) -> Result<(), PrepareError> {
+    let tried = spawn_blocking(move || {
+        sinks.into_iter().try_for_each(|(experiment, sink)| {
+            try_sink(&sink).map_err(|source| PrepareError::Sink { experiment, source })
+        })
+    });
+    // Should it panic, who opens them says what is wrong.
+    tried.await.unwrap_or(Ok(()))
 }
 
 /// Targets that are ready to run. They stop being so where this is dropped.

@@ -12,7 +12,7 @@ mod tests;
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -76,6 +76,28 @@ pub fn check_sink(config: &SinkConfig) -> Result<(), SinkError> {
         }
         SinkPlace::File { .. } | SinkPlace::Kafka { .. } => Ok(()),
     }
+}
+
+/// Whether such a sink can be written to, as far as that is known before anything is: its file can be opened. One that is not there
+/// is made. May take as long as the disk does.
+///
+/// # Errors
+///
+/// [`SinkError::File`] and [`SinkError::NoKafka`].
+pub fn try_sink(config: &SinkConfig) -> Result<(), SinkError> {
+    check_sink(config)?;
+    match &config.to {
+        SinkPlace::File { path, max_size, keep } => open(&config.name, path, (*max_size, *keep)).map(drop),
+        SinkPlace::Kafka { .. } => Ok(()),
+    }
+}
+
+fn open(sink: &str, path: &Path, (max_size, keep): (u64, u32)) -> Result<RotatingFile, SinkError> {
+    RotatingFile::open(path, max_size, keep).map_err(|source| SinkError::File {
+        sink: sink.to_owned(),
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// What all sinks of all experiments count; cheap to clone.
@@ -172,8 +194,7 @@ impl Sinks {
             let (taken, written) = (Arc::clone(&queue), Arc::clone(&books));
             let work: Box<dyn FnOnce() + Send> = match &config.to {
                 SinkPlace::File { path, max_size, keep } => {
-                    let file = RotatingFile::open(path, *max_size, *keep)
-                        .map_err(|source| SinkError::File { sink: sink(), path: path.clone(), source })?;
+                    let file = open(&config.name, path, (*max_size, *keep))?;
                     Box::new(move || file::write(file, &taken, &written))
                 }
                 #[cfg(feature = "kafka")]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CLOSING_TIME, SinkBooks, SinkError, SinkLedger, Sinks, queue};
+use super::{CLOSING_TIME, SinkBooks, SinkError, SinkLedger, Sinks, queue, try_sink};
 use crate::{
     io::{
         config::{SinkConfig, SinkPlace, SinkTake},
@@ -84,6 +84,20 @@ fn a_file_that_cannot_be_opened_is_an_error() {
     let configs = [file("a", SinkTake::All, Path::new("/nonexistent/folder/file"), 100)];
     let error = Sinks::open(&configs, "orders", &SinkLedger::default()).unwrap_err();
     assert!(matches!(&error, SinkError::File { sink, .. } if sink == "a"), "{error}");
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_is_an_error_and_holds_up_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+        .unwrap();
+    let (done_tx, done) = std::sync::mpsc::channel();
+    let config = file("pipe", SinkTake::All, &path, 100);
+    // Should it wait, it does so for ever, on a thread of its own.
+    std::thread::spawn(move || done_tx.send(try_sink(&config)).unwrap());
+    let error = done.recv_timeout(Duration::from_secs(5)).unwrap().unwrap_err();
+    assert!(matches!(error, SinkError::File { .. }), "{error}");
 }
 
 #[test]

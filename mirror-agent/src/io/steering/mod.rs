@@ -49,7 +49,8 @@ use crate::{
         compare::Comparing,
         config::{Config, ExperimentConfig, Expiry, Listens, TargetConfig, networks},
         experiments::{
-            Activity, Experiments, PrepareError, Prepared, Wanted, answer_ports, connection_samples,
+            Activity, ExperimentSinks, Experiments, PrepareError, Prepared, Wanted, answer_ports,
+            connection_samples, try_sinks,
         },
         ledger::Ledger,
         metrics::Gauges,
@@ -273,6 +274,7 @@ impl Helm {
                 "The experiment has expired; nothing is mirrored for it."
             );
         }
+        try_sinks(sinks_of(&helm.parts.config, None)).await?;
         let missing = helm.parts.experiments.missing(&wanted);
         let prepared = helm.parts.experiments.common().clone().prepare_first(missing, captured).await?;
         helm.enforce(wanted, prepared)?;
@@ -527,9 +529,27 @@ impl Helm {
                 (experiment.name.clone(), target.name.clone(), lane.gauges.addresses())
             })
             .collect();
-        let task = tokio::spawn(experiments.common().clone().prepare(missing, running, captured));
+        let sinks = offer.as_ref().map(|(config, _)| sinks_of(config, Some(&self.parts.config)));
+        let prepared = experiments.common().clone().prepare(missing, running, captured);
+        let task = tokio::spawn(async move {
+            try_sinks(sinks.unwrap_or_default()).await?;
+            prepared.await
+        });
         self.preparing = Some(Preparing { offer, task });
     }
+}
+
+/// The sinks of a configuration, but for those that are in force: what they write to is theirs.
+fn sinks_of(config: &Config, in_force: Option<&Config>) -> ExperimentSinks {
+    let sinks = |config: &Config| {
+        let of = |experiment: &ExperimentConfig| {
+            let sinks = experiment.compare.iter().flat_map(|compare| &compare.sinks);
+            sinks.map(|sink| (experiment.name.clone(), sink.clone())).collect::<Vec<_>>()
+        };
+        config.experiments.iter().flat_map(of).collect::<Vec<_>>()
+    };
+    let known = in_force.map(sinks).unwrap_or_default();
+    sinks(config).into_iter().filter(|sink| !known.contains(sink)).collect()
 }
 
 /// What the experiments that take requests ask for together.

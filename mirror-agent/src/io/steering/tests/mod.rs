@@ -306,6 +306,24 @@ async fn removed_target_drops_what_waits_and_finishes_what_is_in_flight() {
 }
 
 #[tokio::test]
+async fn a_sink_in_force_that_cannot_be_written_to_any_more_holds_up_no_other_change() {
+    let shadow = Shadow::start(Duration::ZERO).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("exchanges");
+    let text = |port| {
+        let path = path.display();
+        let sinks = format!("    compare: {{}}\n    sinks: [{{ name: s, file: {{ path: {path} }} }}]\n");
+        file(&[("x", port, &sinks, &[("a", url(shadow.addr))])])
+    };
+    let mut bench = Bench::start(&text(7001)).await;
+    assert!(path.exists());
+    drop(folder);
+    bench.offer(&text(7002)).await;
+    assert_eq!((bench.status.reloads(), bench.status.is_last_in_force()), ([1, 0], true));
+    bench.helm.stop().await;
+}
+
+#[tokio::test]
 async fn a_file_that_cannot_be_put_in_force_changes_nothing() {
     let shadow = Shadow::start(Duration::ZERO).await;
     let good = file(&[("x", 7001, "", &[("a", url(shadow.addr))])]);
@@ -327,6 +345,13 @@ async fn a_file_that_cannot_be_put_in_force_changes_nothing() {
             &[("a", url(shadow.addr)), ("b", "url: \"http://127.0.0.1:7001\"".to_owned())],
         )]),
         good.replace("interfaces: [lo]", "interfaces: [lo], threads: 2"),
+        // A sink that cannot be written to.
+        file(&[(
+            "x",
+            7001,
+            "    compare: {}\n    sinks: [{ name: s, file: { path: /nonexistent/folder/file } }]\n",
+            &[("a", url(shadow.addr))],
+        )]),
         good.replace("interfaces: [lo]", "interfaces: [lo], ringSize: 1Mi") + "drainTimeout: 9s\n",
     ];
     for (count, text) in (1..).zip(&bad) {
@@ -339,7 +364,7 @@ async fn a_file_that_cannot_be_put_in_force_changes_nothing() {
     bench.send(&lane, 1);
     bench.until(|_| shadow.counts() == (1, 1)).await;
     bench.offer(&good).await;
-    assert_eq!((bench.status.reloads(), bench.status.is_last_in_force()), ([1, 5], true));
+    assert_eq!((bench.status.reloads(), bench.status.is_last_in_force()), ([1, 6], true));
     bench.helm.stop().await;
 }
 
