@@ -69,7 +69,32 @@ pub fn parse(text: &str, name: &str, now: Option<SystemTime>) -> Result<Config, 
 /// The JSON Schema of a configuration file, for editors.
 #[must_use]
 pub fn schema() -> Schema {
-    schema_for!(File)
+    let mut schema = schema_for!(File);
+    if let Some(fields) = schema.as_object_mut() {
+        fields.values_mut().for_each(without_null);
+    }
+    schema
+}
+
+/// Takes out that a key may have no value: where it may be left out, that is all that is meant.
+fn without_null(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(Value::Array(kinds)) = fields.get_mut("type") {
+                kinds.retain(|kind| kind != "null");
+                if let [kind] = &kinds[..] {
+                    let kind = kind.clone();
+                    fields.insert("type".to_owned(), kind);
+                }
+            }
+            if let Some(Value::Array(options)) = fields.get_mut("anyOf") {
+                options.retain(|option| option["type"] != "null");
+            }
+            fields.values_mut().for_each(without_null);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_null),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Parses the `HEADER=VALUE` of a probe, which is sent to `/` every 5 s.

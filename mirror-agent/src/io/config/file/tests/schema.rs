@@ -96,6 +96,8 @@ fn the_schema_takes_the_examples_and_refuses_mistakes() {
         ("url: 'http://a'", "url: 'http://a', headers: { set: { 'a b': c } }"),
         ("url: 'http://a'", "url: 'http://a', limits: { queue: 0 }"),
         ("interfaces: [lo]", "interfaces: [lo], memoryLimit: 5 cups"),
+        ("name: a", "name: a\n  owner:"),
+        ("name: a", "name: a\n  compare:"),
         ("name: a", "name: a\n  compare: { numbers: exact }"),
         ("name: a", "name: a\n  compare: { rules: [{ path: $.a, ignore: false }] }"),
         ("name: a", "name: a\n  compare: {}\n  gate: { p95: fast }"),
