@@ -103,6 +103,20 @@ pub enum PrepareError {
     },
 }
 
+impl PrepareError {
+    /// Whether the same may succeed later though nobody changes the configuration: name servers do not always answer.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Target {
+                source: ReplayError::Target(TargetError::Resolve { .. } | TargetError::NoAddress { .. }),
+                ..
+            }
+        )
+    }
+}
+
 /// Sinks, by the names of their experiments.
 pub type ExperimentSinks = Vec<(String, SinkConfig)>;
 

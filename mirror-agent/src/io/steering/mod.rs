@@ -195,16 +195,26 @@ pub struct Helm {
     takes_too_little: bool,
     /// Not before this is tried again what failed.
     retry_at: Option<Instant>,
+    /// A configuration that is offered again then, unless another is read before.
+    offered_again: Option<(Instant, Offer)>,
     /// Of each experiment about pods how many of them, and how many servers, were shown last.
     shown_pods: BTreeMap<String, (usize, usize)>,
     /// When what was told of pods is put in force.
     pods_due: Option<Instant>,
 }
 
+/// A configuration that is offered.
+struct Offer {
+    config: Config,
+    who: Who,
+    /// It was rejected, since a target could not be found; that is said already.
+    is_again: bool,
+}
+
 /// Targets that are being looked for.
 struct Preparing {
     /// The configuration that has them; `None` for the one in force.
-    offer: Option<(Config, Who)>,
+    offer: Option<Offer>,
     task: JoinHandle<Result<Prepared, PrepareError>>,
 }
 
@@ -261,6 +271,7 @@ impl Helm {
             waiting: VecDeque::new(),
             takes_too_little: false,
             retry_at: None,
+            offered_again: None,
             shown_pods: BTreeMap::new(),
             pods_due: None,
         };
@@ -393,6 +404,7 @@ impl Helm {
     }
 
     fn look_at_the_clock(&mut self) {
+        self.offer_again();
         if self.retry_at.is_some_and(|retry_at| Instant::now() < retry_at) {
             return;
         }
@@ -513,12 +525,12 @@ impl Helm {
         &mut self,
         missing: Vec<(ExperimentConfig, TargetConfig)>,
         captured: Captured,
-        offer: Option<(Config, Who)>,
+        offer: Option<Offer>,
     ) {
         let experiments = &self.parts.experiments;
         // Of the targets that run, those that the offer keeps.
         let is_kept = |experiment: &ExperimentConfig, target: &TargetConfig| {
-            let config = offer.as_ref().map_or(&self.parts.config, |(config, _)| config);
+            let config = offer.as_ref().map_or(&self.parts.config, |offer| &offer.config);
             let kept = config.experiments.iter().find(|kept| kept.name == experiment.name);
             kept.is_some_and(|kept| kept.targets.contains(target))
         };
@@ -529,7 +541,7 @@ impl Helm {
                 (experiment.name.clone(), target.name.clone(), lane.gauges.addresses())
             })
             .collect();
-        let sinks = offer.as_ref().map(|(config, _)| sinks_of(config, Some(&self.parts.config)));
+        let sinks = offer.as_ref().map(|offer| sinks_of(&offer.config, Some(&self.parts.config)));
         let prepared = experiments.common().clone().prepare(missing, running, captured);
         let task = tokio::spawn(async move {
             try_sinks(sinks.unwrap_or_default()).await?;

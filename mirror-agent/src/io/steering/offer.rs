@@ -9,7 +9,9 @@ use crate::{
         audit::Who,
         config::{Config, ExperimentConfig, TargetConfig},
         experiments::{Activity, PrepareError, Prepared, Wanted},
-        steering::{Helm, RETRY_INTERVAL, ReloadResult, SteerError, restart::needs_restart, source::Reading},
+        steering::{
+            Helm, Offer, RETRY_INTERVAL, ReloadResult, SteerError, restart::needs_restart, source::Reading,
+        },
     },
     pipeline::policy::ExperimentSet,
 };
@@ -24,6 +26,7 @@ impl Helm {
             return;
         }
         let Reading { who, text, is_first } = reading;
+        self.offered_again = None;
         let file = self.source.as_ref().map(|(file, _)| file);
         let path = file.map(|file| file.path.display().to_string()).unwrap_or_default();
         let listens = file.map(|file| file.listens).unwrap_or_default();
@@ -37,15 +40,16 @@ impl Helm {
         if is_first && offer.as_ref().is_ok_and(|offer| *offer == self.parts.config) {
             return;
         }
-        let begun = offer.and_then(|offer| self.offer(offer, who));
+        let begun = offer.and_then(|config| self.offer(Offer { config, who, is_again: false }));
         if let Err(error) = begun {
             self.reject(who, &error);
         }
     }
 
     /// Checks a configuration, and has the targets looked for that it brings.
-    fn offer(&mut self, offer: Config, who: Who) -> Result<(), SteerError> {
-        let keys = needs_restart(&self.parts.config, &offer);
+    fn offer(&mut self, offered: Offer) -> Result<(), SteerError> {
+        let offer = &offered.config;
+        let keys = needs_restart(&self.parts.config, offer);
         if !keys.is_empty() {
             return Err(SteerError::NeedsRestart { keys });
         }
@@ -54,19 +58,32 @@ impl Helm {
             return Err(SteerError::TooMany { count });
         }
         let reader = self.parts.reader;
-        (reader.judge)(&offer).map_err(SteerError::Invalid)?;
-        self.can_watch(&offer)?;
-        let wanted = self.overrides.carried_over(&self.parts.config, &offer).apply(&offer, (reader.now)());
+        (reader.judge)(offer).map_err(SteerError::Invalid)?;
+        self.can_watch(offer)?;
+        let wanted = self.overrides.carried_over(&self.parts.config, offer).apply(offer, (reader.now)());
         let wanted = self.with_pods(wanted);
-        let captured = self.captured_by(&offer, &wanted)?;
+        let captured = self.captured_by(offer, &wanted)?;
         let missing = self.parts.experiments.missing(&wanted);
-        self.prepare(missing, captured, Some((offer, who)));
+        self.prepare(missing, captured, Some(offered));
         Ok(())
     }
 
+    /// Offers again what was rejected since a target could not be found, once it is time.
+    pub(super) fn offer_again(&mut self) {
+        let is_due = |(due, _): &mut (Instant, Offer)| Instant::now() >= *due;
+        if self.preparing.is_none()
+            && let Some((_, offer)) = self.offered_again.take_if(is_due)
+        {
+            let who = offer.who;
+            if let Err(error) = self.offer(offer) {
+                self.reject(who, &error);
+            }
+        }
+    }
+
     /// The targets of an offer, or those of experiments that are to run again, were found, or not.
-    pub(super) fn prepared(&mut self, offer: Option<(Config, Who)>, result: Result<Prepared, PrepareError>) {
-        let Some((offer, who)) = offer else {
+    pub(super) fn prepared(&mut self, offer: Option<Offer>, result: Result<Prepared, PrepareError>) {
+        let Some(Offer { config, who, is_again }) = offer else {
             if let Err(error) = result.map_err(SteerError::from).and_then(|prepared| self.revive(prepared)) {
                 error!(
                     error = &error as &dyn Error,
@@ -76,9 +93,18 @@ impl Helm {
             }
             return;
         };
-        if let Err(error) =
-            result.map_err(SteerError::from).and_then(|prepared| self.accept(offer, who, prepared))
-        {
+        let error = match result {
+            Ok(prepared) => self.accept(config, who, prepared).err(),
+            Err(error) => {
+                let may_pass = error.may_pass();
+                if may_pass {
+                    let again = Offer { config, who, is_again: true };
+                    self.offered_again = Some((Instant::now() + RETRY_INTERVAL, again));
+                }
+                (!may_pass || !is_again).then(|| error.into())
+            }
+        };
+        if let Some(error) = error {
             self.reject(who, &error);
         }
     }

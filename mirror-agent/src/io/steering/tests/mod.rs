@@ -306,6 +306,34 @@ async fn removed_target_drops_what_waits_and_finishes_what_is_in_flight() {
 }
 
 #[tokio::test]
+async fn a_file_whose_target_cannot_be_found_is_offered_again_and_taken_once_it_is() {
+    let shadow = Shadow::start(Duration::ZERO).await;
+    let text = |url: String| file(&[("x", 7001, "", &[("a", url)])]);
+    let mut bench = Bench::start(&text(url(shadow.addr))).await;
+    bench.offer(&text("url: \"http://nobody.invalid\"".to_owned())).await;
+    assert_eq!(bench.status.reloads(), [0, 1]);
+    let is_asked = |bench: &Bench| bench.helm.preparing.is_none() && bench.helm.offered_again.is_some();
+    // Not found again: nothing that was not said.
+    bench.helm.offered_again.as_mut().unwrap().0 = Instant::now();
+    bench
+        .until(|bench| is_asked(bench) && bench.helm.offered_again.as_ref().unwrap().0 > Instant::now())
+        .await;
+    assert_eq!((bench.status.reloads(), bench.lane("x", "a").is_some()), ([0, 1], true));
+    // The name server knows it meanwhile.
+    let (due, again) = bench.helm.offered_again.as_mut().unwrap();
+    *due = Instant::now();
+    again.config.experiments[0].targets[0].url =
+        format!("http://localhost:{}", shadow.addr.port()).parse().unwrap();
+    bench.until(|bench| bench.status.reloads() == [1, 1]).await;
+    assert!(bench.status.is_last_in_force() && bench.helm.offered_again.is_none());
+    // What is read comes before what waits.
+    bench.offer(&text("url: \"http://nobody.invalid\"".to_owned())).await;
+    bench.offer(&text(url(shadow.addr))).await;
+    assert!(bench.helm.offered_again.is_none() && bench.status.is_last_in_force());
+    bench.helm.stop().await;
+}
+
+#[tokio::test]
 async fn a_sink_in_force_that_cannot_be_written_to_any_more_holds_up_no_other_change() {
     let shadow = Shadow::start(Duration::ZERO).await;
     let folder = tempfile::tempdir().unwrap();
