@@ -193,6 +193,13 @@ impl Parsed {
     }
 }
 
+/// Tells of content that is not what its `codings` say, where live's could be read. Whoever asked for it cannot read it either.
+pub(super) fn tell_of_broken(live: &Content, codings: &[u8], active: &Active<'_>, found: &mut Found) {
+    let codings = String::from_utf8_lossy(codings);
+    let broken = format!("broken {}", codings.trim_end_matches(',').to_ascii_lowercase());
+    tell_of_whole(DivergenceKind::Type, (Some(live.parsed().name().to_owned()), Some(broken)), active, found);
+}
+
 /// Contents that cannot be held against each other: one is not there, or another type. A rule that takes anything at the
 /// root takes that, too.
 fn tell_of_whole(

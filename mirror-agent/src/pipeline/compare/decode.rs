@@ -45,11 +45,7 @@ pub(in crate::pipeline) fn decode(
     if content.is_empty() {
         return Ok(Bytes::new());
     }
-    let codings = codings
-        .split(|byte| *byte == b',')
-        .map(|coding| coding.trim_ascii().to_ascii_lowercase())
-        .filter(|coding| !coding.is_empty() && coding != b"identity")
-        .collect::<Vec<_>>();
+    let codings = listed(codings);
     if codings.len() > MAX_CODINGS {
         return Err(IncomparableReason::Coding);
     }
@@ -58,6 +54,25 @@ pub(in crate::pipeline) fn decode(
         .iter()
         .rev()
         .try_fold(content.clone(), |content, coding| decode_one(&content, coding, limit).map(Bytes::from))
+}
+
+/// Whether content has a coding, and all that it has are known: what cannot be decoded then is not what they say.
+pub(super) fn are_known(codings: &[u8]) -> bool {
+    let codings = listed(codings);
+    let is_known = |coding: &Vec<u8>| KNOWN.contains(&coding.as_slice());
+    (1..=MAX_CODINGS).contains(&codings.len()) && codings.iter().all(is_known)
+}
+
+/// What [`decode_one`] takes off.
+const KNOWN: [&[u8]; 5] = [b"gzip", b"x-gzip", b"deflate", b"br", b"zstd"];
+
+/// Codings in the order in which they were applied, in lower case.
+fn listed(codings: &[u8]) -> Vec<Vec<u8>> {
+    codings
+        .split(|byte| *byte == b',')
+        .map(|coding| coding.trim_ascii().to_ascii_lowercase())
+        .filter(|coding| !coding.is_empty() && coding != b"identity")
+        .collect()
 }
 
 fn decode_one(content: &[u8], coding: &[u8], limit: usize) -> Result<Vec<u8>, IncomparableReason> {
@@ -162,7 +177,7 @@ mod tests {
     };
     use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
-    use super::decode;
+    use super::{are_known, decode};
     use crate::pipeline::reason::IncomparableReason::{Coding, DecodedTooLarge, TooLarge};
 
     const PLAIN: &[u8] = b"to be, or not to be, to be, or not to be";
@@ -223,7 +238,9 @@ mod tests {
         for (codings, content) in cases {
             let decoded = decode(&Bytes::from(content), codings.as_bytes(), 200);
             assert_eq!(decoded.as_deref(), Ok(PLAIN), "{codings}");
+            assert_eq!(are_known(codings.as_bytes()), !matches!(codings, "" | "identity"), "{codings}");
         }
+        assert!(!are_known(b"compress") && !are_known(b"gzip, aes128gcm") && !are_known(b"gzip,br,br,br,br"));
     }
 
     #[test]

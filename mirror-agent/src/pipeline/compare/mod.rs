@@ -86,7 +86,8 @@ impl Comparer {
     ///
     /// # Errors
     ///
-    /// As of [`Self::prepare`], of the other answer.
+    /// As of [`Self::prepare`], of the other answer; but content that is not what its codings say is a divergence where these are
+    /// known, since live's could be decoded.
     pub fn compare(
         &self,
         endpoint: &str,
@@ -97,10 +98,18 @@ impl Comparer {
         let mut found = Found::new();
         let mut fields = Vec::new();
         if live.status == other.status {
-            let other = self.prepare(other)?;
-            headers::compare(&live.fields, &other.fields, &active, &mut found);
-            content::compare(&live.content, &other.content, &active, &mut found);
-            fields = content::fields(&live.content, &other.content, &self.plan);
+            match self.prepare(other) {
+                Ok(other) => {
+                    headers::compare(&live.fields, &other.fields, &active, &mut found);
+                    content::compare(&live.content, &other.content, &active, &mut found);
+                    fields = content::fields(&live.content, &other.content, &self.plan);
+                }
+                Err(IncomparableReason::Coding) => {
+                    let codings = self.broken_codings(other).ok_or(IncomparableReason::Coding)?;
+                    content::tell_of_broken(&live.content, &codings, &active, &mut found);
+                }
+                Err(reason) => return Err(reason),
+            }
         } else {
             let (of_live, of_other) = (live.status.to_string(), other.status.to_string());
             let (of_live, of_other) = (Some(of_live.as_bytes()), Some(of_other.as_bytes()));
@@ -108,6 +117,13 @@ impl Comparer {
         }
         apply_status_rule(live.status, &active, &mut found);
         Ok(Compared { fields, ..found.finish() })
+    }
+
+    /// The codings of an answer that cannot be decoded; `None` where that may be nobody's fault.
+    fn broken_codings(&self, answer: &Answer) -> Option<Vec<u8>> {
+        // RFC 9110 section 15.3.7: a part of coded content is no such content.
+        let codings = Fields::read(&answer.head, &self.plan).content_encoding;
+        (answer.status != 206 && decode::are_known(&codings)).then_some(codings)
     }
 }
 

@@ -136,6 +136,21 @@ fn content_that_cannot_be_had_is_a_reason() {
 }
 
 #[test]
+fn content_that_is_not_what_its_coding_says_is_a_difference_where_lives_can_be_decoded() {
+    let rules = CompareRules::default();
+    let plain = answer(200, "content-type: text/plain", b"0123456789");
+    let broken = |codings: &str| answer(200, &format!("content-encoding: {codings}"), b"0123456789");
+
+    assert_eq!(told(&compare(&rules, &plain, &broken("gzip"))), "type body text broken gzip");
+    assert_eq!(try_compare(&rules, &broken("gzip"), &plain).unwrap_err(), IncomparableReason::Coding);
+    assert_eq!(try_compare(&rules, &plain, &broken("gzip, x")).unwrap_err(), IncomparableReason::Coding);
+    // A part of what was coded as a whole.
+    let part = |lines| answer(206, lines, b"0123456789");
+    let of_part = try_compare(&rules, &part(""), &part("content-encoding: gzip"));
+    assert_eq!(of_part.unwrap_err(), IncomparableReason::Coding);
+}
+
+#[test]
 fn answers_without_content_have_none() {
     let lines = "content-encoding: gzip\ncontent-type: application/json";
     for status in [204, 304] {
