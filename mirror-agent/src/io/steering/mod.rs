@@ -285,7 +285,7 @@ impl Helm {
                 "The experiment has expired; nothing is mirrored for it."
             );
         }
-        try_sinks(sinks_of(&helm.parts.config, None)).await?;
+        try_sinks(sinks_of(&wanted)).await?;
         let missing = helm.parts.experiments.missing(&wanted);
         let prepared = helm.parts.experiments.common().clone().prepare_first(missing, captured).await?;
         helm.enforce(wanted, prepared)?;
@@ -430,7 +430,7 @@ impl Helm {
         }
         if !missing.is_empty() && self.preparing.is_none() {
             let captured = (*self.parts.captured.load()).clone();
-            self.prepare(missing, captured, None);
+            self.prepare(missing, captured, Vec::new(), None);
         }
         Ok(())
     }
@@ -525,6 +525,7 @@ impl Helm {
         &mut self,
         missing: Vec<(ExperimentConfig, TargetConfig)>,
         captured: Captured,
+        sinks: ExperimentSinks,
         offer: Option<Offer>,
     ) {
         let experiments = &self.parts.experiments;
@@ -541,27 +542,24 @@ impl Helm {
                 (experiment.name.clone(), target.name.clone(), lane.gauges.addresses())
             })
             .collect();
-        let sinks = offer.as_ref().map(|offer| sinks_of(&offer.config, Some(&self.parts.config)));
         let prepared = experiments.common().clone().prepare(missing, running, captured);
         let task = tokio::spawn(async move {
-            try_sinks(sinks.unwrap_or_default()).await?;
+            try_sinks(sinks).await?;
             prepared.await
         });
         self.preparing = Some(Preparing { offer, task });
     }
 }
 
-/// The sinks of a configuration, but for those that are in force: what they write to is theirs.
-fn sinks_of(config: &Config, in_force: Option<&Config>) -> ExperimentSinks {
-    let sinks = |config: &Config| {
-        let of = |experiment: &ExperimentConfig| {
-            let sinks = experiment.compare.iter().flat_map(|compare| &compare.sinks);
-            sinks.map(|sink| (experiment.name.clone(), sink.clone())).collect::<Vec<_>>()
-        };
-        config.experiments.iter().flat_map(of).collect::<Vec<_>>()
-    };
-    let known = in_force.map(sinks).unwrap_or_default();
-    sinks(config).into_iter().filter(|sink| !known.contains(sink)).collect()
+/// The sinks of experiments that have not expired.
+fn sinks_of<'w>(wanted: impl IntoIterator<Item = &'w Wanted>) -> ExperimentSinks {
+    let wanted = wanted.into_iter().filter(|wanted| wanted.activity != Activity::Expired);
+    wanted
+        .flat_map(|Wanted { config, .. }| {
+            let sinks = config.compare.iter().flat_map(|compare| &compare.sinks);
+            sinks.map(|sink| (config.name.clone(), sink.clone()))
+        })
+        .collect()
 }
 
 /// What the experiments that take requests ask for together.

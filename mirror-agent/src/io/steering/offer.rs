@@ -10,7 +10,8 @@ use crate::{
         config::{Config, ExperimentConfig, TargetConfig},
         experiments::{Activity, PrepareError, Prepared, Wanted},
         steering::{
-            Helm, Offer, RETRY_INTERVAL, ReloadResult, SteerError, restart::needs_restart, source::Reading,
+            Helm, Offer, RETRY_INTERVAL, ReloadResult, SteerError, restart::needs_restart, sinks_of,
+            source::Reading,
         },
     },
     pipeline::policy::ExperimentSet,
@@ -64,7 +65,11 @@ impl Helm {
         let wanted = self.with_pods(wanted);
         let captured = self.captured_by(offer, &wanted)?;
         let missing = self.parts.experiments.missing(&wanted);
-        self.prepare(missing, captured, Some(offered));
+        // What those write to that are in force is theirs, whatever has become of it.
+        let in_force = sinks_of(self.parts.experiments.running());
+        let mut sinks = sinks_of(&wanted);
+        sinks.retain(|sink| !in_force.contains(sink));
+        self.prepare(missing, captured, sinks, Some(offered));
         Ok(())
     }
 

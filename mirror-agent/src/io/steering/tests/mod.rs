@@ -348,6 +348,14 @@ async fn a_sink_in_force_that_cannot_be_written_to_any_more_holds_up_no_other_ch
     drop(folder);
     bench.offer(&text(7002)).await;
     assert_eq!((bench.status.reloads(), bench.status.is_last_in_force()), ([1, 0], true));
+    // Nor does one of an experiment that has expired.
+    let expired = text(7003)
+        .replace("expires: never", "expires: 1970-01-02T00:00:00Z")
+        .replace("name: x", "name: y")
+        .replace("exchanges", "others");
+    let experiment = expired.split_once("experiments:\n").unwrap().1;
+    bench.offer(&format!("{}{experiment}", text(7002))).await;
+    assert_eq!((bench.status.reloads(), bench.status.is_last_in_force()), ([2, 0], true));
     bench.helm.stop().await;
 }
 
