@@ -392,8 +392,15 @@ impl Pool {
             let Some(addr) = self.lock().addresses.pick(clock::now()) else { break };
             match timeout(self.config.connect_timeout, self.connector.open(addr)).await {
                 Ok(Ok((stream, registration))) => {
-                    self.lock().health.opened();
-                    return Some((addr, stream, registration));
+                    let mut inner = self.lock();
+                    inner.health.opened();
+                    if inner.addresses.contains(addr) {
+                        return Some((addr, stream, registration));
+                    }
+                    drop(inner);
+                    // Struck off the list meanwhile: it may lead to live by now. The socket is closed first.
+                    drop(stream);
+                    continue;
                 }
                 Ok(Err(error)) => {
                     debug!(%addr, %error, "No connection to the shadow could be opened.");

@@ -73,6 +73,27 @@ async fn copy_of_which_no_byte_was_accepted_is_sent_on_a_fresh_connection() {
 }
 
 #[tokio::test]
+async fn address_that_is_struck_off_while_a_connection_to_it_is_opened_gets_no_copy() {
+    let struck_off = Server::answering(b"HTTP/1.1 204 N\r\n\r\n").await;
+    let left = Server::answering(b"HTTP/1.1 204 N\r\n\r\n").await;
+    let mut running = Running::start(struck_off.addr, |_| {}).await;
+    let (opened_tx, opened) = mpsc::channel();
+    let (go, told) = mpsc::channel();
+    *running.sockets.stall.lock().unwrap() = Some((opened_tx, told));
+    let (pool, addr) = (Arc::clone(&running.pool), left.addr);
+    let meanwhile = std::thread::spawn(move || {
+        opened.recv().unwrap();
+        pool.set_addresses(&[addr]);
+        go.send(()).unwrap();
+    });
+    running.push([get("")]);
+    running.ended(ReplayOutcome::Answered, 1).await;
+    meanwhile.join().unwrap();
+    assert_eq!((struck_off.requests().len(), left.requests().len()), (0, 1));
+    assert_eq!(running.stop().await.0, 1);
+}
+
+#[tokio::test]
 async fn dead_port_drops_at_once_and_is_tried_seldom() {
     let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let mut running = Running::start(addr, |_| {}).await;
