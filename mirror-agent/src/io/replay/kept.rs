@@ -77,8 +77,10 @@ impl Keeping {
     }
 
     /// A response begins, interim or final.
-    pub(super) const fn begun(&mut self) {
-        self.begun = Some((self.came_at, self.asked_at.is_none()));
+    pub(super) fn begun(&mut self) {
+        // What came while the last bytes were still to be handed over may be read only after they are.
+        let is_early = self.asked_at.is_none_or(|asked_at| self.came_at < asked_at);
+        self.begun = Some((self.came_at, is_early));
     }
 
     /// The head of the final response is here.

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::sleep;
 
 use super::{
-    super::{ReplayConfig, clock},
+    super::{ReplayConfig, clock, kept::Keeping},
     harness::{Running, get, post},
     server::Server,
     tls_server::{Authority, TlsServer},
@@ -24,7 +24,8 @@ use crate::{
         ledger::ReplayOutcome,
     },
     pipeline::{
-        Answer, Answered, ReplyTo, Request,
+        Answer, Answered, ReplyTo, Request, Timestamp,
+        http::ResponseHead,
         reason::{IncomparableReason, UntimedReason},
     },
 };
@@ -258,6 +259,27 @@ async fn answer_that_comes_before_the_request_has_ended_is_early() {
     bench.running.settled().await;
     drop(answer);
     bench.stop().await;
+}
+
+#[test]
+fn answer_that_came_before_the_last_byte_was_handed_over_is_early_though_it_was_read_after() {
+    for (came, expected) in [(99, true), (100, false)] {
+        let shared = Shared::default();
+        let experiment = comparing(Some(ComparisonConfig::default()), &[&[]], &shared);
+        let open = OpenExchange::open(&experiment, 0, &post(1)).unwrap();
+        let mut keeping = Keeping::new(open.part(0));
+        keeping.asked(Timestamp::from_nanos(100));
+        keeping.came(Some(Timestamp::from_nanos(came)));
+        keeping.begun();
+        let head = b"HTTP/1.1 413 T\r\ncontent-length: 0\r\n\r\n";
+        keeping.head(&ResponseHead::parse(head, ReplyTo::Other).unwrap());
+        keeping.complete();
+        keeping.finish(ReplayOutcome::Answered, None);
+        drop(open);
+        let exchange = shared.queue.pop(Duration::ZERO).unwrap();
+        let timing = exchange.answers[0].1.timing().unwrap();
+        assert_eq!(timing == Err(UntimedReason::Early), expected, "{came}");
+    }
 }
 
 #[tokio::test]
