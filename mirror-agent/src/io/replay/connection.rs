@@ -225,17 +225,20 @@ impl Task<'_> {
             if state.skip_forbidden(self.connection.addr, self.pool) {
                 return state.over(None);
             }
-            match state.poll_unsent(cx, self.pool) {
-                Poll::Ready(Ok(None)) | Poll::Pending => {}
+            let is_broken = match state.poll_unsent(cx, self.pool) {
+                Poll::Ready(Ok(None)) | Poll::Pending => false,
                 Poll::Ready(Ok(Some(outcome))) => {
                     state.end(outcome, self.pool, clock::now());
                     state.give_up_behind(outcome, false, self.pool);
                     return state.over(None);
                 }
-                Poll::Ready(Err(_)) => {
-                    let unwritten = self.broken(&mut state, ReplayOutcome::Write);
-                    return state.over(unwritten);
-                }
+                Poll::Ready(Err(_)) => true,
+            };
+            // A server that refuses a request answers and closes while the rest is still on its way (RFC 9112 section
+            // 9.6): what came before the connection broke can be read, and is the answer.
+            if is_broken && !state.may_be_answered() {
+                let unwritten = self.broken(&mut state, ReplayOutcome::Write);
+                return state.over(unwritten);
             }
             let has_read_all = state.exchange.as_ref().is_some_and(|exchange| exchange.early.is_some());
             let is_stamped = state.is_stamped;
@@ -261,6 +264,10 @@ impl Task<'_> {
                         debug!(%error, "A connection to the shadow broke.");
                         self.pool.complaints.hear(&error);
                         let unwritten = self.broken(&mut state, outcome_of(&error));
+                        return state.over(unwritten);
+                    }
+                    Poll::Pending if is_broken => {
+                        let unwritten = self.broken(&mut state, ReplayOutcome::Write);
                         return state.over(unwritten);
                     }
                     Poll::Pending => {}

@@ -265,6 +265,11 @@ impl State {
         self.exchange.take_if(is_unwritten)?.into_held()
     }
 
+    /// Whether the shadow has received something of the copy whose answer comes next, and that has not ended yet.
+    pub(super) fn may_be_answered(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.started.is_some() && exchange.early.is_none())
+    }
+
     /// Gives up a copy that must not be written any more, while nothing of it has been. What a TLS session has taken of it
     /// cannot be taken back, so the connection is over.
     pub(super) fn skip_forbidden(&mut self, addr: SocketAddr, pool: &Pool) -> bool {

@@ -4,7 +4,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
@@ -259,6 +259,36 @@ async fn answer_that_comes_before_the_request_has_ended_is_early() {
     bench.running.settled().await;
     drop(answer);
     bench.stop().await;
+}
+
+#[tokio::test]
+async fn answer_that_came_before_its_connection_broke_is_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (go, told) = mpsc::channel();
+    let (closed, is_closed) = mpsc::channel();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 100]).unwrap();
+        told.recv().unwrap();
+        stream.write_all(b"HTTP/1.1 413 T\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbig").unwrap();
+        // With bytes unread, which is a reset.
+        drop(stream);
+        closed.send(()).unwrap();
+    });
+    let mut bench = Bench::start(addr, |_| {}).await;
+    bench.push(post(16 * 1024 * 1024));
+    bench.running.until(|| bench.running.gauges.in_flight() == 1).await;
+    sleep(Duration::from_millis(50)).await;
+    // The replay runs on this thread, too: it finds the answer and the reset at once.
+    go.send(()).unwrap();
+    is_closed.recv().unwrap();
+    let exchange = bench.exchange().await;
+    assert_eq!(reason(&exchange.answers[0].1), (Some(413), "whole"));
+    drop(exchange);
+    bench.running.ended(ReplayOutcome::Write, 1).await;
+    assert_eq!(bench.stop().await, 0);
+    server.join().unwrap();
 }
 
 #[test]
