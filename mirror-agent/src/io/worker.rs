@@ -28,6 +28,11 @@ use crate::{
 /// small enough not to add to the lag.
 const ROUND_RECORDS: usize = 512;
 
+/// So many requests and answers are handed on before the round is over. A client that does not wait for its answers can put
+/// hundreds of requests into one record, and each takes many times its length until somebody has it. Where clients wait, a
+/// round finds far fewer.
+const ROUND_READY: usize = 4096;
+
 /// A worker that has not gone round for this long is stuck. Its longest wait is 100 ms.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -148,14 +153,10 @@ impl Worker {
 
     /// Takes what is in the ring, up to a limit, and returns how many records that were.
     fn round(&mut self) -> usize {
-        let Self { reader, pipeline, gauges, tally, interfaces, .. } = self;
+        let Self { reader, pipeline, dispatcher, ledger, gauges, warned, tally, interfaces, .. } = self;
         gauges.note_ring_fill(reader.utilization());
-        let taken = reader.drain(ROUND_RECORDS, |captured| match captured {
-            Captured::Segment(segment) => {
-                tally.note(&segment);
-                pipeline.handle_segment(&segment);
-            }
-            Captured::LetGo(at, flow) => pipeline.let_go(at, &flow),
+        let taken = reader.drain(ROUND_RECORDS, |captured| {
+            take(captured, tally, pipeline, |pipeline| hand_on(pipeline, ledger, warned, dispatcher));
         });
         let now = clock::now();
         interfaces.take(tally, now);
@@ -165,13 +166,10 @@ impl Worker {
         taken
     }
 
-    /// Counts first, then hands on: a request is seen before it can be settled.
+    /// Tells all that the pipeline has to tell.
     fn publish(&mut self) {
         let Self { pipeline, dispatcher, ledger, gauges, reader, unread, warned, probes, .. } = self;
-        let stats = pipeline.take_stats();
-        ledger.publish(&stats);
-        warned.warn(&stats);
-        dispatcher.dispatch(pipeline);
+        hand_on(pipeline, ledger, warned, dispatcher);
         while let Some(run) = pipeline.poll_unread() {
             if let Err(error) = unread.tell(&run) {
                 // What is copied in vain costs time; what is left out in error is counted as a gap.
@@ -184,6 +182,33 @@ impl Worker {
         let (flow_bytes, message_bytes) = pipeline.bytes_held();
         gauges.publish(pipeline.flows(), flow_bytes, message_bytes, reader.malformed());
     }
+}
+
+/// Takes a record, and hands on what is ready where that is much.
+fn take(
+    captured: Captured<'_>,
+    tally: &mut Tally,
+    pipeline: &mut Pipeline,
+    hand_on: impl FnOnce(&mut Pipeline),
+) {
+    match captured {
+        Captured::Segment(segment) => {
+            tally.note(&segment);
+            pipeline.handle_segment(&segment);
+        }
+        Captured::LetGo(at, flow) => pipeline.let_go(at, &flow),
+    }
+    if pipeline.ready() >= ROUND_READY {
+        hand_on(pipeline);
+    }
+}
+
+/// Counts first, then hands on: a request is seen before it can be settled.
+fn hand_on(pipeline: &mut Pipeline, ledger: &Ledger, warned: &Warned, dispatcher: &mut Dispatcher) {
+    let stats = pipeline.take_stats();
+    ledger.publish(&stats);
+    warned.warn(&stats);
+    dispatcher.dispatch(pipeline);
 }
 
 /// The kinds of flows that are not parsed of which a warning was given.
@@ -230,5 +255,47 @@ impl Heartbeat {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         clock::now().since(Timestamp::from_nanos(self.0.load(Ordering::Relaxed))) < HEARTBEAT_LIMIT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv6Addr, SocketAddr};
+
+    use super::*;
+    use crate::pipeline::{
+        Endpoint, FlowKey, Limits, Segment, SeqNumber, Side, TcpFlags, exchange::Purpose, policy::Experiment,
+    };
+
+    #[test]
+    fn what_many_short_requests_in_few_records_make_is_handed_on_before_the_round_is_over() {
+        let endpoint = |port| Endpoint::from(SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
+        let flow = FlowKey { client: endpoint(9), server: endpoint(80), vlan: 0, vni: 0 };
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let payload = request.repeat(600);
+        let mut pipeline = Pipeline::new(Purpose::replay(Experiment::default()), Limits::default(), 0);
+        let mut tally = Tally::default();
+        let (mut handed_on, mut most) = (0, 0);
+        let mut seq = SeqNumber(1);
+        for _ in 0..ROUND_RECORDS {
+            let segment = Segment {
+                flow,
+                interface: 1,
+                side: Side::Client,
+                at: Timestamp::from_nanos(1),
+                seq,
+                ack: SeqNumber(1),
+                flags: TcpFlags::ACK,
+                payload: &payload,
+                payload_len: u32::try_from(payload.len()).unwrap(),
+            };
+            seq = seq.advance(segment.payload_len);
+            take(Captured::Segment(segment), &mut tally, &mut pipeline, |pipeline| {
+                most = most.max(pipeline.ready());
+                handed_on += std::iter::from_fn(|| pipeline.poll_request()).count();
+            });
+        }
+        assert_eq!(handed_on + pipeline.ready(), 600 * ROUND_RECORDS);
+        assert!(most < 5000 && pipeline.ready() < 5000, "{most}");
     }
 }

@@ -86,6 +86,13 @@ impl Pipeline {
         self.flows.finish(now, &mut self.context);
     }
 
+    /// Requests that are whole and to be replayed, and answers to requests, that nobody has asked for yet. They are no part
+    /// of what [`bytes_held`](Self::bytes_held) tells.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.context.requests.len().saturating_add(self.context.answers.len())
+    }
+
     /// The next request that is whole and to be replayed.
     pub fn poll_request(&mut self) -> Option<Request> {
         self.context.requests.pop_front()
