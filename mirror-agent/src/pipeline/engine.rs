@@ -86,16 +86,15 @@ impl Pipeline {
         self.flows.finish(now, &mut self.context);
     }
 
-    /// Requests that are whole and to be replayed, and answers to requests, that nobody has asked for yet. They are no part
-    /// of what [`bytes_held`](Self::bytes_held) tells.
+    /// Requests that are whole and to be replayed, and answers to requests, that nobody has asked for yet.
     #[must_use]
     pub fn ready(&self) -> usize {
-        self.context.requests.len().saturating_add(self.context.answers.len())
+        self.context.ready()
     }
 
     /// The next request that is whole and to be replayed.
     pub fn poll_request(&mut self) -> Option<Request> {
-        self.context.requests.pop_front()
+        self.context.poll_request()
     }
 
     /// What is known of how live answered a request. Of each request that was handed out, and that an experiment took
@@ -152,7 +151,8 @@ impl Pipeline {
         self.flows.flows()
     }
 
-    /// Bytes held by the flow table with its reordering, and by messages being assembled.
+    /// Bytes held by the flow table with its reordering, and by messages: those being assembled, and
+    /// requests that nobody has asked for yet.
     #[must_use]
     pub fn bytes_held(&self) -> (usize, usize) {
         (self.flows.bytes_held(), self.context.held_bytes())

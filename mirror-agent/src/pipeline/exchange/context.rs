@@ -45,7 +45,7 @@ pub(crate) struct Context {
     /// Makes the draws of this pipeline others than those of all others.
     seed: u64,
     /// Requests ready for replay.
-    pub(crate) requests: VecDeque<Request>,
+    requests: VecDeque<Request>,
     /// What is known of how requests were answered, of those that were handed out.
     pub(crate) answers: VecDeque<(ExchangeId, Answered)>,
     /// The request that was handed out last, if its answer is read, and when its last byte was seen.
@@ -56,7 +56,7 @@ pub(crate) struct Context {
     pub(crate) reports: VecDeque<ExchangeReport>,
     /// Exchanges that have begun and are not reported yet, with the time of their first byte.
     pub(crate) open: BTreeSet<(Timestamp, ExchangeId)>,
-    /// Bytes allocated for messages being assembled.
+    /// Bytes allocated for messages being assembled, and for requests that nobody has taken yet.
     held_bytes: usize,
     /// Requests seen and neither settled nor handed out.
     pub(crate) pending: u64,
@@ -186,7 +186,15 @@ impl Context {
     pub(crate) fn hand_out(&mut self, request: Request) {
         self.pending = self.pending.saturating_sub(1);
         self.asked = request.selection.reads_answer().then_some((request.id, request.last_byte_at));
+        self.hold(0, ready_bytes(&request));
         self.requests.push_back(request);
+    }
+
+    /// The next request that was handed out. From here on it is charged to whoever takes it.
+    pub(crate) fn poll_request(&mut self) -> Option<Request> {
+        let request = self.requests.pop_front()?;
+        self.hold(ready_bytes(&request), 0);
+        Some(request)
     }
 
     /// When the last byte of the request that ended was seen, where it was handed out and its answer is read.
@@ -257,10 +265,20 @@ impl Context {
         self.held_bytes = self.held_bytes.saturating_add(after).saturating_sub(before);
     }
 
-    /// Bytes allocated for messages being assembled.
+    /// Requests, and answers to requests, that nobody has taken yet.
+    pub(crate) fn ready(&self) -> usize {
+        self.requests.len().saturating_add(self.answers.len())
+    }
+
+    /// Bytes allocated for messages being assembled, and for requests that nobody has taken yet.
     pub(crate) fn held_bytes(&self) -> usize {
         self.held_bytes
     }
+}
+
+/// What a request takes that is handed out. One of a few bytes takes many times its length.
+fn ready_bytes(request: &Request) -> usize {
+    size_of::<Request>().saturating_add(request.raw.len())
 }
 
 /// A run of what the server of a flow sends that nobody reads: whoever captures need not copy it, only tell its length.

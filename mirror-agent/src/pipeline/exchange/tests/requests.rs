@@ -307,6 +307,24 @@ fn bodies_beyond_the_memory_are_lost_and_let_go() {
 }
 
 #[test]
+fn requests_that_nobody_takes_are_bounded_by_the_memory() {
+    let limits = Limits { memory_bytes: 256 * 1024, ..Limits::default() };
+    let mut talk = Conversation::with(Purpose::replay(Experiment::default()), limits);
+    for _ in 0..100 {
+        talk.client(&get("/").repeat(100));
+    }
+    let held = talk.pipeline.bytes_held().1;
+    // Half of the memory is for messages.
+    assert!((100 * 1024..130 * 1024).contains(&held), "{held}");
+    let taken = u64::try_from(talk.requests().len()).unwrap();
+    assert_eq!((talk.seen(), taken + talk.lost(LostReason::Memory)), (10_000, 10_000));
+    assert!(taken <= 128 * 1024 / 128, "{taken}");
+    assert_eq!(talk.pipeline.bytes_held().1, 0);
+    talk.client(&get("/"));
+    assert_eq!(talk.requests().len(), 1);
+}
+
+#[test]
 fn unfinished_head_beyond_the_memory_is_lost_and_let_go() {
     let limits = Limits { memory_bytes: 64 * 1024, ..Limits::default() };
     let mut talk = Conversation::with(Purpose::replay(Experiment::default()), limits);
