@@ -36,6 +36,8 @@ pub(super) struct Keeping {
     /// Why what is here cannot be compared.
     spoilt: Option<IncomparableReason>,
     is_complete: bool,
+    /// It is not read to its end.
+    is_too_long: bool,
 }
 
 impl Keeping {
@@ -53,6 +55,7 @@ impl Keeping {
             content: Vec::new(),
             spoilt: None,
             is_complete: false,
+            is_too_long: false,
         }
     }
 
@@ -126,10 +129,16 @@ impl Keeping {
         self.is_complete = true;
     }
 
+    /// The final response goes on, and is not waited for any longer.
+    pub(super) fn too_long(&mut self) {
+        self.spoil(IncomparableReason::TooLarge);
+        self.is_too_long = true;
+    }
+
     /// Hands on what there is. `outcome` says how the attempt ended that brought no complete answer.
     pub(super) fn finish(self, outcome: ReplayOutcome, round_trip: Option<Duration>) {
         let timing = self.timing(round_trip);
-        let Self { part, charge, status, head, content, spoilt, is_complete, .. } = self;
+        let Self { part, charge, status, head, content, spoilt, is_complete, is_too_long, .. } = self;
         let Some(status) = status else {
             // The part says whether there was a copy at all.
             return drop(part);
@@ -137,6 +146,9 @@ impl Keeping {
         let answered = match (is_complete, spoilt) {
             (true, None) => Answered::Whole(Answer { status, head, content: content.into(), timing }),
             (true, Some(reason)) => Answered::Partly { status, reason, timing },
+            (false, Some(reason)) if is_too_long => {
+                Answered::Partly { status, reason, timing: Err(UntimedReason::Unknown) }
+            }
             (false, _) if outcome == ReplayOutcome::Protocol => Answered::Not(IncomparableReason::NoAnswer),
             (false, _) => {
                 let timing = Err(UntimedReason::Unknown);

@@ -204,6 +204,31 @@ async fn answer_that_does_not_come_says_how_far_it_came() {
 }
 
 #[tokio::test]
+async fn answer_that_says_that_it_is_longer_than_is_waited_for_is_too_large_and_not_missing() {
+    for (response, expected) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n", (Some(200), "too_large")),
+        ("HTTP/1.1 206 P\r\ntransfer-encoding: chunked\r\n\r\nffffff\r\n", (None, "no_answer")),
+        ("HTTP/1.1 200 OK\r\n\r\n", (None, "no_answer")),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1000\r\n", (None, "no_answer")),
+        ("", (None, "no_answer")),
+    ] {
+        let server = Server::start(move |mut peer| async move {
+            drop(peer.request().await);
+            peer.send(b"HTTP/1.1 103 E\r\n\r\n").await;
+            peer.send(response.as_bytes()).await;
+            peer.send(&b"HTTP/1.1 103 E\r\n\r\n".repeat(50_000)).await;
+        })
+        .await;
+        let mut bench = Bench::start(server.addr, |config| config.response_bytes = 500_000).await;
+        let answered = bench.ask(get("a")).await;
+        assert_eq!(reason(&answered), expected, "{response}");
+        assert!(answered.timing().is_none_or(|timing| timing == Err(UntimedReason::Unknown)));
+        bench.running.ended(ReplayOutcome::Protocol, 1).await;
+        assert_eq!(bench.stop().await, 1);
+    }
+}
+
+#[tokio::test]
 async fn silent_shadow_gives_no_answer_and_an_absent_one_no_copy() {
     let server = Server::start(|mut peer| async move {
         drop(peer.request().await);
