@@ -9,6 +9,9 @@ pub enum GapCause {
     Lost,
     /// The capture saw the segment but left its payload out on purpose.
     NotCopied,
+    /// The capture was not there for so long that TCP's numbers, which wrap, do not tell how many bytes passed: as many as
+    /// the gap says, or any multiple of 2^32 more.
+    Unmeasured,
 }
 
 /// How far the sender of a segment had received its peer's stream.

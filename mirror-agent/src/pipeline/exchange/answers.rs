@@ -12,6 +12,7 @@ use crate::pipeline::{
     exchange::{
         context::{Context, Unread},
         lull::Lull,
+        missing,
         observer::{RequestObserver, Run},
         quiet::QuietMoments,
         report::{MessageReport, Place},
@@ -181,7 +182,7 @@ impl Answers {
         self.lull.server_missed(offset, len, by);
         let sent_at = (cause == GapCause::NotCopied).then_some(by);
         self.accounted(context, |answers, context| {
-            answers.step_over(context, len, IncomparableReason::Gap, sent_at);
+            answers.step_over(context, missing(len, cause), IncomparableReason::Gap, sent_at);
         });
     }
 

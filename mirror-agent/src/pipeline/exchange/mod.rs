@@ -201,10 +201,18 @@ fn client_span(
             let run = Run { bytes, start: Place { offset, seq }, at, acked, conflict };
             return client.data(context, flow, run, observer);
         }
-        Span::Gap { len, .. } => client.gap(context, len, observer),
+        Span::Gap { len, cause, .. } => client.gap(context, missing(len, cause), observer),
         Span::End { .. } => client.end(context, flow, observer),
     }
     Interest::Continue
+}
+
+/// How many bytes a decoder has to step over: more than any message has where nobody knows how many they are.
+const fn missing(len: u64, cause: GapCause) -> u64 {
+    match cause {
+        GapCause::Lost | GapCause::NotCopied => len,
+        GapCause::Unmeasured => u64::MAX,
+    }
 }
 
 /// Follows either side of a flow of which the answers are read.
@@ -240,7 +248,7 @@ fn answers_span(
             }
         }
         (Side::Server, Span::Gap { len, offset, at, cause }) => {
-            if cause == GapCause::Lost {
+            if cause != GapCause::NotCopied {
                 client.server_missed();
             }
             answers.gap(context, (offset, len), at, cause);
@@ -266,7 +274,7 @@ fn peek(
                 return client.answered(context, flow, status, acked, observer);
             }
         }
-        Span::Gap { cause: GapCause::Lost, .. } => client.server_missed(),
+        Span::Gap { cause: GapCause::Lost | GapCause::Unmeasured, .. } => client.server_missed(),
         Span::Gap { cause: GapCause::NotCopied, .. } | Span::End { .. } => {}
     }
     Interest::Continue
@@ -292,7 +300,7 @@ fn server_span(
                 return client.server_is_foreign(context);
             }
         }
-        Span::Gap { len, offset, at, .. } => pairing.gap(context, offset, len, at),
+        Span::Gap { len, offset, at, cause } => pairing.gap(context, (offset, len), at, cause),
         Span::End { reset, .. } => pairing.end(context, !reset),
     }
     Interest::Continue

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 
 use crate::pipeline::{
-    ExchangeId, FlowKey, ReplyTo, Timestamp,
+    ExchangeId, FlowKey, GapCause, ReplyTo, Timestamp,
     exchange::{
         builder::MessageBuilder,
         context::Context,
         lull::Lull,
+        missing,
         observer::{RequestObserver, Run},
         quiet::QuietMoments,
         report::{ExchangeReport, MessageReport, Place},
@@ -180,13 +181,19 @@ impl Pairing {
     }
 
     /// Takes bytes that are missing from the server's stream.
-    pub(crate) fn gap(&mut self, context: &mut Context, offset: u64, len: u64, by: Timestamp) {
+    pub(crate) fn gap(
+        &mut self,
+        context: &mut Context,
+        (offset, len): (u64, u64),
+        by: Timestamp,
+        cause: GapCause,
+    ) {
         self.lull.server_missed(offset, len, by);
         if !self.in_step {
             self.may_have_missed = true;
             return;
         }
-        match self.decoder.handle_gap(len) {
+        match self.decoder.handle_gap(missing(len, cause)) {
             GapEffect::InBody => {
                 if let Some(builder) = self.current.as_mut().and_then(|current| current.builder.as_mut()) {
                     builder.gap();

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::pipeline::{
     limits::Limits,
+    segment::Side,
     seq::SeqNumber,
     span::{Acked, GapCause, Span},
     time::Timestamp,
@@ -152,6 +153,31 @@ impl Assembler {
     /// Lets go of all that is held.
     pub(super) fn discard_held(&mut self) {
         self.held = None;
+    }
+
+    /// Whether the stream goes on near a number that `by` gave and that is far from what was seen of it: the capture was not
+    /// there for long. One side alone is not believed: both have to give such a number, the one in what it sends and the
+    /// other in what it acknowledges, and neither gives one in between that is nearer to what was seen.
+    #[inline]
+    pub(super) fn goes_on_at(&mut self, number: SeqNumber, by: Side, bounds: &Bounds) -> bool {
+        if !self.is_far(number) {
+            if let Some(held) = self.held.as_deref_mut().filter(|held| held.stray.is_some()) {
+                held.stray = None;
+                self.held = self.held.take().filter(|held| !held.is_empty());
+            }
+            return false;
+        }
+        let before = self.held.get_or_insert_default().stray.replace((number, by));
+        before.is_some_and(|(other, giver)| {
+            let distance = usize::try_from(other.distance(number).unsigned_abs());
+            giver != by && distance.is_ok_and(|distance| distance <= bounds.bytes)
+        })
+    }
+
+    /// Whether `number` is further away than what may be in flight: it is of another connection, or the capture was not
+    /// there for long.
+    const fn is_far(&self, number: SeqNumber) -> bool {
+        self.started && !self.ended && number.distance(self.next).unsigned_abs() > WINDOW_BYTES
     }
 
     /// Fixes the position of the stream's first byte, unless it is known.
@@ -374,6 +400,7 @@ impl Assembler {
         deliver: &mut impl FnMut(Span<'_>),
     ) {
         let Some(held) = self.held_mut() else { return };
+        held.stray = None;
         match held.resume_at() {
             Some(offset) => self.declare_gap(offset, at, stats, deliver),
             None => {
@@ -390,6 +417,24 @@ impl Assembler {
         while self.held.is_some() {
             self.give_up_gap(at, stats, deliver);
         }
+    }
+
+    /// Goes on at `seq`, which is far: all that is held is handed on, and what lies between is missing.
+    pub(super) fn jump(
+        &mut self,
+        seq: SeqNumber,
+        at: Timestamp,
+        stats: &mut SideStats,
+        deliver: &mut impl FnMut(Span<'_>),
+    ) {
+        self.flush(at, stats, deliver);
+        let (offset, len) = (self.offset, u64::from(seq.distance(self.next).cast_unsigned()));
+        if len == 0 || self.ended {
+            return;
+        }
+        self.advance(len);
+        bump(&mut stats.gap_bytes, len);
+        deliver(Span::Gap { len, offset, at, cause: GapCause::Unmeasured });
     }
 
     /// Ends the stream by a reset. Of what is held, what was not acknowledged never reached the receiver's

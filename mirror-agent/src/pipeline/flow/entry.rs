@@ -277,7 +277,12 @@ impl Streams {
         }
         let mut acked = Acked::Unknown;
         if flags.has(TcpFlags::ACK) {
+            let (_, peer) = self.of_mut(side);
+            if peer.goes_on_at(segment.ack, side, bounds) {
+                self.jump(side.peer(), segment.ack, now, stats, outlet);
+            }
             // First, because what the peer's bytes brought about comes after them.
+            let (_, peer) = self.of_mut(side);
             let fit = peer.handle_ack(segment.ack, now, bounds, stats.side_mut(side.peer()), &mut |span| {
                 outlet.hand_on(side.peer(), span);
             });
@@ -293,11 +298,27 @@ impl Streams {
             }
             return Fit::Plausible;
         }
-        match Arrival::of(segment, acked) {
-            Some(arrival) => own
-                .handle_data(&arrival, bounds, stats.side_mut(side), &mut |span| outlet.hand_on(side, span)),
-            None => Fit::Plausible,
+        let Some(arrival) = Arrival::of(segment, acked) else { return Fit::Plausible };
+        let (own, _) = self.of_mut(side);
+        if own.goes_on_at(arrival.seq.advance(arrival.len), side, bounds) {
+            self.jump(side, arrival.seq, segment.at, stats, outlet);
         }
+        let (own, _) = self.of_mut(side);
+        own.handle_data(&arrival, bounds, stats.side_mut(side), &mut |span| outlet.hand_on(side, span))
+    }
+
+    /// Has the stream of `side` go on at `seq`.
+    #[cold]
+    fn jump<H: FlowHandler>(
+        &mut self,
+        side: Side,
+        seq: SeqNumber,
+        at: Timestamp,
+        stats: &mut FlowStats,
+        outlet: &mut Outlet<'_, H>,
+    ) {
+        let (own, _) = self.of_mut(side);
+        own.jump(seq, at, stats.side_mut(side), &mut |span| outlet.hand_on(side, span));
     }
 
     /// Follows a flow of which nothing is wanted, far enough to see its end.

@@ -7,7 +7,7 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use crate::pipeline::{span::Acked, time::Timestamp};
+use crate::pipeline::{segment::Side, seq::SeqNumber, span::Acked, time::Timestamp};
 
 /// A segment held until its place comes up.
 #[derive(Debug)]
@@ -95,6 +95,8 @@ pub(super) struct Reorder {
     pub(super) fin: Option<(u64, Timestamp)>,
     /// The acknowledgement being waited for.
     pub(super) awaited: Option<Awaited>,
+    /// The number given last, and by whom, where that is too far away to be of what may be in flight.
+    pub(super) stray: Option<(SeqNumber, Side)>,
     /// The holder's number in the table, in the order in which holding began; 0 until it is given.
     pub(super) serial: u64,
 }
@@ -122,7 +124,7 @@ impl Reorder {
 
     /// Whether nothing is held any more.
     pub(super) fn is_empty(&self) -> bool {
-        self.pieces.is_empty() && self.fin.is_none() && self.awaited.is_none()
+        self.pieces.is_empty() && self.fin.is_none() && self.awaited.is_none() && self.stray.is_none()
     }
 
     /// The nearest offset at which something is known: a piece or the end.

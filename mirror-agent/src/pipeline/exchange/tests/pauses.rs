@@ -180,3 +180,57 @@ fn flow_is_let_go_by_any_key_that_it_is_known_by_and_others_stay() {
     };
     assert_eq!((let_go(|keys| keys[0]), let_go(|keys| keys[1]), let_go(|keys| keys[2])), (0, 0, 1));
 }
+
+#[test]
+fn connection_goes_on_after_its_server_sent_more_unseen_than_its_numbers_can_tell() {
+    for unseen in [(1_usize << 30) + 1000, 1 << 31, (3 << 30) - 1000] {
+        let (mut talk, ..) = keys();
+        talk.client(&get("/before"));
+        talk.server(OK);
+        assert_eq!(talk.requests(), [get("/before")]);
+        talk.skip(Side::Server, unseen);
+        // Nothing of the client is missing.
+        for path in ["/1", "/2"] {
+            talk.client(&get(path));
+            talk.server(OK);
+            assert_eq!(talk.requests(), [get(path)], "{unseen} bytes later");
+        }
+        // Here a request is, as well: where the next one begins, the server's answer to the one in between tells.
+        talk.skip(Side::Client, 100);
+        talk.skip(Side::Server, unseen);
+        talk.client(&get("/between"));
+        talk.server(OK);
+        talk.client(&get("/3"));
+        assert_eq!(talk.requests(), [get("/3")], "{unseen} bytes later");
+        talk.finish();
+        assert_eq!((talk.seen(), talk.settled()), (4, 0));
+    }
+}
+
+#[test]
+fn request_that_was_open_then_is_lost_to_the_gap() {
+    let (mut talk, ..) = keys();
+    talk.client(&get("/before"));
+    talk.server(OK);
+    talk.client(b"POST /up HTTP/1.1\r\nHost: live\r\nContent-Length: 500000\r\n\r\nhalf");
+    talk.skip(Side::Client, 2 << 30);
+    talk.client(&get("/unconfirmed"));
+    assert_eq!(talk.pipeline.pending(), 1);
+    talk.server(OK);
+    assert_eq!((talk.lost(LostReason::Gap), talk.seen(), talk.pipeline.pending()), (1, 2, 0));
+}
+
+#[test]
+fn body_within_which_more_was_unseen_than_numbers_can_tell_is_not_taken_to_go_on() {
+    let (mut talk, ..) = keys();
+    talk.client(&get("/before"));
+    talk.server(OK);
+    talk.client(b"POST /up HTTP/1.1\r\nHost: live\r\nContent-Length: 9000000000\r\n\r\nhalf");
+    assert_eq!(talk.requests(), [get("/before")]);
+    talk.skip(Side::Client, 2 << 30);
+    talk.client(&get("/in-a-body"));
+    talk.server(OK);
+    talk.client(&get("/after"));
+    assert_eq!(talk.requests(), [get("/after")]);
+    assert_eq!((talk.lost(LostReason::TooLarge), talk.seen(), talk.pipeline.pending()), (1, 3, 0));
+}

@@ -115,6 +115,7 @@ impl SideRecord {
                 let cause_text = match cause {
                     GapCause::Lost => "lost",
                     GapCause::NotCopied => "not copied",
+                    GapCause::Unmeasured => "unmeasured",
                 };
                 let text = format!("<{len} {cause_text}>");
                 self.text.push_str(&text);
