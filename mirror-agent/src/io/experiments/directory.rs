@@ -7,8 +7,8 @@ use std::sync::{
 
 use crate::{
     io::{
-        capture::Matched,
         compare::{Comparing, Sessions},
+        experiments::Reach,
         ledger::CopyBooks,
         replay::{Gauges, Queue},
     },
@@ -56,7 +56,7 @@ pub struct Table {
     pub answer_bytes: usize,
     /// What has been captured of late, each with a number that grows; the last is in force. A capture thread that was
     /// busy may have missed some, after each of which flows may have gone on unseen.
-    pub captured: Vec<(u64, Arc<Matched>)>,
+    pub captured: Vec<(u64, Arc<Reach>)>,
 }
 
 impl Table {

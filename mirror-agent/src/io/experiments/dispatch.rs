@@ -5,8 +5,8 @@ use std::{mem, sync::Arc};
 use super::directory::{Directory, Route, Table};
 use crate::{
     io::{
-        capture::Matched,
         compare::{Awaiting, OpenExchange, Part},
+        experiments::Reach,
         ledger::{DropReason, Ledger, LeftAside},
         replay::{Job, clock},
     },
@@ -35,7 +35,7 @@ pub struct Dispatcher {
     /// Number of what was captured last by the table.
     captured: u64,
     /// What has been captured since this was last asked for.
-    missed: Vec<Arc<Matched>>,
+    missed: Vec<Arc<Reach>>,
     /// Copies that waited for the target with most of them, when some were handed on last.
     waiting: usize,
 }
@@ -103,7 +103,7 @@ impl Dispatcher {
         };
         self.left_aside.turn(self.table.routes.iter().map(books).collect());
         let later = self.table.captured.iter().filter(|(number, _)| *number > self.captured);
-        self.missed.extend(later.map(|(_, matched)| Arc::clone(matched)));
+        self.missed.extend(later.map(|(_, reach)| Arc::clone(reach)));
         self.captured = self.table.captured.last().map_or(self.captured, |(number, _)| *number);
         self.policy()
     }
@@ -118,9 +118,7 @@ impl Dispatcher {
     /// Interrupts the flows that were not captured for a time, or are not any more.
     pub fn interrupt(&mut self, pipeline: &mut Pipeline) {
         let missed = mem::take(&mut self.missed);
-        pipeline.interrupt_some(clock::now(), |flow| {
-            missed.iter().any(|matched| !matched.takes(flow.server.addr, flow.server.port))
-        });
+        pipeline.interrupt_some(clock::now(), |flow| missed.iter().any(|reach| !reach.takes(flow)));
     }
 
     /// Whether so many copies wait already that nobody is served by the next ones coming soon.
@@ -226,9 +224,12 @@ fn reads_answers(selection: &Selection, position: usize) -> bool {
 mod tests {
     use std::time::Duration;
 
+    use mirror_common::sample::WHOLE_MILLIONTHS;
+
     use super::*;
     use crate::{
         io::{
+            capture::{Matched, PortSample},
             compare::{
                 Comparing, Shared,
                 tests::{answer, comparing},
@@ -238,7 +239,7 @@ mod tests {
             replay::{Queue, tests::request},
         },
         pipeline::{
-            Limits, Stats,
+            FlowKey, Limits, Segment, SeqNumber, Side, Stats, TcpFlags,
             exchange::Purpose,
             policy::{Experiment, ExperimentId, ExperimentSet},
         },
@@ -251,6 +252,22 @@ mod tests {
             gauges: Arc::default(),
             is_sampled: Arc::default(),
             sessions: None,
+        }
+    }
+
+    /// The first segment of a connection to port 80 that is older than the capture.
+    fn segment(payload: &[u8]) -> Segment<'_> {
+        let end = |port: u16| std::net::SocketAddr::from(([192, 0, 2, 1], port)).into();
+        Segment {
+            flow: FlowKey { client: end(40_000), server: end(80), vlan: 0, vni: 0 },
+            interface: 1,
+            side: Side::Client,
+            at: Timestamp::from_nanos(1),
+            seq: SeqNumber(1),
+            ack: SeqNumber(1),
+            flags: TcpFlags::ACK,
+            payload,
+            payload_len: u32::try_from(payload.len()).unwrap(),
         }
     }
 
@@ -305,6 +322,27 @@ mod tests {
         }
         dispatcher.dispatch(&mut pipeline);
         assert!(!dispatcher.is_ahead(), "nothing came");
+    }
+
+    #[test]
+    fn connection_that_no_sample_takes_any_more_is_interrupted_and_others_go_on() {
+        for (millionths, is_open) in [(WHOLE_MILLIONTHS, true), (0, false)] {
+            let directory = Arc::<Directory>::default();
+            let mut dispatcher = Dispatcher::new(0, Arc::default(), Arc::clone(&directory));
+            let mut pipeline = Pipeline::new(Purpose::Inspect, Limits::default(), 0);
+            let bytes = b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc";
+            pipeline.handle_segment(&segment(bytes));
+            let matched = Matched::new(&[80], &[]);
+            // Of which it is taken again at once: what passed in between was not.
+            let samples = [vec![PortSample { port: 80, lanes: vec![(1, millionths)] }], vec![]];
+            let captured = samples.map(|samples| Arc::new(Reach { matched: matched.clone(), samples }));
+            directory.replace(Table { captured: (1..).zip(captured).collect(), ..Table::default() });
+            dispatcher.turn();
+            assert!(dispatcher.has_missed());
+            dispatcher.interrupt(&mut pipeline);
+            assert!(!dispatcher.has_missed());
+            assert_eq!(pipeline.poll_report().is_none(), is_open, "{millionths}");
+        }
     }
 
     #[test]

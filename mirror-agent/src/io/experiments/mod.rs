@@ -31,11 +31,10 @@ pub use self::{
     dispatch::Dispatcher,
     plan::{Activity, Wanted},
     prepare::{Common, ExperimentSinks, PrepareError, Prepared, try_sinks},
-    samples::{answer_ports, connection_samples},
+    samples::{Reach, answer_ports, connection_samples},
 };
 use crate::{
     io::{
-        capture::Matched,
         compare::{ComparedTarget, Comparing},
         config::{ExperimentConfig, TargetConfig},
         ledger::CopyBooks,
@@ -59,7 +58,7 @@ pub struct Experiments {
     leaving: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     is_paused: bool,
-    captured: Vec<(u64, Arc<Matched>)>,
+    captured: Vec<(u64, Arc<Reach>)>,
     next_id: u32,
 }
 
@@ -158,7 +157,7 @@ impl Experiments {
         &mut self,
         wanted: Vec<Wanted>,
         prepared: Prepared,
-        captured: &Matched,
+        captured: &Reach,
         (queue_bytes, body_bytes): (usize, usize),
     ) -> Result<(), PrepareError> {
         let mut prepared = prepared;
@@ -304,7 +303,7 @@ impl Experiments {
     }
 
     /// Puts the table of what runs in force for the capture threads.
-    fn publish(&mut self, captured: &Matched, body_bytes: usize) {
+    fn publish(&mut self, captured: &Reach, body_bytes: usize) {
         if self.captured.last().is_none_or(|(_, last)| **last != *captured) {
             let number = self.captured.last().map_or(1, |(number, _)| number + 1);
             self.captured.push((number, Arc::new(captured.clone())));

@@ -1,15 +1,40 @@
-//! Enters: the experiments of the configuration. Leaves: what the kernel program can decide of their samples, and of which
-//! ports they read the answers.
+//! Enters: the experiments of the configuration. Leaves: what the kernel program can decide of their samples, which
+//! connections it takes by that, and of which ports the answers are read.
 
 use std::collections::BTreeSet;
 
+use mirror_common::sample::{connection_draw, is_in_share};
+
 use crate::{
     io::{
-        capture::{PortSample, port_samples},
+        capture::{Matched, PortSample, port_samples},
         config::{ExperimentConfig, SampleConfig, SampleKey},
     },
-    pipeline::policy::connection_key,
+    pipeline::{FlowKey, policy::connection_key},
 };
+
+/// Which connections the kernel program takes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Reach {
+    /// Those to these servers.
+    pub matched: Matched,
+    /// Of them, those that are in a sample, where there is one of their port.
+    pub samples: Vec<PortSample>,
+}
+
+impl Reach {
+    /// Whether segments of this connection are taken, unless it is shed.
+    #[must_use]
+    pub fn takes(&self, flow: &FlowKey) -> bool {
+        let FlowKey { client, server, .. } = flow;
+        let is_in = |(key, millionths): &(u64, u32)| {
+            is_in_share(connection_draw(*key, client.addr.octets(), client.port), *millionths)
+        };
+        let sample = self.samples.iter().find(|sample| sample.port == server.port);
+        self.matched.takes(server.addr, server.port)
+            && sample.is_none_or(|sample| sample.lanes.iter().any(is_in))
+    }
+}
 
 /// Of which connections to which ports the kernel program has to copy segments for these experiments, and no others.
 #[must_use]
@@ -30,8 +55,6 @@ pub fn answer_ports(experiments: &[ExperimentConfig]) -> BTreeSet<u16> {
 
 #[cfg(test)]
 mod tests {
-    use mirror_common::sample::{connection_draw, is_in_share};
-
     use super::*;
     use crate::{
         io::{
@@ -80,6 +103,8 @@ mod tests {
             let by_agent = policy.decide(&flow, &head, 1, |_, _| {}).is_ok();
             let draw = connection_draw(key, flow.client.addr.octets(), port);
             assert_eq!(by_agent, is_in_share(draw, millionths), "{port}");
+            let reach = Reach { matched: Matched::new(&[80], &[]), samples: samples.clone() };
+            assert_eq!(by_agent, reach.takes(&flow), "{port}");
             taken += u32::from(by_agent);
         }
         assert!((2_800..3_200).contains(&taken), "{taken}");

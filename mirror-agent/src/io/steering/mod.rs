@@ -49,7 +49,7 @@ use crate::{
         compare::Comparing,
         config::{Config, ExperimentConfig, Expiry, Listens, TargetConfig, networks},
         experiments::{
-            Activity, ExperimentSinks, Experiments, PrepareError, Prepared, Wanted, answer_ports,
+            Activity, ExperimentSinks, Experiments, PrepareError, Prepared, Reach, Wanted, answer_ports,
             connection_samples, try_sinks,
         },
         ledger::Ledger,
@@ -441,10 +441,10 @@ impl Helm {
 
     /// Puts `wanted` in force, all or nothing.
     fn enforce(&mut self, wanted: Vec<Wanted>, prepared: Prepared) -> Result<(), SteerError> {
-        let matched = matched(&wanted);
         let active = wanted.iter().filter(|wanted| wanted.activity == Activity::Active);
         let active: Vec<_> = active.map(|wanted| wanted.config.clone()).collect();
-        let (samples, answer_ports) = (connection_samples(&active), answer_ports(&active));
+        let reach = Reach { matched: matched(&wanted), samples: connection_samples(&active) };
+        let (Reach { matched, samples }, answer_ports) = (&reach, answer_ports(&active));
         let Parts { experiments, tap, config, audit, .. } = &mut self.parts;
         let expired: Vec<ExperimentConfig> = {
             let is_new = |wanted: &&Wanted| {
@@ -455,16 +455,16 @@ impl Helm {
             };
             wanted.iter().filter(is_new).map(|wanted| wanted.config.clone()).collect()
         };
-        tap.take_less(&matched).map_err(SteerError::Kernel)?;
+        tap.take_less(matched).map_err(SteerError::Kernel)?;
         let queue_bytes = usize::try_from(config.capture.queue_bytes).unwrap_or(usize::MAX);
         let body_bytes = usize::try_from(config.capture.max_body).unwrap_or(usize::MAX);
-        if let Err(error) = experiments.apply(wanted, prepared, &matched, (queue_bytes, body_bytes)) {
+        if let Err(error) = experiments.apply(wanted, prepared, &reach, (queue_bytes, body_bytes)) {
             return Err(self.take_back(error.into()));
         }
         let taken = tap
-            .set_samples(&samples)
+            .set_samples(samples)
             .and_then(|()| tap.set_answer_ports(&answer_ports))
-            .and_then(|()| tap.take_more(&matched));
+            .and_then(|()| tap.take_more(matched));
         self.takes_too_little = taken.is_err();
         if let Err(error) = taken {
             // The targets are there, but some traffic does not come: better than to stop what goes on.
@@ -480,7 +480,7 @@ impl Helm {
                 audit.expired(name, owner.as_deref(), *time);
             }
         }
-        self.matched = matched;
+        self.matched = reach.matched;
         self.tell();
         self.tell_addresses();
         self.show();
