@@ -1,6 +1,9 @@
 //! Enters: an API server that is down, slow, wrong or full of rubbish. Leaves: what it told last in force, and said to be old.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use mirror_tests::{
@@ -8,10 +11,11 @@ use mirror_tests::{
     cluster::{Cluster, Stack, Trouble, Wiring, running},
     metrics::Metrics,
     require_agent,
+    scenario::PATIENCE,
 };
 use serde_json::json;
 
-use crate::scene::{ask_until_mirrored, expect_mirrored, pods, until};
+use crate::scene::{ask_until_mirrored, expect_mirrored, pods, promise, until};
 
 #[test]
 fn an_api_server_that_is_down_at_the_start_or_later_costs_nothing_but_news() -> Result<()> {
@@ -45,6 +49,33 @@ fn an_api_server_that_is_down_at_the_start_or_later_costs_nothing_but_news() -> 
     );
     let asked = cluster.api.asked().split_off(asked);
     ensure!(asked.iter().any(|target| !target.contains("watch=true")), "{asked:?}");
+    Ok(())
+}
+
+#[test]
+fn an_api_server_that_was_away_is_not_waited_for_once_it_answers() -> Result<()> {
+    require_agent!();
+    let mut cluster = Cluster::start(Wiring::Bridge)?;
+    let agent = cluster.agent(&cluster.config("", ""))?;
+    let pod = cluster.wire(10)?;
+    cluster.tell("shop-0", 0, 10);
+    ask_until_mirrored(&cluster, &agent, &pod)?;
+    cluster.api.go_down()?;
+    // For so long that the waits have become long.
+    thread::sleep(Duration::from_secs(7));
+    let other = cluster.wire(11)?;
+    cluster.tell("shop-1", 0, 11);
+    // The first that it has to say is that the watch cannot go on.
+    cluster.api.forget();
+    let asked = cluster.api.asked().len();
+    cluster.api.come_up(&cluster.net.live)?;
+    let begun = Instant::now();
+    while cluster.api.asked().len() == asked {
+        ensure!(begun.elapsed() < PATIENCE, "not asked; log: {}", agent.printed("stderr"));
+        thread::sleep(Duration::from_millis(5));
+    }
+    let took = ask_until_mirrored(&cluster, &agent, &other)?;
+    ensure!(took < 2 * promise(), "it took {took:?} from its first answer");
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 use super::{
     Follow, Scope, Sink, WatchFailure, Which,
     copy::{Copy, Said, Unusable},
-    wait::Wait,
+    wait::Waits,
 };
 
 /// How long a connection may take to open, TLS included.
@@ -109,13 +109,13 @@ enum Ask {
 
 impl Watch {
     async fn run(mut self) {
-        let mut wait = Wait::new();
+        let mut waits = Waits::new();
         let mut ask = Ask::Cached;
         let mut is_failing = false;
         loop {
             let outcome = match ask {
                 Ask::Cached | Ask::Newest => self.list(ask).await,
-                Ask::Changes => self.watch(&mut wait).await,
+                Ask::Changes => self.watch(&mut waits).await,
             };
             let namespace = &self.scope.namespace;
             let Err(failure) = outcome else {
@@ -123,6 +123,7 @@ impl Watch {
                     info!(namespace, "The API server tells of pods again.");
                 }
                 is_failing = false;
+                waits.answered();
                 ask = Ask::Changes;
                 continue;
             };
@@ -143,7 +144,7 @@ impl Watch {
                 WatchFailure::Cut | WatchFailure::Timeout | WatchFailure::Unreachable => ask,
                 WatchFailure::Forbidden | WatchFailure::Malformed | WatchFailure::Server => Ask::Cached,
             };
-            sleep(wait.next()).await;
+            sleep(waits.after(failure)).await;
         }
     }
 
@@ -166,7 +167,7 @@ impl Watch {
     }
 
     /// Follows the changes until the API server ends the watch, as it does from time to time.
-    async fn watch(&mut self, wait: &mut Wait) -> Result<(), WatchFailure> {
+    async fn watch(&mut self, waits: &mut Waits) -> Result<(), WatchFailure> {
         let (field_selector, label_selector) = self.selectors();
         let params = WatchParams {
             field_selector,
@@ -179,18 +180,19 @@ impl Watch {
         let request = request.map_err(|_error| WatchFailure::Malformed)?;
         let body = self.ask(request).await?;
         self.sink.heard();
+        waits.answered();
         let begun = Instant::now();
-        let outcome = self.read(body, wait).await;
-        let has_worked = wait.lasted(begun.elapsed());
+        let outcome = self.read(body, waits).await;
+        let has_worked = waits.lasted(begun.elapsed());
         outcome?;
         if !has_worked {
-            sleep(wait.next()).await;
+            sleep(waits.after_short_watch()).await;
         }
         Ok(())
     }
 
     /// Reads what a watch tells until it ends.
-    async fn read(&mut self, mut body: Body, wait: &mut Wait) -> Result<(), WatchFailure> {
+    async fn read(&mut self, mut body: Body, waits: &mut Waits) -> Result<(), WatchFailure> {
         let mut lines = Lines::default();
         loop {
             let frame = timeout(SILENCE, body.frame()).await.map_err(|_elapsed| WatchFailure::Timeout)?;
@@ -198,7 +200,7 @@ impl Watch {
             // Trailers say nothing.
             let Ok(data) = frame.map_err(|_error| WatchFailure::Cut)?.into_data() else { continue };
             self.take(lines.push(&data)?)?;
-            wait.reset();
+            waits.worked();
         }
         if lines.is_empty() { Ok(()) } else { Err(WatchFailure::Cut) }
     }
