@@ -44,6 +44,7 @@ pub(super) fn find_innermost(frame: &Frame<'_>, offset: u32, start: Start) -> Re
     };
     let mut layer = Layer::outermost(offset, ether_type, None);
     loop {
+        layer = open_ethernet(frame, &bytes, layer)?;
         // A layer inside is one deeper, and the depth is bounded: the loop ends.
         layer = match find_network(&bytes, &layer)? {
             Step::Found(network) if network.is_tcp_fragment() => return Ok(Innermost::Fragment(network)),
@@ -56,6 +57,45 @@ pub(super) fn find_innermost(frame: &Frame<'_>, offset: u32, start: Start) -> Re
             Step::Inside(layer) => layer,
         };
     }
+}
+
+/// What is behind the LLC and SNAP header (RFC 1042) of an Ethernet packet, tagged or not, that has a length in place of its
+/// type (IEEE 802.3 section 3.2.6), or behind the headers of a session of PPPoE (RFC 2516 section 4); else `layer`. At a hook
+/// neither is looked for: Linux takes no IP from the one, and from the other hands it to a device of its own.
+fn open_ethernet(frame: &Frame<'_>, bytes: &CapturedBytes<'_>, layer: Layer) -> Result<Layer, FrameReason> {
+    const MAX_LENGTH: u16 = 1500;
+    const MAX_TAGS: u8 = 2;
+    let number = |at: u32| load(bytes, at).map(u16::from_be_bytes);
+    let mut found = layer;
+    if layer.ether_type == ether_type::BRIDGED {
+        found.ether_type = number(layer.at.saturating_add(12))?;
+        found.at = layer.at.saturating_add(14);
+    }
+    while found.tags < MAX_TAGS && ether_type::is_tag(found.ether_type) {
+        let tag = Layer::outermost(0, 0, Some(number(found.at)?));
+        found.vlan = if found.vlan == 0 { tag.vlan } else { found.vlan | tag.vlan << 16 };
+        found.tags = found.tags.saturating_add(1);
+        found.ether_type = number(found.at.saturating_add(2))?;
+        found.at = found.at.saturating_add(4);
+    }
+    if found.ether_type <= MAX_LENGTH && starts_with_snap(bytes, found.at)? {
+        found.ether_type = number(found.at.saturating_add(6))?;
+        found.at = found.at.saturating_add(8);
+        return Ok(found);
+    }
+    if found.ether_type == ether_type::PPPOE_SESSION {
+        let ppp = usize::try_from(found.at.saturating_add(6)).map_err(|_overflow| FrameReason::Truncated)?;
+        found.at = link::ppp(frame.bytes, ppp)?.0;
+        found.ether_type = ip_type(bytes, found.at)?.ok_or(FrameReason::NotIp)?;
+        return Ok(found);
+    }
+    Ok(layer)
+}
+
+/// Whether an LLC and SNAP header is at `at`, where the packet has room for one.
+fn starts_with_snap(bytes: &CapturedBytes<'_>, at: u32) -> Result<bool, FrameReason> {
+    let end = at.saturating_add(8);
+    Ok(end <= bytes.wire_len() && load(bytes, at)? == link::SNAP)
 }
 
 /// The packet that the UDP of `network` carries.

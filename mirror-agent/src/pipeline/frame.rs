@@ -191,6 +191,38 @@ mod tests {
     }
 
     #[test]
+    fn packet_is_found_behind_a_length_and_snap_in_tags_or_none() {
+        const SNAP: [u8; 8] = [0xaa, 0xaa, 3, 0, 0, 0, 8, 0];
+        let ip = ip_packet(PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64).tcp(4000, 80, 7, 100));
+        let found = |tags: &[u8], length: u16, llc: &[u8]| {
+            let bytes = [&[1; 12], tags, &length.to_be_bytes(), llc, &ip].concat();
+            parse(ETHERNET, &bytes).map(|packet| (packet.vlan, packet.payload.to_vec()))
+        };
+        let tags = [0x88, 0xa8, 0, 10, 0x81, 0, 0x60, 20];
+        for (tags, vlan) in [(&tags[..0], 0), (&tags[4..], 20), (&tags[..], 10 | 20 << 16)] {
+            assert_eq!(found(tags, 53, &SNAP), Ok((vlan, b"hello".to_vec())), "{tags:?}");
+            assert_eq!(found(tags, 1500, &SNAP), Ok((vlan, b"hello".to_vec())), "{tags:?}");
+            assert_eq!(found(tags, 1501, &SNAP), Err(FrameReason::NotIp), "{tags:?}");
+            assert_eq!(found(tags, 53, &[0x42, 0x42, 3, 0, 0, 0, 8, 0]), Err(FrameReason::NotIp), "{tags:?}");
+        }
+        assert_eq!(found(&[tags, tags].concat(), 53, &SNAP), Err(FrameReason::TooDeep));
+    }
+
+    #[test]
+    fn packet_is_found_in_a_session_of_pppoe() {
+        let ip = ip_packet(PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64).tcp(4000, 80, 7, 100));
+        let found = |tags: &[u8], protocol: &[u8]| {
+            let session = [&[0x88, 0x64, 0x11, 0, 0, 1, 0, 47], protocol, &ip].concat();
+            let bytes = [&[1; 12], tags, &session].concat();
+            parse(ETHERNET, &bytes).map(|packet| (packet.vlan, packet.payload.to_vec()))
+        };
+        assert_eq!(found(&[], &[0, 0x21]), Ok((0, b"hello".to_vec())));
+        assert_eq!(found(&[0x81, 0, 0, 20], &[0x21]), Ok((20, b"hello".to_vec())));
+        // LCP.
+        assert_eq!(found(&[], &[0xc0, 0x21]), Err(FrameReason::NotIp));
+    }
+
+    #[test]
     fn payload_not_captured_still_has_its_length() {
         let bytes = ethernet();
         let headers = bytes.len() - 5;

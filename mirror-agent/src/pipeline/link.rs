@@ -13,20 +13,33 @@ pub const fn is_read(link_type: LinkType) -> bool {
 /// Where the headers that [`mirror_common::packet::parse`] understands begin, and with what.
 pub(super) fn network_layer(link_type: LinkType, bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
     match layout(link_type) {
-        Layout::Ethernet => ethernet(bytes),
+        Layout::Ethernet => Ok((0, Start::Ethernet)),
         Layout::Ip => Ok((0, Start::Ip)),
         Layout::EtherTypeAt { type_offset, header_len } => {
             let ether_type = u16::from_be_bytes(array(bytes, type_offset)?);
             Ok((header_len, Start::EtherType(ether_type)))
         }
-        Layout::AddressFamily => {
+        Layout::AddressFamily { header_len } => {
             let family = array(bytes, 0)?;
             // In the byte order of the machine that captured, which need not be that of the file.
             if is_ip_family(u32::from_le_bytes(family)) || is_ip_family(u32::from_be_bytes(family)) {
-                Ok((4, Start::Ip))
+                Ok((header_len, Start::Ip))
             } else {
                 Err(FrameReason::NotIp)
             }
+        }
+        Layout::PfLog => {
+            let [len, family] = array(bytes, 0)?;
+            let len = u32::from(len).next_multiple_of(4);
+            if is_ip_family(u32::from(family)) { Ok((len, Start::Ip)) } else { Err(FrameReason::NotIp) }
+        }
+        Layout::Ppi => {
+            let len = u16::from_le_bytes(array(bytes, 2)?);
+            inner(bytes, u32::from(len), u32::from_le_bytes(array(bytes, 4)?))
+        }
+        Layout::PkTap => {
+            let len = u32::from_le_bytes(array(bytes, 0)?);
+            inner(bytes, len, u32::from_le_bytes(array(bytes, 8)?))
         }
         Layout::Ppp { direction_len } => ppp(bytes, direction_len),
         Layout::NfLog => nflog(bytes),
@@ -48,8 +61,15 @@ enum Layout {
         type_offset: usize,
         header_len: u32,
     },
-    /// Four bytes with the socket address family.
-    AddressFamily,
+    /// Four bytes with the socket address family, at the beginning of a header.
+    AddressFamily {
+        header_len: u32,
+    },
+    /// The length of a header, before padding, and the socket address family.
+    PfLog,
+    /// A header with its length, then a frame of another link type.
+    Ppi,
+    PkTap,
     /// RFC 1661 and 1662, behind so many bytes that tell the direction.
     Ppp {
         direction_len: usize,
@@ -62,8 +82,9 @@ enum Layout {
 
 const fn layout(link_type: LinkType) -> Layout {
     match link_type.0 {
-        // LINKTYPE_NULL, LINKTYPE_LOOP.
-        0 | 108 => Layout::AddressFamily,
+        // LINKTYPE_NULL, LINKTYPE_LOOP; LINKTYPE_ENC.
+        0 | 108 => Layout::AddressFamily { header_len: 4 },
+        109 => Layout::AddressFamily { header_len: 12 },
         1 => Layout::Ethernet,
         // LINKTYPE_PPP, LINKTYPE_PPP_HDLC; LINKTYPE_PPP_PPPD and LINKTYPE_PPP_WITH_DIR.
         9 | 50 => Layout::Ppp { direction_len: 0 },
@@ -77,19 +98,24 @@ const fn layout(link_type: LinkType) -> Layout {
         113 => Layout::EtherTypeAt { type_offset: 14, header_len: 16 },
         276 => Layout::EtherTypeAt { type_offset: 0, header_len: 20 },
         127 => Layout::Radiotap,
+        117 => Layout::PfLog,
+        192 => Layout::Ppi,
         239 => Layout::NfLog,
+        258 => Layout::PkTap,
         _ => Layout::Unknown,
     }
 }
 
-/// Ethernet; of IEEE 802.3, where a length is in place of the type, with an LLC and SNAP header.
-fn ethernet(bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
-    /// IEEE 802.3 section 3.2.6.
-    const MAX_LENGTH: u16 = 1500;
-    if u16::from_be_bytes(array(bytes, 12)?) <= MAX_LENGTH {
-        return snap(bytes, 14);
+/// What the frame of another link type begins with that is `start` bytes further on.
+fn inner(bytes: &[u8], start: u32, link_type: u32) -> Result<(u32, Start), FrameReason> {
+    let link_type = LinkType(u16::try_from(link_type).or(Err(FrameReason::LinkType))?);
+    // One that holds another is in none.
+    if matches!(layout(link_type), Layout::Ppi | Layout::PkTap) {
+        return Err(FrameReason::LinkType);
     }
-    Ok((0, Start::Ethernet))
+    let rest = usize::try_from(start).ok().and_then(|start| bytes.get(start..));
+    let (offset, begins_with) = network_layer(link_type, rest.ok_or(FrameReason::Truncated)?)?;
+    Ok((start.saturating_add(offset), begins_with))
 }
 
 /// AF_INET is 2 everywhere; AF_INET6 is 10 on Linux, 23 on Windows, 24 on NetBSD and OpenBSD, 28 on FreeBSD, 30 on
@@ -162,10 +188,12 @@ fn wireless(bytes: &[u8], start: usize) -> Result<(u32, Start), FrameReason> {
     snap(bytes, at(len))
 }
 
-/// The EtherType of an LLC and SNAP header (RFC 1042).
+/// The LLC and SNAP header before an EtherType (RFC 1042).
+pub(super) const SNAP: [u8; 6] = [0xaa, 0xaa, 0x03, 0, 0, 0];
+
+/// The EtherType of an LLC and SNAP header.
 fn snap(bytes: &[u8], at: usize) -> Result<(u32, Start), FrameReason> {
-    let header: [u8; 6] = array(bytes, at)?;
-    if header != [0xaa, 0xaa, 0x03, 0, 0, 0] {
+    if array(bytes, at)? != SNAP {
         return Err(FrameReason::NotIp);
     }
     let ether_type = u16::from_be_bytes(array(bytes, at.saturating_add(6))?);
@@ -213,9 +241,16 @@ mod tests {
             (105, wireless(0x48, 0x01, &[]), Err(FrameReason::NotIp)),
             (105, wireless(0x80, 0x00, &[]), Err(FrameReason::NotIp)),
             (105, wireless(0x88, 0x02, &[0x80, 0]), Err(FrameReason::Aggregate)),
-            (1, [&[0; 12][..], &[0x05, 0xdc], &snap].concat(), Ok(22)),
-            (1, [&[0; 12][..], &[0x05, 0xdd], &snap].concat(), Ok(0)),
-            (1, [&[0; 12][..], &[0, 38, 0x42, 0x42, 3], &[0; 35]].concat(), Err(FrameReason::NotIp)),
+            (109, [&2_u32.to_be_bytes()[..], &[0; 8]].concat(), Ok(12)),
+            (109, vec![0; 12], Err(FrameReason::NotIp)),
+            (117, [&[61, 2][..], &[0; 62]].concat(), Ok(64)),
+            (117, vec![61, 7, 0, 0], Err(FrameReason::NotIp)),
+            (192, [&[0, 0, 10, 0, 101, 0, 0, 0, 1, 2][..]].concat(), Ok(10)),
+            (192, [&[0, 0, 8, 0, 105, 0, 0, 0][..], &wireless(0x08, 0x01, &[])].concat(), Ok(40)),
+            (192, vec![0, 0, 8, 0, 192, 0, 0, 0, 0, 0, 8, 0, 1, 0, 0, 0], Err(FrameReason::LinkType)),
+            (192, vec![0, 0, 9, 0, 1, 0, 0, 0], Err(FrameReason::Truncated)),
+            (258, [&[108, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0][..], &[0; 96], &[2, 0, 0, 0]].concat(), Ok(112)),
+            (258, vec![12, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 0], Err(FrameReason::LinkType)),
             (127, [&[0, 0, 10, 0, 0, 0, 0, 0, 0, 0][..], &wireless(0x08, 0x01, &[])].concat(), Ok(42)),
         ];
         for (link_type, bytes, expected) in cases {
@@ -227,7 +262,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_understood_or_refused(
-            link_type in prop::sample::select(&[9_u16, 50, 104, 105, 127, 166, 204, 239][..]),
+            link_type in prop::sample::select(&[9_u16, 50, 104, 105, 109, 117, 127, 166, 192, 204, 239, 258][..]),
             bytes in prop::collection::vec(any::<u8>(), 0..80),
         ) {
             // An offset beyond the frame is for the parser to refuse.

@@ -2,6 +2,7 @@
 
 use super::{
     Case,
+    container::Taped,
     expected::told,
     script::{DATA, GET, OK, RST, Script, Talk, Who, case},
 };
@@ -331,6 +332,14 @@ fn networks() -> Vec<Case> {
         }),
         case("vlan", "An 802.1Q tag.", |s| plain(s, tagged(&[(TAG_Q, 7)]))),
         case("qinq", "Two tags, 802.1ad around 802.1Q.", |s| plain(s, tagged(&[(TAG_AD, 7), (TAG_Q, 8)]))),
+        case("snap", "A length, LLC and SNAP in place of the EtherType.", |s| {
+            plain(s, Envelope::default());
+            s.frames.iter_mut().for_each(put_snap);
+        }),
+        case("vlan-snap", "The same behind an 802.1Q tag.", |s| {
+            plain(s, tagged(&[(TAG_Q, 7)]));
+            s.frames.iter_mut().for_each(put_snap);
+        }),
         case("vlan-one-way", "A flow that is tagged on one side only is one flow.", |s| {
             let mut talk = s.connect(4000);
             s.usual(&mut talk);
@@ -374,4 +383,13 @@ fn networks() -> Vec<Case> {
             },
         ),
     ]
+}
+
+/// Puts a length, LLC and SNAP (RFC 1042) in the place of a frame's EtherType, behind its tag where it has one.
+fn put_snap(frame: &mut Taped) {
+    let at = if frame.bytes[12..14] == [0x81, 0] { 16 } else { 12 };
+    let ether_type = [frame.bytes[at], frame.bytes[at + 1]];
+    let len = (frame.bytes.len() - at - 2 + 8) as u16;
+    frame.bytes.splice(at..at + 2, [&len.to_be_bytes()[..], &[0xaa, 0xaa, 3, 0, 0, 0], &ether_type].concat());
+    frame.wire_len += 8;
 }

@@ -290,18 +290,23 @@ pub(crate) fn difference_in_user_space(bytes: &[u8]) -> Option<String> {
                 && (frame.payload, frame.payload_len) == (payload, packet.payload_len)
         }
         (Err(frame), Err(packet)) if *frame == (*packet).into() => true,
-        (_, Err(Unparsed::NotIp)) => is_behind_llc(bytes),
+        (_, Err(Unparsed::NotIp)) => may_be_behind_snap(bytes),
         (_, Err(Unparsed::NotTcp)) => may_be_encapsulated(bytes),
+        (_, Err(Unparsed::Tunnel)) => may_be_in_session(bytes),
         (Ok(_) | Err(_), Err(_)) | (Err(_), Ok(_)) => false,
     };
     (!agree).then(|| format!("frame: {frame:?}\npacket: {packet:?}"))
 }
 
-/// Whether a frame has a length in place of an EtherType, and behind it LLC and SNAP (IEEE 802.2), or too little to tell: files
+/// Whether there may be LLC and SNAP (IEEE 802.2) somewhere in a frame, where a length is in place of an EtherType: files
 /// alone are searched there.
-fn is_behind_llc(bytes: &[u8]) -> bool {
-    let Some((length, llc)) = bytes.get(12..).and_then(|rest| rest.split_first_chunk()) else { return false };
-    u16::from_be_bytes(*length) <= 1500 && (llc.len() < 8 || llc.starts_with(b"\xaa\xaa\x03"))
+fn may_be_behind_snap(bytes: &[u8]) -> bool {
+    bytes.windows(6).any(|six| six == [0xaa, 0xaa, 3, 0, 0, 0])
+}
+
+/// Whether there may be a session of PPPoE somewhere in a frame: files alone are searched there.
+fn may_be_in_session(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| pair == [0x88, 0x64])
 }
 
 /// Whether there may be UDP of GTP-U, LISP, L2TP or AYIYA somewhere in a frame: files alone are searched in these.
