@@ -201,6 +201,16 @@ fn beginnings_and_ends() -> Vec<Case> {
                 s.say(&mut talk, Who::Server, RST | flag::ACK, b"connection refused by policy");
             },
         ),
+        case("bytes-behind-a-reset", "What the other side had sent when it was reset is told.", |s| {
+            let mut talk = s.connect(4000);
+            s.client(&mut talk, GET);
+            s.server(&mut talk, &OK[..20]);
+            s.say(&mut talk, Who::Client, RST, b"");
+            s.server(&mut talk, &OK[20..30]);
+            s.say(&mut talk, Who::Client, RST, b"");
+            s.server(&mut talk, &OK[30..]);
+            s.expect_usual();
+        }),
         case("data-with-fin", "The last bytes come with the FIN.", |s| {
             let mut talk = s.connect(4000);
             s.client(&mut talk, GET);

@@ -2,6 +2,7 @@
 
 pub mod json;
 pub mod order;
+mod resets;
 pub mod source;
 
 use std::{
@@ -19,6 +20,7 @@ use crate::{
 };
 use json::JsonLines;
 use order::Orderer;
+use resets::Resets;
 use source::SegmentSource;
 
 /// The stages between segments and exchanges.
@@ -38,10 +40,11 @@ pub trait Exchanges {
     fn open_since(&self) -> Option<Timestamp>;
 }
 
-/// The pipeline that `run` uses, told to report rather than to hold.
+/// The pipeline that `run` uses, told to report rather than to hold; resets come to it with a delay.
 #[derive(Debug)]
 pub struct FilePipeline {
     pipeline: Pipeline,
+    resets: Resets,
 }
 
 /// Captures of several queues are not in causal order: how long a segment may come after its acknowledgement.
@@ -71,7 +74,7 @@ impl FilePipeline {
             ..Limits::default()
         };
         // One file at a time, chosen by the user: nobody gains from making its flows collide.
-        Self { pipeline: Pipeline::new(Purpose::Inspect, limits, 0) }
+        Self { pipeline: Pipeline::new(Purpose::Inspect, limits, 0), resets: Resets::default() }
     }
 }
 
@@ -83,12 +86,13 @@ impl Default for FilePipeline {
 
 impl Exchanges for FilePipeline {
     fn handle_segment(&mut self, segment: &Segment<'_>) {
-        self.pipeline.handle_segment(segment);
+        self.resets.handle_segment(segment, &mut |segment| self.pipeline.handle_segment(segment));
         // There is no clock but the segments.
         self.pipeline.handle_time(self.pipeline.now());
     }
 
     fn handle_end(&mut self) {
+        self.resets.handle_end(&mut |segment| self.pipeline.handle_segment(segment));
         self.pipeline.finish(self.pipeline.now());
     }
 

@@ -4,6 +4,7 @@ mod encapsulations;
 mod exchanges;
 mod framing;
 mod printing;
+mod resets;
 
 use std::{io::Write, time::Duration};
 
@@ -143,6 +144,9 @@ fn with_flags(
     }
     if flags.has(TcpFlags::FIN) {
         builder = builder.fin();
+    }
+    if flags.has(TcpFlags::RST) {
+        builder = builder.rst();
     }
     if flags.has(TcpFlags::ACK) {
         builder = builder.ack(ack);
