@@ -1,11 +1,17 @@
-//! Enters: a pcap or pcapng file. Leaves: its frames, each with the time of its capture.
+//! Enters: a pcap or pcapng file, packed with gzip or not. Leaves: its frames, each with the time of its capture.
 //!
 //! The file is read as a stream: memory is one buffer, which holds at least the largest block.
+
+mod gzip;
 
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use pcap_parser::{
@@ -46,8 +52,8 @@ pub enum FileError {
     /// There is nothing in the file.
     #[error("the file is empty")]
     Empty,
-    /// The file is compressed.
-    #[error("the file is compressed: unpack it first")]
+    /// The file is compressed, and not by gzip, or more than once.
+    #[error("the file is compressed: unpack it first (gzip alone is read as it is)")]
     Compressed,
     /// A packet names an interface that was not described before it.
     #[error("packet of interface {id}, which is not described, at offset {offset}")]
@@ -93,20 +99,32 @@ pub struct CaptureFile {
     unconsumed: usize,
     format: Format,
     is_truncated: bool,
+    /// What it was packed into ends too early.
+    is_cut: Arc<AtomicBool>,
 }
 
 impl CaptureFile {
-    /// Opens the file at `path` and finds out its format.
+    /// Opens the file at `path`, which may be packed with gzip, and finds out its format.
     ///
     /// # Errors
     ///
     /// `Open`, `Empty`, `Compressed` and `NotACapture`.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let file = File::open(path).map_err(FileError::Open)?;
-        Self::new(BufReader::with_capacity(BUFFER_BYTES, file))
+        Self::unpack(BufReader::with_capacity(BUFFER_BYTES, file))
     }
 
-    /// Takes `input` from its first byte on, and finds out its format.
+    /// Takes `input` from its first byte on, packed or not.
+    fn unpack(mut input: impl BufRead + Send + 'static) -> Result<Self, FileError> {
+        if !input.fill_buf().map_err(FileError::Open)?.starts_with(gzip::MAGIC) {
+            return Self::new(input);
+        }
+        let (input, is_cut) = gzip::Unpacked::new(input);
+        let file = Self::new(BufReader::with_capacity(BUFFER_BYTES, input))?;
+        Ok(Self { is_cut, ..file })
+    }
+
+    /// Takes `input`, which is not packed, from its first byte on, and finds out its format.
     ///
     /// # Errors
     ///
@@ -128,6 +146,7 @@ impl CaptureFile {
             unconsumed: 0,
             format: Format::default(),
             is_truncated: false,
+            is_cut: Arc::default(),
         })
     }
 
@@ -149,8 +168,8 @@ impl CaptureFile {
 
     /// Whether the file turned out to end in the middle of a packet: all before it was given.
     #[must_use]
-    pub const fn is_truncated(&self) -> bool {
-        self.is_truncated
+    pub fn is_truncated(&self) -> bool {
+        self.is_truncated || self.is_cut.load(Ordering::Relaxed)
     }
 
     /// Finds the next frame in the buffer.
@@ -238,7 +257,7 @@ const MIN_BLOCK_BYTES: usize = 12;
 const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 
 /// How gzip, Zstandard, xz and LZ4 files begin.
-const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"\x04\x22\x4d\x18"];
+const COMPRESSED: [&[u8]; 4] = [gzip::MAGIC, b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"\x04\x22\x4d\x18"];
 
 /// Where a frame stands in the reader's buffer, and what is known of it.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! Enters: capture files put together block by block. Leaves: nothing; the facts of reading them.
 
-use std::io::Cursor;
+use std::io::{Cursor, Write as _};
 
+use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 
 use super::*;
@@ -135,6 +136,37 @@ fn file_cut_anywhere_gives_all_frames_before_the_cut() {
 }
 
 #[test]
+fn file_packed_with_gzip_is_read_and_cut_anywhere_gives_what_comes_before() {
+    let order = Order::Little;
+    let mut file = order.pcap(0xa1b2_c3d4, 1);
+    for n in 0..50 {
+        file.extend(order.record(n, 0, &n.to_be_bytes().repeat(10), 40));
+    }
+    // Of several members, as programs write that append.
+    let packed: Vec<u8> = file.chunks(1000).flat_map(gzip).collect();
+    for cut in 0..=packed.len() {
+        let capture = CaptureFile::unpack(Cursor::new(packed[..cut].to_vec()));
+        let Ok(mut capture) = capture else {
+            assert!(cut < packed.len() / 2, "cut at {cut}");
+            continue;
+        };
+        let mut frames = 0;
+        while let Some(frame) = capture.next_frame().unwrap() {
+            assert_eq!(frame.frame.bytes[..4], u32::to_be_bytes(frames));
+            frames += 1;
+        }
+        assert!(frames == 50 || capture.is_truncated(), "cut at {cut}");
+        assert!(cut < packed.len() || (frames, capture.is_truncated()) == (50, false));
+    }
+    let mut damaged = packed.clone();
+    damaged[packed.len() / 2] ^= 0x55;
+    let mut capture = CaptureFile::unpack(Cursor::new(damaged)).unwrap();
+    while let Ok(Some(_)) = capture.next_frame() {}
+    let twice = CaptureFile::unpack(Cursor::new(gzip(&packed)));
+    assert!(matches!(twice, Err(FileError::Compressed)));
+}
+
+#[test]
 fn what_cannot_be_read_is_told() {
     let order = Order::Little;
     let section = order.section();
@@ -149,7 +181,7 @@ fn what_cannot_be_read_is_told() {
     huge.resize(2 * MAX_BLOCK_BYTES, 0);
     let cases = [
         (vec![], "the file is empty"),
-        (b"\x1f\x8b\x08\0".to_vec(), "the file is compressed: unpack it first"),
+        (b"\x1f\x8b\x08\0".to_vec(), "the file is compressed: unpack it first (gzip alone is read as it is)"),
         (b"plain text, not a capture".to_vec(), "neither a pcap nor a pcapng file"),
         (b"\xd4\xc3\xb2\xa1\x02".to_vec(), "neither a pcap nor a pcapng file"),
         (
@@ -203,6 +235,12 @@ proptest! {
         read([order.pcap(0xa1b2_c3d4, 1), bytes.clone()].concat()).ok();
         read([order.section(), order.interface(1, &[]), bytes].concat()).ok();
     }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
 }
 
 fn read(file: Vec<u8>) -> Result<Vec<Read>, FileError> {
