@@ -7,7 +7,8 @@ use super::{Framing, Refusal, is_text_byte, is_token_byte};
 pub(super) enum Leniency {
     /// Requests: whatever servers are known to read in two ways is refused.
     Strict,
-    /// Responses: line feeds without carriage return and spaces behind a chunk size are accepted, as clients do.
+    /// Responses: line feeds without carriage return and spaces behind a chunk size are accepted, as clients do, and
+    /// any number of zeros before it, as the grammar does.
     Lenient,
 }
 
@@ -208,6 +209,9 @@ impl Line {
             (Self::DataEnd, b'\r') => Self::DataEndLf,
             (Self::DataEndLf, b'\n') => SIZE_START,
 
+            (Self::Size { size: 0, .. }, _) if byte.is_ascii_hexdigit() && leniency == Leniency::Lenient => {
+                Self::Size { size: u64::from(hex_digit(byte)), digits: 1 }
+            }
             (Self::Size { size, digits }, _) if byte.is_ascii_hexdigit() => match digits.checked_add(1) {
                 Some(digits) if digits <= SIZE_DIGITS => {
                     Self::Size { size: (size << 4) | u64::from(hex_digit(byte)), digits }

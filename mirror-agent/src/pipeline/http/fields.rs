@@ -57,8 +57,10 @@ struct Codings {
     lines: u32,
     chunked: u32,
     last_is_chunked: bool,
-    /// The same with `identity` left out, which RFC 2616 section 3.6 had for no coding.
+    /// The same with `identity` left out, which RFC 2616 section 3.6 had for no coding, and with empty ones.
     ends_chunked: bool,
+    /// There is another one than `identity`, be it an empty one.
+    has_coding: bool,
     has_empty: bool,
 }
 
@@ -129,8 +131,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// [`Self::response_framing`], repaired likewise: a length that is no number is none, and such a response ends with
-    /// the connection, which its client must close (section 6.3, rule 5).
+    /// [`Self::response_framing`], repaired likewise: `identity` is no coding, a length that is no number is none, and
+    /// such a response ends with the connection, which its client must close (section 6.3, rule 5).
     pub(super) const fn response_framing_leniently(
         &self,
         version: Version,
@@ -138,7 +140,11 @@ impl<'a> Fields<'a> {
         reply_to: ReplyTo,
     ) -> Framing {
         match (self.response_framing(version, status, reply_to), self.length) {
-            (Framing::Ambiguous, _) if self.codings.last_is_chunked => Framing::Chunked,
+            (Framing::None, _) => Framing::None,
+            _ if self.codings.ends_chunked => Framing::Chunked,
+            (_, Length::Once(len) | Length::Repeated(len)) if !self.codings.has_coding => {
+                Framing::Length(len)
+            }
             (Framing::Ambiguous, Length::Once(len) | Length::Repeated(len)) => Framing::Length(len),
             (Framing::Ambiguous, Length::Absent | Length::Garbled) => Framing::UntilClose,
             (framing, _) => framing,
@@ -191,8 +197,11 @@ impl Codings {
         for coding in value.split(|byte| *byte == b',').map(trim_whitespace) {
             self.last_is_chunked = coding.eq_ignore_ascii_case(b"chunked");
             self.chunked = self.chunked.saturating_add(u32::from(self.last_is_chunked));
-            self.ends_chunked =
-                self.last_is_chunked || (self.ends_chunked && coding.eq_ignore_ascii_case(b"identity"));
+            let is_identity = coding.eq_ignore_ascii_case(b"identity");
+            // A recipient ignores empty elements of a list (RFC 9110 section 5.6.1.2).
+            let is_none = is_identity || coding.is_empty();
+            self.ends_chunked = self.last_is_chunked || (self.ends_chunked && is_none);
+            self.has_coding |= !is_identity;
             self.has_empty |= coding.is_empty();
         }
     }

@@ -30,10 +30,7 @@ pub fn classify(bytes: &[u8]) -> Sniff {
     if let Some(sniff) = classify_proxy(bytes) {
         return sniff;
     }
-    let mut start = bytes;
-    while let [b'\r' | b'\n', rest @ ..] = start {
-        start = rest;
-    }
+    let start = behind_empty_lines(bytes);
     match start {
         [] => Sniff::Partial,
         [0x14..=0x17, ..] => classify_tls(start),
@@ -81,18 +78,30 @@ pub fn whole_request_start(bytes: &[u8]) -> bool {
 /// where more bytes are needed to say.
 #[must_use]
 pub fn lenient_request_start(bytes: &[u8]) -> Option<bool> {
-    let mut start = bytes;
-    while let [b'\r' | b'\n', rest @ ..] = start {
-        start = rest;
-    }
-    lenient::request_start(start)
+    lenient::request_start(behind_empty_lines(bytes))
 }
 
 /// [`strict_request_start`] for a lenient decoder: the line must be whole, and the method look like one.
 #[must_use]
 pub fn lenient_pick_up(bytes: &[u8]) -> bool {
-    split_word(bytes).is_some_and(|(method, _)| looks_like_method(method))
-        && lenient::request_start(bytes) == Some(true)
+    let start = behind_empty_lines(bytes);
+    split_word(start).is_some_and(|(method, _)| looks_like_method(method))
+        && lenient::request_start(start) == Some(true)
+}
+
+/// Whether a response starts at the first of `bytes` for a lenient [`ResponseDecoder`](super::ResponseDecoder), judged
+/// as [`response_start`] does where the line is not whole.
+#[must_use]
+pub fn lenient_response_start(bytes: &[u8]) -> bool {
+    response_start(bytes).is_some() || lenient::response_start(behind_empty_lines(bytes))
+}
+
+/// `bytes` without the empty lines before a start line (RFC 9112 section 2.2).
+fn behind_empty_lines(mut bytes: &[u8]) -> &[u8] {
+    while let [b'\r' | b'\n', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    bytes
 }
 
 /// The status code, if a response starts at the first of `bytes`.
@@ -394,11 +403,30 @@ mod tests {
 
     #[test]
     fn lenient_pick_up_takes_whole_lines_with_a_method() {
-        for bytes in [&b"GET / HTTP/1.1\n"[..], b"GET  /a b HTTP/1.1 \r\n", b"CCM_POST / HTTP/1.\n\n"] {
+        for bytes in [
+            &b"GET / HTTP/1.1\n"[..],
+            b"GET  /a b HTTP/1.1 \r\n",
+            b"CCM_POST / HTTP/1.\n\n",
+            b"\r\nGET / HTTP/1.1\n",
+        ] {
             assert!(lenient_pick_up(bytes), "{}", bytes.escape_ascii());
         }
         for bytes in [&b"T / HTTP/1.1\r\n"[..], b"GET / HTTP/1.1", b"GET /\n", b"get / HTTP/1.1\n", b""] {
             assert!(!lenient_pick_up(bytes), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn lenient_response_starts_are_whole_status_lines() {
+        for bytes in
+            [&b"HTTP/1.1 200 O"[..], b"HTTP/1.1  200 OK\r\n", b"\r\nHTTP/1.\t200-OK\n", b" HTTP/1.1 200\n"]
+        {
+            assert!(lenient_response_start(bytes), "{}", bytes.escape_ascii());
+        }
+        for bytes in
+            [&b"HTTP/1.1  200 OK"[..], b"HTTP/1.1 2000 OK\n", b"HTTP/1.x 200 OK\n", b"x HTTP/1.1 200\n", b""]
+        {
+            assert!(!lenient_response_start(bytes), "{}", bytes.escape_ascii());
         }
     }
 

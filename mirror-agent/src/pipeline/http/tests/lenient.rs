@@ -54,11 +54,19 @@ fn heads_are_read_as_tolerant_servers_read_them() {
         (b"GET / HTTP/1.1\r\nHost: a\n\r\n", "GET /", Framing::None, AmbiguousFraming),
         (b"GET  /a  HTTP/1.1\r\n\r\n", "GET /a", Framing::None, Malformed),
         (b"GET\t/a\tHTTP/1.1 \r\n\r\n", "GET /a", Framing::None, Malformed),
+        (b"\t GET\x0b/a\x0cHTTP/1.1\r\r\n\r\n", "GET /a", Framing::None, Malformed),
         (b"GET /a b HTTP/1.1\r\n\r\n", "GET /a b", Framing::None, Malformed),
         (b"GET / HTTP/1.2\r\n\r\n", "GET /", Framing::None, Malformed),
         (b"GET / HTTP/1.\r\n\r\n", "GET /", Framing::None, Malformed),
         (b"CCM_POST /\x01 HTTP/1.0\n\n", "CCM_POST /\x01", Framing::None, AmbiguousFraming),
         (b"P / HTTP/1.1\r\nContent-Length : 0\r\n\r\n", "P /", Framing::Length(0), AmbiguousFraming),
+        (b"P / HTTP/1.1\r\n Content-Length: 0\r\nX: y\r\n\r\n", "P /", Framing::None, AmbiguousFraming),
+        (
+            b"P / HTTP/1.1\r\n no colon\r\nContent-Length: 0\r\n\r\n",
+            "P /",
+            Framing::Length(0),
+            AmbiguousFraming,
+        ),
         (
             b"P / HTTP/1.1\r\nContent-Length: 0\r\nContent-Length:0\r\n\r\n",
             "P /",
@@ -89,6 +97,7 @@ fn transfer_coding_overrides_the_length_and_the_decoder_stays_in_step() {
         "Transfer-Encoding: gzip, chunked\r\nContent-Length: x",
         "Transfer-Encoding:\r\n chunked",
         "Transfer-Encoding\t: chunked",
+        "Transfer-Encoding: chunked, , identity,",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
     ] {
         let bytes = format!("POST / HTTP/1.1\r\n{lines}\r\n\r\n1\r\nx\r\n0\r\n\r\nGET /2 HTTP/1.1\r\n\r\n");
@@ -105,6 +114,7 @@ fn chunk_framing_that_is_refused_elsewhere_is_followed_and_marked() {
         ("1\nx\n0\n\n", AmbiguousFraming),
         ("1\r\nx\r\n0\r\n\n", AmbiguousFraming),
         ("1 \r\nx\r\n0\r\n\r\n", Malformed),
+        ("00000000000000000001\r\nx\r\n00000000000000000000\r\n\r\n", AmbiguousFraming),
     ] {
         let bytes =
             format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{body}GET /2 HTTP/1.1\r\n\r\n");
@@ -150,6 +160,20 @@ fn responses_are_read_as_tolerant_clients_read_them() {
         ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "200", Framing::Chunked),
         ("HTTP/1.1 404 No\r\nbad line\r\nContent-Length: 0\r\n\r\n", "404", Framing::Length(0)),
         ("HTTP/1.1 204 No\r\nX : y\r\n\r\n", "204", Framing::None),
+        (" HTTP/1.1\t200\x0cOK\r\r\nContent-Length: 0\r\n\r\n", "200", Framing::Length(0)),
+        ("HTTP/1.1 200 OK\r\n Content-Length: 0\r\nX: y\r\n\r\n", "200", Framing::UntilClose),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: Identity\r\nContent-Length: 0\r\n\r\n",
+            "200",
+            Framing::Length(0),
+        ),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", "200", Framing::Chunked),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nContent-Length: 9\r\n\r\n",
+            "200",
+            Framing::UntilClose,
+        ),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\nContent-Length: 9\r\n\r\n", "200", Framing::UntilClose),
     ];
     for (bytes, status, framing) in cases {
         let mut messages = Vec::new();

@@ -77,6 +77,15 @@ fn line_feeds_alone_are_taken_as_clients_take_them() {
 }
 
 #[test]
+fn chunk_sizes_may_have_any_number_of_zeros_before_them() {
+    let (some, last) = ("0".repeat(40), "0".repeat(17));
+    let bytes =
+        format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{some}3\r\nabc\r\n{last}\r\n\r\n");
+    let message = only(responses(bytes.as_bytes(), ReplyTo::Other));
+    assert_eq!((message.fate, message.content.as_slice()), (Fate::Complete, &b"abc"[..]));
+}
+
+#[test]
 fn line_of_one_space_does_not_end_a_head() {
     let message = only(responses(b"HTTP/1.1 204 No\r\nA: b\r\n \n c\r\n\r\n", ReplyTo::Other));
     assert_eq!((message.fate, message.headers.len()), (Fate::Complete, 1));
