@@ -382,10 +382,12 @@ impl ClientSide {
         }
         let position = |input: &[u8]| start.advance(bytes.len().saturating_sub(input.len()));
         let mut is_garbled = false;
+        let mut has_begun_here = false;
         loop {
             match self.decoder.poll(&mut input) {
                 Event::NeedMore => return Interest::Continue,
                 Event::Start => {
+                    has_begun_here = true;
                     let start = position(input);
                     let mut request = OpenRequest::begin(context, start, at);
                     observer.begun(context, request.id, start.offset, &run);
@@ -440,7 +442,12 @@ impl ClientSide {
                         continue;
                     }
                     self.mode = Mode::Resync { trust, heard_up_to: acked.unseen() };
-                    return Interest::Continue;
+                    // What was waited for in vain may have ended before this run.
+                    return if has_begun_here || !matches!(context.purpose, Purpose::Inspect) {
+                        Interest::Continue
+                    } else {
+                        self.take(context, flow, run, observer)
+                    };
                 }
             }
         }

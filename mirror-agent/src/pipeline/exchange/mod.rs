@@ -291,10 +291,13 @@ fn server_span(
         Span::Data { bytes, offset, seq, at, acked, conflict } => {
             let status = response_start(bytes);
             client.server_sent(status, acked.offset());
-            let run = Run { bytes, start: Place { offset, seq }, at, acked, conflict };
+            let mut run = Run { bytes, start: Place { offset, seq }, at, acked, conflict };
             pairing.server_sent(status, &run);
-            if let Some((status, acked)) = pairing.data(context, run) {
-                return client.answered(context, flow, status, acked, pairing);
+            while let Some((status, acked, behind)) = pairing.data(context, run) {
+                if client.answered(context, flow, status, acked, pairing) == Interest::Ignore {
+                    return Interest::Ignore;
+                }
+                run = behind;
             }
             if !pairing.is_in_step() {
                 return client.server_is_foreign(context);

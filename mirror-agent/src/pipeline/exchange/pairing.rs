@@ -13,7 +13,7 @@ use crate::pipeline::{
         quiet::QuietMoments,
         report::{ExchangeReport, MessageReport, Place},
     },
-    http::{EndEffect, Event, GapEffect, ResponseDecoder, sniff::response_start},
+    http::{EndEffect, Event, GapEffect, ResponseDecoder, sniff::lenient_response_start},
 };
 
 /// The responses of one flow and the requests they answer, oldest first.
@@ -61,8 +61,9 @@ struct OpenExchange {
     response_over: bool,
 }
 
-/// A status that may concern the client's side: `(status, offset acknowledged)` of the newest request's response.
-pub(crate) type Answer = (u16, Option<u64>);
+/// A status that may concern the client's side: `(status, offset acknowledged)` of the newest request's response, and
+/// what follows its head.
+pub(crate) type Answer<'a> = (u16, Option<u64>, Run<'a>);
 
 impl RequestObserver for Pairing {
     fn begun(&mut self, context: &mut Context, id: ExchangeId, offset: u64, run: &Run<'_>) {
@@ -125,19 +126,21 @@ impl Pairing {
         self.lull.server_sent(run);
     }
 
-    /// Takes bytes of the server's stream; `run.acked` is how far it had received of the client's. Gives the status
-    /// of a response to the newest request, which may change what the client's stream is.
-    pub(crate) fn data(&mut self, context: &mut Context, run: Run<'_>) -> Option<Answer> {
+    /// Takes bytes of the server's stream; `run.acked` is how far it had received of the client's. Stops at the head of a
+    /// response to the newest request, which may change what the client's stream is: what is behind it is to be given
+    /// once the client's side knows.
+    pub(crate) fn data<'a>(&mut self, context: &mut Context, run: Run<'a>) -> Option<Answer<'a>> {
         if !self.in_step {
-            response_start(run.bytes)?;
+            if !lenient_response_start(run.bytes) {
+                return None;
+            }
             self.in_step = true;
         }
         let mut input = run.bytes;
-        let mut answer = None;
         loop {
             let reply_to = self.reply_to();
             match self.decoder.poll(&mut input, reply_to) {
-                Event::NeedMore => return answer,
+                Event::NeedMore => return None,
                 Event::Start => {
                     let position = run.bytes.len().saturating_sub(input.len());
                     let start = run.start.advance(position);
@@ -156,7 +159,9 @@ impl Pairing {
                         current.builder = Some(Box::new(builder));
                         current.is_interim = head.facts.interim;
                         if self.exchanges.back().is_some_and(|newest| newest.id == current.id) {
-                            answer = Some((head.status, run.acked.offset()));
+                            let taken = run.bytes.len().saturating_sub(input.len());
+                            let behind = Run { bytes: input, start: run.start.advance(taken), ..run };
+                            return Some((head.status, run.acked.offset(), behind));
                         }
                     }
                 }
@@ -169,7 +174,7 @@ impl Pairing {
                         builder.refuse(refusal.into());
                     }
                     self.lose_step(context);
-                    return answer;
+                    return None;
                 }
             }
         }

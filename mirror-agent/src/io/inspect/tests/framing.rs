@@ -91,3 +91,48 @@ fn identity_behind_chunked_says_nothing() {
     );
     assert_eq!(lines[0]["request"]["body_bytes"], 3);
 }
+
+#[test]
+fn request_behind_chunks_that_break_off_is_told_where_nothing_is_outstanding() {
+    let head = b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let next = b"GET /b HTTP/1.1\r\n\r\n";
+    for broken in [&b"3\r\nabc\r\n0\r\n\r"[..], b"3\r\nabc\r\n", b"3\r\nabc\r\n0\r\n"] {
+        for is_answered in [true, false] {
+            let mut capture = Capture::ethernet();
+            let mut talk = capture.connect(4000);
+            capture.client(&mut talk, next);
+            capture.server(&mut talk, OK);
+            capture.client(&mut talk, &[head, broken].concat());
+            if is_answered {
+                capture.server(&mut talk, OK);
+            }
+            capture.client(&mut talk, next);
+            capture.server(&mut talk, OK);
+            let expected: &[&str] = match is_answered {
+                true => &["GET /b > 200 3", "POST /a (malformed) > 200 3", "GET /b > 200 3"],
+                false => &["GET /b > 200 3", "POST /a (malformed) > 200 3"],
+            };
+            assert_eq!(capture.summary(), expected, "{}", broken.escape_ascii());
+        }
+    }
+}
+
+#[test]
+fn refusal_of_connect_is_heard_with_the_answer_behind_it() {
+    let mut capture = Capture::ethernet();
+    let mut talk = capture.connect(4000);
+    capture.client(&mut talk, b"CONNECT h:80 HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n");
+    capture.server(&mut talk, &[b"HTTP/1.1 407 Who\r\nContent-Length: 2\r\n\r\nno", OK].concat());
+    assert_eq!(capture.summary(), ["CONNECT h:80 > 407 2", "GET /b > 200 3"]);
+}
+
+#[test]
+fn odd_messages_of_a_connection_older_than_the_capture_are_told() {
+    let mut capture = Capture::ethernet();
+    let mut talk = Talk::older(4000);
+    capture.client(&mut talk, b"\r\nGET  /a HTTP/1.1\r\n\r\n");
+    capture.server(&mut talk, b"\r\nHTTP/1.1  200 OK\r\nContent-Length: 3\r\n\r\nabc");
+    capture.client(&mut talk, b"GET /b HTTP/1.1\r\n\r\n");
+    capture.server(&mut talk, OK);
+    assert_eq!(capture.summary(), ["GET /a (malformed) > 200 3", "GET /b > 200 3"]);
+}
