@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::message::{Body, Message, Shown, StartLine};
+use super::message::{Body, Message, Paired, StartLine};
 
 /// What `inspect` says of a file.
 #[derive(Debug, Default)]
@@ -61,17 +61,23 @@ fn take_exchange(exchange: &Value, messages: &mut Vec<Message>) -> Result<()> {
         .collect();
     let place = tags.join(", ");
     let responses = exchange["interim"].as_array().into_iter().flatten().chain([&exchange["response"]]);
-    let sent = [(&exchange["request"], client, server)];
-    let answered = responses.map(|response| (response, server, client));
-    for (message, sender, receiver) in sent.into_iter().chain(answered) {
+    let status = exchange["response"]["status"].as_u64().and_then(|status| status.try_into().ok());
+    let of_request = status.map_or(Paired::Nothing, Paired::Status);
+    let of_response = match &exchange["request"]["method"] {
+        Value::Null => Paired::Nothing,
+        method => Paired::Method(bytes(method)?),
+    };
+    let sent = [(&exchange["request"], (client, server), of_request)];
+    let answered = responses.map(|response| (response, (server, client), of_response.clone()));
+    for (message, way, paired) in sent.into_iter().chain(answered) {
         if !message.is_null() {
-            messages.push(to_message(message, sender, receiver, place.clone())?);
+            messages.push(Message { paired, ..to_message(message, way, place.clone())? });
         }
     }
     Ok(())
 }
 
-fn to_message(value: &Value, sender: SocketAddr, receiver: SocketAddr, place: String) -> Result<Message> {
+fn to_message(value: &Value, (sender, receiver): (SocketAddr, SocketAddr), place: String) -> Result<Message> {
     let start_line = match value["status"].as_u64() {
         Some(status) => StartLine::Response { status: status.try_into()? },
         None => StartLine::Request { method: bytes(&value["method"])?, target: bytes(&value["target"])? },
@@ -92,7 +98,8 @@ fn to_message(value: &Value, sender: SocketAddr, receiver: SocketAddr, place: St
         headers: headers.map(|pair| Ok((bytes(&pair[0])?, bytes(&pair[1])?))).collect::<Result<_>>()?,
         body,
         complete: value["complete"].as_bool().context("complete")?,
-        shown: Shown::default(),
+        paired: Paired::Nothing,
+        is_marred: false,
     })
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::{
     chunked,
     markup::Tag,
-    message::{Body, Headers, Shown, StartLine},
+    message::{Body, Headers, StartLine},
 };
 
 /// A message in the frame, or what Wireshark takes for a part of one.
@@ -13,25 +13,31 @@ use super::{
 pub(super) struct Http {
     /// Position in the frame, or in the data put together.
     position: u64,
-    method: Option<Vec<u8>>,
-    target: Vec<u8>,
-    status: Option<u16>,
-    version: String,
+    /// The first word of the start line, if it is a method or a status. A line further down that looks like a start
+    /// line is shown as one, too.
+    start: Option<Start>,
+    target: Option<Vec<u8>>,
+    version: Option<String>,
     headers: Headers,
-    /// The head, as far as one line stands right behind the other.
-    shown: Shown,
+    /// The lines of the head, as far as one stands right behind the other.
+    lines: Vec<Vec<u8>>,
     is_notification: bool,
     is_chunked: bool,
     chunks: Vec<u8>,
     encoded: Option<Vec<u8>>,
     content: Option<Vec<u8>>,
-    /// Position of that.
-    content_at: u64,
     /// What it shows for bytes and nothing else, as it does of content in a transfer coding that it does not know.
     data: Option<Vec<u8>>,
     /// Some of the content's bytes were not printed.
     is_cut: bool,
     is_in_tunnel: bool,
+}
+
+/// What a start line says first.
+#[derive(Clone, Debug)]
+enum Start {
+    Method(Vec<u8>),
+    Status(u16),
 }
 
 /// Where a field stands.
@@ -49,7 +55,6 @@ pub(super) struct Told {
     pub(super) start_line: StartLine,
     pub(super) headers: Headers,
     pub(super) body: Body,
-    pub(super) shown: Shown,
 }
 
 impl Http {
@@ -66,16 +71,18 @@ impl Http {
     /// Takes a field of the layer.
     pub(super) fn note(&mut self, name: &str, depth: Depth, tag: &Tag<'_>) {
         if depth == Depth::Layer && !matches!(name, "http.file_data" | "data") {
-            self.show_line(tag);
+            self.note_line(tag);
         }
         match name {
-            "http.request.method" => self.method = tag.bytes(),
-            "http.request.uri" => self.target = tag.bytes().unwrap_or_default(),
+            "http.request.method" => self.start = self.start.take().or(tag.bytes().map(Start::Method)),
+            "http.request.uri" => self.target = self.target.take().or(tag.bytes()),
             "http.response.code" => {
-                self.status = tag.number("show").and_then(|status| status.try_into().ok());
+                let status = || tag.number("show").and_then(|status| status.try_into().ok());
+                self.start = self.start.take().or_else(|| status().map(Start::Status));
             }
             "http.request.version" | "http.response.version" => {
-                self.version = tag.attribute("show").unwrap_or_default().into_owned();
+                let version = || tag.attribute("show").map(Cow::into_owned);
+                self.version = self.version.take().or_else(version);
             }
             "http.request.line" | "http.response.line" => {
                 self.headers.extend(tag.bytes().as_deref().and_then(header));
@@ -85,12 +92,10 @@ impl Http {
                 let bytes = self.content(tag);
                 self.chunks.extend(bytes);
             }
-            "http.file_data" => {
-                self.content = Some(self.content(tag));
-                self.content_at = tag.number("pos").unwrap_or(0);
-            }
+            "http.file_data" => self.content = Some(self.content(tag)),
             "http.notification" => self.is_notification = true,
-            "data.data" => self.data = tag.bytes(),
+            // Within a field it is what that holds, as credentials.
+            "data" if depth == Depth::Layer => self.data = tag.bytes(),
             "http.proxy_connect_host" => self.is_in_tunnel = true,
             "" if tag
                 .attribute("show")
@@ -103,16 +108,13 @@ impl Http {
     }
 
     /// Adds a line of the head: a field with the bytes of a whole line, right behind the line before it.
-    fn show_line(&mut self, tag: &Tag<'_>) {
-        let is_next = tag.number("pos") == Some(self.position + self.shown.lines_len() as u64);
+    fn note_line(&mut self, tag: &Tag<'_>) {
+        let lines_len: usize = self.lines.iter().map(Vec::len).sum();
+        let is_next = tag.number("pos") == Some(self.position + lines_len as u64);
         let Some(line) = tag.bytes().filter(|line| is_next && line.ends_with(b"\n")) else { return };
-        if self.shown.is_ended || tag.number("size") != u64::try_from(line.len()).ok() {
-            return;
-        }
-        if matches!(line.as_slice(), b"\r\n" | b"\n") {
-            self.shown.is_ended = true;
-        } else {
-            self.shown.lines.push(line);
+        if tag.number("size") == u64::try_from(line.len()).ok() && !matches!(line.as_slice(), b"\r\n" | b"\n")
+        {
+            self.lines.push(line);
         }
     }
 
@@ -123,19 +125,21 @@ impl Http {
         bytes
     }
 
-    /// The message; `behind` are the layers behind it in the frame.
+    /// The message.
     ///
     /// # Errors
     ///
     /// Why there is nothing to compare.
-    pub(super) fn finish(&self, behind: &[Self]) -> Result<Told, &'static str> {
-        let start_line = match (&self.method, self.status) {
-            (Some(method), _) => StartLine::Request { method: method.clone(), target: self.target.clone() },
-            (None, Some(status)) => StartLine::Response { status },
-            (None, None) => return Err("continuation without a start line"),
+    pub(super) fn finish(&self) -> Result<Told, &'static str> {
+        let start_line = match &self.start {
+            Some(Start::Method(method)) => {
+                StartLine::Request { method: method.clone(), target: self.target.clone().unwrap_or_default() }
+            }
+            Some(Start::Status(status)) => StartLine::Response { status: *status },
+            None => return Err("continuation without a start line"),
         };
         // What it takes for the version may hold the end of the target.
-        if !self.version.contains("HTTP/1.") {
+        if !self.version.as_ref().is_some_and(|version| version.contains("HTTP/1.")) {
             return Err("not HTTP/1.x");
         }
         if self.is_in_tunnel && start_line != (StartLine::Response { status: 200 }) {
@@ -146,31 +150,14 @@ impl Http {
         } else {
             self.without_transfer_coding().as_deref().map_or(Body::Unknown, Body::of)
         };
-        Ok(Told { start_line, headers: self.headers(), body, shown: self.shown(behind) })
-    }
-
-    /// The lines of the head; where no empty line ends them also what follows, which it takes for content or for
-    /// layers of their own.
-    fn shown(&self, behind: &[Self]) -> Shown {
-        let mut shown = self.shown.clone();
-        let mut end = self.position + shown.lines_len() as u64;
-        let own = (self.content_at, self.content.as_ref());
-        let layers = behind.iter().filter(|http| http.shown.lines.is_empty());
-        let others = layers.map(|http| (http.position, http.content.as_ref().or(http.data.as_ref())));
-        for (at, content) in [own].into_iter().chain(others).filter(|_| !self.shown.is_ended) {
-            if let Some(content) = content.filter(|_| at == end) {
-                shown.rest.extend_from_slice(content);
-                end += content.len() as u64;
-            }
-        }
-        shown
+        Ok(Told { start_line, headers: self.headers(), body })
     }
 
     /// Names and values of the field lines.
     fn headers(&self) -> Headers {
         // Those of NOTIFY, SUBSCRIBE and UNSUBSCRIBE, which it calls notifications, it does not name as such.
         if self.is_notification && self.headers.is_empty() {
-            return self.shown.lines.iter().skip(1).filter_map(|line| header(line)).collect();
+            return self.lines.iter().skip(1).filter_map(|line| header(line)).collect();
         }
         self.headers.clone()
     }

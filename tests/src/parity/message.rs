@@ -25,19 +25,22 @@ pub struct Message {
     pub body: Body,
     /// Whether the teller saw all of it.
     pub complete: bool,
-    /// Its head as Wireshark shows it; `inspect` shows nothing.
-    pub shown: Shown,
+    /// What `inspect` pairs it with; Wireshark's word on that is not asked for.
+    pub paired: Paired,
+    /// A dissector of something in its frame gave up, says Wireshark.
+    pub is_marred: bool,
 }
 
-/// The bytes of a message's head as Wireshark cuts them into lines: by them it can be told why it reads them otherwise.
+/// The other message of an exchange.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Shown {
-    /// The lines that it takes for start line and fields, each with its end.
-    pub lines: Vec<Vec<u8>>,
-    /// Whether the empty line that ends a head follows.
-    pub is_ended: bool,
-    /// What follows where that line does not, as far as it is shown.
-    pub rest: Vec<u8>,
+pub enum Paired {
+    /// There is none.
+    #[default]
+    Nothing,
+    /// Of a response, the method of the request.
+    Method(Vec<u8>),
+    /// Of a request, the status of the final response.
+    Status(u16),
 }
 
 /// Names and values of fields, in order.
@@ -99,14 +102,6 @@ impl Message {
     #[must_use]
     pub fn has_head_of(&self, other: &Self) -> bool {
         self.start_line == other.start_line && self.headers == other.headers
-    }
-}
-
-impl Shown {
-    /// Bytes of the lines.
-    #[must_use]
-    pub fn lines_len(&self) -> usize {
-        self.lines.iter().map(Vec::len).sum()
     }
 }
 

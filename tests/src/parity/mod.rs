@@ -3,11 +3,14 @@
 mod chunked;
 pub mod compare;
 mod dissected;
+mod explain;
 pub mod inspect;
 mod layer;
 mod markup;
 pub mod message;
+mod reading;
 pub mod shape;
+mod stream;
 pub mod verdicts;
 pub mod wireshark;
 
@@ -25,6 +28,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use compare::{Accounts, Comparison};
+use stream::Streams;
 use verdicts::Verdicts;
 use wireshark::{Patience, Ports};
 
@@ -179,14 +183,10 @@ fn compare_file(path: &Path, agent: &Path) -> Result<Compared> {
         accounts.heads = wireshark::messages(file, Patience::Head, ports)?.messages;
     }
     let mut comparison = compare::compare(&accounts, &inspected.messages);
-    let mut untold = compare::untold_requests(&comparison, &inspected.messages);
-    untold.truncate(MAX_LOOKED_INTO);
-    if !untold.is_empty() {
-        for (message, payload, into) in wireshark::beginnings(file, &untold)? {
-            if let Some(shape) = shape::of_segment(&payload, into, message) {
-                comparison.explain_untold(message, shape);
-            }
-        }
+    let disputed = compare::disputed_flows(&comparison);
+    if !disputed.is_empty() {
+        let streams = Streams::of(file, &disputed)?;
+        explain::explain(&mut comparison, &accounts.whole, &inspected.messages, &streams);
     }
     for (reason, count) in dissected.left_out {
         *comparison.not_compared.entry(reason).or_default() += count;
@@ -197,10 +197,6 @@ fn compare_file(path: &Path, agent: &Path) -> Result<Compared> {
     }
     Ok(Compared { path: path.to_owned(), sha256: hash(path)?, comparison, remarks, is_unread })
 }
-
-/// Requests of a file whose segments are looked into: they stand in one display filter, and more of them have the same
-/// reason.
-const MAX_LOOKED_INTO: usize = 32;
 
 fn tell(name: &str, comparison: &Comparison, out: &mut impl Write) -> Result<()> {
     let Comparison { requests, responses, disagreements, not_compared } = comparison;

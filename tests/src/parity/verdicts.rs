@@ -5,10 +5,7 @@ use std::{cell::Cell, fs, path::Path};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::{
-    compare::{Aspect, Disagreement},
-    shape::Shape,
-};
+use super::{compare::Disagreement, shape::Shape};
 
 /// Reasoned judgements on disagreements.
 #[derive(Debug, Default)]
@@ -27,8 +24,6 @@ struct Verdict {
     what: Option<String>,
     /// What the bytes have to prove.
     shape: Option<String>,
-    /// Methods to which it does not apply; then only to requests of which Wireshark does not tell.
-    not_methods: Option<Vec<String>>,
     /// How many disagreements it explains, if it says so.
     count: Option<u64>,
     reason: String,
@@ -37,7 +32,7 @@ struct Verdict {
 
 impl Verdicts {
     /// Reads a file of verdicts: a JSON array of objects with `file` and `verdict`, and where it is narrower `flow`,
-    /// `offset`, `what`, `shape`, `count` and `not_methods`.
+    /// `offset`, `what`, `shape` and `count`.
     ///
     /// # Errors
     ///
@@ -87,9 +82,6 @@ impl Verdict {
             offset: value["offset"].as_u64(),
             what: text("what"),
             shape: text("shape"),
-            not_methods: value["not_methods"].as_array().map(|methods| {
-                methods.iter().filter_map(|method| method.as_str().map(str::to_owned)).collect()
-            }),
             count: value["count"].as_u64(),
             reason: text("verdict").context("a verdict without `verdict`")?,
             used: Cell::new(0),
@@ -109,25 +101,13 @@ impl Verdict {
             && self.offset.is_none_or(|offset| offset == disagreement.offset)
             && self.what.as_ref().is_none_or(|what| what == disagreement.what.as_str())
             && self.shape.as_deref().is_none_or(|shape| disagreement.shape.map(Shape::as_str) == Some(shape))
-            && self.not_methods.as_ref().is_none_or(|known| is_unknown_request(known, disagreement))
     }
-}
-
-/// Whether only `inspect` tells of the message, a request with a method that is not among those `known`.
-fn is_unknown_request(known: &[String], disagreement: &Disagreement) -> bool {
-    let Some(method) = disagreement.inspect.as_ref().and_then(|told| told.split(' ').next()) else {
-        return false;
-    };
-    let is_status = method.parse::<u16>().is_ok();
-    disagreement.what == Aspect::Existence
-        && disagreement.wireshark.is_none()
-        && !is_status
-        && !known.iter().any(|known| known == method)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parity::compare::Aspect;
 
     #[test]
     fn verdict_applies_to_what_it_names_and_nothing_else() {
@@ -168,23 +148,6 @@ mod tests {
     }
 
     #[test]
-    fn verdict_on_unknown_methods_applies_to_no_others() {
-        let verdicts =
-            Verdicts::parse(r#"[{"file": "*", "not_methods": ["GET"], "verdict": "so"}]"#).unwrap();
-        let told = |inspect: &str| Disagreement {
-            what: Aspect::Existence,
-            inspect: Some(inspect.to_owned()),
-            ..disagreement()
-        };
-        assert_eq!(verdicts.explain("x", "", &told("PURGE /a with")), Some("so"));
-        assert_eq!(verdicts.explain("x", "", &told("GET /a with")), None);
-        assert_eq!(verdicts.explain("x", "", &told("200 with")), None);
-        let both = Disagreement { wireshark: Some("GET".to_owned()), ..told("PURGE /a with") };
-        assert_eq!(verdicts.explain("x", "", &both), None);
-        assert!(verdicts.stale(&[("x".to_owned(), String::new())]).is_empty());
-    }
-
-    #[test]
     fn verdict_on_a_shape_applies_where_the_bytes_prove_it() {
         let verdicts =
             Verdicts::parse(r#"[{"file": "*", "shape": "folded-field", "verdict": "so"}]"#).unwrap();
@@ -201,6 +164,7 @@ mod tests {
 
     fn disagreement() -> Disagreement {
         Disagreement {
+            way: (([192, 0, 2, 1], 1).into(), ([192, 0, 2, 2], 2).into()),
             flow: "x > y".to_owned(),
             offset: 7,
             seq: 0,

@@ -14,7 +14,6 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     dissected::{Found, Frame},
-    markup::hex,
     message::Message,
 };
 
@@ -113,49 +112,21 @@ pub fn messages(file: &Path, patience: Patience, ports: Ports) -> Result<Dissect
     Ok(dissected)
 }
 
-/// The data of the segments in which these messages begin, where they are found, each with how many bytes of it stand
-/// before the message.
+/// These fields of the frames that a display filter lets pass, a line each, separated by commas. Of a field that occurs
+/// several times, as in a tunnel, it is the inner one.
 ///
 /// # Errors
 ///
-/// `tshark` cannot be started, or does not print what is expected.
-pub fn beginnings<'a>(file: &Path, messages: &[&'a Message]) -> Result<Vec<(&'a Message, Vec<u8>, usize)>> {
-    let ranges = messages.iter().map(|message| {
-        let (port, seq) = (message.sender.port(), message.seq);
-        let first = seq.saturating_sub(u32::from(u16::MAX));
-        format!("(tcp.srcport == {port} && tcp.seq_raw >= {first} && tcp.seq_raw <= {seq})")
-    });
-    let filter = format!("tcp.len > 0 && ({})", ranges.collect::<Vec<_>>().join(" || "));
+/// `tshark` cannot be started, or prints no text.
+pub(super) fn fields(file: &Path, filter: &str, fields: &[&str]) -> Result<String> {
     let mut command = tshark();
-    command.arg("-r").arg(file).args(["-Y", &filter, "-T", "fields", "-E", "separator=,"]);
+    command.arg("-r").arg(file).args(["-Y", filter, "-T", "fields", "-E", "separator=,"]);
     command.args(["-E", "occurrence=l"]);
-    for field in ["ip.src", "ipv6.src", "tcp.srcport", "tcp.dstport", "tcp.seq_raw", "tcp.payload"] {
+    for field in fields {
         command.args(["-e", field]);
     }
     let output = command.output().context("start tshark")?;
-    let text = String::from_utf8(output.stdout).context("read tshark's output")?;
-    Ok(text
-        .lines()
-        .flat_map(|line| messages.iter().filter_map(move |message| begins_in(line, message)))
-        .collect())
-}
-
-/// The segment on a line of fields and how far into it the message begins, if it does.
-fn begins_in<'a>(line: &str, message: &&'a Message) -> Option<(&'a Message, Vec<u8>, usize)> {
-    let words: Vec<&str> = line.split(',').collect();
-    let [v4, v6, source, destination, seq, payload] = words[..] else { return None };
-    let (sender, receiver) = (message.sender, message.receiver);
-    let is_from = |address: &str| address.parse() == Ok(sender.ip());
-    let is_port = |word: &str, port: u16| word.parse() == Ok(port);
-    if !(is_from(v4) || is_from(v6))
-        || !is_port(source, sender.port())
-        || !is_port(destination, receiver.port())
-    {
-        return None;
-    }
-    let payload = hex(payload)?;
-    let into = usize::try_from(message.seq.wrapping_sub(seq.parse().ok()?)).ok()?;
-    (into < payload.len()).then_some((*message, payload, into))
+    String::from_utf8(output.stdout).context("read tshark's output")
 }
 
 /// What is as judges of HTTP need it: everything put together, nothing decompressed.
@@ -191,15 +162,7 @@ pub(super) struct Segment {
 
 impl Segments {
     fn of(file: &Path) -> Result<Self> {
-        let mut command = tshark();
-        command.arg("-r").arg(file).args(["-Y", "tcp", "-T", "fields", "-E", "separator=,"]);
-        // The inner one of several, as in a tunnel.
-        command.args(["-E", "occurrence=l"]);
-        for field in ["frame.number", "tcp.seq_raw", "tcp.len", "tcp.flags.syn"] {
-            command.args(["-e", field]);
-        }
-        let output = command.output().context("start tshark")?;
-        let text = String::from_utf8(output.stdout).context("read tshark's output")?;
+        let text = fields(file, "tcp", &["frame.number", "tcp.seq_raw", "tcp.len", "tcp.flags.syn"])?;
         Ok(Self(text.lines().filter_map(segment).collect()))
     }
 }

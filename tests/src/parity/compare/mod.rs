@@ -8,7 +8,7 @@ use std::{
 
 use crate::parity::{
     message::{Body, Message, StartLine},
-    shape::{self, Shape},
+    shape::Shape,
 };
 
 /// What came of comparing one file.
@@ -28,6 +28,8 @@ pub struct Comparison {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Disagreement {
     /// Sender and receiver.
+    pub way: (SocketAddr, SocketAddr),
+    /// The same for people.
     pub flow: String,
     /// Bytes of the sender's stream before the message; as `inspect` counts, unless it does not tell of it.
     pub offset: u64,
@@ -63,13 +65,14 @@ pub enum Aspect {
 }
 
 impl Disagreement {
-    /// Whether only `inspect` tells of the message, and why is not known.
-    fn is_only_ours(&self) -> bool {
-        self.what == Aspect::Existence && self.wireshark.is_none() && self.shape.is_none()
+    /// Whether only `inspect` tells of the message.
+    pub(super) fn is_only_ours(&self) -> bool {
+        self.what == Aspect::Existence && self.wireshark.is_none()
     }
 
-    fn is_about(&self, message: &Message) -> bool {
-        self.seq == message.seq && self.offset == message.offset && self.flow == message.flow()
+    /// Whether only Wireshark tells of the message.
+    pub(super) fn is_only_theirs(&self) -> bool {
+        self.what == Aspect::Existence && self.inspect.is_none()
     }
 }
 
@@ -140,6 +143,12 @@ fn flow(message: &Message) -> Flow {
     (a.min(b), a.max(b))
 }
 
+/// The flows of which the two tell differently.
+#[must_use]
+pub fn disputed_flows(comparison: &Comparison) -> BTreeSet<Flow> {
+    comparison.disagreements.iter().map(|one| (one.way.0.min(one.way.1), one.way.0.max(one.way.1))).collect()
+}
+
 /// Compares the messages that both found in one file.
 #[must_use]
 pub fn compare(wireshark: &Accounts, inspect: &[Message]) -> Comparison {
@@ -175,30 +184,13 @@ pub fn compare(wireshark: &Accounts, inspect: &[Message]) -> Comparison {
     comparison.stand_in(&wireshark.present, &mut ours, Aspect::Body);
     comparison.stand_in(&wireshark.heads, &mut ours, Aspect::Header);
     for ours in ours.into_iter().flatten() {
-        let follows = |(theirs, _): &(&Message, &Message)| {
-            let reread = shape::reread(theirs).filter(|_| is_same_way(theirs, ours))?;
-            reread.is_followed_by(theirs, ours).then_some(reread.shape)
-        };
-        let shape = pairs.iter().find_map(follows);
-        comparison.note(ours, String::new(), Aspect::Existence, shape, (None, Some(summary(ours))));
+        comparison.note(ours, String::new(), Aspect::Existence, (None, Some(summary(ours))));
     }
     for theirs in theirs.into_iter().flatten() {
         let said = (Some(summary(theirs)), None);
-        let mut before = pairs.iter().filter(|(before, _)| is_same_way(before, theirs));
-        let shape = before.find_map(|(_, before)| shape::of_message_behind(before, theirs));
-        comparison.note(theirs, theirs.place.clone(), Aspect::Existence, shape, said);
+        comparison.note(theirs, theirs.place.clone(), Aspect::Existence, said);
     }
     comparison
-}
-
-/// The requests of `inspect` of which Wireshark does not tell, for a reason that is not known.
-#[must_use]
-pub fn untold_requests<'a>(comparison: &Comparison, inspect: &'a [Message]) -> Vec<&'a Message> {
-    let is_untold = |message: &&Message| {
-        matches!(message.start_line, StartLine::Request { .. })
-            && comparison.disagreements.iter().any(|one| one.is_only_ours() && one.is_about(message))
-    };
-    inspect.iter().filter(is_untold).collect()
 }
 
 /// Takes those out of both lists that are a pair, in order.
@@ -234,12 +226,6 @@ fn summary(message: &Message) -> String {
 }
 
 impl Comparison {
-    /// Notes why Wireshark does not tell of a message.
-    pub fn explain_untold(&mut self, message: &Message, shape: Shape) {
-        let about = self.disagreements.iter_mut().filter(|one| one.is_only_ours() && one.is_about(message));
-        about.for_each(|one| one.shape = Some(shape));
-    }
-
     /// Compares what is left of `ours` with what Wireshark tells with less patience, up to this aspect.
     fn stand_in<'a>(&mut self, theirs: &'a [Message], ours: &mut [Option<&'a Message>], up_to: Aspect) {
         let mut theirs: Vec<Option<&Message>> = theirs.iter().map(Some).collect();
@@ -309,13 +295,10 @@ impl Comparison {
     }
 
     fn compare_bodies(&mut self, theirs: &Message, ours: &Message) {
-        // What Wireshark takes for the body begins within the head.
-        let reread = shape::reread(theirs).filter(|reread| reread.has_fields_of(ours));
-        let body = reread.map_or_else(|| theirs.body.clone(), |reread| reread.body.unwrap_or(Body::Unknown));
-        match (&body, &ours.body) {
-            (Body::Whole { .. }, Body::Whole { .. }) if body == ours.body => {}
+        match (&theirs.body, &ours.body) {
+            (Body::Whole { .. }, Body::Whole { .. }) if theirs.body == ours.body => {}
             (Body::Whole { .. }, Body::Whole { .. }) => {
-                self.note_pair(theirs, ours, Aspect::Body, body.to_string(), ours.body.to_string());
+                self.note_pair(theirs, ours, Aspect::Body, theirs.body.to_string(), ours.body.to_string());
             }
             (_, Body::Damaged { .. }) => self.leave_out("bodies with bytes missing from the capture"),
             _ => self.leave_out("bodies that tshark did not print in full"),
@@ -323,15 +306,7 @@ impl Comparison {
     }
 
     fn note_pair(&mut self, theirs: &Message, ours: &Message, what: Aspect, a: String, b: String) {
-        let shape = match what {
-            Aspect::Target => shape::of_request_line(theirs, ours),
-            Aspect::Header => {
-                shape::reread(theirs).filter(|reread| reread.has_fields_of(ours)).map(|reread| reread.shape)
-            }
-            Aspect::Body => shape::of_body(ours),
-            Aspect::Existence | Aspect::Method | Aspect::Status => None,
-        };
-        self.note(ours, theirs.place.clone(), what, shape, (Some(a), Some(b)));
+        self.note(ours, theirs.place.clone(), what, (Some(a), Some(b)));
     }
 
     fn note(
@@ -339,17 +314,17 @@ impl Comparison {
         message: &Message,
         place: String,
         what: Aspect,
-        shape: Option<Shape>,
         (wireshark, inspect): (Option<String>, Option<String>),
     ) {
         let place = if place.is_empty() { message.place.clone() } else { place };
         self.disagreements.push(Disagreement {
+            way: (message.sender, message.receiver),
             flow: message.flow(),
             offset: message.offset,
             seq: message.seq,
             place,
             what,
-            shape,
+            shape: None,
             wireshark,
             inspect,
         });

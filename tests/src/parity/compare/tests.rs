@@ -1,7 +1,7 @@
 //! Enters: two made-up accounts of a capture. Leaves: nothing; the facts of comparing them.
 
 use super::*;
-use crate::parity::message::Shown;
+use crate::parity::message::Paired;
 
 #[test]
 fn equal_accounts_agree() {
@@ -144,7 +144,8 @@ fn get(target: &str, offset: u32) -> Message {
         headers: vec![(b"Host".to_vec(), b"a".to_vec())],
         body: Body::Whole { len: 0, sha256: "00".to_owned() },
         complete: true,
-        shown: Shown::default(),
+        paired: Paired::Nothing,
+        is_marred: false,
     }
 }
 
