@@ -4,6 +4,7 @@
 
 mod captures;
 mod container;
+mod evasive;
 mod expected;
 mod framing;
 mod link;
@@ -40,6 +41,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(framing::cases());
     cases.extend(semantics::cases());
     cases.extend(odd::cases());
+    cases.extend(evasive::cases());
     cases.extend(captures::cases());
     cases.extend(overlays::cases());
     cases
