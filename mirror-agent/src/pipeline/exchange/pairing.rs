@@ -32,6 +32,9 @@ pub(crate) struct Pairing {
     may_have_missed: bool,
     current: Option<OpenResponse>,
     quiet: QuietMoments,
+    /// Of responses that stand alone, how far the server had received: of a request before that, written to the file
+    /// later, one of them is the answer. At most as many as requests may be outstanding.
+    alone: VecDeque<u64>,
 }
 
 /// A response in progress.
@@ -75,7 +78,11 @@ impl RequestObserver for Pairing {
             self.give_up(context);
         }
         let mut exchange = OpenExchange::new(id, run.at, Some(offset), run.acked.offset());
-        exchange.response_over = self.has_given_up;
+        let answered = self.alone.iter().position(|acked| *acked > offset);
+        exchange.response_over = self.has_given_up || answered.is_some();
+        if let Some(answered) = answered {
+            self.alone.remove(answered);
+        }
         self.exchanges.push_back(exchange);
     }
 
@@ -111,6 +118,7 @@ impl Pairing {
             may_have_missed: false,
             current: None,
             quiet: QuietMoments::default(),
+            alone: VecDeque::new(),
         }
     }
 
@@ -246,6 +254,12 @@ impl Pairing {
         });
         if let Some(exchange) = waiting {
             return exchange.id;
+        }
+        if let Some(acked) = run.acked.offset() {
+            if self.alone.len() >= self.outstanding_limit {
+                self.alone.pop_front();
+            }
+            self.alone.push_back(acked);
         }
         let id = context.begin(run.at);
         let mut alone = OpenExchange::new(id, run.at, None, None);

@@ -136,3 +136,19 @@ fn odd_messages_of_a_connection_older_than_the_capture_are_told() {
     capture.server(&mut talk, OK);
     assert_eq!(capture.summary(), ["GET /a (malformed) > 200 3", "GET /b > 200 3"]);
 }
+
+#[test]
+fn request_written_behind_its_response_takes_no_other_ones() {
+    let mut capture = Capture::ethernet();
+    let mut talk = capture.connect(4000);
+    let mut late = Talk { port: talk.port, next: talk.next };
+    let first = b"GET /a HTTP/1.1\r\n\r\n";
+    talk.skip(Side::Client, first.len());
+    capture.server(&mut talk, OK);
+    capture.client(&mut late, first);
+    capture.client(&mut talk, b"HEAD /b HTTP/1.1\r\n\r\n");
+    capture.server(&mut talk, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n");
+    capture.client(&mut talk, b"GET /c HTTP/1.1\r\n\r\n");
+    capture.server(&mut talk, b"HTTP/1.1 204 No\r\n\r\n");
+    assert_eq!(capture.summary(), ["- > 200 3", "GET /a > -", "HEAD /b > 200 0", "GET /c > 204 0"]);
+}
