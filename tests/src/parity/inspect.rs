@@ -63,9 +63,9 @@ fn take_exchange(exchange: &Value, messages: &mut Vec<Message>) -> Result<()> {
     let responses = exchange["interim"].as_array().into_iter().flatten().chain([&exchange["response"]]);
     let status = exchange["response"]["status"].as_u64().and_then(|status| status.try_into().ok());
     let of_request = status.map_or(Paired::Nothing, Paired::Status);
-    let of_response = match &exchange["request"]["method"] {
-        Value::Null => Paired::Nothing,
-        method => Paired::Method(bytes(method)?),
+    let of_response = match exchange["request"].get("method") {
+        Some(method) => Paired::Method(bytes(method)?),
+        None => Paired::Nothing,
     };
     let sent = [(&exchange["request"], (client, server), of_request)];
     let answered = responses.map(|response| (response, (server, client), of_response.clone()));

@@ -139,6 +139,16 @@ impl Stream {
         run
     }
 
+    /// Where the run of bytes begins that goes on to this position without one missing.
+    pub(super) fn run_start(&self, position: i64) -> i64 {
+        let mut run = (i64::MIN, i64::MIN);
+        for (start, bytes) in self.segments.range(..=position) {
+            let end = start.saturating_add_unsigned(bytes.len() as u64);
+            run = if *start > run.1 { (*start, end) } else { (run.0, end.max(run.1)) };
+        }
+        run.0
+    }
+
     /// The bytes between two positions, if all are there.
     pub(super) fn between(&self, from: i64, to: i64) -> Option<Vec<u8>> {
         let len = usize::try_from(to - from).ok()?;
@@ -219,6 +229,7 @@ mod tests {
         assert_eq!(stream.run_from(3), b"def");
         assert_eq!(stream.between(1, 4).unwrap(), b"bcd");
         assert_eq!(stream.between(1, 9), None);
+        assert_eq!((stream.run_start(5), stream.run_start(8)), (0, 8));
         assert!(stream.has_segment_at(2) && !stream.has_segment_at(3));
         assert!(streams.find(end(1), end(2), 1007).is_none() && streams.find(end(2), end(1), 1001).is_none());
     }

@@ -191,9 +191,10 @@ impl<'a> Way<'a> {
 
     /// What the bytes between two messages are.
     fn shape_of_bytes_before(&self, from: i64, at: i64) -> Option<Shape> {
-        let bytes = self.stream.between(from, at)?;
-        if !bytes.is_empty() && bytes.iter().all(|byte| is_line_end(*byte)) {
-            return Some(Shape::EmptyLinesFirst);
+        // Where some are missing, those behind the gap.
+        let bytes = self.stream.between(self.stream.run_start(at).max(from), at)?;
+        if bytes.iter().all(|byte| is_line_end(*byte)) {
+            return (!bytes.is_empty()).then_some(Shape::EmptyLinesFirst);
         }
         // Behind such bytes a message is believed at the start of a segment, empty lines before it or not.
         let blank = bytes.iter().rev().take_while(|byte| is_line_end(**byte)).count();

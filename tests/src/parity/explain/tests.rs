@@ -20,7 +20,7 @@ fn message_whose_bytes_are_odd_is_explained_where_inspect_reads_them_as_the_stan
     ];
     for (bytes, line, shape) in cases {
         let told = request(0, line, &[], whole(""));
-        assert_eq!(untold(&[bytes], &[told.clone()]), [Some(*shape)], "{bytes:?}");
+        assert_eq!(untold(&[bytes], std::slice::from_ref(&told)), [Some(*shape)], "{bytes:?}");
         let other = Message { headers: headers(&[("X", "y")]), ..told.clone() };
         assert_eq!(untold(&[bytes], &[other]), [None], "{bytes:?}");
         assert_eq!(untold(&[NEXT], &[told]), [None], "{bytes:?}");
@@ -30,7 +30,8 @@ fn message_whose_bytes_are_odd_is_explained_where_inspect_reads_them_as_the_stan
 
 #[test]
 fn fields_are_explained_by_what_miscuts_them() {
-    let cases: &[(&str, &[(&str, &str)], Option<Shape>)] = &[
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Option<Shape>);
+    let cases: &[Case<'_>] = &[
         (
             "X: one\r\n two\r\n\tthree\r\nY: z\r\n",
             &[("X", "one two three"), ("Y", "z")],
@@ -93,9 +94,12 @@ fn message_behind_an_odd_one_is_explained_by_it() {
         let first = request(0, "POST /a", &[(name, value)], told.clone());
         let next = request(bytes.len(), "GET /b", &[], whole(""));
         // Where the end is not known, a segment must begin there.
-        assert_eq!(shapes(&[&bytes, NEXT], &[first.clone()], &[first.clone(), next.clone()]), [Some(*shape)]);
+        assert_eq!(
+            shapes(&[&bytes, NEXT], std::slice::from_ref(&first), &[first.clone(), next.clone()]),
+            [Some(*shape)]
+        );
         let joined = format!("{bytes}{NEXT}");
-        assert_eq!(shapes(&[&joined], &[first.clone()], &[first.clone(), next.clone()]), [None]);
+        assert_eq!(shapes(&[&joined], std::slice::from_ref(&first), &[first.clone(), next.clone()]), [None]);
         // There Wireshark may tell what `inspect` does not believe.
         assert_eq!(shapes(&[&joined], &[first.clone(), next], &[first]), [Some(*shape)]);
     }
@@ -104,7 +108,7 @@ fn message_behind_an_odd_one_is_explained_by_it() {
     let next = request(bytes.len(), "GET /b", &[], whole(""));
     let joined = format!("{bytes}{NEXT}");
     assert_eq!(
-        shapes(&[&joined], &[first.clone()], &[first.clone(), next.clone()]),
+        shapes(&[&joined], std::slice::from_ref(&first), &[first.clone(), next.clone()]),
         [Some(Shape::ListedLength)]
     );
     // Where the end is known, what stands there is to be told.
@@ -233,6 +237,24 @@ fn answer_to_a_preface_of_http2_is_explained_by_it() {
     let found = |client: &str| explained(&streams(&[client], &[DONE]), &[], &ours);
     assert_eq!(found("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), [Some(Shape::Http2Preface)]);
     assert_eq!(found(NEXT), [None]);
+}
+
+#[test]
+fn message_behind_a_gap_is_explained_by_what_is_left_before_it() {
+    let found = |rest: &str| {
+        let (way, seq) = ("192.0.2.1,,192.0.2.2,,4000,80,0", CLIENT_SEQ.wrapping_add(100));
+        let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let behind = seq.wrapping_add(rest.len() as u32);
+        let lines = [(CLIENT_SEQ, NEXT), (seq, rest), (behind, NEXT)]
+            .map(|(seq, text)| format!("{way},{seq},0,1,{}\n", hex(text)))
+            .concat();
+        let first = request(0, "GET /b", &[], whole(""));
+        let ours = [first.clone(), request(100 + rest.len(), "GET /b", &[], whole(""))];
+        explained(&Streams::of_lines(&lines), &[first], &ours)
+    };
+    assert_eq!(found("rest of a body"), [Some(Shape::NoStartLine)]);
+    assert_eq!(found(""), [None]);
+    assert_eq!(found("GET /a HTTP/1.1\r\n\r\n"), [None]);
 }
 
 /// Content as `inspect` tells it, and whether it saw all of it.
