@@ -206,7 +206,16 @@ mod tests {
     impl Plant {
         fn new(full: f64, turnover: f64) -> Self {
             let controller = Controller::of_processors();
-            Self { controller, full, idle: 0.05, turnover, thirst: 0.0, captured: 1.0, noise: 1, now: Duration::ZERO }
+            Self {
+                controller,
+                full,
+                idle: 0.05,
+                turnover,
+                thirst: 0.0,
+                captured: 1.0,
+                noise: 1,
+                now: Duration::ZERO,
+            }
         }
 
         /// Runs for so many seconds; of each the share of new connections at its end and the highest use.
