@@ -81,11 +81,12 @@ pub(super) fn parse(text: &str) -> Result<Node, Fault> {
 
 fn message_of(error: &serde_saphyr::Error) -> String {
     if let serde_saphyr::Error::Budget { breach, .. } = error {
-        let is_second = matches!(breach, BudgetBreach::Documents { .. });
-        return match is_second {
-            true => "a second document begins here (`---`): a configuration is one".to_owned(),
-            false => "there is more here than a configuration can sensibly have".to_owned(),
+        let message = if matches!(breach, BudgetBreach::Documents { .. }) {
+            "a second document begins here (`---`): a configuration is one"
+        } else {
+            "there is more here than a configuration can sensibly have"
         };
+        return message.to_owned();
     }
     let message = error.to_string();
     // The place is told by itself.

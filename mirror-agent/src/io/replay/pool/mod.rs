@@ -158,11 +158,7 @@ impl Pool {
                 None
             };
             let live = next.as_ref().map(|(_, live)| live);
-            let way = match sender {
-                Sender::Replay => self.find_way(&mut inner, live, now),
-                Sender::Bringer => self.find_idle(&mut inner, live, now),
-            };
-            let way = match way {
+            let way = match self.find_way(sender, &mut inner, live, now) {
                 Ok(way) => way,
                 Err(left) => return left,
             };

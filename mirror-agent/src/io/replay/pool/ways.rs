@@ -6,7 +6,7 @@ use super::{Inner, Left, Pool};
 use crate::{
     io::{
         ledger::ReplayOutcome,
-        replay::{connection::Connection, health::Permission, lanes::Live},
+        replay::{at_once::Sender, connection::Connection, health::Permission, lanes::Live},
     },
     pipeline::Timestamp,
 };
@@ -19,9 +19,11 @@ pub(super) enum Way {
 }
 
 impl Pool {
-    /// The way of the next job, whose live connection is `live` where order is kept.
+    /// The way of the next job, whose live connection is `live` where order is kept. Who brings it finds none but over an idle
+    /// connection of which nothing has come that its task has not seen, its end say: all else is for the replay.
     pub(super) fn find_way(
         &self,
+        sender: Sender,
         inner: &mut Inner,
         live: Option<&Live>,
         now: Timestamp,
@@ -29,8 +31,14 @@ impl Pool {
         if !self.may_begin(inner, now) {
             return Err(Left::Waiting);
         }
-        if let Some(connection) = self.take_idle(inner, live, now) {
-            return Ok(Way::Reuse(connection));
+        match (sender, self.take_idle(inner, live, now)) {
+            (Sender::Replay, None) => {}
+            (Sender::Bringer, None) => return Err(Left::Jobs),
+            (Sender::Bringer, Some(connection)) if !connection.is_silent() => {
+                self.keep(inner, connection);
+                return Err(Left::Jobs);
+            }
+            (_, Some(connection)) => return Ok(Way::Reuse(connection)),
         }
         if inner.open >= self.config.in_flight {
             return self.borrow(inner, live, now).map(Way::Reuse).ok_or(Left::Waiting);
@@ -45,25 +53,6 @@ impl Pool {
             }
             Permission::Refuse => Ok(Way::Drop),
         }
-    }
-
-    /// The way of who brings a job: over an idle connection of which nothing has come that its task has not seen, its end
-    /// say. All else is for the replay.
-    pub(super) fn find_idle(
-        &self,
-        inner: &mut Inner,
-        live: Option<&Live>,
-        now: Timestamp,
-    ) -> Result<Way, Left> {
-        if !self.may_begin(inner, now) {
-            return Err(Left::Waiting);
-        }
-        let connection = self.take_idle(inner, live, now).ok_or(Left::Jobs)?;
-        if connection.is_silent() {
-            return Ok(Way::Reuse(connection));
-        }
-        self.keep(inner, connection);
-        Err(Left::Jobs)
     }
 
     /// Whether one more job may be under way.
