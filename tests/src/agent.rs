@@ -21,10 +21,14 @@ use tempfile::TempDir;
 use crate::{
     metrics::{Ledger, Metrics},
     netns::{Host, INTERFACE},
+    slowness::{slowdown, slowed},
 };
 
 /// Where the agent's metrics listener is unless told otherwise.
 const METRICS_PORT: u16 = 9477;
+
+/// How long the agent lets a copy wait for a connection unless told otherwise.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long an agent may take to start. Verifiers of emulated machines on a busy host take minutes for the programs.
 const START_PATIENCE: Duration = Duration::from_secs(300);
@@ -108,6 +112,16 @@ impl Arguments {
     pub fn with_variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// What lets copies wait for longer on a machine that is slow, where they may be told on the command line and were not.
+    fn patience(&self) -> Vec<String> {
+        let is_said = |option: &str| self.words.iter().any(|word| word == option);
+        if slowdown() > 1.0 && is_said("--shadow") && !is_said("--queue-timeout") {
+            vec!["--queue-timeout".to_owned(), format!("{}ms", slowed(QUEUE_TIMEOUT).as_millis())]
+        } else {
+            Vec::new()
+        }
     }
 
     /// Moves the metrics listener, for a second agent on the same host.
@@ -238,6 +252,7 @@ impl Agent {
         let child = host
             .command(&program)
             .args(&arguments.words)
+            .args(arguments.patience())
             .envs(arguments.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file("stdout")?)
@@ -259,16 +274,16 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// It cannot be reached, or does not answer within two seconds.
+    /// It cannot be reached, or does not answer within two seconds, longer on a machine that is [slow](slowed).
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
         let mut stream = thread::scope(|scope| {
             let inside = scope.spawn(|| -> Result<TcpStream> {
                 nix::sched::setns(&self.namespace.0, nix::sched::CloneFlags::CLONE_NEWNET)?;
-                Ok(TcpStream::connect_timeout(&self.metrics_at, Duration::from_secs(2))?)
+                Ok(TcpStream::connect_timeout(&self.metrics_at, slowed(Duration::from_secs(2)))?)
             });
             inside.join().unwrap_or_else(|_panic| bail!("connecting panicked"))
         })?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.set_read_timeout(Some(slowed(Duration::from_secs(2))))?;
         stream.write_all(
             format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n").as_bytes(),
         )?;

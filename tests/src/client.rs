@@ -13,6 +13,7 @@ use socket2::SockRef;
 use crate::{
     http::{self, BodyScan, Framing},
     netns::Host,
+    slowness::slowed,
 };
 
 /// An answer.
@@ -41,17 +42,18 @@ pub struct RawClient {
 }
 
 impl RawClient {
-    /// Connects from a host. Every write goes out at once, and no read waits for more than five seconds.
+    /// Connects from a host. Every write goes out at once, and no read waits for more than five seconds, longer on a machine
+    /// that is [slow](slowed).
     ///
     /// # Errors
     ///
-    /// The connection is refused or takes longer than two seconds.
+    /// The connection is refused or takes longer than two seconds, or than is waited here.
     pub fn connect(host: &Host, target: SocketAddr) -> Result<Self> {
         let stream = host.within(|| {
-            TcpStream::connect_timeout(&target, Duration::from_secs(2))
+            TcpStream::connect_timeout(&target, slowed(Duration::from_secs(2)))
                 .with_context(|| format!("connect from {} to {target}", host.name()))
         })?;
-        Self::over(stream, Duration::from_secs(5))
+        Self::over(stream, slowed(Duration::from_secs(5)))
     }
 
     /// Takes a connection that is there; no read or write waits for longer than `patience`.
@@ -104,7 +106,7 @@ impl RawClient {
     ///
     /// # Errors
     ///
-    /// The connection ends first, or nothing comes for five seconds.
+    /// The connection ends first, or nothing comes for as long as is waited.
     pub fn read_response(&mut self, head_only: bool) -> Result<Response> {
         let head_len = loop {
             if let Some(length) = http::head_len(&self.input) {
@@ -138,7 +140,7 @@ impl RawClient {
     ///
     /// # Errors
     ///
-    /// The connection ends first, or nothing comes for five seconds.
+    /// The connection ends first, or nothing comes for as long as is waited.
     pub fn read_exactly(&mut self, length: usize) -> Result<Vec<u8>> {
         while self.input.len() < length {
             if self.read_more()? == 0 {

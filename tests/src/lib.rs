@@ -27,6 +27,7 @@ pub mod rng;
 pub mod scenario;
 pub mod server;
 pub mod shop;
+pub mod slowness;
 pub mod soak;
 pub mod sys;
 pub mod terminal;

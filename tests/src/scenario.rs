@@ -19,6 +19,7 @@ use crate::{
     metrics::Ledger,
     netns::Topology,
     server::{Arrived, Record, Server},
+    slowness::slowed,
     traffic::Same,
 };
 
@@ -47,11 +48,11 @@ impl Turn {
     ///
     /// # Errors
     ///
-    /// It does not come within three minutes.
+    /// It does not come within three minutes, longer on a machine that is [slow](slowed).
     pub fn take(weight: Weight) -> Result<Self> {
         let path = env::temp_dir().join("mirror-tests.lock");
         let file = File::options().create(true).append(true).open(&path).context("open the lock file")?;
-        let deadline = Instant::now() + Duration::from_secs(180);
+        let deadline = Instant::now() + slowed(Duration::from_secs(180));
         loop {
             let taken = match weight {
                 Weight::Light => file.try_lock_shared(),

@@ -10,10 +10,10 @@ use anyhow::{Result, ensure};
 use mirror_tests::{
     agent::Agent,
     client::RawClient,
-    load::slowdown,
     require_agent,
     scenario::{PATIENCE, PORT, Stage, Weight, expect_requests},
     server::Record,
+    slowness::slowed,
     sys::has_tcx,
 };
 
@@ -56,7 +56,7 @@ fn second_agent_waits_and_takes_over_within_a_second() -> Result<()> {
         second.until_ready()?;
         let took = gone.elapsed();
         println!("{attach}, {end:?}: ready after {took:?}");
-        ensure!(took < Duration::from_secs_f64(slowdown()), "{attach}, {end:?}: taking over took {took:?}");
+        ensure!(took < slowed(Duration::from_secs(1)), "{attach}, {end:?}: taking over took {took:?}");
         ensure!(host.attached_programs()? == programs, "{attach}, {end:?}: something is left of the first");
 
         // The connection is older than the second agent.

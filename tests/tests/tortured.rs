@@ -16,11 +16,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use mirror_tests::{
     agent::{Agent, Arguments},
-    load::{Pace, Plan, Running, slowdown},
+    load::{Pace, Plan, Running},
     netns::{Host, Topology},
     require_agent,
     scenario::{PATIENCE, PORT, Turn, Weight, p99},
     server::{Record, Server},
+    slowness::slowed,
     traffic::Same,
 };
 use socket2::SockRef;
@@ -117,7 +118,7 @@ fn live_does_not_feel_a_tortured_shadow_which_is_found_again() -> Result<()> {
 
 fn configuration(shadow: SocketAddr) -> String {
     // In which a machine that is slow sees as many requests fail.
-    let window = Duration::from_secs(1).mul_f64(slowdown()).as_millis();
+    let window = slowed(Duration::from_secs(1)).as_millis();
     format!(
         "capture: {{ interfaces: [eth0], queueMemory: 4Mi }}
 experiments:

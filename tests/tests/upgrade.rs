@@ -7,10 +7,11 @@ use anyhow::{Context, Result, ensure};
 use mirror_tests::{
     agent::{Agent, Arguments, Ended},
     http,
-    load::{Pace, Plan, Report, Running, Source, slowdown},
+    load::{Pace, Plan, Report, Running, Source},
     require_agent,
     scenario::{PATIENCE, PORT, Stage, Weight},
     server::Record,
+    slowness::slowed,
 };
 
 /// Requests a second: one that is missing stands for 2 ms.
@@ -80,7 +81,7 @@ fn live_does_not_notice_an_upgrade_and_a_roll_back() -> Result<()> {
             println!(
                 "{order:?}: {missing} requests in {time:?} were not mirrored; p99 {p99:?}, without {calm:?}"
             );
-            ensure!(time < longest.mul_f64(slowdown()), "{order:?}: nothing was mirrored for {time:?}");
+            ensure!(time < slowed(longest), "{order:?}: nothing was mirrored for {time:?}");
         }
     }
     Ok(())
@@ -109,7 +110,7 @@ fn reign_in_turn(stage: &Stage, order: Order) -> Result<Vec<Ended>> {
     let mut reigning = Agent::start(host, first)?;
     let mut ended = Vec::new();
     for next in later {
-        thread::sleep(REIGN.mul_f64(slowdown()));
+        thread::sleep(slowed(REIGN));
         let (before, after) = change(host, order, reigning, next)?;
         ended.push(before);
         reigning = after;
@@ -183,7 +184,7 @@ fn gaps(stage: &Stage, ended: &[Ended], issued: u64) -> Result<Vec<(u64, Duratio
         }
     }
     ensure!(gaps.len() < ended.len(), "requests are missing in {} places: {gaps:?}", gaps.len());
-    let time = |requests: u64| Duration::from_secs_f64(requests as f64 / RATE * slowdown());
+    let time = |requests: u64| slowed(Duration::from_secs_f64(requests as f64 / RATE));
     Ok(gaps.into_iter().map(|(begin, end, count)| (count, time(end - begin + 1))).collect())
 }
 

@@ -22,7 +22,12 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use socket2::{Domain, Socket, Type};
 
 use self::connection::{Answer, Connection, Done, State};
-use crate::{histogram::Histogram, netns::Host, sys};
+use crate::{
+    histogram::Histogram,
+    netns::Host,
+    slowness::{slowdown, slowed},
+    sys,
+};
 
 /// Where requests come from.
 pub trait Source: Send {
@@ -96,14 +101,6 @@ pub struct Progress {
     pub refused: AtomicU64,
     /// From due to answered; unanswered requests count with their age.
     pub latency: Histogram,
-}
-
-/// How many times slower than planned an open loop goes: 1 unless `MIRROR_TEST_SLOWDOWN` says more, for machines that
-/// are emulated. There are as many requests, in a longer time.
-#[must_use]
-pub fn slowdown() -> f64 {
-    let said = std::env::var("MIRROR_TEST_SLOWDOWN").ok().and_then(|text| text.parse().ok());
-    said.filter(|factor: &f64| factor.is_finite()).map_or(1.0, |factor| factor.max(1.0))
 }
 
 /// How a load went.
@@ -239,7 +236,7 @@ impl<'a> Generator<'a> {
         for slot in 0..self.connections.len() {
             self.connect(slot);
         }
-        let deadline = Instant::now() + GRACE;
+        let deadline = Instant::now() + slowed(GRACE);
         let mut events = vec![EpollEvent::empty(); 256];
         while Instant::now() < deadline && self.connections.iter().any(|one| one.state == State::Connecting) {
             let ready = sys::epoll_wait(&self.epoll, &mut events, Duration::from_millis(50))?;
@@ -257,7 +254,7 @@ impl<'a> Generator<'a> {
             Pace::PerSecond(_) => slowdown(),
             Pace::ClosedLoop => 1.0,
         };
-        let duration = self.plan.duration.mul_f64(slowdown);
+        let (duration, grace) = (self.plan.duration.mul_f64(slowdown), slowed(GRACE));
         // Open loop: the time between two batches, and how many there are. A closed loop has neither.
         let (period, batches) = match self.plan.pace {
             Pace::PerSecond(rate) => {
@@ -269,7 +266,7 @@ impl<'a> Generator<'a> {
         self.start = Instant::now() + Duration::from_millis(1);
         let end = self.start + duration;
         // What was due in time is sent even if it is late: an open loop does not let requests off.
-        let last_start = if period > 0.0 { end + GRACE / 2 } else { end };
+        let last_start = if period > 0.0 { end + grace / 2 } else { end };
         let mut sent_batches = 0;
         let mut events = vec![EpollEvent::empty(); 256];
         loop {
@@ -287,7 +284,7 @@ impl<'a> Generator<'a> {
                 next_due = self.start + Duration::from_secs_f64(period * sent_batches as f64);
             }
             let over = now >= last_start || sent_batches >= batches;
-            if over && (self.finished >= self.issued || now >= end + GRACE) {
+            if over && (self.finished >= self.issued || now >= end + grace) {
                 break;
             }
             let wait = if over || self.idle.is_empty() {

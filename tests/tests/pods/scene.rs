@@ -10,16 +10,16 @@ use mirror_tests::{
     agent::Agent,
     client::RawClient,
     cluster::{Cluster, Pod},
-    load::slowdown,
     metrics::Metrics,
     scenario::PATIENCE,
+    slowness::slowed,
 };
 
 pub(super) const GET: &[u8] = b"GET /of-a-pod HTTP/1.1\r\nHost: live\r\nConnection: close\r\n\r\n";
 
 /// Within this a change of a pod is to be felt: a second, on machines that are not emulated.
 pub(super) fn promise() -> Duration {
-    Duration::from_secs(1).mul_f64(slowdown())
+    slowed(Duration::from_secs(1))
 }
 
 pub(super) fn until(agent: &Agent, what: &str, mut is_so: impl FnMut(&Metrics) -> bool) -> Result<Duration> {

@@ -296,7 +296,7 @@ fn init(modules: &[&str], tests: &[Test], patience: Duration) -> String {
     let mut script = String::from(
         "#!/bin/sh\nexport PATH=/sbin:/bin HOME=/root MIRROR_AGENT_BIN=/tests/mirror-agent\n\
          export MIRROR_EBPF_OBJECT=/tests/mirror-ebpf.o RUST_TEST_THREADS=2\n\
-         export MIRROR_TEST_SLOWDOWN=4\n\
+         export MIRROR_TEST_SLOWDOWN=6\n\
          mount -t proc proc /proc\nmount -t sysfs sys /sys\nmount -t devtmpfs dev /dev\nmount -t tmpfs tmp /tmp\n\
          mount -t tmpfs run /run\nmkdir -p /dev/net /run/netns\necho 1 > /proc/sys/kernel/printk\nulimit -l unlimited\n",
     );
