@@ -145,7 +145,7 @@ pub fn changes(
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 
@@ -259,14 +259,21 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_interfaces_are_compared_in_well_under_a_second() {
-        let links = (1..=10_000).map(|index| link(index, &format!("veth{index:08x}"), "veth")).collect();
-        let view = View { links, ..View::default() };
+    fn ten_times_as_many_interfaces_take_some_ten_times_as_long() {
         let specs = specs(&["eth0", "lxc*", "cali*", "veth*", "auto"]);
-        let begun = Instant::now();
-        let attached = view.desired(&specs);
-        assert_eq!(changes(&attached, view.desired(&specs), &BTreeSet::new()), []);
-        assert_eq!(changes(&BTreeMap::new(), attached, &BTreeSet::new()).len(), 10_000);
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        let compare = |count: u32| {
+            let links = (1..=count).map(|index| link(index, &format!("veth{index:08x}"), "veth")).collect();
+            let view = View { links, ..View::default() };
+            let begun = Instant::now();
+            let attached = view.desired(&specs);
+            assert_eq!(changes(&attached, view.desired(&specs), &BTreeSet::new()), []);
+            assert_eq!(changes(&BTreeMap::new(), attached, &BTreeSet::new()).len(), count as usize);
+            begun.elapsed()
+        };
+        let quickest = |count| (0..3).map(|_| compare(count)).min().unwrap();
+
+        let (few, many) = (quickest(1_000), quickest(10_000));
+        // To hold each against each other would take a hundred times as long.
+        assert!(many < 50 * few, "{few:?}, {many:?}");
     }
 }
