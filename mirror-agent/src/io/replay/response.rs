@@ -4,7 +4,7 @@
 use super::kept::Keeping;
 use crate::pipeline::{
     Limits, ReplyTo,
-    http::{EndEffect, Event, Framing, ResponseDecoder},
+    http::{EndEffect, Event, ResponseDecoder},
 };
 
 /// Steps over answers, one after the other. What is not asked for is not kept.
@@ -15,8 +15,8 @@ pub(super) struct Response {
     received: u64,
     is_interim: bool,
     keep_alive: bool,
-    /// The answer under way has said how long it is.
-    has_length: bool,
+    /// The head of the answer under way is here, and it is no interim one's.
+    has_head: bool,
     status: u16,
 }
 
@@ -40,7 +40,7 @@ impl Response {
             received: 0,
             is_interim: false,
             keep_alive: false,
-            has_length: false,
+            has_head: false,
             status: 0,
         }
     }
@@ -77,7 +77,7 @@ impl Response {
                     }
                     self.is_interim = head.facts.interim;
                     self.keep_alive = head.facts.keep_alive;
-                    self.has_length = matches!(head.facts.framing, Framing::Length(_));
+                    self.has_head = !head.facts.interim;
                     self.status = head.status;
                     if let Some(kept) = kept.as_deref_mut().filter(|_| !head.facts.interim) {
                         kept.head(&head);
@@ -87,7 +87,7 @@ impl Response {
                 Event::End if self.is_interim => {}
                 Event::End => {
                     self.received = 0;
-                    self.has_length = false;
+                    self.has_head = false;
                     if let Some(kept) = kept {
                         kept.complete();
                     }
@@ -95,8 +95,8 @@ impl Response {
                 }
                 Event::Refused(_) => return Progress::Protocol,
                 Event::NeedMore if self.received > limit => {
-                    // Live's may be as long. One that does not say where it ends may have no end.
-                    if let Some(kept) = kept.filter(|_| self.has_length) {
+                    // Live's may be as long, and as endless.
+                    if let Some(kept) = kept.filter(|_| self.has_head) {
                         kept.too_long();
                     }
                     return Progress::Protocol;

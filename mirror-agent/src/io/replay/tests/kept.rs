@@ -204,11 +204,12 @@ async fn answer_that_does_not_come_says_how_far_it_came() {
 }
 
 #[tokio::test]
-async fn answer_that_says_that_it_is_longer_than_is_waited_for_is_too_large_and_not_missing() {
+async fn answer_that_goes_on_for_longer_than_is_waited_for_is_too_large_and_not_missing() {
     for (response, expected) in [
         ("HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n", (Some(200), "too_large")),
-        ("HTTP/1.1 206 P\r\ntransfer-encoding: chunked\r\n\r\nffffff\r\n", (None, "no_answer")),
-        ("HTTP/1.1 200 OK\r\n\r\n", (None, "no_answer")),
+        ("HTTP/1.1 206 P\r\ntransfer-encoding: chunked\r\n\r\nffffff\r\n", (Some(206), "too_large")),
+        ("HTTP/1.1 200 OK\r\n\r\n", (Some(200), "too_large")),
+        // What comes behind the first chunk is none.
         ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1000\r\n", (None, "no_answer")),
         ("", (None, "no_answer")),
     ] {
