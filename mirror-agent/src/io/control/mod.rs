@@ -11,6 +11,7 @@ mod invitation;
 mod listen;
 #[cfg(feature = "ui")]
 mod page;
+mod places;
 mod server;
 mod socket;
 mod state;

@@ -1,7 +1,7 @@
 //! Enters: connections at the unix socket and at the TCP listener. Leaves: orders, and answers in JSON.
 //!
 //! Whoever connects can hold little: connections, heads, bodies and the time for each of them are bounded, apart for
-//! the two listeners, so that strangers at the one cannot keep the owner out of the other.
+//! each listener, so that strangers at the one cannot keep the owner out of the other.
 
 use std::{
     convert::Infallible,
@@ -25,7 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
     time::{error::Elapsed, timeout},
 };
 use tracing::{debug, warn};
@@ -35,6 +35,7 @@ use super::{
     api::{Invited, Refusal, Wish, answer, fleet, refused, told, understand},
     door::{Door, Pass},
     invitation::INVITATION_TIME,
+    places::{Activity, Places},
     socket::ControlSocket,
 };
 use crate::io::{audit::Who, telling::AskError};
@@ -60,9 +61,6 @@ const LAST_ANSWER_TIME: Duration = Duration::from_secs(15);
 /// How long the main loop may take to obey.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections served at once, at each listener; more wait in its backlog.
-const MAX_CONNECTIONS: usize = 32;
-
 /// Pause after a failed accept (out of file descriptors), so that it cannot spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -86,13 +84,13 @@ pub(super) struct Listening {
 
 /// Serves the unix socket until the task is dropped.
 pub(super) async fn serve_socket(socket: ControlSocket, listening: Option<Listening>, control: Control) {
-    let slots = Slots::default();
-    while let Some(slot) = slots.next().await {
+    let mut places = Places::default();
+    loop {
         match socket.listener.accept().await {
             Ok((stream, _)) => {
                 let Ok(peer) = stream.peer_cred() else { continue };
                 let who = Who::Socket { uid: peer.uid(), pid: peer.pid().unwrap_or_default() };
-                serve(stream, Caller::Local(who, listening.clone()), control.clone(), slot);
+                admit(&mut places, stream, Caller::Local(who, listening.clone()), &control).await;
             }
             Err(error) => back_off(&error).await,
         }
@@ -101,11 +99,11 @@ pub(super) async fn serve_socket(socket: ControlSocket, listening: Option<Listen
 
 /// Serves the TCP listener until the task is dropped.
 pub(super) async fn serve_tcp(listener: TcpListener, door: Arc<Door>, control: Control) {
-    let slots = Slots::default();
-    while let Some(slot) = slots.next().await {
+    let mut places = Places::default();
+    loop {
         match listener.accept().await {
             Ok((stream, address)) => {
-                serve(stream, Caller::Remote(address, Arc::clone(&door)), control.clone(), slot);
+                admit(&mut places, stream, Caller::Remote(address, Arc::clone(&door)), &control).await;
             }
             Err(error) => back_off(&error).await,
         }
@@ -114,27 +112,12 @@ pub(super) async fn serve_tcp(listener: TcpListener, door: Arc<Door>, control: C
 
 /// Serves the listener for other agents until the task is dropped.
 pub(super) async fn serve_peers(listener: TcpListener, door: Arc<Door>, control: Control) {
-    let slots = Slots::default();
-    while let Some(slot) = slots.next().await {
+    let mut places = Places::default();
+    loop {
         match listener.accept().await {
-            Ok((stream, _)) => serve(stream, Caller::Peer(Arc::clone(&door)), control.clone(), slot),
+            Ok((stream, _)) => admit(&mut places, stream, Caller::Peer(Arc::clone(&door)), &control).await,
             Err(error) => back_off(&error).await,
         }
-    }
-}
-
-/// Room for connections.
-struct Slots(Arc<Semaphore>);
-
-impl Default for Slots {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_CONNECTIONS)))
-    }
-}
-
-impl Slots {
-    async fn next(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0).acquire_owned().await.ok()
     }
 }
 
@@ -143,15 +126,31 @@ async fn back_off(error: &std::io::Error) {
     tokio::time::sleep(ACCEPT_BACKOFF).await;
 }
 
+/// Serves a connection as soon as there is a place for it.
+async fn admit(
+    places: &mut Places,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    caller: Caller,
+    control: &Control,
+) {
+    places.make_room().await;
+    let activity = Activity::default();
+    places.take(&serve(stream, caller, control.clone(), activity.clone()), activity);
+}
+
 fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     caller: Caller,
     control: Control,
-    slot: OwnedSemaphorePermit,
-) {
+    activity: Activity,
+) -> JoinHandle<()> {
     let service = service_fn(move |request| {
-        let (caller, control) = (caller.clone(), control.clone());
-        async move { Ok::<_, Infallible>(respond(request, &caller, &control).await) }
+        let (caller, control, under_way) = (caller.clone(), control.clone(), activity.begin());
+        async move {
+            let response = respond(request, &caller, &control).await;
+            drop(under_way);
+            Ok::<_, Infallible>(response)
+        }
     });
     tokio::spawn(async move {
         let connection = http1::Builder::new()
@@ -164,8 +163,7 @@ fn serve(
             Ok(Err(error)) => debug!(%error, "A control connection ended early."),
             Err(_elapsed) => debug!("A control connection lasted for too long."),
         }
-        drop(slot);
-    });
+    })
 }
 
 /// Serves a connection for a while, then ends it: at once where nothing was asked, behind the answer where something was. Whoever

@@ -361,6 +361,8 @@ fn slow_clients_are_cut_off_and_do_not_keep_others_out() {
     // The other listener does not mind.
     let started = Instant::now();
     agent.ctl(CtlCommand::State, true).unwrap();
+    // Nor does whoever comes behind them at the same one: those that were there first make way.
+    assert_eq!(agent.tcp("GET /v1/state", &bearer(), "").0, 200);
     assert!(started.elapsed() < Duration::from_secs(2));
     let deadline = Duration::from_secs(15);
     for stream in &mut slow {
