@@ -154,11 +154,12 @@ impl Worker {
     /// Takes what is in the ring, up to a limit, and returns how many records that were.
     fn round(&mut self) -> usize {
         let Self { reader, pipeline, dispatcher, ledger, gauges, warned, tally, interfaces, .. } = self;
-        gauges.note_ring_fill(reader.utilization());
+        let fill = reader.utilization();
         let taken = reader.drain(ROUND_RECORDS, |captured| {
             take(captured, tally, pipeline, |pipeline| hand_on(pipeline, ledger, warned, dispatcher));
         });
         let now = clock::now();
+        gauges.ring_fill.note(fill, now);
         interfaces.take(tally, now);
         pipeline.handle_time(now);
         self.heartbeat.beat(now);

@@ -83,7 +83,7 @@ fn capture() -> Row {
             lines(
                 "Ring",
                 "percentunit",
-                "The highest fill of a ring since the scrape before.",
+                "The highest fill of a ring in the minute before.",
                 &[(r#"mirror_ring_utilization_ratio{instance=~"$instance"}"#, "{{instance}}")],
             ),
             lines(

@@ -11,6 +11,7 @@ mod fleet;
 mod interfaces;
 mod logs;
 mod pods;
+mod ring_fill;
 mod sinks;
 mod steering;
 mod targets;
@@ -29,7 +30,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, regis
 
 pub use self::{
     audit::register_audit, fleet::register_fleet, logs::register_logs, pods::register_pods,
-    sinks::register_sinks, steering::register_steering, targets::TargetGauges,
+    ring_fill::RingFill, sinks::register_sinks, steering::register_steering, targets::TargetGauges,
 };
 use self::{
     comparisons::encode_comparisons,
@@ -44,6 +45,7 @@ use crate::{
         guard::GuardValues,
         interfaces::Interfaces,
         ledger::{DropReason, Ledger},
+        replay::clock,
         worker::Orders,
     },
     pipeline::{
@@ -61,19 +63,13 @@ pub struct PipelineGauges {
     pub flow_bytes: AtomicU64,
     /// Bytes held by messages being assembled.
     pub message_bytes: AtomicU64,
-    /// Fill of the ring in millionths, the highest since the last scrape.
-    pub ring_fill: AtomicU64,
+    /// How full the ring was of late.
+    pub ring_fill: RingFill,
     /// Records that could not be read.
     pub bad_records: AtomicU64,
 }
 
 impl PipelineGauges {
-    /// Notes how full the ring is, 0 to 1; the highest is kept.
-    pub fn note_ring_fill(&self, ratio: f64) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1,000,000")]
-        self.ring_fill.fetch_max((ratio.clamp(0.0, 1.0) * 1e6) as u64, Ordering::Relaxed);
-    }
-
     /// Sets the gauges.
     pub fn publish(&self, flows: usize, flow_bytes: usize, message_bytes: usize, bad_records: u64) {
         for (gauge, value) in
@@ -295,11 +291,11 @@ impl Metrics {
             count(Counter::Unread),
         )?;
         out.gauge("flows_active", "Flows in the table", self.sum(|pipeline| &pipeline.flows) as f64)?;
-        let fill = self.pipelines.iter().map(|pipeline| pipeline.ring_fill.swap(0, Ordering::Relaxed)).max();
+        let now = clock::now();
         out.gauge(
             "ring_utilization_ratio",
-            "Highest fill of a ring buffer since the last scrape, 0 to 1",
-            fill.unwrap_or_default() as f64 / 1e6,
+            "Highest fill of a ring buffer in the last minute, 0 to 1",
+            self.pipelines.iter().map(|pipeline| pipeline.ring_fill.highest(now)).fold(0.0, f64::max),
         )?;
         out.gauge(
             "interfaces_one_sided",
