@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use crate::pipeline::compare::{Action, ArrayForm, ArrayRule, Place, Rule};
+use crate::{
+    io::control::ctl::escaped,
+    pipeline::compare::{Action, ArrayForm, ArrayRule, Place, Rule},
+};
 
 /// The rule as an entry of `compare.rules`.
 #[must_use]
@@ -52,7 +55,7 @@ pub(super) fn array_json(array: &ArrayRule) -> Value {
 /// A field of a rule that is told otherwise than it is, since redaction hides a part of it.
 pub(super) const REDACTED: &str = "redacted";
 
-/// The rule in one line of YAML, to be put under `compare.rules`. One that is not told in full is a comment, since it would
+/// The rule in one line of YAML, to be put under `compare.rules`, without anything that a terminal could obey. One that is not told in full is a comment, since it would
 /// match nothing.
 #[must_use]
 pub(super) fn rule_yaml(rule: &Value) -> String {
@@ -63,7 +66,7 @@ pub(super) fn rule_yaml(rule: &Value) -> String {
         let _written = write!(line, "{separator}{key}: {value}");
     }
     line.push_str(" }");
-    line
+    escaped(&line)
 }
 
 #[cfg(test)]
@@ -102,6 +105,21 @@ mod tests {
         for rule in rules() {
             assert_eq!(parse_rule(&rule_json(&rule)).unwrap(), rule);
         }
+    }
+
+    #[test]
+    fn rule_obeys_no_character_of_others_and_stays_what_it_is() {
+        let name = "a\u{1b}[2J\u{9b}31m\u{7f}\u{202e}\n- b";
+        let rule = Rule {
+            name: name.to_owned(),
+            place: Place::Path("$.id".to_owned()),
+            endpoint: None,
+            action: Action::Ignore,
+        };
+        let line = rule_yaml(&rule_json(&rule));
+        assert!(line.chars().all(|char| char.is_ascii() && !char.is_ascii_control()), "{line:?}");
+        let file = serde_saphyr::from_str::<Vec<Value>>(&line).unwrap();
+        assert_eq!(file[0]["name"], name);
     }
 
     #[test]

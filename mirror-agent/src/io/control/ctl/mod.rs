@@ -4,7 +4,7 @@ mod place;
 mod table;
 
 pub use self::place::PlaceArgs;
-pub(in crate::io) use self::table::clean;
+pub(in crate::io) use self::table::{clean, escaped};
 
 use std::{
     io::{self, Read, Write},
@@ -195,7 +195,8 @@ pub(in crate::io) fn ask<T: Serialize>(
     if status == 200 {
         return Ok(body.to_vec());
     }
-    Err(CtlError::Refused(parse::<ErrorBody>(body)?.error))
+    let ErrorBody { error } = parse(body)?;
+    Err(CtlError::Refused(error.lines().map(clean).collect::<Vec<_>>().join("\n")))
 }
 
 /// Status and body of an answer that ends with the connection. The agent always says the length.

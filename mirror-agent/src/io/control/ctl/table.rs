@@ -1,6 +1,7 @@
 //! Enters: how things are, or what changed. Leaves: text for people.
 
 use std::{
+    fmt::Write as _,
     io::{self, Write},
     time::{Duration, SystemTime},
 };
@@ -113,6 +114,21 @@ fn setting(setting: Setting) -> String {
 /// Text without what a terminal could obey.
 pub(in crate::io) fn clean(text: &str) -> String {
     text.chars().map(|char| if char.is_control() || is_turning(char) { '?' } else { char }).collect()
+}
+
+/// The same for text in quotes as JSON and YAML write it, of which nothing may be lost: what a terminal could obey is written
+/// as its number.
+pub(in crate::io) fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() || is_turning(char) {
+            // All of them are of four digits at most. Writing to a string does not fail.
+            let _written = write!(escaped, "\\u{:04x}", u32::from(char));
+        } else {
+            escaped.push(char);
+        }
+    }
+    escaped
 }
 
 /// Whether a character turns the direction of what is written (Unicode Standard Annex 9, section 2), so that a text could
