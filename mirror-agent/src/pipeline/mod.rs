@@ -17,6 +17,7 @@
 )]
 
 pub mod answer;
+mod calendar;
 pub mod compare;
 mod encapsulation;
 pub mod engine;

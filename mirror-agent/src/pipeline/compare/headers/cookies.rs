@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::tell;
-use crate::pipeline::compare::{found::Found, looks, plan::Active, template};
+use super::{expiry, tell};
+use crate::pipeline::compare::{found::Found, plan::Active, template};
 
 /// A cookie as set.
 struct Cookie<'a> {
@@ -15,9 +15,12 @@ struct Cookie<'a> {
 /// Most cookies that are compared by name. Of more, the rest is left out: browsers keep fewer.
 const MAX_COOKIES: usize = 200;
 
+/// The moments of two answers, in seconds of [`expiry::seconds`], where they say them.
+type Dates = [Option<u64>; 2];
+
 /// Compares the cookies of live's lines and the other's by their names. Of several with the same name the last counts, as
 /// it does to a browser.
-pub(super) fn compare(lines: [&[Vec<u8>]; 2], active: &Active<'_>, found: &mut Found) {
+pub(super) fn compare(lines: [&[Vec<u8>]; 2], dates: Dates, active: &Active<'_>, found: &mut Found) {
     let [live, other] = lines.map(|lines| {
         lines.iter().filter_map(|line| parse(line)).take(MAX_COOKIES).collect::<BTreeMap<&[u8], Cookie<'_>>>()
     });
@@ -31,27 +34,26 @@ pub(super) fn compare(lines: [&[Vec<u8>]; 2], active: &Active<'_>, found: &mut F
             tell(&path, live_value, other_value, active, found);
         }
         if let (Some(of_live), Some(of_other)) = (of_live, of_other) {
-            compare_attributes(&path, of_live, of_other, active, found);
+            compare_attributes(&path, (of_live, of_other), dates, active, found);
         }
     }
 }
 
 fn compare_attributes(
     path: &[u8],
-    live: &Cookie<'_>,
-    other: &Cookie<'_>,
+    (live, other): (&Cookie<'_>, &Cookie<'_>),
+    dates: Dates,
     active: &Active<'_>,
     found: &mut Found,
 ) {
+    // RFC 6265 section 5.3, step 3: where there is `max-age`, nothing else counts.
+    let is_aged = [live, other].iter().all(|cookie| cookie.attributes.contains_key(&b"max-age"[..]));
     let only_other = other.attributes.keys().filter(|name| !live.attributes.contains_key(*name));
     for name in live.attributes.keys().chain(only_other) {
         let (of_live, of_other) = (live.attributes.get(name), other.attributes.get(name));
         let same = match (of_live, of_other) {
             (Some(of_live), Some(of_other)) => match name.as_slice() {
-                // The moment it is set, and some time: what counts is that it expires, and `max-age` says when.
-                b"expires" => {
-                    of_live == of_other || [of_live, of_other].iter().all(|date| looks::is_timestamp(date))
-                }
+                b"expires" => is_aged || expiry::same([*of_live, *of_other], dates),
                 b"samesite" | b"domain" | b"priority" => of_live.eq_ignore_ascii_case(of_other),
                 _ => of_live == of_other,
             },

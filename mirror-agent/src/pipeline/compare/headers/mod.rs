@@ -5,6 +5,7 @@
 //! `header:set-cookie:NAME;ATTRIBUTE`.
 
 mod cookies;
+mod expiry;
 mod table;
 mod values;
 
@@ -29,6 +30,8 @@ pub(super) struct Fields {
     pub(super) content_encoding: Vec<u8>,
     /// The value of the first `content-type` line.
     pub(super) content_type: Vec<u8>,
+    /// What the first `date` line says, in seconds of [`expiry::seconds`].
+    date: Option<u64>,
 }
 
 impl Fields {
@@ -45,6 +48,7 @@ impl Fields {
                     read.content_encoding.push(b',');
                 }
                 b"content-type" if read.content_type.is_empty() => read.content_type = value.to_vec(),
+                b"date" => read.date = read.date.or_else(|| expiry::seconds(&value)),
                 b"connection" => {
                     let options = value.split(|byte| *byte == b',');
                     nominated.extend(options.map(|option| option.trim_ascii().to_ascii_lowercase()));
@@ -78,7 +82,7 @@ pub(super) fn compare(live: &Fields, other: &Fields, active: &Active<'_>, found:
         match form(name) {
             Form::SetCookie => {
                 let lines = [of_live, of_other].map(|lines| lines.map_or(&[][..], Vec::as_slice));
-                cookies::compare(lines, active, found);
+                cookies::compare(lines, [live.date, other.date], active, found);
             }
             form @ (Form::Single | Form::List | Form::Set(_) | Form::Vary | Form::MediaType) => {
                 diff(name, (lines(of_live), lines(of_other)), form, active, found)

@@ -55,6 +55,21 @@ fn cookies_are_compared_by_name() {
             "",
         ),
         (
+            "date: Sat, 21 Nov 2026 09:00:00 GMT\nset-cookie: a=1; Expires=Sat, 21 Nov 2026 10:00:00 GMT",
+            "date: Sat, 21 Nov 2026 09:01:00 GMT\nset-cookie: a=1; Expires=Sat, 21 Nov 2026 10:01:01 GMT",
+            "",
+        ),
+        (
+            "date: Sat, 21 Nov 2026 09:00:00 GMT\nset-cookie: a=1; Expires=Sat, 21 Nov 2026 10:00:00 GMT",
+            "date: Sat, 21 Nov 2026 09:00:00 GMT\nset-cookie: a=1; Expires=Sat, 21 Nov 2026 09:01:00 GMT",
+            "header header:set-cookie:a;expires Sat, 21 Nov 2026 10:00:00 GMT Sat, 21 Nov 2026 09:01:00 GMT",
+        ),
+        (
+            "date: Sat, 21 Nov 2026 09:00:00 GMT\nset-cookie: a; Max-Age=9; Expires=Sat, 21 Nov 2026 10:00:00 GMT",
+            "date: Sat, 21 Nov 2026 09:00:00 GMT\nset-cookie: a; Max-Age=9; Expires=Sat, 21 Nov 2026 09:00:09 GMT",
+            "",
+        ),
+        (
             "set-cookie: a=1; Expires=Sat, 21 Nov 2026 10:00:00 GMT",
             "set-cookie: a=1",
             "header header:set-cookie:a;expires Sat, 21 Nov 2026 10:00:00 GMT -",

@@ -1,8 +1,6 @@
 //! Enters: a text. Leaves: the point in time that it says, in the forms that services answer with.
 
-/// Months, as RFC 9110 section 5.6.7 writes them.
-const MONTHS: [&str; 12] =
-    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+use crate::pipeline::calendar::{MONTHS, days};
 
 /// Seconds since an origin of its own, for RFC 3339 (`2024-05-31T10:00:00.25+02:00`, with a space for the T, with or
 /// without a zone) and for the dates of HTTP (`Fri, 31 May 2024 10:00:00 GMT`). Good for differences only.
@@ -43,18 +41,6 @@ fn http(text: &str) -> Option<(u64, &str)> {
     let month = MONTHS.iter().position(|month| *month == name)?;
     let year = parts.next()?.parse().ok()?;
     Some((days(year, u64::try_from(month).ok()?.checked_add(1)?, day)?, parts.next()?))
-}
-
-/// Days since the first of March of the year 0 in the Gregorian calendar, whose leap day so is the last of a year.
-fn days(year: u64, month: u64, day: u64) -> Option<u64> {
-    if !(1..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let (year, month) =
-        if month > 2 { (year, month.checked_sub(3)?) } else { (year.checked_sub(1)?, month.checked_add(9)?) };
-    let leap = (year / 4).checked_sub(year / 100)?.checked_add(year / 400)?;
-    let before = month.checked_mul(153)?.checked_add(2)? / 5;
-    year.checked_mul(365)?.checked_add(leap)?.checked_add(before)?.checked_add(day)
 }
 
 #[cfg(test)]
