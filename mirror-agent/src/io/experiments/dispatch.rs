@@ -202,6 +202,7 @@ impl Dispatcher {
                     pipeline: *pipeline,
                     queued_at,
                     part,
+                    has_paid: false,
                 });
             }
         };

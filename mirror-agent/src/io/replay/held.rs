@@ -46,7 +46,7 @@ impl Held {
             ticket: job.ticket,
             pipeline: job.pipeline,
             queued_at: job.queued_at,
-            has_paid: false,
+            has_paid: job.has_paid,
             pass: None,
             turn: None,
             openings: 0,
@@ -58,11 +58,11 @@ impl Held {
 
     /// The job as it was in the queue; its bytes go on being counted.
     pub(super) fn into_job(self) -> Job {
-        let Self { request, ticket, pipeline, queued_at, part, lease, .. } = self;
+        let Self { request, ticket, pipeline, queued_at, part, has_paid, lease, .. } = self;
         // The lease lets go of as much.
         lease.held_bytes.fetch_add(lease.len, Ordering::Relaxed);
         drop(lease);
-        Job { request, ticket, pipeline, queued_at, part }
+        Job { request, ticket, pipeline, queued_at, part, has_paid }
     }
 
     /// Settles the copy as dropped.

@@ -98,14 +98,17 @@ impl Protection {
         opening: usize,
         now: Timestamp,
     ) -> Result<(), DropReason> {
-        if !self.rate.as_ref().is_none_or(|rate| rate.ask(|bucket| bucket.has(now, opening))) {
-            return Err(DropReason::RateLimited);
+        if !held.has_paid {
+            if !self.rate.as_ref().is_none_or(|rate| rate.ask(|bucket| bucket.has(now, opening))) {
+                return Err(DropReason::RateLimited);
+            }
+            self.find_bandwidth(now)?;
         }
-        self.find_bandwidth(now)?;
         self.pass(held, now)
     }
 
-    /// Lets a copy be written. A copy that no socket accepted a byte of has paid already when it is tried again.
+    /// Lets a copy be written. A copy that no socket accepted a byte of has paid already when it is tried again, and so has
+    /// one that the target cannot have taken in behind another.
     ///
     /// # Errors
     ///

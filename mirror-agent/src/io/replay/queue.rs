@@ -39,6 +39,8 @@ pub struct Job {
     /// Where its answer is awaited; `None` where nobody wants it.
     pub part: Option<Part>,
 }
+    /// Whether it counts against the target's rate already: it was written behind another, and is back.
+    pub has_paid: bool,
 
 /// The bounded queue between the capture threads and the replay: capture --jobs--> replay.
 ///

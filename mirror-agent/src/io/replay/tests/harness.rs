@@ -87,6 +87,7 @@ impl Books {
             pipeline: 0,
             queued_at: clock::now(),
             part: None,
+            has_paid: false,
         }
     }
 

@@ -13,9 +13,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::super::{BreakerState, Event, Observer, Queue};
+use super::super::{BreakerState, Event, Observer, Queue, ReplayConfig, clock, protection::Protection};
 use super::{
-    harness::{Running, get, post},
+    harness::{Books, Running, get, post},
     server::Server,
 };
 use crate::io::{
@@ -39,6 +39,25 @@ impl Observer for Events {
     fn handle_event(&self, target: &CopyBooks, event: Event) {
         self.0.lock().unwrap().push((format!("{}/{}", target.experiment(), target.target()), event));
     }
+}
+
+#[test]
+fn copy_that_comes_back_from_behind_another_counts_against_the_rate_once() {
+    let (books, queue) = (Books::default(), Queue::default());
+    let target = "http://192.0.2.1".parse().unwrap();
+    // One copy now, and the next one a quarter of an hour later.
+    let config = ReplayConfig { requests_per_second: Some(0.001), ..ReplayConfig::new(target, 1) };
+    let protection = Arc::new(Protection::new(&config, Arc::clone(&books.copies), Arc::default()));
+    queue.push_batch([books.job(get("a")), books.job(get("b"))]);
+    let mut held = queue.pop().unwrap();
+    protection.admit(&mut held, clock::now()).unwrap();
+    queue.put_back(vec![held]);
+    let mut held = queue.pop().unwrap();
+    protection.let_out(&mut held, 0, clock::now()).unwrap();
+    protection.admit(&mut held, clock::now()).unwrap();
+    let mut other = queue.pop().unwrap();
+    assert_eq!(protection.let_out(&mut other, 0, clock::now()), Err(DropReason::RateLimited));
+    assert_eq!(protection.admit(&mut other, clock::now()), Err(DropReason::RateLimited));
 }
 
 #[tokio::test]
@@ -204,7 +223,7 @@ async fn probe_that_is_dropped_for_another_reason_leaves_the_way_to_the_next() {
     })
     .await;
     let protection = Arc::clone(&running.pool.protection);
-    (0..10).for_each(|_| protection.unreachable(super::super::clock::now()));
+    (0..10).for_each(|_| protection.unreachable(clock::now()));
     assert_eq!(running.gauges.breaker(), BreakerState::Open);
     sleep(BREAKER.open_for * 5 / 4).await;
     running.push((0..30).map(|_| get("")));

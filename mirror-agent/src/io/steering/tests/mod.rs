@@ -233,6 +233,7 @@ impl Bench {
             pipeline: 0,
             queued_at: clock::now(),
             part: None,
+            has_paid: false,
         };
         lane.queue.push_batch((0..count).map(|_| job()).collect::<Vec<_>>());
     }
