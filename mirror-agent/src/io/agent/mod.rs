@@ -117,7 +117,8 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
         follower = Follower::open(specs, attach_mode(capture.attach))?;
     }
     let (addresses, pod_addresses) = watch::channel(BTreeSet::new());
-    let mut follower = follower.with_pods(pod_addresses, Arc::clone(&pods_status));
+    let (pods_attached, attached_pods) = watch::channel(());
+    let mut follower = follower.with_pods(pod_addresses, pods_attached, Arc::clone(&pods_status));
 
     let (audit, audit_writer) = Audit::open(&config.audit).with_context(|| audit_file(config))?;
     let (teller, telling) = Telling::new();
@@ -171,7 +172,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
         gauges: Arc::<AgentGauges>::clone(&gauges),
         status: Arc::clone(&status),
         teller,
-        pods: PodsParts { pods, addresses, status: Arc::clone(&pods_status) },
+        pods: PodsParts { pods, addresses, attached: attached_pods, status: Arc::clone(&pods_status) },
     })
     .await?;
 

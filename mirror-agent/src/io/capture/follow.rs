@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     error::Error,
-    io,
+    io, mem,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -135,6 +135,12 @@ pub struct Follower {
 struct FollowedPods {
     /// Their addresses: owner --addresses--> follower.
     addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    /// That their interfaces are attached to: follower --news--> owner.
+    attached: watch::Sender<()>,
+    /// Whether that is to be said once the work is done.
+    is_news: bool,
+    /// Whether other addresses were told since the last look.
+    is_told: bool,
     status: Arc<PodsStatus>,
     /// Addresses whose interface was not found when it was last looked for.
     missing: BTreeSet<IpAddr>,
@@ -186,11 +192,19 @@ impl Follower {
         })
     }
 
-    /// Attaches to the interfaces of pods, too: of those with the addresses that are told.
+    /// Attaches to the interfaces of pods, too: of those with the addresses that are told. Says so each time that it has.
     #[must_use]
-    pub fn with_pods(self, addresses: watch::Receiver<BTreeSet<IpAddr>>, status: Arc<PodsStatus>) -> Self {
+    pub fn with_pods(
+        self,
+        addresses: watch::Receiver<BTreeSet<IpAddr>>,
+        attached: watch::Sender<()>,
+        status: Arc<PodsStatus>,
+    ) -> Self {
         let pods = FollowedPods {
             addresses,
+            attached,
+            is_news: false,
+            is_told: false,
             status,
             missing: BTreeSet::new(),
             said: BTreeSet::new(),
@@ -255,6 +269,11 @@ impl Follower {
                     outcome
                 }));
             } else {
+                if let Some(pods) = &mut self.pods
+                    && mem::take(&mut pods.is_news)
+                {
+                    pods.attached.send_replace(());
+                }
                 self.look_when_due().await;
                 self.plan(kernel);
             }
@@ -289,6 +308,7 @@ impl Follower {
                     && pods.addresses.changed().await.is_ok()
                 {
                     pods.round = ROUND_MISSING;
+                    pods.is_told = true;
                 } else {
                     std::future::pending::<()>().await;
                 }
@@ -323,13 +343,15 @@ impl Follower {
     /// Compares what the look showed with what is attached.
     fn plan(&mut self, kernel: &Mutex<Kernel>) {
         let Some(view) = self.view.take() else { return };
-        let vanished = std::mem::take(&mut self.vanished);
+        let vanished = mem::take(&mut self.vanished);
         self.work = changes(lock(kernel).interfaces(), view.desired(&self.specs), &vanished).into();
         let indices: HashSet<u32> = view.links.iter().map(|link| link.index).collect();
         self.failed.retain(|index| indices.contains(index));
         self.warnings = 0;
         self.is_ciliums = view.is_ciliums();
         if let Some(pods) = &mut self.pods {
+            let is_other = mem::take(&mut pods.is_told) || pods.missing != view.pods.missing;
+            pods.is_news = is_other && self.work.iter().any(|change| matches!(change, Change::Attach(_)));
             pods.note(view.pods.missing);
             if !pods.missing.is_empty() {
                 self.pace.sooner(Instant::now() + pods.round);

@@ -68,6 +68,15 @@ impl Matched {
         self.ports.contains(&port) && (!self.asks_address || self.networks.iter().any(is_in))
     }
 
+    /// Whether traffic of any server is taken that `other` does not take.
+    #[must_use]
+    pub fn takes_more_than(&self, other: &Self) -> bool {
+        let is_new_port = !self.ports.is_subset(&other.ports);
+        let is_wider =
+            || !self.asks_address || self.networks.iter().any(|network| !is_within(network, other));
+        is_new_port || (!self.ports.is_empty() && other.asks_address && is_wider())
+    }
+
     /// Checks what the kernel would refuse.
     ///
     /// # Errors
@@ -224,6 +233,26 @@ mod tests {
             }
             assert_eq!(tables, *new);
         }
+    }
+
+    #[test]
+    fn more_is_taken_by_another_port_and_by_a_network_beside_those_that_were() {
+        let before = rules(&[80, 81], &["10.0.0.0/8"]);
+        for (after, is_more) in [
+            (rules(&[80, 81], &["10.0.0.0/8"]), false),
+            (rules(&[80], &["10.1.0.0/16", "10.2.0.0/16"]), false),
+            (rules(&[80, 82], &["10.0.0.0/8"]), true),
+            (rules(&[80], &["10.1.0.0/16", "192.0.2.0/24"]), true),
+            (rules(&[80], &["8.0.0.0/6"]), true),
+            (rules(&[80], &[]), true),
+            (rules(&[], &[]), false),
+        ] {
+            assert_eq!(after.takes_more_than(&before), is_more, "{after:?}");
+        }
+        let any = rules(&[80], &[]);
+        assert!(!rules(&[80], &["10.0.0.0/8"]).takes_more_than(&any));
+        assert!(rules(&[80], &[]).takes_more_than(&Matched::default()));
+        assert!(!Matched::default().takes_more_than(&any));
     }
 
     #[test]

@@ -129,6 +129,13 @@ impl Experiments {
         })
     }
 
+    /// Has all targets that run judged anew before they get another copy: more is captured than was, or is about to be.
+    pub fn doubt(&self) {
+        for (_, _, lane) in self.lanes() {
+            lane.queue.doubt();
+        }
+    }
+
     /// The targets of `wanted` that do not run yet, each with its experiment.
     #[must_use]
     pub fn missing(&self, wanted: &[Wanted]) -> Vec<(ExperimentConfig, TargetConfig)> {

@@ -14,6 +14,7 @@ pub mod clock;
 mod concurrency;
 mod connection;
 mod copy;
+mod doubt;
 mod event;
 mod exchange;
 mod gauges;
@@ -298,6 +299,11 @@ impl Replay {
             () = self.work() => {}
         }
         pool.queue.close();
+        if pool.queue.doubt.is_raised() {
+            // Nobody will find out any more where its addresses lead.
+            pool.set_addresses(&[]);
+            pool.queue.doubt.settle(u64::MAX);
+        }
         // On the deadline nothing remains to be said: what is dropped is counted.
         let is_drained = timeout(pool.config.drain_timeout, drain(&pool)).await.is_ok();
         debug!(is_drained, "Replay stops.");
@@ -333,6 +339,14 @@ impl Replay {
                 () = sleep(if self.is_undecided { wait.min(PROBE_INTERVAL) } else { wait }) => {}
                 () = pool.unreachable.notified(), if is_name && soonest < due => {
                     due = soonest.max(Instant::now());
+                    continue;
+                }
+                number = pool.queue.doubt.raised() => {
+                    self.judge.forget_accepted();
+                    self.judge.watched().await;
+                    self.review().await;
+                    pool.queue.doubt.settle(number);
+                    pool.queue.knock();
                     continue;
                 }
             }

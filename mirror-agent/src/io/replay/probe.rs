@@ -176,6 +176,11 @@ impl Judge {
         &self.accepted
     }
 
+    /// Those that were accepted may lead back by now, and have to be probed again.
+    pub(super) fn forget_accepted(&mut self) {
+        self.accepted.clear();
+    }
+
     /// Judges `addrs`, all that the target stands for at this moment. Those known from before are not probed again.
     pub(super) async fn judge(&mut self, addrs: &[SocketAddr]) -> Judgement {
         let mut judgement = Judgement::default();

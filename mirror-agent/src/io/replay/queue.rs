@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::{
     at_once::AtOnce,
+    doubt::Doubt,
     held::Held,
     lanes::{Lanes, Live, Turn},
 };
@@ -38,9 +39,9 @@ pub struct Job {
     pub queued_at: Timestamp,
     /// Where its answer is awaited; `None` where nobody wants it.
     pub part: Option<Part>,
-}
     /// Whether it counts against the target's rate already: it was written behind another, and is back.
     pub has_paid: bool,
+}
 
 /// The bounded queue between the capture threads and the replay: capture --jobs--> replay.
 ///
@@ -59,6 +60,8 @@ pub struct Queue {
     arrived: Notify,
     /// How jobs are sent as they are brought.
     pub(super) at_once: AtOnce,
+    /// Whether they wait until it is known where the target leads.
+    pub(super) doubt: Doubt,
 }
 
 #[derive(Debug)]
@@ -174,6 +177,7 @@ impl Queue {
             held_bytes: Arc::default(),
             arrived: Notify::new(),
             at_once: AtOnce::default(),
+            doubt: Doubt::default(),
         }
     }
 
@@ -291,6 +295,11 @@ impl Queue {
     /// The same as [`pause`](Self::pause), for good.
     pub fn remove(&self) -> usize {
         self.shut(Standing::Removed)
+    }
+
+    /// Has the target judged anew before another copy is begun: more is captured than was, and it may lead there.
+    pub fn doubt(&self) {
+        self.doubt.raise();
     }
 
     /// What a copy is dropped for of which no byte has been written; `None` where it may be sent. Asked for each before

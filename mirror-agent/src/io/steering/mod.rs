@@ -355,6 +355,7 @@ impl Helm {
                 self.pods_due = None;
                 self.pods_changed();
             }
+            Ok(()) = parts.pods.attached.changed() => parts.experiments.doubt(),
             _ = tick.tick() => self.look_at_the_clock(),
         }
     }
@@ -456,6 +457,10 @@ impl Helm {
             wanted.iter().filter(is_new).map(|wanted| wanted.config.clone()).collect()
         };
         tap.take_less(matched).map_err(SteerError::Kernel)?;
+        if self.takes_too_little || matched.takes_more_than(&self.matched) {
+            // A probe that was not seen then might be by now. Those that are to start are judged when they do.
+            experiments.doubt();
+        }
         let queue_bytes = usize::try_from(config.capture.queue_bytes).unwrap_or(usize::MAX);
         let body_bytes = usize::try_from(config.capture.max_body).unwrap_or(usize::MAX);
         if let Err(error) = experiments.apply(wanted, prepared, &reach, (queue_bytes, body_bytes)) {

@@ -142,6 +142,10 @@ impl Pool {
             if self.queue.is_empty() {
                 return Left::Nothing;
             }
+            if self.queue.doubt.is_raised() {
+                // Whoever settles it knocks.
+                return if sender == Sender::Bringer { Left::Jobs } else { Left::Nothing };
+            }
             let now = clock::now();
             if self.protection.is_shut(now) {
                 if sender == Sender::Bringer {
@@ -388,6 +392,7 @@ impl Pool {
             let Some(addr) = self.lock().addresses.pick(clock::now()) else { break };
             match timeout(self.config.connect_timeout, self.connector.open(addr)).await {
                 Ok(Ok((stream, registration))) => {
+                    self.queue.doubt.settled().await;
                     let mut inner = self.lock();
                     inner.health.opened();
                     if inner.addresses.contains(addr) {

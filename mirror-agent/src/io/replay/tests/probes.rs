@@ -140,3 +140,29 @@ async fn copies_wait_until_probes_can_be_seen() {
     assert!(server.requests()[0].contains("probe-"), "the probe came first");
     assert_eq!(replay.stop().await.0, 1);
 }
+
+#[tokio::test]
+async fn doubt_holds_copies_back_and_one_that_is_never_settled_ends_with_the_replay() {
+    let is_seen = Arc::new(AtomicBool::new(true));
+    let watching = Arc::clone(&is_seen);
+    let probes = Arc::new(Probes::new(move || watching.load(Ordering::SeqCst)));
+    let server = Server::answering(OK).await;
+    let mut replay = Running::start(server.addr, |config| config.probes = Some(Arc::clone(&probes))).await;
+    replay.push([get("a")]);
+    replay.ended(ReplayOutcome::Answered, 1).await;
+    is_seen.store(false, Ordering::SeqCst);
+    replay.queue.doubt();
+    replay.push([get("b")]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((server.requests().len(), replay.queue.len()), (2, 1), "a probe and a copy");
+    is_seen.store(true, Ordering::SeqCst);
+    replay.ended(ReplayOutcome::Answered, 2).await;
+    assert!(server.requests()[2].contains("probe-"), "the probe came first");
+    is_seen.store(false, Ordering::SeqCst);
+    replay.queue.doubt();
+    replay.push([get("c")]);
+    let start = Instant::now();
+    let (mirrored, books) = replay.stop().await;
+    assert_eq!((mirrored, books.dropped(DropReason::Connect)), (2, 1));
+    assert!(start.elapsed() < Duration::from_secs(4), "nobody waits for what does not come");
+}

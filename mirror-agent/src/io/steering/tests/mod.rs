@@ -1,5 +1,6 @@
 //! Enters: configurations, orders and times, and shadows on loopback. Leaves: what goes on and what does not.
 
+mod doubts;
 mod pods;
 
 use std::{
@@ -28,7 +29,7 @@ use crate::io::{
     guard::GuardValues,
     ledger::DropReason,
     metrics::TargetGauges,
-    replay::{Job, OwnSocketRegistry, clock, tests::request},
+    replay::{Job, OwnSocketRegistry, Probes, clock, tests::request},
     telling::Telling,
 };
 
@@ -177,9 +178,13 @@ struct Bench {
 
 impl Bench {
     async fn start(text: &str) -> Self {
+        Self::with(text, FakeTap::default(), None).await
+    }
+
+    /// The same with a kernel program that others know as well, and a hook by which probes may be seen.
+    async fn with(text: &str, tap: FakeTap, probes: Option<Arc<Probes>>) -> Self {
         let ledger = Arc::<Ledger>::default();
-        let (tap, status, captured) =
-            (FakeTap::default(), Arc::<Status>::default(), Arc::<CapturedCell>::default());
+        let (status, captured) = (Arc::<Status>::default(), Arc::<CapturedCell>::default());
         let is_captured = Arc::clone(&captured);
         let config = config::parse(text, "test", None).unwrap();
         let (told, pods) = Told::new();
@@ -192,7 +197,7 @@ impl Bench {
             drain_timeout: config.drain_timeout,
             audit: Audit::default(),
             agents: Arc::new(AtomicU32::new(1)),
-            probes: None,
+            probes,
             compare: Shared::default(),
         };
         let reader = Reader {

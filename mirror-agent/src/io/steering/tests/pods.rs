@@ -11,6 +11,7 @@ use crate::io::pods::{Pod, Pods, PodsStatus, Scope, Sink, Which};
 pub(super) struct Told {
     watched: Arc<Mutex<Vec<(Scope, Sink)>>>,
     addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    pub(super) attached: watch::Sender<()>,
     status: Arc<PodsStatus>,
 }
 
@@ -18,6 +19,7 @@ impl Told {
     pub(super) fn new() -> (Self, PodsParts) {
         let (watched, status) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<PodsStatus>::default());
         let (addresses_tx, addresses) = watch::channel(BTreeSet::new());
+        let (attached_tx, attached) = watch::channel(());
         let watch = Arc::clone(&watched);
         let agents = Scope { namespace: "mirror".to_owned(), which: Which::Labelled("a=b".to_owned()) };
         let pods = Pods::new(
@@ -29,8 +31,10 @@ impl Told {
             }),
             Arc::clone(&status),
         );
-        let parts = PodsParts { pods: Some(pods), addresses: addresses_tx, status: Arc::clone(&status) };
-        (Self { watched, addresses, status }, parts)
+        let status_of_parts = Arc::clone(&status);
+        let parts =
+            PodsParts { pods: Some(pods), addresses: addresses_tx, attached, status: status_of_parts };
+        (Self { watched, addresses, attached: attached_tx, status }, parts)
     }
 
     /// The sink of the watch that was begun last of this namespace.
