@@ -10,6 +10,7 @@
 mod addresses;
 mod at_once;
 mod breaker;
+mod certificates;
 pub mod clock;
 mod concurrency;
 mod connection;
@@ -71,6 +72,7 @@ pub use self::{
     tls::{TlsError, check_certificates},
 };
 use self::{
+    certificates::keep_certificates,
     held::Held,
     pool::{Left, PUMP_JOBS, Pool},
     probe::Judge,
@@ -169,6 +171,8 @@ pub struct ReplayConfig {
     pub audit: TargetAudit,
     /// How the target is known, where it speaks TLS.
     pub tls: TlsConfig,
+    /// How often it is looked whether the files that are named there are others.
+    pub certificates_interval: Duration,
     /// How the target proves that it is a shadow.
     pub interlock: Interlock,
     /// Sees where probes arrive; `None` where nothing is captured, and no address is probed.
@@ -209,6 +213,7 @@ impl ReplayConfig {
             observer: None,
             audit: TargetAudit::none(),
             tls: TlsConfig::default(),
+            certificates_interval: Duration::from_secs(10),
             interlock: Interlock::None,
             probes: None,
             sessions: None,
@@ -320,6 +325,7 @@ impl Replay {
             () = dispatch(&pool) => {}
             () = self.keep_addresses() => {}
             () = keep_proving(&pool) => {}
+            () = keep_certificates(pool.connector.tls(), pool.config.certificates_interval, &pool.books) => {}
         }
     }
 

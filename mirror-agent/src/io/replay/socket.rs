@@ -40,6 +40,11 @@ impl Connector {
         Self { registry, mark, tls, has_warned: AtomicBool::new(false) }
     }
 
+    /// How sessions are opened; `None` where the target does not speak TLS.
+    pub(super) const fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
     /// Connects to `addr`, and opens a TLS session where the target wants one. The registration has to outlive the
     /// stream.
     pub(super) async fn open(&self, addr: SocketAddr) -> io::Result<(Stream, Registration)> {

@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustls::{
@@ -19,7 +19,7 @@ use rustls::{
 
 use tracing::warn;
 
-use super::Target;
+use super::{Target, certificates::Stamps};
 use crate::io::{config::TlsConfig, ledger::CopyBooks};
 
 /// Why a target cannot be spoken to by TLS.
@@ -89,8 +89,17 @@ pub enum TlsError {
 /// How sessions with one target are opened. They are resumed where the target allows it.
 #[derive(Clone)]
 pub(super) struct Tls {
-    config: Arc<ClientConfig>,
+    /// What was said of certificates.
+    keys: TlsConfig,
     name: ServerName<'static>,
+    current: Arc<Mutex<Current>>,
+}
+
+/// What the files held when they were read last.
+struct Current {
+    config: Arc<ClientConfig>,
+    /// When they were looked at last, whether they could be used or not.
+    stamps: Stamps,
 }
 
 impl fmt::Debug for Tls {
@@ -118,35 +127,71 @@ impl Tls {
         let Ok(name) = ServerName::try_from(name.trim_end_matches('.').to_owned()) else {
             return Err(TlsError::Name { name });
         };
-        // The provider is named each time: nothing depends on one that was installed for the process.
-        let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier(keys, provider)?);
-        let mut config = match (&keys.client_certificate, &keys.client_key) {
-            (None, None) => builder.with_no_client_auth(),
-            (Some(path), Some(key)) => {
-                let chain = certificates("certificates", path)?;
-                let key = PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::File {
-                    what: "a private key",
-                    path: key.clone(),
-                    source,
-                })?;
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|source| TlsError::Client { path: path.clone(), source })?
-            }
-            (Some(_), None) | (None, Some(_)) => return Err(TlsError::HalfAClient),
-        };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Some(Self { config: Arc::new(config), name }))
+        // Before they are read: what changes meanwhile is found by the next look.
+        let stamps = Stamps::of(keys);
+        let current = Current { config: configure(keys)?, stamps };
+        Ok(Some(Self { keys: keys.clone(), name, current: Arc::new(Mutex::new(current)) }))
+    }
+
+    /// Reads the files again if one of them is another since the last look; whether it is. Sessions that are opened from then on
+    /// are by what was read; where that cannot be used, by what was read before. May take as long as the disk does.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`]: a file that cannot be used. It is told once.
+    pub(super) fn look_again(&self) -> Result<bool, TlsError> {
+        let stamps = Stamps::of(&self.keys);
+        if self.lock().stamps == stamps {
+            return Ok(false);
+        }
+        self.lock().stamps = stamps;
+        let config = configure(&self.keys)?;
+        self.lock().config = config;
+        Ok(true)
+    }
+
+    /// Whether anything of it stands in files that are named.
+    pub(super) fn has_files(&self) -> bool {
+        !self.lock().stamps.is_empty()
     }
 
     /// A session that has not said anything yet.
     pub(super) fn session(&self) -> Result<ClientConnection, ProtocolError> {
-        ClientConnection::new(Arc::clone(&self.config), self.name.clone())
+        let config = Arc::clone(&self.lock().config);
+        ClientConnection::new(config, self.name.clone())
     }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        // Each part is replaced as a whole.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads the files.
+fn configure(keys: &TlsConfig) -> Result<Arc<ClientConfig>, TlsError> {
+    // The provider is named each time: nothing depends on one that was installed for the process.
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier(keys, provider)?);
+    let mut config = match (&keys.client_certificate, &keys.client_key) {
+        (None, None) => builder.with_no_client_auth(),
+        (Some(path), Some(key)) => {
+            let chain = certificates("certificates", path)?;
+            let key = PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::File {
+                what: "a private key",
+                path: key.clone(),
+                source,
+            })?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|source| TlsError::Client { path: path.clone(), source })?
+        }
+        (Some(_), None) | (None, Some(_)) => return Err(TlsError::HalfAClient),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// Whether what is said of a target's certificates can be used: the files and the name. Whom this system trusts does not

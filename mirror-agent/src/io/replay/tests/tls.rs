@@ -1,6 +1,10 @@
 //! Enters: shadows that speak TLS. Leaves: that copies reach the right ones, and no others.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::{
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
 
 use tokio::time::sleep;
 
@@ -142,6 +146,58 @@ async fn client_shows_its_certificate_where_it_has_one() {
         replay.stop().await;
         assert_eq!(server.received().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn certificate_that_is_replaced_is_shown_from_the_next_connection_on() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let server = TlsServer::answering("127.0.0.1", authority.strict_server(&["127.0.0.1"], true), OK);
+    let (certificate, key) = stranger.files("agent.test");
+    let tls = TlsConfig {
+        client_certificate: Some(certificate.clone()),
+        client_key: Some(key.clone()),
+        ..trust(&authority)
+    };
+    let mut replay = Running::start(server.addr, |config| {
+        config.connect_timeout = Duration::from_secs(10);
+        config.target = https(server.addr);
+        config.tls = tls;
+        config.certificates_interval = Duration::from_millis(10);
+    })
+    .await;
+    replay.push([get("")]);
+    replay.ended(ReplayOutcome::Connect, 1).await;
+    let (new_certificate, new_key) = authority.files("agent.test");
+    std::fs::copy(new_certificate, certificate).unwrap();
+    std::fs::copy(new_key, key).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while replay.books.copies.replays(ReplayOutcome::Answered) == 0 {
+        assert!(Instant::now() < deadline, "the new one is not shown");
+        replay.push([get("")]);
+        replay.settled().await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    replay.stop().await;
+}
+
+#[test]
+fn certificates_that_cannot_be_used_are_told_once_and_those_before_them_stay() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.files("agent.test");
+    let keys = TlsConfig {
+        client_certificate: Some(certificate.clone()),
+        client_key: Some(key),
+        ..trust(&authority)
+    };
+    let tls = Tls::new(&"https://shadow.test".parse().unwrap(), &keys).unwrap().unwrap();
+    assert!(!tls.look_again().unwrap());
+    let text = std::fs::read(&certificate).unwrap();
+    std::fs::remove_file(&certificate).unwrap();
+    assert!(tls.look_again().unwrap_err().to_string().contains("agent.test.pem"));
+    assert!(!tls.look_again().unwrap());
+    assert!(tls.session().is_ok());
+    std::fs::write(&certificate, text).unwrap();
+    assert!(tls.look_again().unwrap());
 }
 
 #[tokio::test]
