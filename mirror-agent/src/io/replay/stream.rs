@@ -36,7 +36,7 @@ impl Stream {
     /// The handshake failed; a [`rustls::Error`] is inside where the protocol did.
     pub(super) async fn secure(tcp: TcpStream, tls: &Tls) -> io::Result<Self> {
         let session = tls.session().map_err(invalid)?;
-        let mut stream = TlsStream { tcp, session, owed: 0, has_left: false };
+        let mut stream = TlsStream { tcp, session, owed: 0, has_left: false, broken: None };
         stream.handshake().await?;
         Ok(Self::Tls(Box::new(stream)))
     }
@@ -201,6 +201,8 @@ pub(super) struct TlsStream {
     owed: usize,
     /// Whether the socket has accepted a byte since the session took the first of those.
     has_left: bool,
+    /// Why nothing more can be read of it but what is decrypted already.
+    broken: Option<rustls::Error>,
 }
 
 impl TlsStream {
@@ -216,7 +218,11 @@ impl TlsStream {
                 Err(error) => return Err(error),
             }
             self.tcp.readable().await?;
-            match self.receive() {
+            let received = self.receive();
+            if let Some(error) = self.broken.take() {
+                return Err(invalid(error));
+            }
+            match received {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -229,6 +235,9 @@ impl TlsStream {
     /// A byte is accepted once all that was made of it has left, with one exception: as soon as anything has left, all
     /// but the last byte taken are, so that the caller knows that the copy is on its way.
     fn try_write(&mut self, head: &[u8], body: &[u8]) -> io::Result<usize> {
+        if let Some(error) = &self.broken {
+            return Err(invalid(error.clone()));
+        }
         let mut accepted = 0;
         loop {
             if let Err(error) = self.flush() {
@@ -266,6 +275,10 @@ impl TlsStream {
                 // The connection ended without the session's farewell: what is missing, an attacker may have cut off.
                 Err(error) => return Poll::Ready(Err(error)),
             }
+            if let Some(error) = &self.broken {
+                return Poll::Ready(Err(invalid(error.clone())));
+            }
+            self.poll_flush(cx);
             ready!(self.tcp.poll_read_ready(cx))?;
             match self.receive() {
                 Ok(_) => {}
@@ -278,11 +291,26 @@ impl TlsStream {
     /// Hands what has come to the session; 0 at the end of the connection.
     fn receive(&mut self) -> io::Result<usize> {
         let len = self.session.read_tls(&mut Socket(&self.tcp))?;
-        let taken = self.session.process_new_packets();
-        // What the session has to say to that: an alert, or new keys. What does not fit goes before the next copy.
+        // What came before that, an answer perhaps, is there to be read.
+        self.broken = self.session.process_new_packets().err();
+        // What the session has to say to that: an alert, or new keys. What does not fit goes as soon as there is room.
         drop(self.flush());
-        taken.map_err(invalid)?;
         Ok(len)
+    }
+
+    /// Sends what the session has to say of its own accord, and has the task woken when there is room for the rest. What is made
+    /// of copies is left to those who write them, who have to learn of it. What went wrong is met again by the next of them.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) {
+        while self.owed == 0 && self.session.wants_write() {
+            match self.flush() {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if !matches!(self.tcp.poll_write_ready(cx), Poll::Ready(Ok(()))) {
+                        return;
+                    }
+                }
+                Ok(()) | Err(_) => return,
+            }
+        }
     }
 
     /// Sends all that the session has to send.

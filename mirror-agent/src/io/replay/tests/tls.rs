@@ -1,6 +1,7 @@
 //! Enters: shadows that speak TLS. Leaves: that copies reach the right ones, and no others.
 
 use std::{
+    io::Write as _,
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
@@ -198,6 +199,32 @@ fn certificates_that_cannot_be_used_are_told_once_and_those_before_them_stay() {
     assert!(tls.session().is_ok());
     std::fs::write(&certificate, text).unwrap();
     assert!(tls.look_again().unwrap());
+}
+
+#[tokio::test]
+async fn answer_that_came_before_the_session_broke_is_read() {
+    let authority = Authority::new();
+    let server = TlsServer::start("127.0.0.1", authority.server(&BOTH), |peer: &mut Peer| {
+        peer.request();
+        peer.stream.conn.writer().write_all(OK).unwrap();
+        let mut bytes = Vec::new();
+        while peer.stream.conn.wants_write() {
+            peer.stream.conn.write_tls(&mut bytes).unwrap();
+        }
+        // A record that nobody can decrypt (RFC 8446 section 5.2), in one piece with the answer.
+        bytes.extend([23, 3, 3, 0, 20]);
+        bytes.extend([0; 20]);
+        peer.stream.sock.write_all(&bytes).unwrap();
+        // Until the connection has ended.
+        drop(peer.request());
+    });
+    let mut replay = start(https(server.addr), trust(&authority)).await;
+    for count in 1..=2 {
+        replay.push([get("")]);
+        replay.ended(ReplayOutcome::Answered, count).await;
+        replay.until(|| replay.sockets.open() == 0).await;
+    }
+    assert_eq!(replay.stop().await.0, 2);
 }
 
 #[tokio::test]
