@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -20,7 +21,7 @@ use crate::io::{
     replay::{
         Captured, OwnSocketRegistry, Probes, Queue, Refusal, RefuseAddress, Replay, ReplayConfig, ReplayError,
     },
-    sinks::{SinkError, try_sink},
+    sinks::{SinkError, Written},
     target::TargetError,
 };
 
@@ -120,15 +121,16 @@ impl PrepareError {
 /// Sinks, by the names of their experiments.
 pub type ExperimentSinks = Vec<(String, SinkConfig)>;
 
-/// Tries whether sinks can be written to.
+/// Tries whether sinks can be written to, each to a file that is none of `others`.
 ///
 /// # Errors
 ///
 /// [`PrepareError::Sink`].
-pub async fn try_sinks(sinks: ExperimentSinks) -> Result<(), PrepareError> {
+pub async fn try_sinks(sinks: ExperimentSinks, others: Vec<PathBuf>) -> Result<(), PrepareError> {
     let tried = spawn_blocking(move || {
+        let mut written = Written::of(others);
         sinks.into_iter().try_for_each(|(experiment, sink)| {
-            try_sink(&sink).map_err(|source| PrepareError::Sink { experiment, source })
+            written.claim(&sink).map_err(|source| PrepareError::Sink { experiment, source })
         })
     });
     // Should it panic, who opens them says what is wrong.

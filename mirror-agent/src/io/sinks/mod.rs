@@ -9,6 +9,7 @@ mod kafka;
 mod queue;
 #[cfg(test)]
 mod tests;
+mod written;
 
 use std::{
     io,
@@ -23,8 +24,8 @@ use std::{
 
 use tracing::{error, warn};
 
-pub use self::queue::BYTES as SINK_BYTES;
 use self::queue::Queue;
+pub use self::{queue::BYTES as SINK_BYTES, written::Written};
 use crate::{
     io::{
         config::{SinkConfig, SinkPlace, SinkTake},
@@ -47,6 +48,20 @@ pub enum SinkError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Its file is another's, too: each would begin it anew under the other.
+    #[error(
+        "sink {sink}: {} is the same file as {}, which is written to already",
+        path.display(),
+        other.display()
+    )]
+    Shared {
+        /// Its name.
+        sink: String,
+        /// The file.
+        path: PathBuf,
+        /// How the other one names it.
+        other: PathBuf,
     },
     /// There is no thread for it.
     #[error("sink {sink}: start its thread")]

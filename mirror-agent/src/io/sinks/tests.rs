@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CLOSING_TIME, SinkBooks, SinkError, SinkLedger, Sinks, queue, try_sink};
+use super::{CLOSING_TIME, SinkBooks, SinkError, SinkLedger, Sinks, Written, queue, try_sink};
 use crate::{
     io::{
         config::{SinkConfig, SinkPlace, SinkTake},
@@ -98,6 +98,32 @@ fn a_pipe_that_nobody_reads_is_an_error_and_holds_up_nobody() {
     std::thread::spawn(move || done_tx.send(try_sink(&config)).unwrap());
     let error = done.recv_timeout(Duration::from_secs(5)).unwrap().unwrap_err();
     assert!(matches!(error, SinkError::File { .. }), "{error}");
+}
+
+#[test]
+fn a_file_has_one_sink_however_it_is_spelled() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, other) = (folder.path().join("a"), folder.path().join("b"));
+    let sink = |path: &Path| file("s", SinkTake::All, path, 100);
+    fs::create_dir(folder.path().join("f")).unwrap();
+    fs::write(&path, "").unwrap();
+    let (link, hard) = (folder.path().join("link"), folder.path().join("hard"));
+    std::os::unix::fs::symlink("a", &link).unwrap();
+    fs::hard_link(&path, &hard).unwrap();
+    for spelling in [&link, &hard, &folder.path().join("f/../a")] {
+        let mut written = Written::default();
+        written.claim(&sink(&path)).unwrap();
+        let error = written.claim(&sink(spelling)).unwrap_err();
+        let SinkError::Shared { other: of, .. } = &error else { panic!("{error}") };
+        assert_eq!(*of, path);
+        written.claim(&sink(&other)).unwrap();
+        let mut of_others = Written::of([spelling.clone(), folder.path().join("missing")]);
+        assert!(matches!(of_others.claim(&sink(&path)), Err(SinkError::Shared { .. })), "{spelling:?}");
+        of_others.claim(&sink(&other)).unwrap();
+    }
+    // What is never begun anew may have several.
+    let mut written = Written::of(["/dev/null".into()]);
+    written.claim(&sink(Path::new("/dev/null"))).unwrap();
 }
 
 #[test]

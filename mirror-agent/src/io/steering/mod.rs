@@ -47,7 +47,7 @@ use crate::{
         audit::{Audit, Who},
         capture::{Matched, PortSample},
         compare::Comparing,
-        config::{Config, ExperimentConfig, Expiry, Listens, TargetConfig, networks},
+        config::{Config, ExperimentConfig, Expiry, Listens, SinkConfig, SinkPlace, TargetConfig, networks},
         experiments::{
             Activity, ExperimentSinks, Experiments, PrepareError, Prepared, Reach, Wanted, answer_ports,
             connection_samples, try_sinks,
@@ -285,7 +285,7 @@ impl Helm {
                 "The experiment has expired; nothing is mirrored for it."
             );
         }
-        try_sinks(sinks_of(&wanted)).await?;
+        try_sinks(sinks_of(&wanted), helm.written_beside(&[])).await?;
         let missing = helm.parts.experiments.missing(&wanted);
         let prepared = helm.parts.experiments.common().clone().prepare_first(missing, captured).await?;
         helm.enforce(wanted, prepared)?;
@@ -431,7 +431,7 @@ impl Helm {
         }
         if !missing.is_empty() && self.preparing.is_none() {
             let captured = (*self.parts.captured.load()).clone();
-            self.prepare(missing, captured, Vec::new(), None);
+            self.prepare(missing, captured, Default::default(), None);
         }
         Ok(())
     }
@@ -526,11 +526,20 @@ impl Helm {
         self.parts.status.set_experiments(self.parts.experiments.running().map(show).collect());
     }
 
+    /// Files that are written to beside the sinks that are to be opened: the audit records', and those of the sinks that `stay`.
+    fn written_beside(&self, stay: &[(String, SinkConfig)]) -> Vec<PathBuf> {
+        let of_sinks = stay.iter().filter_map(|(_, sink)| match &sink.to {
+            SinkPlace::File { path, .. } => Some(path.clone()),
+            SinkPlace::Kafka { .. } => None,
+        });
+        self.parts.config.audit.file.iter().cloned().chain(of_sinks).collect()
+    }
+
     fn prepare(
         &mut self,
         missing: Vec<(ExperimentConfig, TargetConfig)>,
         captured: Captured,
-        sinks: ExperimentSinks,
+        (sinks, written): (ExperimentSinks, Vec<PathBuf>),
         offer: Option<Offer>,
     ) {
         let experiments = &self.parts.experiments;
@@ -549,7 +558,7 @@ impl Helm {
             .collect();
         let prepared = experiments.common().clone().prepare(missing, running, captured);
         let task = tokio::spawn(async move {
-            try_sinks(sinks).await?;
+            try_sinks(sinks, written).await?;
             prepared.await
         });
         self.preparing = Some(Preparing { offer, task });

@@ -67,9 +67,10 @@ impl Helm {
         let missing = self.parts.experiments.missing(&wanted);
         // What those write to that are in force is theirs, whatever has become of it.
         let in_force = sinks_of(self.parts.experiments.running());
-        let mut sinks = sinks_of(&wanted);
-        sinks.retain(|sink| !in_force.contains(sink));
-        self.prepare(missing, captured, sinks, Some(offered));
+        let (stay, sinks): (Vec<_>, Vec<_>) =
+            sinks_of(&wanted).into_iter().partition(|sink| in_force.contains(sink));
+        let written = self.written_beside(&stay);
+        self.prepare(missing, captured, (sinks, written), Some(offered));
         Ok(())
     }
 

@@ -366,6 +366,26 @@ async fn a_sink_in_force_that_cannot_be_written_to_any_more_holds_up_no_other_ch
 }
 
 #[tokio::test]
+async fn a_sink_that_is_new_writes_to_no_file_of_one_that_stays_whatever_it_is_called() {
+    let shadow = Shadow::start(Duration::ZERO).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("x", folder.path().join("y")).unwrap();
+    let text = |port, names: &[&str]| {
+        let path = folder.path().display();
+        let sink = |name| format!("{{ name: {name}, file: {{ path: {path}/{name} }} }}");
+        let sinks = names.iter().map(sink).collect::<Vec<_>>().join(", ");
+        let more = format!("    compare: {{}}\n    sinks: [{sinks}]\n");
+        file(&[("x", port, &more, &[("a", url(shadow.addr))])])
+    };
+    let mut bench = Bench::start(&text(7001, &["x"])).await;
+    bench.offer(&text(7001, &["x", "y"])).await;
+    assert_eq!(bench.status.reloads(), [0, 1]);
+    bench.offer(&text(7001, &["y"])).await;
+    assert_eq!(bench.status.reloads(), [1, 1]);
+    bench.helm.stop().await;
+}
+
+#[tokio::test]
 async fn a_file_that_cannot_be_put_in_force_changes_nothing() {
     let shadow = Shadow::start(Duration::ZERO).await;
     let good = file(&[("x", 7001, "", &[("a", url(shadow.addr))])]);
