@@ -144,6 +144,15 @@ fn losses() -> Row {
                 )],
             ),
             lines(
+                "Not compared",
+                "percentunit",
+                "Of the exchanges that have a copy, those of the last hour that could not be compared.",
+                &[(
+                    r#"experiment:mirror_incomparable:ratio_rate1h{experiment=~"$experiment"}"#,
+                    "{{experiment}}",
+                )],
+            ),
+            lines(
                 "Frames dropped",
                 "pps",
                 "By reason; the requests in them may not have been seen at all.",
