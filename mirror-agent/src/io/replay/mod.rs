@@ -34,6 +34,7 @@ mod protection;
 mod queue;
 mod refusal;
 mod response;
+mod sampled;
 mod socket;
 mod stream;
 mod sys;

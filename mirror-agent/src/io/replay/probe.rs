@@ -20,11 +20,13 @@ use tracing::{debug, warn};
 use super::{
     OwnSocketRegistry, Refusal, RefuseAddress,
     event::{Event, Observer},
-    socket::Connector,
+    sampled::ports_beside,
+    socket::{Connector, Registration},
+    stream::Stream,
     tls::{Complaints, Tls},
 };
 use crate::{
-    io::{join::join_all, ledger::CopyBooks},
+    io::{capture::PortSample, join::join_all, ledger::CopyBooks},
     pipeline::{Endpoint, PROBE_PREFIX, Probe},
 };
 
@@ -34,6 +36,8 @@ pub struct Probes {
     random: RandomState,
     next: AtomicU64,
     out: Mutex<Vec<Out>>,
+    /// Of which connections the kernel program takes no others.
+    samples: Mutex<Vec<PortSample>>,
     is_watching: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -59,8 +63,20 @@ impl Probes {
             random: RandomState::new(),
             next: AtomicU64::default(),
             out: Mutex::default(),
+            samples: Mutex::default(),
             is_watching: Box::new(is_watching),
         }
+    }
+
+    /// Probes are sent so that they are in each of these samples from here on.
+    pub fn set_samples(&self, samples: Vec<PortSample>) {
+        *self.samples.lock().unwrap_or_else(PoisonError::into_inner) = samples;
+    }
+
+    /// Ports to come from beside that of `from`.
+    fn ports_beside(&self, from: SocketAddr) -> Vec<u16> {
+        let random = self.random.hash_one((from, self.next.load(Ordering::Relaxed)));
+        ports_beside(&self.samples.lock().unwrap_or_else(PoisonError::into_inner), from, random)
     }
 
     /// A marked request arrived at the hook. One that arrived at the very address that it was sent to says no more than
@@ -238,27 +254,26 @@ impl Judge {
             "HEAD / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nx-mirror-id: {}\r\nx-shadow: true\r\n\r\n",
             self.authority, sent.id
         );
-        let opened = timeout(self.connect_timeout, self.connector.open(addr)).await;
-        let (mut stream, _registration) = match opened {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(error)) => {
-                debug!(%addr, %error, "An address of the shadow could not be probed; it gets no copies yet.");
-                self.complaints.hear(&error);
-                return Finding::Unknown;
-            }
-            Err(_) => {
-                debug!(%addr, "Probing an address of the shadow took too long; it gets no copies yet.");
-                return Finding::Unknown;
-            }
-        };
-        let asked = async {
-            stream.write_all(message.as_bytes()).await?;
-            // Whatever it answers: what counts is where the request arrived.
-            stream.read(&mut [0; 512]).await
-        };
+        let Some(first) = self.open(None, addr).await else { return Finding::Unknown };
+        let mut from = first.1.local();
+        let mut opened = vec![first];
+        for port in probes.ports_beside(from) {
+            // Somebody else may have the port: then others are tried the next time.
+            from.set_port(port);
+            let Some(next) = self.open(Some(from), addr).await else { return Finding::Unknown };
+            opened.push(next);
+        }
+        let asked = opened.iter_mut().map(|(stream, _)| {
+            timeout(ANSWER_TIME, async {
+                stream.write_all(message.as_bytes()).await?;
+                // Whatever it answers: what counts is where the request arrived.
+                stream.read(&mut [0; 512]).await
+            })
+        });
         // Nor does it matter that there is no answer, as long as the request could have arrived.
-        let answer = timeout(ANSWER_TIME, asked).await;
-        debug!(%addr, is_answered = answer.is_ok_and(|read| read.is_ok()), "An address of the shadow was probed.");
+        let answers = join_all(asked).await;
+        let is_answered = answers.into_iter().all(|answer| answer.is_ok_and(|read| read.is_ok()));
+        debug!(%addr, is_answered, "An address of the shadow was probed.");
         let deadline = Instant::now() + ARRIVAL_TIME;
         loop {
             if sent.is_seen() {
@@ -270,6 +285,21 @@ impl Judge {
             sleep(LOOK_INTERVAL).await;
         }
         if (probes.is_watching)() { Finding::Elsewhere } else { Finding::Unknown }
+    }
+}
+
+impl Judge {
+    /// Opens a connection to probe `addr`, from a local end where one is given; `None` where that cannot be had yet.
+    async fn open(&self, from: Option<SocketAddr>, addr: SocketAddr) -> Option<(Stream, Registration)> {
+        match timeout(self.connect_timeout, self.connector.open_from(from, addr)).await {
+            Ok(Ok(opened)) => return Some(opened),
+            Ok(Err(error)) => {
+                debug!(%addr, %error, "An address of the shadow could not be probed; it gets no copies yet.");
+                self.complaints.hear(&error);
+            }
+            Err(_) => debug!(%addr, "Probing an address of the shadow took too long; it gets no copies yet."),
+        }
+        None
     }
 }
 

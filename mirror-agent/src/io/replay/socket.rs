@@ -48,8 +48,20 @@ impl Connector {
     /// Connects to `addr`, and opens a TLS session where the target wants one. The registration has to outlive the
     /// stream.
     pub(super) async fn open(&self, addr: SocketAddr) -> io::Result<(Stream, Registration)> {
+        self.open_from(None, addr).await
+    }
+
+    /// The same from a local end, where one is given.
+    pub(super) async fn open_from(
+        &self,
+        from: Option<SocketAddr>,
+        addr: SocketAddr,
+    ) -> io::Result<(Stream, Registration)> {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_nodelay(true)?;
+        if let Some(from) = from {
+            socket.bind(from)?;
+        }
         let is_marked = self.mark != 0 && self.mark(&socket);
         let tcp = socket.connect(addr).await?;
         let local = tcp.local_addr()?;
@@ -80,6 +92,13 @@ impl Connector {
 pub(super) struct Registration {
     registry: Arc<dyn OwnSocketRegistry>,
     local: SocketAddr,
+}
+
+impl Registration {
+    /// The local end of the connection.
+    pub(super) const fn local(&self) -> SocketAddr {
+        self.local
+    }
 }
 
 impl Drop for Registration {

@@ -470,6 +470,9 @@ impl Helm {
             .set_samples(samples)
             .and_then(|()| tap.set_answer_ports(&answer_ports))
             .and_then(|()| tap.take_more(matched));
+        if let Some(probes) = &experiments.common().probes {
+            probes.set_samples(samples.clone());
+        }
         self.takes_too_little = taken.is_err();
         if let Err(error) = taken {
             // The targets are there, but some traffic does not come: better than to stop what goes on.

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use mirror_common::sample::{connection_draw, is_in_share};
 use tokio::{net::TcpListener, time::Instant};
 
 use super::{
@@ -17,8 +18,11 @@ use super::{
     server::Server,
 };
 use crate::{
-    io::ledger::{DropReason, ReplayOutcome},
-    pipeline::Probe,
+    io::{
+        capture::PortSample,
+        ledger::{DropReason, ReplayOutcome},
+    },
+    pipeline::{Endpoint, Probe},
 };
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -39,6 +43,43 @@ async fn live(probes: &Arc<Probes>) -> Server {
         }
     })
     .await
+}
+
+/// A way to a live service of which the hook takes the connections that are in a sample.
+async fn sampled(probes: &Arc<Probes>, key: u64, millionths: u32) -> Server {
+    let probes = Arc::clone(probes);
+    Server::start(move |mut peer| {
+        let probes = Arc::clone(&probes);
+        async move {
+            let client = Endpoint::from(peer.stream.peer_addr().unwrap());
+            let draw = connection_draw(key, client.addr.octets(), client.port);
+            while let Some(request) = peer.request().await {
+                if is_in_share(draw, millionths) {
+                    let text = String::from_utf8(request).unwrap();
+                    let (_, id) = text.split_once("x-mirror-id: ").unwrap();
+                    let id = id.split_once('\r').unwrap().0.as_bytes().to_vec();
+                    probes.saw(&Probe { id, server: SocketAddr::from(([10, 0, 0, 7], 8080)).into() });
+                }
+                peer.send(OK).await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn probe_is_seen_where_a_connection_in_thousands_is() {
+    let (key, millionths) = (0x0123_4567_89ab_cdef, 300);
+    let probes = Arc::new(Probes::new(|| true));
+    let server = sampled(&probes, key, millionths).await;
+    probes.set_samples(vec![PortSample { port: 8080, lanes: vec![(key, millionths)] }]);
+    let mut replay = prepare(server.addr, &probes).await;
+    let mut refusal = None;
+    // Somebody else may have the port that was tried.
+    for _ in 0..20 {
+        refusal = refusal.or(replay.review().await);
+    }
+    assert_eq!(refusal, Some(Refusal::LeadsBack { target: server.addr }));
 }
 
 async fn prepare(addr: SocketAddr, probes: &Arc<Probes>) -> Replay {
