@@ -8,9 +8,11 @@ use serde_json::Value;
 use crate::{manifests::objects, tools::Tools, workspace};
 
 /// Every part of the chart that the defaults leave out.
-const EVERYTHING: [&str; 2] = [
+const EVERYTHING: [&str; 4] = [
     "--set=watchPods=true,fleet=true,podMonitor=true,serviceMonitor=true,extraArgs={--log-level=debug},extraCapabilities={SYS_RESOURCE}",
     "--set=imagePullSecrets[0].name=registry",
+    "--set=extraVolumes[0].name=keys,extraVolumes[0].secret.secretName=mirror-agent-tls",
+    "--set=extraVolumeMounts[0].name=keys,extraVolumeMounts[0].mountPath=/etc/mirror-tls",
 ];
 
 /// Renders the chart: with its defaults, which must be what the overlay says, and in two other ways.
