@@ -15,7 +15,10 @@ pub struct RingFill([AtomicU64; SLOTS]);
 /// The length of a slot: the minute is one of at most so much more.
 const SLOT: Duration = Duration::from_secs(5);
 
-/// The slots that make the minute, and the one that goes on. Scrapers come twice a minute at the least, as a rule.
+/// The slots that make the minute. Scrapers come twice a minute at the least, as a rule.
+const MINUTE: u64 = 60 / SLOT.as_secs();
+
+/// Those, and the one that goes on.
 const SLOTS: usize = 13;
 
 /// The bits of a slot that hold the fill in millionths. Those above are its number, which begins with the machine.
@@ -37,10 +40,11 @@ impl RingFill {
     /// The highest that was noted in the last minute, 0 to 1.
     #[must_use]
     pub fn highest(&self, now: Timestamp) -> f64 {
-        let oldest = (number(now) + 1).saturating_sub(SLOTS as u64);
+        let oldest = number(now).saturating_sub(MINUTE);
         let entries = self.0.iter().map(|slot| slot.load(Ordering::Relaxed));
         let recent = entries.filter(|entry| entry >> FILL_BITS >= oldest);
-        recent.map(|entry| entry & ((1 << FILL_BITS) - 1)).max().unwrap_or_default() as f64 / MILLION
+        let highest = recent.map(|entry| entry & ((1 << FILL_BITS) - 1)).max().unwrap_or_default();
+        f64::from(u32::try_from(highest).unwrap_or_default()) / MILLION
     }
 }
 
