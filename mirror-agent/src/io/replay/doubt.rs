@@ -33,10 +33,18 @@ impl Doubt {
 
     /// Waits until there is one, and tells its number.
     pub(super) async fn raised(&self) -> u64 {
-        while !self.is_raised() {
+        self.raised_after(self.settled.load(Ordering::Acquire)).await
+    }
+
+    /// Waits until there is one after the one of this number, and tells the last one's.
+    pub(super) async fn raised_after(&self, number: u64) -> u64 {
+        loop {
+            let raised = self.raised.load(Ordering::Acquire);
+            if raised > number {
+                return raised;
+            }
             self.is_raised_anew.notified().await;
         }
-        self.raised.load(Ordering::Acquire)
     }
 
     /// Settles those up to this number. One that was raised since goes on.
@@ -81,7 +89,8 @@ mod tests {
         assert!(doubt.is_raised());
         let soon = Duration::from_millis(10);
         assert!(timeout(soon, doubt.settled()).await.is_err());
-        let second = doubt.raised().await;
+        assert!(timeout(soon, doubt.raised_after(first + 1)).await.is_err());
+        let second = doubt.raised_after(first).await;
         let settle = async { doubt.settle(second) };
         tokio::join!(doubt.settled(), settle);
         assert!(timeout(soon, doubt.raised()).await.is_err());

@@ -74,6 +74,7 @@ pub use self::{
 };
 use self::{
     certificates::keep_certificates,
+    doubt::Doubt,
     held::Held,
     pool::{Left, PUMP_JOBS, Pool},
     probe::Judge,
@@ -349,10 +350,7 @@ impl Replay {
                     continue;
                 }
                 number = pool.queue.doubt.raised() => {
-                    self.judge.forget_accepted();
-                    self.judge.watched().await;
-                    self.review().await;
-                    pool.queue.doubt.settle(number);
+                    self.judge_anew(&pool.queue.doubt, number).await;
                     pool.queue.knock();
                     continue;
                 }
@@ -377,6 +375,21 @@ impl Replay {
             }
             due = Instant::now() + interval(&self.addrs);
             soonest = Instant::now() + RESOLVE_PAUSE;
+        }
+    }
+
+    /// Judges them as if none of them was known, again from the beginning where more is captured meanwhile.
+    async fn judge_anew(&mut self, doubt: &Doubt, mut number: u64) {
+        loop {
+            self.judge.forget_accepted();
+            let judged = async {
+                self.judge.watched().await;
+                self.review().await;
+            };
+            select! {
+                () = judged => return doubt.settle(number),
+                newer = doubt.raised_after(number) => number = newer,
+            }
         }
     }
 
