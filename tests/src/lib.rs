@@ -22,6 +22,7 @@ pub mod netns;
 pub mod nginx;
 pub mod overlay;
 pub mod parity;
+pub mod relay;
 pub mod report;
 pub mod rng;
 pub mod scenario;

@@ -21,6 +21,7 @@ use mirror_tests::{
     agent::{Agent, Arguments},
     client::RawClient,
     netns::{FilterTool, Host, Topology},
+    relay::relay,
     require_agent,
     scenario::{PATIENCE, PORT, Stage, Weight, p99},
     server::{Record, Server},
@@ -115,15 +116,15 @@ fn writes_are_copied_only_while_the_shadow_proves_to_be_one() -> Result<()> {
 fn shadow_that_is_a_proxy_to_the_live_service_is_refused() -> Result<()> {
     require_agent!();
     let stage = Stage::set(Weight::Light, Record::Count)?;
-    relay(&stage.net.shadow, stage.net.live.at_v4(PORT))?;
-    let arguments = Arguments::to_url(PORT, &format!("http://{}", stage.net.shadow.at_v4(OTHER_PORT)));
+    let way = relay(&stage.net.shadow, stage.net.live.at_v4(PORT))?;
+    let arguments = Arguments::to_url(PORT, &format!("http://{way}"));
     let ended = Agent::refuse(&stage.net.live, &arguments)?;
     ensure!(!ended.status.success() && ended.stderr.contains("leads back to the live service"), "{ended:?}");
     ensure!(stage.net.live.attached_programs()? == 0, "nothing is left behind");
     // The same way to somebody else is no matter.
     let other = Stage::set(Weight::Light, Record::Count)?;
-    relay(&other.net.other, other.net.shadow.at_v4(PORT))?;
-    let arguments = Arguments::to_url(PORT, &format!("http://{}", other.net.other.at_v4(OTHER_PORT)));
+    let way = relay(&other.net.other, other.net.shadow.at_v4(PORT))?;
+    let arguments = Arguments::to_url(PORT, &format!("http://{way}"));
     let agent = Agent::start(&other.net.live, &arguments)?;
     RawClient::connect(&other.net.client, other.net.live.at_v4(PORT))?.ask(GET)?;
     agent.wait_for(PATIENCE, |books| books.mirrored == 1)?;
@@ -427,22 +428,4 @@ fn serve(mut stream: TcpStream, proves: &AtomicBool, writes: &AtomicU64) {
             return;
         }
     }
-}
-
-/// Passes every connection to a port of `host` on to `to`.
-fn relay(host: &Host, to: SocketAddr) -> Result<()> {
-    let listener = host.within(|| Ok(TcpListener::bind(("0.0.0.0", OTHER_PORT))?))?;
-    host.spawn("relay", move || {
-        for stream in listener.incoming() {
-            let (near, far) = (stream?, TcpStream::connect(to)?);
-            for (mut from, mut into) in [(near.try_clone()?, far.try_clone()?), (far, near)] {
-                thread::spawn(move || {
-                    drop(std::io::copy(&mut from, &mut into));
-                    drop(into.shutdown(std::net::Shutdown::Write));
-                });
-            }
-        }
-        Ok(())
-    })?;
-    Ok(())
 }

@@ -5,3 +5,4 @@ mod follow;
 mod moving;
 mod scene;
 mod trouble;
+mod way_back;
