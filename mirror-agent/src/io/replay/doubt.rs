@@ -7,6 +7,9 @@ use std::{
 
 use tokio::sync::Notify;
 
+use super::clock;
+use crate::pipeline::Timestamp;
+
 /// Whether it has to be found out anew where a target's addresses lead: owner --doubts--> replay. What was no live endpoint
 /// then may be one by now.
 #[derive(Debug, Default)]
@@ -15,6 +18,8 @@ pub(super) struct Doubt {
     raised: AtomicU64,
     /// The last of those that is settled; more than were raised where nothing will be judged any more.
     settled: AtomicU64,
+    /// When, in nanoseconds of [`clock::now`]; 0 before the first.
+    settled_at: AtomicU64,
     is_raised_anew: Notify,
     is_over: Notify,
 }
@@ -49,10 +54,16 @@ impl Doubt {
 
     /// Settles those up to this number. One that was raised since goes on.
     pub(super) fn settle(&self, number: u64) {
+        self.settled_at.store(clock::now().as_nanos(), Ordering::Relaxed);
         self.settled.fetch_max(number, Ordering::AcqRel);
         if !self.is_raised() {
             self.is_over.notify_waiters();
         }
+    }
+
+    /// When the last one was settled. What copies have waited for it says nothing of the target.
+    pub(super) fn settled_at(&self) -> Timestamp {
+        Timestamp::from_nanos(self.settled_at.load(Ordering::Relaxed))
     }
 
     /// Waits until there is none.

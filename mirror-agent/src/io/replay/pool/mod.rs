@@ -266,7 +266,10 @@ impl Pool {
     pub(super) fn expire(&self) {
         let now = clock::now();
         let max_age = self.config.queue_age;
-        let cutoff = Timestamp::ZERO.after(now.since(Timestamp::ZERO).saturating_sub(max_age));
+        let cutoff = now.before(max_age);
+        if self.queue.doubt.is_raised() || cutoff < self.queue.doubt.settled_at() {
+            return;
+        }
         let reason = self.lock().waiting_for();
         while let Some(held) = self.queue.pop_older(cutoff) {
             held.drop_for(reason);
@@ -361,7 +364,8 @@ impl Pool {
 
     /// The job, unless it has waited for too long: then it is dropped.
     fn fresh(&self, held: Held, now: Timestamp, reason: DropReason) -> Option<Held> {
-        if now.since(held.queued_at) <= self.config.queue_age {
+        let waits_since = held.queued_at.max(self.queue.doubt.settled_at());
+        if now.since(waits_since) <= self.config.queue_age {
             return Some(held);
         }
         held.drop_for(reason);

@@ -188,13 +188,18 @@ async fn doubt_holds_copies_back_and_one_that_is_never_settled_ends_with_the_rep
     let watching = Arc::clone(&is_seen);
     let probes = Arc::new(Probes::new(move || watching.load(Ordering::SeqCst)));
     let server = Server::answering(OK).await;
-    let mut replay = Running::start(server.addr, |config| config.probes = Some(Arc::clone(&probes))).await;
+    let mut replay = Running::start(server.addr, |config| {
+        config.probes = Some(Arc::clone(&probes));
+        config.queue_age = Duration::from_secs(1);
+    })
+    .await;
     replay.push([get("a")]);
     replay.ended(ReplayOutcome::Answered, 1).await;
     is_seen.store(false, Ordering::SeqCst);
     replay.queue.doubt();
     replay.push([get("b")]);
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // It has not waited for the target for so long.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
     assert_eq!((server.requests().len(), replay.queue.len()), (2, 1), "a probe and a copy");
     is_seen.store(true, Ordering::SeqCst);
     replay.ended(ReplayOutcome::Answered, 2).await;
