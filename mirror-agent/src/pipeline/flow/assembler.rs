@@ -10,11 +10,11 @@
 use std::time::Duration;
 
 use super::{
+    arrival::{Arrival, Bounds, Fit},
     reorder::{Awaited, Claim, Held, Reorder},
     stats::{SideStats, bump},
 };
 use crate::pipeline::{
-    limits::Limits,
     segment::Side,
     seq::SeqNumber,
     span::{Acked, GapCause, Span},
@@ -45,62 +45,6 @@ pub(super) struct Assembler {
     heard: bool,
     /// Pieces out of order, a FIN out of order, an acknowledgement being waited for; `None` when there is none.
     held: Option<Box<Reorder>>,
-}
-
-/// The data of one segment.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival<'a> {
-    /// Sequence number of its first byte; a SYN is not part of it.
-    pub(super) seq: SeqNumber,
-    /// The bytes that were copied.
-    pub(super) payload: &'a [u8],
-    /// Length of the data in bytes; at least `payload.len()`.
-    pub(super) len: u32,
-    /// Whether the stream ends behind it.
-    pub(super) fin: bool,
-    /// When it was seen.
-    pub(super) at: Timestamp,
-    /// As in [`Span::Data`].
-    pub(super) acked: Acked,
-}
-
-/// What one side may hold, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    /// Payload bytes out of order.
-    pub(super) bytes: usize,
-    /// Pieces out of order.
-    pub(super) pieces: usize,
-    /// How long an acknowledged gap is kept open.
-    pub(super) patience: Duration,
-    /// How long a gap is kept open that is not acknowledged, where its sender's peer was never seen.
-    pub(super) age_one_sided: Duration,
-    /// The same where it was.
-    pub(super) age: Duration,
-    /// How long a flow may be silent and its next segment still be believed to be of it, whatever its numbers.
-    pub(super) doubt: Duration,
-}
-
-impl From<&Limits> for Bounds {
-    fn from(limits: &Limits) -> Self {
-        Self {
-            bytes: limits.reorder_bytes,
-            pieces: limits.reorder_pieces,
-            patience: limits.gap_patience,
-            age_one_sided: limits.gap_age_one_sided,
-            age: limits.gap_age,
-            doubt: limits.flow_doubt,
-        }
-    }
-}
-
-/// Whether a sequence or acknowledgement number can belong to this stream.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Fit {
-    /// It can.
-    Plausible,
-    /// It is too far away.
-    OutOfWindow,
 }
 
 impl Assembler {

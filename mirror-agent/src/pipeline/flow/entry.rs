@@ -6,11 +6,12 @@
 use std::hash::Hasher;
 
 use super::{
-    assembler::{Arrival, Assembler, Bounds, Fit},
+    arrival::{Arrival, Bounds, Fit},
+    assembler::Assembler,
+    handler::{FlowHandler, FlowInfo, Outlet},
     list::{Linked, Links},
     reorder::Reorder,
     stats::{FlowStats, bump},
-    table::{FlowHandler, FlowInfo, Interest},
 };
 use crate::pipeline::{
     segment::{Endpoint, Segment, Side, TcpFlags},
@@ -469,47 +470,6 @@ impl Streams {
         match side {
             Side::Client => (&mut self.client, &mut self.server),
             Side::Server => (&mut self.server, &mut self.client),
-        }
-    }
-}
-
-impl<'a> Arrival<'a> {
-    /// The data of `segment`; `None` where it has neither data nor FIN.
-    fn of(segment: &Segment<'a>, acked: Acked) -> Option<Self> {
-        // Linux discards a SYN with a FIN: were it believed, the connection that follows would be missed.
-        let fin = segment.flags.has(TcpFlags::FIN) && !segment.flags.has(TcpFlags::SYN);
-        // The capture source promises this; a length that is too small must not make bytes appear twice.
-        let len = segment.payload_len.max(u32::try_from(segment.payload.len()).ok()?);
-        if len == 0 && !fin {
-            return None;
-        }
-        let syn = u32::from(segment.flags.has(TcpFlags::SYN));
-        let seq = segment.seq.advance(syn);
-        Some(Self { seq, payload: segment.payload, len, fin, at: segment.at, acked })
-    }
-}
-
-/// The way of spans to the handler, until it wants no more.
-pub(super) struct Outlet<'a, H: FlowHandler> {
-    handler: &'a mut H,
-    flow: &'a FlowInfo,
-    state: &'a mut H::State,
-    ignored: bool,
-}
-
-impl<'a, H: FlowHandler> Outlet<'a, H> {
-    pub(super) const fn new(handler: &'a mut H, flow: &'a FlowInfo, state: &'a mut H::State) -> Self {
-        Self { handler, flow, state, ignored: false }
-    }
-
-    /// Whether the handler has said that it wants no more.
-    pub(super) const fn is_ignored(&self) -> bool {
-        self.ignored
-    }
-
-    fn hand_on(&mut self, side: Side, span: Span<'_>) {
-        if !self.ignored {
-            self.ignored = self.handler.span(self.flow, self.state, side, span) == Interest::Ignore;
         }
     }
 }

@@ -22,17 +22,20 @@
 //! how long it is. An RST must lie within [`Limits::reorder_bytes`](crate::pipeline::Limits::reorder_bytes).
 //! An ACK within 1 GiB is believed: whoever forges one damages what is mirrored of that flow, nothing else.
 
+mod arrival;
 mod assembler;
 mod clock;
 mod entry;
+mod handler;
 mod list;
 mod reorder;
 mod sightings;
 mod stats;
 mod table;
 
+pub use handler::{CloseCause, FlowHandler, FlowId, FlowInfo, Interest};
 pub use stats::{FlowStats, SideStats};
-pub use table::{CloseCause, FlowHandler, FlowId, FlowInfo, FlowTable, Interest};
+pub use table::FlowTable;
 
 #[cfg(test)]
 mod tests;

@@ -14,11 +14,10 @@ use std::{
 use ahash::RandomState;
 
 use super::{
-    assembler::{Bounds, Fit},
+    arrival::{Bounds, Fit},
     clock::Clock,
-    entry::{
-        Entry, Hashed, Holding, Outlet, Phase, Recognised, Slots, Streams, affordable_entries, index_bytes,
-    },
+    entry::{Entry, Hashed, Holding, Phase, Recognised, Slots, Streams, affordable_entries, index_bytes},
+    handler::{CloseCause, FlowHandler, FlowId, FlowInfo, Outlet},
     list::List,
     sightings::Sightings,
     stats::FlowStats,
@@ -27,61 +26,8 @@ use crate::pipeline::{
     limits::Limits,
     reason::EvictReason,
     segment::{Endpoint, FlowKey, Segment, Side, TcpFlags},
-    span::Span,
     time::Timestamp,
 };
-
-/// Number of a flow: unique within one table, in the order of opening. A [`FlowKey`] comes again, this does not.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct FlowId(pub u64);
-
-/// What is known of a flow from its first segment on.
-#[derive(Clone, Copy, Debug)]
-pub struct FlowInfo {
-    /// Its number.
-    pub id: FlowId,
-    /// Its addresses and ports.
-    pub key: FlowKey,
-    /// No SYN was seen: the streams begin anywhere, also within a message.
-    pub adopted: bool,
-    /// When its first segment was seen.
-    pub opened_at: Timestamp,
-}
-
-/// Whether the stage after this one wants more of a flow.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Interest {
-    /// It does.
-    Continue,
-    /// It does not, of neither side: nothing is assembled any more, and `close` is the next call for this flow.
-    Ignore,
-}
-
-/// Why a flow is closed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum CloseCause {
-    /// Both sides ended.
-    Ended,
-    /// The table let go of it.
-    Evicted(EvictReason),
-    /// The capture ended.
-    Finished,
-}
-
-/// The stage after this one. For each flow: `open` once, `span` any number of times, `close` once.
-pub trait FlowHandler {
-    /// What the stage keeps for each flow.
-    type State;
-
-    /// A flow opens.
-    fn open(&mut self, flow: &FlowInfo) -> Self::State;
-
-    /// The next span of one side. Spans of a side are contiguous and begin at offset 0.
-    fn span(&mut self, flow: &FlowInfo, state: &mut Self::State, side: Side, span: Span<'_>) -> Interest;
-
-    /// A flow closes. Unless it was ignored, all bytes held for it have been handed on before.
-    fn close(&mut self, flow: &FlowInfo, state: Self::State, cause: CloseCause, at: Timestamp);
-}
 
 /// All flows of one pipeline. `S` is the state that the [`FlowHandler`] keeps for each.
 #[derive(Debug)]

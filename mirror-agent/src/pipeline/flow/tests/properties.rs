@@ -6,7 +6,8 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::{
     super::{
-        assembler::{Arrival, Assembler, Bounds},
+        arrival::{Arrival, Bounds},
+        assembler::Assembler,
         stats::SideStats,
     },
     model::Receiver,
