@@ -135,6 +135,7 @@ impl Pipeline {
         for side in Side::ALL.map(|side| flows.side(side)) {
             stats.conflicts = stats.conflicts.saturating_add(side.conflicts);
             stats.out_of_window = stats.out_of_window.saturating_add(side.out_of_window);
+            stats.refused = stats.refused.saturating_add(side.refused);
         }
         stats
     }

@@ -110,6 +110,14 @@ impl TcpFlags {
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
+
+    /// Whether a segment with these flags is dropped unread by whoever receives it: it neither acknowledges anything, as
+    /// every segment within a connection does, nor opens or resets one.
+    // RFC 9293 section 3.10.7.4, fifth: "if the ACK bit is off, drop the segment and return".
+    #[must_use]
+    pub const fn lack_ack(self) -> bool {
+        self.0 & (Self::ACK.0 | Self::SYN.0 | Self::RST.0) == 0
+    }
 }
 
 impl fmt::Debug for TcpFlags {

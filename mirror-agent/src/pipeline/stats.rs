@@ -28,6 +28,8 @@ pub struct Stats {
     pub conflicts: u64,
     /// Segments too far from their flow's position to belong to it.
     pub out_of_window: u64,
+    /// Segments that the receiver's TCP drops, whatever they carry.
+    pub refused: u64,
 }
 
 impl Stats {

@@ -227,6 +227,30 @@ fn beginnings_and_ends() -> Vec<Case> {
             s.expect_usual();
             s.close(&mut talk);
         }),
+        case(
+            "data-without-acknowledgement",
+            "What a segment without ACK carries is no part of the stream (RFC 9293 section 3.10.7.4).",
+            |s| {
+                let forged = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
+                let mut talk = s.connect(4000);
+                s.say_at(&talk, Who::Client, 0, flag::PSH, forged);
+                s.usual(&mut talk);
+                s.client(&mut talk, &POST[..51]);
+                s.say_at(&talk, Who::Client, 0, 0, b"efghijklXXXXXXXX");
+                s.client(&mut talk, &POST[51..]);
+                s.server(&mut talk, OK);
+                expect_post(s);
+                s.say_at(&talk, Who::Server, 0, flag::PSH, OK);
+                s.client(&mut talk, GET);
+                s.server(&mut talk, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ndef");
+                s.expect(told("GET /a"), told("200").body("def"));
+                s.close(&mut talk);
+                let mut talk = s.connect(4001);
+                s.usual(&mut talk);
+                s.say_at(&talk, Who::Client, 0, flag::PSH, forged);
+                s.close(&mut talk);
+            },
+        ),
         case("half-closed", "A client that closes its side after the request is still answered.", |s| {
             let mut talk = s.connect(4000);
             s.say(&mut talk, Who::Client, DATA | flag::FIN, GET);

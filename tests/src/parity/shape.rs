@@ -55,11 +55,13 @@ pub enum Shape {
     Http2Preface,
     /// A message behind content of which the dissector gave up.
     GivenUp,
+    /// Data of a segment without an acknowledgement, which its receiver drops.
+    WithoutAck,
 }
 
 impl Shape {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::FoldedField,
         Self::LineWithoutColon,
         Self::WhiteSpaceBeforeFields,
@@ -86,6 +88,7 @@ impl Shape {
         Self::WrongDirection,
         Self::Http2Preface,
         Self::GivenUp,
+        Self::WithoutAck,
     ];
 
     /// The word for it in verdicts.
@@ -118,6 +121,7 @@ impl Shape {
             Self::WrongDirection => "wrong-direction",
             Self::Http2Preface => "http2-preface",
             Self::GivenUp => "given-up",
+            Self::WithoutAck => "without-acknowledgement",
         }
     }
 }

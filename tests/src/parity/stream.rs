@@ -20,6 +20,8 @@ pub(super) struct Stream {
     /// Sequence number of that byte.
     origin: u32,
     segments: BTreeMap<i64, Vec<u8>>,
+    /// Where segments lie that the receiver drops, from the first byte to behind the last.
+    refused: Vec<(i64, i64)>,
     /// It opened the connection.
     is_opener: bool,
 }
@@ -64,7 +66,7 @@ impl Streams {
     }
 
     fn take(&mut self, segment: Segment) {
-        let Segment { way: (sender, receiver, number), seq, is_syn, is_ack, payload } = segment;
+        let Segment { way: (sender, receiver, number), seq, is_syn, is_ack, is_reset, payload } = segment;
         let stream = self.0.entry((sender, receiver, number)).or_default();
         if is_syn {
             stream.is_opener |= !is_ack;
@@ -73,8 +75,14 @@ impl Streams {
             return;
         }
         let seq = seq.wrapping_add(u32::from(is_syn));
-        if stream.segments.is_empty() {
+        if stream.segments.is_empty() && stream.refused.is_empty() {
             stream.origin = seq;
+        }
+        // RFC 9293 section 3.10.7.4, fifth: "if the ACK bit is off, drop the segment".
+        if !(is_syn || is_ack || is_reset) {
+            let start = stream.position(seq);
+            stream.refused.push((start, start.saturating_add_unsigned(payload.len() as u64)));
+            return;
         }
         let known = stream.segments.entry(stream.position(seq)).or_default();
         // What came first stays, as at its receiver.
@@ -157,9 +165,15 @@ impl Stream {
         (run.len() == len).then_some(run)
     }
 
+    /// Whether a segment that the receiver drops lies in between, with data from the first position or before the other.
+    pub(super) fn refuses_between(&self, from: i64, to: i64) -> bool {
+        self.refused.iter().any(|(start, end)| *start < to && *end > from)
+    }
+
     fn holds(&self, position: i64) -> bool {
         let around = self.segments.range(position.saturating_sub(MAX_SEGMENT_BYTES)..=position);
         around.into_iter().any(|(start, bytes)| position - start < bytes.len() as i64)
+            || self.refuses_between(position, position + 1)
     }
 }
 
@@ -170,10 +184,11 @@ struct Segment {
     seq: u32,
     is_syn: bool,
     is_ack: bool,
+    is_reset: bool,
     payload: Vec<u8>,
 }
 
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "ip.src",
     "ipv6.src",
     "ip.dst",
@@ -184,6 +199,7 @@ const FIELDS: [&str; 11] = [
     "tcp.seq_raw",
     "tcp.flags.syn",
     "tcp.flags.ack",
+    "tcp.flags.reset",
     "tcp.payload",
 ];
 
@@ -191,7 +207,8 @@ impl Segment {
     /// `None` where some of [`FIELDS`] are lacking, as in what an ICMP error quotes.
     fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split(',').collect();
-        let [src4, src6, dst4, dst6, src_port, dst_port, number, seq, syn, ack, payload] = words[..] else {
+        let [src4, src6, dst4, dst6, src_port, dst_port, number, seq, syn, ack, reset, payload] = words[..]
+        else {
             return None;
         };
         let end = |v4: &str, v6: &str, port: &str| -> Option<SocketAddr> {
@@ -204,6 +221,7 @@ impl Segment {
             seq: seq.parse().ok()?,
             is_syn: is_set(syn),
             is_ack: is_set(ack),
+            is_reset: is_set(reset),
             payload: hex(payload)?,
         })
     }
@@ -247,9 +265,20 @@ mod tests {
         assert_eq!(stream.run_from(0), b"abczd");
     }
 
+    #[test]
+    fn segment_without_acknowledgement_is_no_part_of_the_stream() {
+        let streams = streams(&[("7", "0", "0", "7878"), ("7", "0", "1", "6162"), ("11", "0", "0", "78")]);
+        let number = streams.find(end(1), end(2), 11).unwrap();
+        let (stream, _) = streams.both_ways(end(1), end(2), number).unwrap();
+        assert_eq!(stream.run_from(0), b"ab");
+        assert!(
+            stream.refuses_between(1, 2) && !stream.refuses_between(2, 4) && stream.refuses_between(4, 5)
+        );
+    }
+
     fn streams(segments: &[(&str, &str, &str, &str)]) -> Streams {
         let line = |(seq, syn, ack, payload): &(&str, &str, &str, &str)| {
-            format!("192.0.2.1,,192.0.2.2,,1,2,0,{seq},{syn},{ack},{payload}\n")
+            format!("192.0.2.1,,192.0.2.2,,1,2,0,{seq},{syn},{ack},0,{payload}\n")
         };
         Streams::of_lines(&segments.iter().map(line).collect::<String>())
     }

@@ -137,7 +137,7 @@ fn flows() -> Row {
             lines(
                 "Conflicts",
                 "cps",
-                "Segments that contradict each other, or are too far from their connection.",
+                "Segments that contradict each other, are too far from their connection, or are dropped by their receiver.",
                 &[
                     (
                         r#"sum(rate(mirror_stream_conflicts_total{instance=~"$instance"}[$__rate_interval]))"#,
@@ -146,6 +146,10 @@ fn flows() -> Row {
                     (
                         r#"sum(rate(mirror_segments_out_of_window_total{instance=~"$instance"}[$__rate_interval]))"#,
                         "out of window",
+                    ),
+                    (
+                        r#"sum(rate(mirror_segments_refused_total{instance=~"$instance"}[$__rate_interval]))"#,
+                        "refused",
                     ),
                 ],
             ),

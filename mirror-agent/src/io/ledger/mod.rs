@@ -94,6 +94,7 @@ pub struct Ledger {
     gap_bytes: [AtomicU64; Side::ALL.len()],
     conflicts: AtomicU64,
     out_of_window: AtomicU64,
+    refused: AtomicU64,
     copies: Mutex<Vec<Arc<CopyBooks>>>,
     /// One for each capture thread.
     left_aside: Mutex<Vec<Arc<LeftAside>>>,
@@ -117,6 +118,7 @@ impl Ledger {
         self.flows_observed_twice.fetch_add(stats.flows_observed_twice, Ordering::Relaxed);
         self.conflicts.fetch_add(stats.conflicts, Ordering::Relaxed);
         self.out_of_window.fetch_add(stats.out_of_window, Ordering::Relaxed);
+        self.refused.fetch_add(stats.refused, Ordering::Relaxed);
     }
 
     /// The books of the copies that `experiment` makes for `target`: those there are, else new ones.
@@ -197,6 +199,7 @@ impl Ledger {
             gap_bytes: load(&self.gap_bytes),
             conflicts: self.conflicts.load(Ordering::Relaxed),
             out_of_window: self.out_of_window.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
             copies: self.lock_copies().iter().map(|books| books.snapshot()).collect(),
             comparisons: self.lock_comparisons().iter().map(|books| books.snapshot()).collect(),
         }
@@ -255,6 +258,8 @@ pub struct Snapshot {
     pub conflicts: u64,
     /// Segments too far from their flow's position.
     pub out_of_window: u64,
+    /// Segments that the receiver's TCP drops.
+    pub refused: u64,
     /// Those of the copies, an entry for each target of each experiment.
     pub copies: Vec<CopySnapshot>,
     /// Those of the comparisons, an entry for each experiment that compares.

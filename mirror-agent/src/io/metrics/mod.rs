@@ -256,6 +256,11 @@ impl Metrics {
             "segments_out_of_window",
             "Segments too far from their flow's position to belong to it",
             books.out_of_window,
+        )?;
+        out.counter(
+            "segments_refused",
+            "Segments that the receiver's TCP drops whatever they carry",
+            books.refused,
         )
     }
 

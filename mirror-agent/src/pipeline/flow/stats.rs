@@ -31,6 +31,8 @@ pub struct SideStats {
     pub conflicts: u64,
     /// Segments ignored because their place in the stream is not plausible, or lies beyond its end.
     pub out_of_window: u64,
+    /// Segments that the receiver's TCP drops, whatever they carry.
+    pub refused: u64,
 }
 
 impl FlowStats {

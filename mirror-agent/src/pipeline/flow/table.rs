@@ -20,7 +20,7 @@ use super::{
     handler::{CloseCause, FlowHandler, FlowId, FlowInfo, Outlet},
     list::List,
     sightings::Sightings,
-    stats::FlowStats,
+    stats::{FlowStats, bump},
 };
 use crate::pipeline::{
     limits::Limits,
@@ -96,6 +96,10 @@ impl<S> FlowTable<S> {
     /// Takes one segment. Spans and closings that it brings about, also of other flows, go to `handler`.
     pub fn handle_segment<H: FlowHandler<State = S>>(&mut self, segment: &Segment<'_>, handler: &mut H) {
         self.clock.note_segment(segment.at);
+        if segment.flags.lack_ack() {
+            bump(&mut self.stats.side_mut(segment.side).refused, 1);
+            return;
+        }
         if self.sightings.is_news(segment.interface) {
             self.note_interface(segment.interface);
         }

@@ -25,7 +25,8 @@ pub(super) struct Held {
 impl Held {
     /// The side of the sender, where `packet` shows it by itself or joined with its neighbours among those held.
     pub(super) fn side_shown_by(&self, packet: &TcpPacket<'_>, sender: Sender) -> Option<Side> {
-        if packet.payload.is_empty() {
+        // What its receiver drops shows nothing.
+        if packet.payload.is_empty() || packet.flags.lack_ack() {
             return None;
         }
         side_shown(packet.payload).or_else(|| side_shown(&self.run_through(packet, sender)?))
@@ -40,7 +41,7 @@ impl Held {
         limits: &OrientLimits,
     ) {
         let ends_flow = packet.flags.has(TcpFlags::FIN) || packet.flags.has(TcpFlags::RST);
-        if self.overflowed || (packet.payload_len == 0 && !ends_flow) {
+        if self.overflowed || packet.flags.lack_ack() || (packet.payload_len == 0 && !ends_flow) {
             return;
         }
         let held = HeldPacket::new(at, packet, sender);

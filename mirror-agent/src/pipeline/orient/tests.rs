@@ -50,6 +50,13 @@ fn capture_that_starts_with_the_response_is_oriented_by_it() {
 }
 
 #[test]
+fn segment_that_its_receiver_drops_shows_nothing() {
+    let mut run = Run::with_ports(&[]);
+    assert_eq!(run.handle(80, 4000, GET, 0), []);
+    assert_eq!(run.packet(80, 4000, OK), [(Side::Server, 80, 19)]);
+}
+
+#[test]
 fn held_packets_are_released_in_order() {
     let mut run = Run::with_ports(&[]);
     assert_eq!(run.packet(80, 4000, b"end of a body"), []);

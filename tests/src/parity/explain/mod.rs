@@ -140,12 +140,16 @@ impl<'a> Way<'a> {
         }
         let told = self.told.iter().find(|told| told.at == at)?;
         let reading = told.reading.as_ref()?;
-        match disagreement.what {
-            Aspect::Existence => told.untold?,
+        let shape = match disagreement.what {
+            Aspect::Existence => told.untold.flatten(),
             Aspect::Method | Aspect::Target | Aspect::Status => reading.of_line.first().copied(),
             Aspect::Header => told.odd().into_iter().find(|shape| MISCUT_LINES.contains(shape)),
             Aspect::Body => told.odd().first().copied(),
-        }
+        };
+        shape.or_else(|| {
+            let end = told.end().or_else(|| Some(at + i64::try_from(told.next?).ok()?)).unwrap_or(i64::MAX);
+            self.stream.refuses_between(at, end).then_some(Shape::WithoutAck)
+        })
     }
 
     /// Why Wireshark does not tell of a message of `inspect`.
@@ -204,6 +208,10 @@ impl<'a> Way<'a> {
 
     /// Why `inspect` does not tell of a message of Wireshark's.
     fn shape_of_invented(&self, at: i64, theirs: &Message) -> Option<Shape> {
+        // It begins with bytes that nobody took, and `inspect` tells of nothing in their place.
+        if self.stream.refuses_between(at, at + 1) && !self.told.iter().any(|told| told.at == at) {
+            return Some(Shape::WithoutAck);
+        }
         let is_request = matches!(theirs.start_line, StartLine::Request { .. });
         let is_senders_own = self.stream.is_opener();
         let is_receivers = self.back.is_some_and(Stream::is_opener);

@@ -187,6 +187,16 @@ fn message_that_only_wireshark_tells_is_explained_where_none_can_be() {
 }
 
 #[test]
+fn what_wireshark_makes_of_bytes_that_nobody_took_is_explained_by_that() {
+    let [theirs, ours] = ["GET /x", "GET /b"].map(|line| [request(0, line, &[], whole(""))]);
+    let forged = "~GET /x HTTP/1.1\r\n\r\n";
+    assert_eq!(shapes(&[forged, NEXT], &theirs, &ours), [Some(Shape::WithoutAck)]);
+    assert_eq!(shapes(&[forged], &theirs, &[]), [Some(Shape::WithoutAck)]);
+    assert_eq!(shapes(&[forged, NEXT], &ours, &theirs), [None]);
+    assert_eq!(shapes(&[NEXT, forged], &theirs, &ours), [None]);
+}
+
+#[test]
 fn message_behind_a_hand_over_is_explained_by_it() {
     for (line, paired, shape) in [
         ("GET /b", Paired::Status(101), Some(Shape::HandOver)),
@@ -246,7 +256,7 @@ fn message_behind_a_gap_is_explained_by_what_is_left_before_it() {
         let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
         let behind = seq.wrapping_add(rest.len() as u32);
         let lines = [(CLIENT_SEQ, NEXT), (seq, rest), (behind, NEXT)]
-            .map(|(seq, text)| format!("{way},{seq},0,1,{}\n", hex(text)))
+            .map(|(seq, text)| format!("{way},{seq},0,1,0,{}\n", hex(text)))
             .concat();
         let first = request(0, "GET /b", &[], whole(""));
         let ours = [first.clone(), request(100 + rest.len(), "GET /b", &[], whole(""))];
@@ -288,7 +298,8 @@ fn explained(streams: &Streams, theirs: &[Message], ours: &[Message]) -> Vec<Opt
 const CLIENT_SEQ: u32 = u32::MAX - 20;
 const SERVER_SEQ: u32 = 5000;
 
-/// A connection that the client opened, with these segments of each end.
+/// A connection that the client opened, with these segments of each end; one that begins with `~` has no ACK, and the
+/// next stands in its place.
 fn streams(client: &[&str], server: &[&str]) -> Streams {
     let mut lines = String::new();
     let ways = [
@@ -296,11 +307,15 @@ fn streams(client: &[&str], server: &[&str]) -> Streams {
         ("192.0.2.2,,192.0.2.1,,80,4000,0", SERVER_SEQ, "1,1", server),
     ];
     for (way, mut seq, syn, segments) in ways {
-        lines += &format!("{way},{},{syn},\n", seq.wrapping_sub(1));
+        lines += &format!("{way},{},{syn},0,\n", seq.wrapping_sub(1));
         for segment in segments {
-            let hex: String = segment.bytes().map(|byte| format!("{byte:02x}")).collect();
-            lines += &format!("{way},{seq},0,1,{hex}\n");
-            seq = seq.wrapping_add(segment.len() as u32);
+            let unacknowledging = segment.strip_prefix('~');
+            let bytes = unacknowledging.unwrap_or(segment);
+            let hex: String = bytes.bytes().map(|byte| format!("{byte:02x}")).collect();
+            lines += &format!("{way},{seq},0,{},0,{hex}\n", u8::from(unacknowledging.is_none()));
+            if unacknowledging.is_none() {
+                seq = seq.wrapping_add(bytes.len() as u32);
+            }
         }
     }
     Streams::of_lines(&lines)

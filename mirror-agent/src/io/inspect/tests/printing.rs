@@ -106,6 +106,7 @@ fn capture(ports: &[u16]) -> Vec<u8> {
         let mut packet = Vec::new();
         etherparse::PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64)
             .tcp(*port, 80, 0, 100)
+            .ack(0)
             .write(&mut packet, b"GET / HTTP/1.1\r\n\r\n")
             .unwrap();
         let len = u32::try_from(packet.len()).unwrap();

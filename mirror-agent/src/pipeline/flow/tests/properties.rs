@@ -46,7 +46,7 @@ proptest! {
         wire.handshake();
         for (start, bytes) in &segments {
             receiver.receive(*start, bytes);
-            wire.client(i64::try_from(*start).unwrap(), 0, bytes, TcpFlags::default());
+            wire.client(i64::try_from(*start).unwrap(), 0, bytes, ACK);
             let client = &wire.record().client;
             prop_assert_eq!(String::from_utf8_lossy(&client.data), String::from_utf8_lossy(&receiver.read));
             prop_assert_eq!(&client.gaps, &[]);
@@ -78,7 +78,7 @@ proptest! {
         wire.client_isn = isn;
         wire.handshake();
         for (start, end) in segments {
-            let flags = if fin && end == len { FIN } else { TcpFlags::default() };
+            let flags = if fin && end == len { FIN_ACK } else { ACK };
             wire.client(i64::try_from(start).unwrap(), 0, &bytes[start..end], flags);
         }
         let client = &wire.record().client;

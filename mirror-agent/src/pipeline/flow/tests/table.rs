@@ -22,6 +22,8 @@ fn only_a_syn_or_data_opens_a_flow() {
         (RST, b"", false, false),
         (RST, b"x", false, false),
         (TcpFlags(SYN.0 | RST.0), b"x", false, false),
+        (TcpFlags::default(), b"x", false, false),
+        (FIN, b"x", false, false),
     ] {
         let mut wire = Wire::silent(&Limits::default());
         wire.client(0, 0, payload, flags);
