@@ -60,6 +60,13 @@ pub(super) struct Bounds {
     pub(super) doubt: Duration,
 }
 
+impl Bounds {
+    /// Whether segments come in the order in which they passed, so that what one acknowledges has been seen or never will be.
+    pub(super) const fn is_causal(&self) -> bool {
+        self.patience.is_zero()
+    }
+}
+
 impl From<&Limits> for Bounds {
     fn from(limits: &Limits) -> Self {
         Self {

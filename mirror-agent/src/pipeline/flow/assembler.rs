@@ -84,6 +84,13 @@ impl Assembler {
         self.next
     }
 
+    /// Sequence number behind all that was seen of the stream, what is held out of order included.
+    pub(super) fn sent_seq(&self) -> SeqNumber {
+        let ahead = self.held().and_then(Reorder::end).map_or(0, |end| end.saturating_sub(self.offset));
+        let [_, _, _, _, low @ ..] = ahead.to_be_bytes();
+        self.next.advance(u32::from_be_bytes(low))
+    }
+
     /// What is held out of order.
     pub(super) fn held(&self) -> Option<&Reorder> {
         self.held.as_deref()

@@ -242,6 +242,25 @@ impl<S> Entry<S> {
             && !peer.next_seq().advance(1).is_before(segment.ack)
     }
 
+    /// Whether `segment` of a flow that is not [proven](Self::is_proven) is of somebody who does not hear the server: it has
+    /// data of a client, and acknowledges what the server, that has answered its SYN, did not send.
+    // RFC 9293 section 3.10.7.4, fifth, SYN-RECEIVED; Linux drops it too (`tcp_check_req`).
+    pub(super) fn is_guessed(&self, segment: &Segment<'_>) -> bool {
+        let server = &self.streams.server;
+        let flags = segment.flags;
+        let counts = segment.side == Side::Client
+            && flags.has(TcpFlags::ACK)
+            && !flags.has(TcpFlags::SYN)
+            && !flags.has(TcpFlags::RST)
+            && (segment.payload_len > 0 || flags.has(TcpFlags::FIN));
+        // A FIN counts one.
+        counts
+            && !self.info.adopted
+            && server.is_started()
+            && (segment.ack.is_before(server.start_seq())
+                || server.sent_seq().advance(1).is_before(segment.ack))
+    }
+
     /// Assembles no more.
     pub(super) fn ignore(&mut self) {
         self.streams.client.discard_held();
@@ -270,6 +289,8 @@ impl Streams {
             return Fit::OutOfWindow;
         }
         let (own, peer) = self.of_mut(side);
+        // Within a connection a SYN is answered and dropped (RFC 5961 section 4.2): only the first brings data (RFC 7413).
+        let is_late_syn = flags.has(TcpFlags::SYN) && own.is_started();
         if flags.has(TcpFlags::SYN) {
             own.start(segment.seq.advance(1));
             if flags.has(TcpFlags::ACK) {
@@ -300,6 +321,10 @@ impl Streams {
             return Fit::Plausible;
         }
         let Some(arrival) = Arrival::of(segment, acked) else { return Fit::Plausible };
+        if is_late_syn {
+            bump(&mut stats.side_mut(side).refused, 1);
+            return Fit::Plausible;
+        }
         let (own, _) = self.of_mut(side);
         if own.goes_on_at(arrival.seq.advance(arrival.len), side, bounds) {
             self.jump(side, arrival.seq, segment.at, stats, outlet);

@@ -20,7 +20,9 @@
 //! **Trust.** A number more than 1 GiB away from the next expected one moves nothing, and does not keep its flow from
 //! being evicted as idle, unless both sides give one: then the stream goes on there, behind a gap of which nobody knows
 //! how long it is. An RST must lie within [`Limits::reorder_bytes`](crate::pipeline::Limits::reorder_bytes).
-//! What no receiver takes counts for nothing: a segment that has neither ACK nor SYN nor RST.
+//! What no receiver takes counts for nothing: a segment that has neither ACK nor SYN nor RST, data in a SYN within a
+//! connection, and data of a client that has not yet shown that it hears its server, where they acknowledge what the
+//! server, whose SYN-ACK was seen, has not sent.
 //! An ACK within 1 GiB is believed: whoever forges one damages what is mirrored of that flow, nothing else.
 
 mod arrival;

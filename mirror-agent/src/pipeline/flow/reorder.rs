@@ -137,6 +137,12 @@ impl Reorder {
         self.resume().map(|(_, at)| at)
     }
 
+    /// The offset behind all that is held; `None` where nothing is.
+    pub(super) fn end(&self) -> Option<u64> {
+        let fin = self.fin.map(|(offset, _)| offset);
+        self.pieces.back().map(Piece::end).max(fin)
+    }
+
     fn resume(&self) -> Option<(u64, Timestamp)> {
         let piece = self.pieces.front().map(|piece| (piece.start, piece.at));
         piece.into_iter().chain(self.fin).min_by_key(|(offset, _)| *offset)

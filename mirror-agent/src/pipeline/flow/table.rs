@@ -119,8 +119,14 @@ impl<S> FlowTable<S> {
                 slot
             }
         };
-        let proves =
-            self.slots.get_mut(slot).is_some_and(|entry| !entry.is_proven() && entry.is_proven_by(segment));
+        let (proves, is_guessed) = match self.slots.get_mut(slot).filter(|entry| !entry.is_proven()) {
+            Some(entry) => (entry.is_proven_by(segment), entry.is_guessed(segment)),
+            None => (false, false),
+        };
+        if is_guessed && self.bounds.is_causal() {
+            bump(&mut self.stats.side_mut(segment.side).refused, 1);
+            return;
+        }
         if self.apply(slot, segment, handler) == Fit::Plausible {
             if proves {
                 self.note_proven(slot, segment);

@@ -131,6 +131,16 @@ fn data_in_the_syn_belongs_to_the_stream() {
 }
 
 #[test]
+fn data_in_a_later_syn_is_not_taken() {
+    let mut wire = Wire::connected(&Limits::default());
+    wire.client(-1, 0, b"evil", SYN);
+    wire.client(0, 0, b"good", ACK);
+    wire.client(-1, 0, b"good and evil", SYN);
+    wire.client(4, 0, b"!", ACK);
+    assert_eq!((wire.client_text(), wire.table.stats().client.refused), ("good!", 2));
+}
+
+#[test]
 fn fin_ends_the_stream_in_its_place_only() {
     let mut wire = Wire::connected(&Limits::default());
     wire.client(3, 0, b"def", FIN_ACK);

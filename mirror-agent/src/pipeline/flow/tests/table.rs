@@ -178,6 +178,49 @@ fn port_is_taken_again_while_the_old_flow_lingers() {
 }
 
 #[test]
+fn data_of_one_who_has_not_heard_the_server_is_not_taken() {
+    let mut wire = Wire::silent(&Limits::default());
+    wire.client(-1, 0, b"", SYN);
+    wire.server(-1, 0, b"", SYN_ACK);
+    for ack in [-1, 2, 1 << 20, -(1 << 20), 1 << 31] {
+        wire.client(0, ack, b"evil", ACK);
+        wire.client(0, ack, b"", FIN_ACK);
+    }
+    assert_eq!((wire.client_text(), wire.table.stats().client.refused), ("", 10));
+    wire.client(0, 0, b"good", ACK);
+    assert_eq!(wire.client_text(), "good");
+    // Who has heard it once may acknowledge what the capture has lost.
+    wire.client(4, 500, b"more", ACK);
+    assert_eq!((wire.client_text(), wire.server_text()), ("goodmore", "<500 lost>"));
+}
+
+#[test]
+fn client_is_heard_also_where_its_first_request_and_the_beginning_of_the_answer_were_lost() {
+    let mut wire = Wire::silent(&Limits::default());
+    wire.client(-1, 0, b"", SYN);
+    wire.server(-1, 0, b"", SYN_ACK);
+    wire.server(5, 3, b"end", ACK);
+    wire.client(3, 8, b"next", ACK);
+    assert_eq!((wire.client_text(), wire.server_text()), ("<3 lost>next", "<5 lost>end"));
+    assert_eq!(wire.table.stats().client.refused, 0);
+}
+
+#[test]
+fn where_the_answer_to_the_syn_or_the_syn_was_not_seen_any_number_may_be_right() {
+    let mut wire = Wire::silent(&Limits::default());
+    wire.client(-1, 0, b"", SYN);
+    wire.client(0, 77, b"one", ACK);
+    assert_eq!(wire.client_text(), "one");
+    let mut wire = Wire::silent(&Limits::default());
+    wire.server(0, 0, b"old", ACK);
+    wire.client(0, 77, b"one", ACK);
+    assert_eq!(wire.client_text(), "one");
+    let mut wire = Wire::connected(&Limits { gap_patience: Duration::from_secs(1), ..Limits::default() });
+    wire.client(0, 77, b"one", ACK);
+    assert_eq!(wire.client_text(), "one", "the answer may come later in a file");
+}
+
+#[test]
 fn stale_syn_ack_changes_nothing() {
     let mut wire = Wire::silent(&Limits::default());
     wire.client(-1, 0, b"", SYN);
