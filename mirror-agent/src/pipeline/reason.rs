@@ -79,7 +79,7 @@ reasons! {
         Aborted => "aborted",
         /// The body's length is ambiguous or smuggling-shaped; the flow is parsed again from a quiet moment on.
         AmbiguousFraming => "ambiguous_framing",
-        /// Two segments claimed different bytes for the same place.
+        /// Two segments claimed different bytes for the same place, or TCP calls some urgent.
         Conflict => "conflict",
         /// The flow was evicted before the request ended.
         Evicted => "evicted",
@@ -137,7 +137,7 @@ reasons! {
         Busy => "busy",
         /// A content coding that is not known, or content that is not what its coding says.
         Coding => "coding",
-        /// Two segments claimed different bytes for the same place.
+        /// Two segments claimed different bytes for the same place, or TCP calls some urgent.
         Conflict => "conflict",
         /// The decoded content is longer than the limit: it may be a decompression bomb.
         DecodedTooLarge => "decoded_too_large",

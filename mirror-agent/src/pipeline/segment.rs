@@ -104,6 +104,8 @@ impl TcpFlags {
     pub const RST: Self = Self(0x04);
     /// The acknowledgement number is significant.
     pub const ACK: Self = Self(0x10);
+    /// The urgent pointer is significant.
+    pub const URG: Self = Self(0x20);
 
     /// Whether all flags of `other` are set.
     #[must_use]

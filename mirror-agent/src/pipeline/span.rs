@@ -63,7 +63,8 @@ pub enum Span<'a> {
         at: Timestamp,
         /// How far the sender had acknowledged its peer's stream, as of the segment that carried these bytes.
         acked: Acked,
-        /// Another segment claimed other bytes for a part of this run: what the receiver got is not certain.
+        /// Another segment claimed other bytes for a part of this run, or TCP calls a byte of it or before it urgent: what
+        /// the receiver got is not certain.
         conflict: bool,
     },
     /// Bytes that are not there.

@@ -35,27 +35,39 @@ const RESENT_BYTES: u32 = 16 << 20;
 pub(super) struct Assembler {
     /// Offset of the next byte to be handed on.
     offset: u64,
-    /// Its sequence number; without meaning until `started`, unless `interrupted`.
+    /// Its sequence number; without meaning while `position` is unknown.
     next: SeqNumber,
-    started: bool,
-    /// It begins anew, somewhere behind `next`: what lies before has been handed on.
-    interrupted: bool,
+    position: Position,
     ended: bool,
+    /// It has had bytes that TCP calls urgent.
+    urgent: bool,
     /// Its receiver has shown that it hears it.
     heard: bool,
     /// Pieces out of order, a FIN out of order, an acknowledgement being waited for; `None` when there is none.
     held: Option<Box<Reorder>>,
 }
 
+/// What is known of where a stream is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Position {
+    /// Nothing was seen of it.
+    #[default]
+    Unknown,
+    /// It begins anew, somewhere behind the next byte: what lies before has been handed on.
+    Interrupted,
+    /// The next byte is known.
+    Known,
+}
+
 impl Assembler {
     /// Whether the position in the stream is known.
     pub(super) const fn is_started(&self) -> bool {
-        self.started
+        matches!(self.position, Position::Known)
     }
 
     /// Whether the position is known, or was before an interruption.
     pub(super) const fn has_position(&self) -> bool {
-        self.started || self.interrupted
+        !matches!(self.position, Position::Unknown)
     }
 
     /// Whether the end of the stream was handed on.
@@ -128,14 +140,22 @@ impl Assembler {
     /// Whether `number` is further away than what may be in flight: it is of another connection, or the capture was not
     /// there for long.
     const fn is_far(&self, number: SeqNumber) -> bool {
-        self.started && !self.ended && number.distance(self.next).unsigned_abs() > WINDOW_BYTES
+        self.is_started() && !self.ended && number.distance(self.next).unsigned_abs() > WINDOW_BYTES
+    }
+
+    /// Takes note that the sender calls bytes at `seq`, or within the 64 KiB behind it, urgent. A receiver takes one of them
+    /// out of the stream, or not, as its application wants (RFC 6093 section 2); which one, is not known here, since it may
+    /// have been said in a segment without data. From there on nothing is certain.
+    pub(super) const fn note_urgent(&mut self, seq: SeqNumber) {
+        if !self.is_far(seq) {
+            self.urgent = true;
+        }
     }
 
     /// Fixes the position of the stream's first byte, unless it is known.
     pub(super) const fn start(&mut self, seq: SeqNumber) {
-        if !self.started {
-            self.started = true;
-            self.interrupted = false;
+        if !self.is_started() {
+            self.position = Position::Known;
             self.next = seq;
         }
     }
@@ -144,16 +164,15 @@ impl Assembler {
     /// stream begins anew behind it, with the next data that is seen. Nothing may be held, and a stream that has ended
     /// stays so.
     pub(super) const fn interrupt(&mut self) {
-        if self.started && !self.ended {
-            self.started = false;
-            self.interrupted = true;
+        if self.is_started() && !self.ended {
+            self.position = Position::Interrupted;
             self.offset = 0;
         }
     }
 
     /// Fixes the position of the stream's first byte by the first data that is seen. `false` where that is old.
     fn start_with(&mut self, arrival: &Arrival<'_>, stats: &mut SideStats) -> bool {
-        if self.started || !self.interrupted {
+        if self.position != Position::Interrupted {
             self.start(arrival.seq);
             return true;
         }
@@ -171,7 +190,7 @@ impl Assembler {
 
     /// What an acknowledgement of this stream up to `ack` says. Offset 0 where that lies before the first byte seen.
     pub(super) fn acked(&self, ack: SeqNumber) -> Acked {
-        if !self.started {
+        if !self.is_started() {
             return Acked::Unseen(ack);
         }
         let distance = ack.distance(self.next);
@@ -283,7 +302,7 @@ impl Assembler {
         deliver: &mut impl FnMut(Span<'_>),
     ) -> Fit {
         let ahead = ack.distance(self.next);
-        if !self.started || self.ended {
+        if !self.is_started() || self.ended {
             return Fit::Plausible;
         }
         if ahead.unsigned_abs() > WINDOW_BYTES {
@@ -492,7 +511,7 @@ impl Assembler {
         let (offset, seq) = (self.offset, self.next);
         self.advance(len);
         if !bytes.is_empty() {
-            deliver(Span::Data { bytes, offset, seq, at, acked, conflict });
+            deliver(Span::Data { bytes, offset, seq, at, acked, conflict: conflict || self.urgent });
         }
         let copied = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let left_out = len.saturating_sub(copied);

@@ -330,6 +330,9 @@ impl Streams {
             self.jump(side, arrival.seq, segment.at, stats, outlet);
         }
         let (own, _) = self.of_mut(side);
+        if flags.has(TcpFlags::URG) {
+            own.note_urgent(arrival.seq);
+        }
         own.handle_data(&arrival, bounds, stats.side_mut(side), &mut |span| outlet.hand_on(side, span))
     }
 

@@ -446,3 +446,17 @@ fn contradiction_about_the_first_bytes_of_a_connection_is_not_forgotten() {
     assert_eq!(talk.requests(), [b""; 0]);
     assert_eq!(talk.lost(LostReason::Conflict), 1);
 }
+
+#[test]
+fn request_with_urgent_bytes_and_those_behind_it_are_lost() {
+    let mut talk = Conversation::new();
+    talk.client(&get("/before"));
+    talk.server(OK);
+    for (flags, path) in [(TcpFlags(0x30), "/urgent"), (TcpFlags::ACK, "/behind")] {
+        talk.segment(Side::Client, flags, 0, &get(path), get(path).len());
+        talk.skip(Side::Client, get(path).len());
+        talk.server(OK);
+    }
+    assert_eq!(talk.requests(), [get("/before")]);
+    assert_eq!((talk.lost(LostReason::Conflict), talk.seen()), (2, 3));
+}

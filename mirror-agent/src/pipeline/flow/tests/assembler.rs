@@ -103,6 +103,20 @@ fn segments_without_acknowledgement_carry_nothing() {
 }
 
 #[test]
+fn nothing_is_certain_from_urgent_bytes_on() {
+    let mut wire = Wire::connected(&Limits::default());
+    wire.client(0, 0, b"GET ", ACK);
+    wire.client(1 << 30 | 1 << 20, 0, b"far", TcpFlags(0x30));
+    wire.client(4, 0, b"/", ACK);
+    wire.client(6, 0, b"vil", TcpFlags(0x38));
+    wire.client(5, 0, b"e", ACK);
+    wire.client(9, 0, b" HTTP/1.1", ACK);
+    wire.server(0, 9, b"HTTP/1.1 200", ACK);
+    assert_eq!(wire.record().client.detail, "GET @0|/@0|!e@0|!vil@0|! HTTP/1.1@0");
+    assert_eq!(wire.record().server.detail, "HTTP/1.1 200@9");
+}
+
+#[test]
 fn segment_of_nul_bytes_is_data() {
     let mut wire = Wire::connected(&Limits::default());
     wire.client(0, 0, &[0; 6], ACK);
