@@ -220,8 +220,9 @@ fn mirror(scenario: &Scenario, target: SocketAddr) -> Result<Ledger> {
     let ledger = scenario.settle()?;
     ensure!(ledger.mirrored == ledger.seen && ledger.is_balanced(), "{ledger}");
     let metrics = scenario.agent.metrics()?;
-    for name in ["mirror_stream_conflicts_total", "mirror_segments_out_of_window_total"] {
-        ensure!(metrics.sum(name) == 0.0, "{name} {}", metrics.sum(name));
+    let names = ["stream_conflicts", "segments_out_of_window", "segments_refused"];
+    for name in names.map(|name| format!("mirror_{name}_total")) {
+        ensure!(metrics.sum(&name) == 0.0, "{name} {}", metrics.sum(&name));
     }
     ensure!(metrics.sum("mirror_flows_evicted_total") == 0.0);
     let difference = Difference::between(&sent.digests(), &scenario.shadow.digests());

@@ -152,6 +152,27 @@ fn bytes_that_never_came_are_a_gap_and_the_next_request_is_mirrored() -> Result<
     scenario.expect_at_shadow(1)
 }
 
+#[test]
+fn what_no_receiver_takes_is_not_replayed() -> Result<()> {
+    require_agent!();
+    let scenario = Scenario::start(Weight::Light, &[])?;
+    let mut talk = conversation(&scenario, Family::V4, 0, Envelope::default(), 1000)?;
+    let evil = b"GET /EVIL HTTP/1.1\r\nHost: live\r\n\r\n";
+    let back = 0_u32.wrapping_sub(u32::try_from(evil.len())?);
+    // The server takes nothing with the SYN.
+    talk.client_says(flag::SYN, evil)?;
+    talk.client_skips(back);
+    talk.server_says(flag::SYN | flag::ACK, b"")?;
+    talk.client_says(flag::PSH, evil)?;
+    talk.client_skips(back);
+    talk.client_says(flag::ACK | flag::PSH, GET)?;
+    talk.server_says(flag::ACK | flag::PSH, ANSWER)?;
+    expect_copies(&scenario, &[GET])?;
+    let refused = scenario.agent.metrics()?.sum("mirror_segments_refused_total");
+    ensure!(refused == 2.0, "{refused} segments refused");
+    Ok(())
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Family {
     V4,

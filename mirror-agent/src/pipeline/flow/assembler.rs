@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{
     arrival::{Arrival, Bounds, Fit},
-    reorder::{Awaited, Claim, Held, Reorder},
+    reorder::{Awaited, Claim, Held, Piece, Reorder},
     stats::{SideStats, bump},
 };
 use crate::pipeline::{
@@ -203,6 +203,37 @@ impl Assembler {
         if ahead > 0 { Acked::Beyond(offset) } else { Acked::Offset(offset) }
     }
 
+    /// Holds the data of the SYN until the receiver says whether it takes them (RFC 7413 section 3), and whatever follows
+    /// until then.
+    pub(super) fn hold_early(&mut self, arrival: &Arrival<'_>) {
+        let early = Piece::of(&claim_at(self.offset, arrival));
+        self.held.get_or_insert_default().early = Some(early);
+    }
+
+    /// Whether data of the SYN are held.
+    pub(super) fn is_early_open(&self) -> bool {
+        self.held().is_some_and(|held| held.early.is_some())
+    }
+
+    /// Takes the receiver's word on the data of the SYN. Who does not take them acknowledges the SYN alone.
+    pub(super) fn settle_early(
+        &mut self,
+        ack: SeqNumber,
+        is_syn_ack: bool,
+        stats: &mut SideStats,
+        deliver: &mut impl FnMut(Span<'_>),
+    ) {
+        let ahead = u64::try_from(ack.distance(self.next)).unwrap_or(0);
+        let Some(held) = self.held_mut() else { return };
+        let Some(early) = held.early.take_if(|_| is_syn_ack || ahead > 0) else { return };
+        if ahead >= early.len {
+            self.hand_on(&early.as_claim(), 0, false, deliver);
+        } else {
+            bump(&mut stats.refused, 1);
+        }
+        self.drain(stats, deliver);
+    }
+
     /// Takes the data of a segment.
     pub(super) fn handle_data(
         &mut self,
@@ -266,7 +297,7 @@ impl Assembler {
         if self.ended {
             return Fit::Plausible;
         }
-        if claim.start == self.offset {
+        if claim.start == self.offset && !self.is_early_open() {
             self.overtake(&claim, stats, deliver);
         } else if claim.len > 0 {
             bump(&mut stats.out_of_order_segments, 1);
@@ -371,6 +402,9 @@ impl Assembler {
     ) {
         let Some(held) = self.held_mut() else { return };
         held.stray = None;
+        if held.early.take().is_some() {
+            bump(&mut stats.refused, 1);
+        }
         match held.resume_at() {
             Some(offset) => self.declare_gap(offset, at, stats, deliver),
             None => {
@@ -446,7 +480,8 @@ impl Assembler {
         stats: &mut SideStats,
         deliver: &mut impl FnMut(Span<'_>),
     ) {
-        while self.offset < acked && !self.ended {
+        // What follows the data of a SYN is no gap while they wait for their receiver's word.
+        while self.offset < acked && !self.ended && !self.is_early_open() {
             let resume_at = self.held().and_then(Reorder::resume_at);
             if resume_at.is_none() && acked == self.offset.saturating_add(1) {
                 return;
@@ -477,16 +512,13 @@ impl Assembler {
     fn drain(&mut self, stats: &mut SideStats, deliver: &mut impl FnMut(Span<'_>)) {
         while let Some(held) = self.held.as_deref_mut() {
             let end = held.fin.map_or(u64::MAX, |fin| fin.0);
+            if held.early.is_some() {
+                return;
+            }
             if let Some((_, at)) = held.fin.filter(|_| end <= self.offset) {
                 self.end(at, false, deliver);
             } else if let Some(piece) = held.pop_due(self.offset) {
-                let mut claim = Claim {
-                    start: piece.start,
-                    len: piece.len,
-                    bytes: &piece.bytes,
-                    at: piece.at,
-                    acked: piece.acked,
-                };
+                let mut claim = piece.as_claim();
                 claim.cut(end);
                 let known = self.offset.saturating_sub(claim.start).min(claim.len);
                 bump(&mut stats.duplicate_bytes, known);

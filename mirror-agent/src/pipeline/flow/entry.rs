@@ -168,7 +168,7 @@ impl<S> Entry<S> {
         // A SYN-ACK acknowledges the SYN and what came with it (RFC 7413), nothing else.
         let fits = !segment.flags.has(TcpFlags::ACK)
             || !peer.is_started()
-            || !segment.ack.is_before(peer.start_seq()) && !peer.next_seq().is_before(segment.ack);
+            || !segment.ack.is_before(peer.start_seq()) && !peer.sent_seq().is_before(segment.ack);
         let starts_here = own.start_seq() == segment.seq.advance(1);
         match (own.has_position(), starts_here, fits) {
             (true, true, true) => known,
@@ -298,13 +298,21 @@ impl Streams {
             }
         }
         let mut acked = Acked::Unknown;
-        if flags.has(TcpFlags::ACK) {
+        // A refusal acknowledges also the data that came with the SYN, which it does not take.
+        let is_refusal = flags.has(TcpFlags::RST) && self.of(side).1.is_early_open();
+        if flags.has(TcpFlags::ACK) && !is_refusal {
             let (_, peer) = self.of_mut(side);
             if peer.goes_on_at(segment.ack, side, bounds) {
                 self.jump(side.peer(), segment.ack, now, stats, outlet);
             }
             // First, because what the peer's bytes brought about comes after them.
             let (_, peer) = self.of_mut(side);
+            if peer.is_early_open() {
+                let stats = stats.side_mut(side.peer());
+                peer.settle_early(segment.ack, flags.has(TcpFlags::SYN), stats, &mut |span| {
+                    outlet.hand_on(side.peer(), span);
+                });
+            }
             let fit = peer.handle_ack(segment.ack, now, bounds, stats.side_mut(side.peer()), &mut |span| {
                 outlet.hand_on(side.peer(), span);
             });
@@ -326,13 +334,17 @@ impl Streams {
             return Fit::Plausible;
         }
         let (own, _) = self.of_mut(side);
+        if flags.has(TcpFlags::URG) {
+            own.note_urgent(arrival.seq);
+        }
+        if flags.has(TcpFlags::SYN) && bounds.is_causal() {
+            own.hold_early(&arrival);
+            return Fit::Plausible;
+        }
         if own.goes_on_at(arrival.seq.advance(arrival.len), side, bounds) {
             self.jump(side, arrival.seq, segment.at, stats, outlet);
         }
         let (own, _) = self.of_mut(side);
-        if flags.has(TcpFlags::URG) {
-            own.note_urgent(arrival.seq);
-        }
         own.handle_data(&arrival, bounds, stats.side_mut(side), &mut |span| outlet.hand_on(side, span))
     }
 
@@ -465,7 +477,7 @@ impl Streams {
         let acks = segment.flags.has(TcpFlags::ACK) && peer.has_position();
         if segment.flags.has(TcpFlags::SYN) {
             // What a SYN brought along (RFC 7413) is acknowledged with it, or not.
-            let answers = segment.ack == peer.start_seq() || segment.ack == peer.next_seq();
+            let answers = segment.ack == peer.start_seq() || segment.ack == peer.sent_seq();
             return match own.is_started() {
                 true => own.start_seq() == segment.seq.advance(1) && (!acks || answers),
                 false => acks && answers,

@@ -20,10 +20,12 @@
 //! **Trust.** A number more than 1 GiB away from the next expected one moves nothing, and does not keep its flow from
 //! being evicted as idle, unless both sides give one: then the stream goes on there, behind a gap of which nobody knows
 //! how long it is. An RST must lie within [`Limits::reorder_bytes`](crate::pipeline::Limits::reorder_bytes).
-//! What no receiver takes counts for nothing: a segment that has neither ACK nor SYN nor RST, data in a SYN within a
-//! connection, and data of a client that has not yet shown that it hears its server, where they acknowledge what the
-//! server, whose SYN-ACK was seen, has not sent.
 //! An ACK within 1 GiB is believed: whoever forges one damages what is mirrored of that flow, nothing else.
+//!
+//! **Refused.** What no receiver takes counts for nothing: a segment that has neither ACK nor SYN nor RST; data in a SYN
+//! within a connection; data of a client that has not yet shown that it hears its server, where they acknowledge what the
+//! server, whose SYN-ACK was seen, has not sent. The data of a SYN that opens a connection, and all that follows, wait until
+//! its receiver acknowledges them, or the SYN alone. The last two ask for causal order, so not of capture files.
 
 mod arrival;
 mod assembler;

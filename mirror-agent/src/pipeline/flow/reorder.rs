@@ -27,6 +27,17 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    /// One that holds a copy of what `claim` has.
+    pub(super) fn of(claim: &Claim<'_>) -> Self {
+        let Claim { start, len, bytes, at, acked } = *claim;
+        Self { start, len, bytes: bytes.into(), at, acked, conflict: false }
+    }
+
+    /// It as a claim.
+    pub(super) const fn as_claim(&self) -> Claim<'_> {
+        Claim { start: self.start, len: self.len, bytes: &self.bytes, at: self.at, acked: self.acked }
+    }
+
     const fn end(&self) -> u64 {
         self.start.saturating_add(self.len)
     }
@@ -95,6 +106,8 @@ pub(super) struct Reorder {
     pub(super) fin: Option<(u64, Timestamp)>,
     /// The acknowledgement being waited for.
     pub(super) awaited: Option<Awaited>,
+    /// The data of a SYN, of which its receiver has not said yet whether it takes them.
+    pub(super) early: Option<Piece>,
     /// The number given last, and by whom, where that is too far away to be of what may be in flight.
     pub(super) stray: Option<(SeqNumber, Side)>,
     /// The holder's number in the table, in the order in which holding began; 0 until it is given.
@@ -120,11 +133,13 @@ impl Reorder {
             .saturating_add(self.pieces.capacity().saturating_mul(size_of::<Piece>()))
             .saturating_add(self.pieces.len().saturating_mul(BLOCK_OVERHEAD_BYTES))
             .saturating_add(self.bytes)
+            .saturating_add(self.early.as_ref().map_or(0, |early| early.bytes.len()))
     }
 
     /// Whether nothing is held any more.
     pub(super) fn is_empty(&self) -> bool {
-        self.pieces.is_empty() && self.fin.is_none() && self.awaited.is_none() && self.stray.is_none()
+        let is_told = self.awaited.is_none() && self.stray.is_none();
+        self.pieces.is_empty() && self.fin.is_none() && self.early.is_none() && is_told
     }
 
     /// The nearest offset at which something is known: a piece or the end.
@@ -140,7 +155,8 @@ impl Reorder {
     /// The offset behind all that is held; `None` where nothing is.
     pub(super) fn end(&self) -> Option<u64> {
         let fin = self.fin.map(|(offset, _)| offset);
-        self.pieces.back().map(Piece::end).max(fin)
+        let early = self.early.as_ref().map(Piece::end);
+        self.pieces.back().map(Piece::end).max(early).max(fin)
     }
 
     fn resume(&self) -> Option<(u64, Timestamp)> {
@@ -221,17 +237,7 @@ impl Reorder {
             at
         };
         self.bytes = self.bytes.saturating_add(claim.bytes.len());
-        self.pieces.insert(
-            at,
-            Piece {
-                start: claim.start,
-                len: claim.len,
-                bytes: claim.bytes.into(),
-                at: claim.at,
-                acked: claim.acked,
-                conflict,
-            },
-        );
+        self.pieces.insert(at, Piece { conflict, ..Piece::of(claim) });
         (Held::Kept, fresh)
     }
 

@@ -114,6 +114,10 @@ fn nothing_is_certain_from_urgent_bytes_on() {
     wire.server(0, 9, b"HTTP/1.1 200", ACK);
     assert_eq!(wire.record().client.detail, "GET @0|/@0|!e@0|!vil@0|! HTTP/1.1@0");
     assert_eq!(wire.record().server.detail, "HTTP/1.1 200@9");
+    let mut wire = Wire::silent(&Limits::default());
+    wire.client(-1, 0, b"GET ", TcpFlags(0x22));
+    wire.server(-1, 4, b"", SYN_ACK);
+    assert_eq!(wire.record().client.detail, "!GET ");
 }
 
 #[test]
@@ -142,6 +146,53 @@ fn data_in_the_syn_belongs_to_the_stream() {
     wire.server(-1, 4, b"", SYN_ACK);
     wire.client(0, 0, b"GET /", ACK);
     assert_eq!(wire.client_text(), "GET /");
+}
+
+#[test]
+fn data_in_the_syn_are_taken_where_the_server_acknowledges_them() {
+    for (acked, text, refused) in [(4, "evil", 0), (0, "go", 1)] {
+        let mut wire = Wire::silent(&Limits::default());
+        wire.client(-1, 0, b"evil", SYN);
+        // Before the server's word has passed.
+        wire.client(0, 0, b"go", ACK);
+        assert_eq!(wire.client_text(), "");
+        wire.server(-1, acked, b"", SYN_ACK);
+        wire.client(i64::try_from(text.len()).unwrap(), 0, b"!", ACK);
+        assert_eq!(wire.client_text(), format!("{text}!"));
+        assert_eq!(wire.table.stats().client.refused, refused);
+        assert_eq!((wire.record().client.gaps.len(), wire.table.reorder_bytes_held()), (0, 0));
+    }
+}
+
+#[test]
+fn data_in_the_syn_are_taken_where_only_a_later_word_of_the_server_was_seen() {
+    let mut wire = Wire::silent(&Limits::default());
+    wire.client(-1, 0, b"GET ", SYN);
+    wire.server(0, 0, b"", FIN_ACK);
+    assert_eq!(wire.client_text(), "");
+    wire.server(0, 4, b"ok", ACK);
+    assert_eq!(wire.client_text(), "GET ");
+}
+
+#[test]
+fn data_in_the_syn_on_which_there_is_no_word_are_given_up() {
+    let mut wire = Wire::silent(&Limits::default());
+    wire.client(-1, 0, b"GET ", SYN);
+    wire.client(4, 0, b"/", ACK);
+    wire.wait(Duration::from_secs(4));
+    wire.wait(Duration::from_secs(2));
+    assert_eq!((wire.client_text(), wire.table.stats().client.refused), ("<4 lost>/", 1));
+    for end in [RST, ACK] {
+        let mut wire = Wire::silent(&Limits::default());
+        wire.client(-1, 0, b"GET ", SYN);
+        wire.server(0, 4, b"", TcpFlags(end.0 | ACK.0));
+        wire.finish();
+        assert_eq!(wire.client_text().trim_end_matches('#'), if end == RST { "" } else { "GET " });
+        assert_eq!(wire.table.reorder_bytes_held(), 0);
+    }
+    let mut wire = Wire::silent(&Limits { gap_patience: Duration::from_secs(1), ..Limits::default() });
+    wire.client(-1, 0, b"GET ", SYN);
+    assert_eq!(wire.client_text(), "GET ", "in a file the word may come later");
 }
 
 #[test]

@@ -140,6 +140,7 @@ proptest! {
     fn one_side_holds_no_more_than_it_may(
         start in any::<u32>(),
         patient in any::<bool>(),
+        early in any::<bool>(),
         steps in vec((step(), 0_u32..80, any::<bool>(), any::<bool>(), 0_u8..8), 1..120),
     ) {
         let bounds = Bounds {
@@ -154,6 +155,10 @@ proptest! {
         let mut stats = SideStats::default();
         let mut seen = SideRecord::default();
         assembler.start(SeqNumber(start));
+        if early {
+            let (seq, at) = (SeqNumber(start), Timestamp::ZERO);
+            assembler.hold_early(&Arrival { seq, payload: b"early", len: 5, fin: false, at, acked: Acked::Unknown });
+        }
         for (idx, (ahead, len, copied, ack, fin)) in steps.into_iter().enumerate() {
             let at = Timestamp::from_nanos(idx as u64);
             let seq = assembler.next_seq().advance(ahead.cast_unsigned());
