@@ -2,17 +2,12 @@
 //!
 //! A reset ends both sides of its connection, as it does for who receives it. What the other side has sent meanwhile is
 //! still on its way and stands behind the reset in the file: `run` has no use for it, since nobody got it; whoever looks
-//! into a capture wants to see it. And resets that were forged, or refused (RFC 5961), end nothing.
+//! into a capture wants to see it. And resets that were forged, or refused (RFC 5961), end nothing, however long after them
+//! the connection goes on. So a reset waits for the next connection between the same ends, or for the end of the file.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::collections::{HashMap, VecDeque};
 
 use crate::pipeline::{FlowKey, Segment, Side, TcpFlags};
-
-/// How long a reset is held, by the times of the file: what was on its way has arrived by then.
-const DELAY: Duration = Duration::from_secs(5);
 
 /// Most resets that are held; beyond it the one that has been held for longest goes on.
 const MAX_HELD: usize = 4096;
@@ -31,9 +26,6 @@ impl Resets {
         let resets = segment.flags.has(TcpFlags::RST);
         if !resets && !self.counts.is_empty() {
             self.hold_against(segment, sink);
-        }
-        while self.held.front().is_some_and(|held| segment.at.since(held.at) >= DELAY) {
-            self.release(sink);
         }
         if !resets {
             return sink(segment);
