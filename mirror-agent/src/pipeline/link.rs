@@ -1,6 +1,6 @@
 //! Enters: a link type and the bytes of a frame. Leaves: where its network layer begins, and with what.
 
-use mirror_common::packet::Start;
+use mirror_common::packet::{Start, ether_type};
 
 use crate::pipeline::frame::{FrameReason, LinkType};
 
@@ -19,15 +19,7 @@ pub(super) fn network_layer(link_type: LinkType, bytes: &[u8]) -> Result<(u32, S
             let ether_type = u16::from_be_bytes(array(bytes, type_offset)?);
             Ok((header_len, Start::EtherType(ether_type)))
         }
-        Layout::AddressFamily { header_len } => {
-            let family = array(bytes, 0)?;
-            // In the byte order of the machine that captured, which need not be that of the file.
-            if is_ip_family(u32::from_le_bytes(family)) || is_ip_family(u32::from_be_bytes(family)) {
-                Ok((header_len, Start::Ip))
-            } else {
-                Err(FrameReason::NotIp)
-            }
-        }
+        Layout::AddressFamily { header_len } => address_family(bytes, header_len),
         Layout::PfLog => {
             let [len, family] = array(bytes, 0)?;
             let len = u32::from(len).next_multiple_of(4);
@@ -42,13 +34,18 @@ pub(super) fn network_layer(link_type: LinkType, bytes: &[u8]) -> Result<(u32, S
             inner(bytes, len, u32::from_le_bytes(array(bytes, 8)?))
         }
         Layout::Ppp { direction_len } => ppp(bytes, direction_len),
+        Layout::FrameRelay => frame_relay(bytes),
+        Layout::Llc { header_len, padding } => llc(bytes, header_len, padding),
+        Layout::TokenRing => token_ring(bytes),
         Layout::NfLog => nflog(bytes),
-        Layout::Wireless => wireless(bytes, 0),
-        Layout::Radiotap => {
-            // Its length, in little-endian, counts from its own first byte.
-            let len = u16::from_le_bytes(array(bytes, 2)?);
-            wireless(bytes, usize::from(len))
+        Layout::Juniper => juniper(bytes),
+        Layout::Erf => erf(bytes),
+        Layout::Wireless => wireless(bytes, 0, array(bytes, 0)?, Padding::None),
+        Layout::Prism => {
+            let len = prism_len(bytes)?;
+            wireless(bytes, len, array(bytes, len)?, Padding::None)
         }
+        Layout::Radiotap => radiotap(bytes),
         Layout::Unknown => Err(FrameReason::LinkType),
     }
 }
@@ -74,10 +71,32 @@ enum Layout {
     Ppp {
         direction_len: usize,
     },
+    /// RFC 2427, and Cisco's own.
+    FrameRelay,
+    /// An LLC header behind one of `header_len` bytes.
+    Llc {
+        header_len: usize,
+        padding: Padding,
+    },
+    TokenRing,
     NfLog,
+    Juniper,
+    Erf,
     Wireless,
+    /// 802.11 behind what drivers put before it: of Prism, or of AVS.
+    Prism,
     Radiotap,
     Unknown,
+}
+
+/// What stands before a bridged Ethernet header, or behind the header of 802.11.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Padding {
+    None,
+    /// Two bytes before bridged Ethernet in ATM (RFC 2684 section 5.2).
+    Two,
+    /// As much as makes the length of an 802.11 header a multiple of four.
+    ToFour,
 }
 
 const fn layout(link_type: LinkType) -> Layout {
@@ -86,9 +105,20 @@ const fn layout(link_type: LinkType) -> Layout {
         0 | 108 => Layout::AddressFamily { header_len: 4 },
         109 => Layout::AddressFamily { header_len: 12 },
         1 => Layout::Ethernet,
+        6 => Layout::TokenRing,
+        // LINKTYPE_FDDI, LINKTYPE_IP_OVER_FC: kind and addresses.
+        10 => Layout::Llc { header_len: 13, padding: Padding::None },
+        122 => Layout::Llc { header_len: 16, padding: Padding::None },
+        // LINKTYPE_ATM_RFC1483, LINKTYPE_SUNATM.
+        11 => Layout::Llc { header_len: 0, padding: Padding::Two },
+        123 => Layout::Llc { header_len: 4, padding: Padding::Two },
+        // LINKTYPE_FRELAY.
+        107 => Layout::FrameRelay,
         // LINKTYPE_PPP, LINKTYPE_PPP_HDLC; LINKTYPE_PPP_PPPD and LINKTYPE_PPP_WITH_DIR.
         9 | 50 => Layout::Ppp { direction_len: 0 },
         166 | 204 => Layout::Ppp { direction_len: 1 },
+        // LINKTYPE_PPP_ETHER: a session of PPPoE without Ethernet.
+        51 => Layout::Ppp { direction_len: 6 },
         // LINKTYPE_RAW, what OpenBSD and others wrote for it (DLT_RAW), LINKTYPE_IPV4, LINKTYPE_IPV6.
         101 | 12 | 14 | 228 | 229 => Layout::Ip,
         // LINKTYPE_C_HDLC: address, control, and an EtherType for IP.
@@ -97,11 +127,20 @@ const fn layout(link_type: LinkType) -> Layout {
         // LINKTYPE_LINUX_SLL, LINKTYPE_LINUX_SLL2.
         113 => Layout::EtherTypeAt { type_offset: 14, header_len: 16 },
         276 => Layout::EtherTypeAt { type_offset: 0, header_len: 20 },
+        // LINKTYPE_APPLE_IP_OVER_IEEE1394, LINKTYPE_IPOIB: addresses and an EtherType.
+        138 => Layout::EtherTypeAt { type_offset: 16, header_len: 18 },
+        242 => Layout::EtherTypeAt { type_offset: 40, header_len: 44 },
+        // LINKTYPE_IEEE802_11_PRISM, LINKTYPE_IEEE802_11_AVS.
+        119 | 163 => Layout::Prism,
         127 => Layout::Radiotap,
+        // LINKTYPE_JUNIPER_ETHER, LINKTYPE_ERF.
+        178 => Layout::Juniper,
+        197 => Layout::Erf,
         117 => Layout::PfLog,
         192 => Layout::Ppi,
         239 => Layout::NfLog,
-        258 => Layout::PkTap,
+        // What macOS wrote for LINKTYPE_PKTAP at first was a number for everybody's use.
+        149 | 258 => Layout::PkTap,
         _ => Layout::Unknown,
     }
 }
@@ -124,19 +163,142 @@ const fn is_ip_family(family: u32) -> bool {
     matches!(family, 2 | 10 | 23 | 24 | 28 | 30)
 }
 
+/// A header of `header_len` bytes that begins with a socket address family, or with what some systems write there.
+fn address_family(bytes: &[u8], header_len: u32) -> Result<(u32, Start), FrameReason> {
+    let header: [u8; 4] = array(bytes, 0)?;
+    // FreeBSD's of a link with PPP.
+    if header.starts_with(&HDLC) {
+        return ppp(bytes, 0);
+    }
+    // In the byte order of the machine that captured, which need not be that of the file, and with its halves as they were
+    // on Alpha. An EtherType stands there behind some drivers.
+    let number = match header {
+        [0, 0, high, low] if u16::from_be_bytes([high, low]) > 0x00ff || low != 0 => {
+            let number = u16::from_be_bytes([high, low]);
+            if is_ip_family(number.swap_bytes().into()) { number.swap_bytes() } else { number }
+        }
+        [low, high, 0, 0] => {
+            let number = u16::from_le_bytes([low, high]);
+            if is_ip_family(number.swap_bytes().into()) { number.swap_bytes() } else { number }
+        }
+        _ => return Err(FrameReason::NotIp),
+    };
+    match number {
+        family if is_ip_family(family.into()) => Ok((header_len, Start::Ip)),
+        ether_type if ether_type >= MIN_ETHER_TYPE => Ok((header_len, Start::EtherType(ether_type))),
+        _ => Err(FrameReason::NotIp),
+    }
+}
+
+/// IEEE 802.3 section 3.2.6.
+const MIN_ETHER_TYPE: u16 = 0x0600;
+
+/// Address and control of PPP in HDLC-like framing (RFC 1662 section 3.1).
+const HDLC: [u8; 2] = [0xff, 0x03];
+
 /// PPP: address and control, which may be compressed away, then the protocol, in one byte where that is odd (RFC 1661
-/// section 6.5 and 6.6).
+/// section 6.5 and 6.6). Some say there that it is Cisco's HDLC (RFC 1547 section 4.3.1).
 pub(super) fn ppp(bytes: &[u8], mut offset: usize) -> Result<(u32, Start), FrameReason> {
-    const ADDRESS_AND_CONTROL: [u8; 2] = [0xff, 0x03];
-    if array(bytes, offset)? == ADDRESS_AND_CONTROL {
+    const CISCO_HDLC: [[u8; 2]; 2] = [[0x0f, 0], [0x8f, 0]];
+    let start: [u8; 2] = array(bytes, offset)?;
+    if CISCO_HDLC.contains(&start) {
+        let ether_type = u16::from_be_bytes(array(bytes, offset.saturating_add(2))?);
+        return Ok((to_offset(offset.saturating_add(4))?, Start::EtherType(ether_type)));
+    }
+    if start == HDLC {
         offset = offset.saturating_add(2);
     }
     let [first] = array(bytes, offset)?;
     let (protocol, len) =
         if first & 1 == 1 { (u16::from(first), 1) } else { (u16::from_be_bytes(array(bytes, offset)?), 2) };
+    let behind = to_offset(offset.saturating_add(len))?;
     match protocol {
         // IPv4 and IPv6.
-        0x0021 | 0x0057 => Ok((to_offset(offset.saturating_add(len))?, Start::Ip)),
+        0x0021 | 0x0057 => Ok((behind, Start::Ip)),
+        // RFC 3032 section 4.3.
+        0x0281 => Ok((behind, Start::EtherType(ether_type::MPLS))),
+        _ => Err(FrameReason::NotIp),
+    }
+}
+
+/// Frame relay: an address of two to four bytes, of which the last one's last bit is set, then control and a protocol (RFC
+/// 2427 section 3), or an EtherType.
+fn frame_relay(bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
+    const MAX_ADDRESS_LEN: usize = 4;
+    let ends = |byte: &u8| byte & 1 == 1;
+    let last = bytes.iter().take(MAX_ADDRESS_LEN).position(ends).ok_or(FrameReason::NotIp)?;
+    let at = last.saturating_add(1);
+    let [control, mut protocol] = array(bytes, at)?;
+    if control != 0x03 {
+        let ether_type = u16::from_be_bytes([control, protocol]);
+        return Ok((to_offset(at.saturating_add(2))?, Start::EtherType(ether_type)));
+    }
+    let mut behind = at.saturating_add(2);
+    if protocol == 0 {
+        [protocol] = array(bytes, behind)?;
+        behind = behind.saturating_add(1);
+    }
+    match protocol {
+        // IPv4, IPv6, PPP, and SNAP.
+        0xcc | 0x8e => Ok((to_offset(behind)?, Start::Ip)),
+        0xcf => ppp(bytes, behind),
+        0x80 => snap(bytes, behind, Padding::None),
+        _ => Err(FrameReason::NotIp),
+    }
+}
+
+/// Token ring: access and frame control, the addresses, and a route where the source's first bit says so.
+fn token_ring(bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
+    const HEADER_LEN: usize = 14;
+    let [source] = array(bytes, 8)?;
+    let route_len = if source & 0x80 == 0 {
+        0
+    } else {
+        let [control] = array(bytes, HEADER_LEN)?;
+        usize::from(control & 0x1f)
+    };
+    llc(bytes, HEADER_LEN.saturating_add(route_len), Padding::None)
+}
+
+/// Ethernet behind what a router of Juniper's adds, with extensions where a flag says so.
+fn juniper(bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
+    const HAS_EXTENSIONS: u8 = 0x80;
+    const HAS_NO_LINK_LAYER: u8 = 0x02;
+    let [m, g, c, flags] = array(bytes, 0)?;
+    if [m, g, c] != *b"MGC" {
+        return Err(FrameReason::Malformed);
+    }
+    if flags & HAS_NO_LINK_LAYER != 0 {
+        return Err(FrameReason::NotIp);
+    }
+    let extensions = if flags & HAS_EXTENSIONS == 0 {
+        0
+    } else {
+        u32::from(u16::from_be_bytes(array(bytes, 4)?)).saturating_add(2)
+    };
+    Ok((extensions.saturating_add(4), Start::Ethernet))
+}
+
+/// A record of Endace's: time, kind, flags, lengths, then headers more where a bit of the kind says so.
+fn erf(bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
+    const HEADER_LEN: u32 = 16;
+    const MAX_EXTENSIONS: u32 = 8;
+    let [mut kind] = array(bytes, 8)?;
+    let what = kind & 0x7f;
+    let mut behind = HEADER_LEN;
+    for _ in 0..MAX_EXTENSIONS {
+        if kind & 0x80 == 0 {
+            break;
+        }
+        [kind] = array(bytes, usize::try_from(behind).or(Err(FrameReason::Truncated))?)?;
+        behind = behind.saturating_add(8);
+    }
+    match what {
+        // HDLC, plain, coloured, and with a hash.
+        1 | 10 | 15 | 17 => ppp(bytes, usize::try_from(behind).or(Err(FrameReason::Truncated))?),
+        // Ethernet likewise, behind two bytes.
+        2 | 11 | 16 | 20 => Ok((behind.saturating_add(2), Start::Ethernet)),
+        22 | 23 => Ok((behind, Start::Ip)),
         _ => Err(FrameReason::NotIp),
     }
 }
@@ -163,10 +325,58 @@ fn nflog(bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
     }
 }
 
-/// A frame of IEEE 802.11: that of data which is not encrypted, with an LLC and SNAP header.
-fn wireless(bytes: &[u8], start: usize) -> Result<(u32, Start), FrameReason> {
+/// Length of the header of Prism, or of AVS, before that of 802.11.
+fn prism_len(bytes: &[u8]) -> Result<usize, FrameReason> {
+    const PRISM: u32 = 0x44;
+    const AVS: [u8; 3] = [0x80, 0x21, 0x10];
+    let (start, len): ([u8; 4], [u8; 4]) = (array(bytes, 0)?, array(bytes, 4)?);
+    // Prism's in the byte order of the machine that captured, AVS's always the same.
+    let len = if start.starts_with(&AVS) || u32::from_be_bytes(start) == PRISM {
+        u32::from_be_bytes(len)
+    } else if u32::from_le_bytes(start) == PRISM {
+        u32::from_le_bytes(len)
+    } else {
+        // No header at all, as some drivers do.
+        0
+    };
+    usize::try_from(len).or(Err(FrameReason::Truncated))
+}
+
+/// 802.11 behind radiotap, whose length, in little-endian, counts from its own first byte.
+fn radiotap(bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
+    const MAX_WORDS: usize = 32;
+    const IS_PADDED: u8 = 0x20;
+    let start = usize::from(u16::from_le_bytes(array(bytes, 2)?));
+    let present =
+        |word: usize| array(bytes, word.saturating_mul(4).saturating_add(4)).map(u32::from_le_bytes);
+    let first = present(0)?;
+    let mut padding = Padding::None;
+    // Fields stand behind the words that say which there are; the first may be a time, in eight bytes, the second is flags.
+    if first & 0x02 != 0 {
+        let mut words = 1_usize;
+        while words < MAX_WORDS && present(words.saturating_sub(1))? >> 31 != 0 {
+            words = words.saturating_add(1);
+        }
+        let mut at = words.saturating_mul(4).saturating_add(4);
+        if first & 0x01 != 0 {
+            at = at.next_multiple_of(8).saturating_add(8);
+        }
+        let [flags] = array(bytes, at)?;
+        if flags & IS_PADDED != 0 {
+            padding = Padding::ToFour;
+        }
+    }
+    wireless(bytes, start, array(bytes, start)?, padding)
+}
+
+/// A frame of IEEE 802.11 with this frame control: that of data which is not encrypted, with an LLC and SNAP header.
+pub(super) fn wireless(
+    bytes: &[u8],
+    start: usize,
+    [control, flags]: [u8; 2],
+    padding: Padding,
+) -> Result<(u32, Start), FrameReason> {
     let at = |offset: usize| start.saturating_add(offset);
-    let [control, flags] = array(bytes, start)?;
     let is_data = control & 0x0c == 0x08;
     let (has_body, has_qos) = (control & 0x40 == 0, control & 0x80 != 0);
     let is_encrypted = flags & 0x40 != 0;
@@ -185,19 +395,39 @@ fn wireless(bytes: &[u8], start: usize) -> Result<(u32, Start), FrameReason> {
         let has_more_control = flags & 0x80 != 0;
         len = len.saturating_add(if has_more_control { 6 } else { 2 });
     }
-    snap(bytes, at(len))
+    if padding == Padding::ToFour {
+        len = len.next_multiple_of(4);
+    }
+    llc(bytes, at(len), Padding::None)
 }
 
-/// The LLC and SNAP header before an EtherType (RFC 1042).
-pub(super) const SNAP: [u8; 6] = [0xaa, 0xaa, 0x03, 0, 0, 0];
-
-/// The EtherType of an LLC and SNAP header.
-fn snap(bytes: &[u8], at: usize) -> Result<(u32, Start), FrameReason> {
-    if array(bytes, at)? != SNAP {
-        return Err(FrameReason::NotIp);
+/// What an LLC header announces (RFC 1042).
+pub(super) fn llc(bytes: &[u8], at: usize, padding: Padding) -> Result<(u32, Start), FrameReason> {
+    let header: [u8; 3] = array(bytes, at)?;
+    let behind = at.saturating_add(3);
+    match header {
+        [0xaa, 0xaa, 0x03] => snap(bytes, behind, padding),
+        // IP's own number.
+        [0x06, 0x06, 0x03] => Ok((to_offset(behind)?, Start::Ip)),
+        _ => Err(FrameReason::NotIp),
     }
-    let ether_type = u16::from_be_bytes(array(bytes, at.saturating_add(6))?);
-    Ok((to_offset(at.saturating_add(8))?, Start::EtherType(ether_type)))
+}
+
+/// What a SNAP header announces: an EtherType, or bridged Ethernet.
+fn snap(bytes: &[u8], at: usize, padding: Padding) -> Result<(u32, Start), FrameReason> {
+    let organisation: [u8; 3] = array(bytes, at)?;
+    let kind = u16::from_be_bytes(array(bytes, at.saturating_add(3))?);
+    let behind = to_offset(at.saturating_add(5))?;
+    match (organisation, kind) {
+        // RFC 1042; the second is for bridges between different networks (IEEE 802.1H).
+        ([0, 0, 0] | [0, 0, 0xf8], ether_type) => Ok((behind, Start::EtherType(ether_type))),
+        // With a check sequence and without (RFC 2684 section 5.2, RFC 2427 section 4.2).
+        ([0, 0x80, 0xc2], 1 | 7) => {
+            let padding = if padding == Padding::Two { 2 } else { 0 };
+            Ok((behind.saturating_add(padding), Start::Ethernet))
+        }
+        _ => Err(FrameReason::NotIp),
+    }
 }
 
 fn array<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], FrameReason> {
@@ -214,9 +444,15 @@ mod tests {
 
     use super::*;
 
+    const LINK_TYPES: [u16; 27] = [
+        0, 6, 9, 10, 11, 50, 51, 104, 105, 107, 109, 117, 119, 122, 123, 127, 149, 163, 166, 178, 192, 197,
+        204, 239, 242, 258, 138,
+    ];
+
     #[test]
     fn network_layer_is_found_behind_each_link_layer() {
         let snap = [0xaa, 0xaa, 3, 0, 0, 0, 0x86, 0xdd];
+        let bridged = [0x80, 0, 0x80, 0xc2, 0, 7];
         let wireless =
             |control: u8, flags: u8, rest: &[u8]| [&[control, flags][..], &[0; 22], rest, &snap].concat();
         let cases: &[(u16, Vec<u8>, Result<u32, FrameReason>)] = &[
@@ -226,7 +462,53 @@ mod tests {
             (50, vec![0xff, 3, 0x57, 0x60], Ok(3)),
             (50, vec![0xff, 3, 0xc0, 0x21], Err(FrameReason::NotIp)),
             (166, vec![1, 0xff, 3, 0, 0x21], Ok(5)),
+            (50, vec![0xff, 3, 2, 0x81], Ok(4)),
+            (50, vec![0x8f, 0, 8, 0], Ok(4)),
+            (51, vec![0x11, 0, 0, 1, 0, 9, 0, 0x21], Ok(8)),
             (104, vec![0x0f, 0, 8, 0], Ok(4)),
+            (107, vec![0x18, 0x41, 3, 0xcc], Ok(4)),
+            (107, vec![0x18, 0x40, 0x41, 3, 0, 0x8e], Ok(6)),
+            (107, vec![0x18, 0x41, 8, 0], Ok(4)),
+            (107, vec![0x18, 0x41, 3, 0xcf, 0, 0x21], Ok(6)),
+            (107, [&[0x18, 0x41, 3, 0][..], &bridged].concat(), Ok(10)),
+            (107, vec![0x18, 0x41, 3, 0x81], Err(FrameReason::NotIp)),
+            (107, vec![0x18, 0x40, 0x40, 0x40, 0x41], Err(FrameReason::NotIp)),
+            (6, [&[0; 14][..], &snap].concat(), Ok(22)),
+            (
+                6,
+                [&[0, 0, 1, 1, 1, 1, 1, 1, 0x80, 0, 0, 0, 0, 0, 6, 0x30, 0, 0, 0, 0][..], &snap].concat(),
+                Ok(28),
+            ),
+            (10, [&[0; 13][..], &snap].concat(), Ok(21)),
+            (10, [&[0; 13][..], &[6, 6, 3]].concat(), Ok(16)),
+            (10, [&[0; 13][..], &[0x42, 0x42, 3]].concat(), Err(FrameReason::NotIp)),
+            (11, vec![0xaa, 0xaa, 3, 0, 0, 0xf8, 8, 0], Ok(8)),
+            (11, [&[0xaa, 0xaa, 3][..], &bridged[1..]].concat(), Ok(10)),
+            (122, [&[0; 16][..], &snap].concat(), Ok(24)),
+            (123, [&[2, 0, 0, 33][..], &snap].concat(), Ok(12)),
+            (138, vec![0; 18], Ok(18)),
+            (242, vec![0; 44], Ok(44)),
+            (178, b"MGC\x80\0\x02..".to_vec(), Ok(8)),
+            (178, b"MGC\x01".to_vec(), Ok(4)),
+            (178, b"MGC\x02".to_vec(), Err(FrameReason::NotIp)),
+            (178, b"MGX\0".to_vec(), Err(FrameReason::Malformed)),
+            (197, [&[0; 8][..], &[2, 0, 0, 0, 0, 0, 0, 0]].concat(), Ok(18)),
+            (197, [&[0; 8][..], &[0x97, 0, 0, 0, 0, 0, 0, 0, 0x80], &[0; 15]].concat(), Ok(32)),
+            (197, [&[0; 8][..], &[5, 0, 0, 0, 0, 0, 0, 0]].concat(), Err(FrameReason::NotIp)),
+            (
+                119,
+                [&0x44_u32.to_le_bytes()[..], &144_u32.to_le_bytes(), &[0; 136], &wireless(8, 1, &[])]
+                    .concat(),
+                Ok(176),
+            ),
+            (119, wireless(8, 1, &[]), Ok(32)),
+            (163, [&[0x80, 0x21, 0x10, 1, 0, 0, 0, 64][..], &[0; 56], &wireless(8, 1, &[])].concat(), Ok(96)),
+            (0, vec![0xff, 3, 0, 0x21], Ok(4)),
+            (0, vec![0, 8, 0, 0], Ok(4)),
+            (0, vec![0, 0, 0x86, 0xdd], Ok(4)),
+            (0, vec![0, 0, 2, 0], Ok(4)),
+            (0, vec![2, 0, 0, 1], Err(FrameReason::NotIp)),
+            (0, vec![0, 0, 1, 0], Err(FrameReason::NotIp)),
             (
                 239,
                 [&[2, 0, 0, 0, 8, 0, 10, 0, 0, 0, 0, 1, 5, 0, 1, 0, 9, 0, 0, 0, 4, 0, 9, 0][..]].concat(),
@@ -252,6 +534,20 @@ mod tests {
             (258, [&[108, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0][..], &[0; 96], &[2, 0, 0, 0]].concat(), Ok(112)),
             (258, vec![12, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 0], Err(FrameReason::LinkType)),
             (127, [&[0, 0, 10, 0, 0, 0, 0, 0, 0, 0][..], &wireless(0x08, 0x01, &[])].concat(), Ok(42)),
+            // Flags behind one word, and behind two and a time: the header is as long as a multiple of four.
+            (127, [&[0, 0, 9, 0, 2, 0, 0, 0, 0x20][..], &wireless(0x88, 0x01, &[0; 4])].concat(), Ok(45)),
+            (
+                127,
+                [
+                    &[0, 0, 25, 0, 3, 0, 0, 0x80, 0, 0, 0, 0][..],
+                    &[0; 12],
+                    &[0x20],
+                    &wireless(0x88, 1, &[0; 4]),
+                ]
+                .concat(),
+                Ok(61),
+            ),
+            (127, [&[0, 0, 9, 0, 2, 0, 0, 0, 0x10][..], &wireless(0x88, 0x01, &[0; 2])].concat(), Ok(43)),
         ];
         for (link_type, bytes, expected) in cases {
             let found = network_layer(LinkType(*link_type), bytes).map(|(offset, _)| offset);
@@ -262,7 +558,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_understood_or_refused(
-            link_type in prop::sample::select(&[9_u16, 50, 104, 105, 109, 117, 127, 166, 192, 204, 239, 258][..]),
+            link_type in prop::sample::select(&LINK_TYPES[..]),
             bytes in prop::collection::vec(any::<u8>(), 0..80),
         ) {
             // An offset beyond the frame is for the parser to refuse.

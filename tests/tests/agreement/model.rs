@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use mirror_agent::pipeline::frame::{Frame, LinkType};
+use mirror_agent::pipeline::frame::{Frame, FrameReason, LinkType};
 use mirror_common::maps::{
     ConnectionFlags, KernelConfig, PortSample, STATUS_PEEK_BYTES, SampleLane, SocketKey, program, ring_index,
 };
@@ -290,27 +290,49 @@ pub(crate) fn difference_in_user_space(bytes: &[u8]) -> Option<String> {
                 && (frame.payload, frame.payload_len) == (payload, packet.payload_len)
         }
         (Err(frame), Err(packet)) if *frame == (*packet).into() => true,
-        (_, Err(Unparsed::NotIp)) => may_be_behind_snap(bytes),
-        (_, Err(Unparsed::NotTcp)) => may_be_encapsulated(bytes),
-        (_, Err(Unparsed::Tunnel)) => may_be_in_session(bytes),
+        (_, Err(Unparsed::NotIp)) => may_hold(bytes, &LOWER_HEADERS) || may_be_behind_llc(bytes),
+        // Parts of what may be a tunnel are put together, whatever its ports.
+        (Err(FrameReason::Fragment), Err(Unparsed::NotTcp | Unparsed::Fragment)) => true,
+        (_, Err(Unparsed::NotTcp)) => {
+            may_hold(bytes, &PORTS) || PROTOCOLS.iter().any(|one| bytes.contains(one))
+        }
+        (_, Err(Unparsed::Tunnel)) => {
+            may_hold(bytes, &TUNNELS) || may_hold(bytes, &LABELS) || may_be_deep(bytes)
+        }
+        (_, Err(Unparsed::TooDeep)) => may_hold(bytes, &TAGS) || may_hold(bytes, &LABELS),
         (Ok(_) | Err(_), Err(_)) | (Err(_), Ok(_)) => false,
     };
     (!agree).then(|| format!("frame: {frame:?}\npacket: {packet:?}"))
 }
 
-/// Whether there may be LLC and SNAP (IEEE 802.2) somewhere in a frame, where a length is in place of an EtherType: files
-/// alone are searched there.
-fn may_be_behind_snap(bytes: &[u8]) -> bool {
-    bytes.windows(6).any(|six| six == [0xaa, 0xaa, 3, 0, 0, 0])
+/// EtherTypes of headers that files alone are searched behind: Cisco metadata, E-tag, HSR, R-tag, MACsec, backbone, TRILL, LLC
+/// in long packets, PPP.
+const LOWER_HEADERS: [u16; 9] = [0x8909, 0x893f, 0x892f, 0xf1c1, 0x88e5, 0x88e7, 0x22f3, 0x8870, 0x880b];
+
+/// Those of tunnels that files alone are searched in: PPPoE, NSH, ERSPAN, WCCP, PPP and Ethernet in GRE of version 1.
+const TUNNELS: [u16; 7] = [0x8864, 0x894f, 0x88be, 0x22eb, 0x883e, 0x880b, 0x6400];
+
+/// Those of tags and of labels, of which files may have any number.
+const TAGS: [u16; 4] = [0x8100, 0x88a8, 0x9100, 0x9200];
+const LABELS: [u16; 2] = [0x8847, 0x8848];
+
+/// Ports of UDP that files alone are searched behind: GTP, LISP, L2TP, AYIYA, Teredo, MPLS, VXLAN-GPE, CAPWAP, TZSP.
+const PORTS: [u16; 10] = [2152, 3386, 4341, 1701, 5072, 3544, 6635, 4790, 5247, 37_008];
+
+/// What IP carries that files alone are searched in: GRE of other kinds, an authentication header, Ethernet, MPLS.
+const PROTOCOLS: [u8; 4] = [47, 51, 97, 137];
+
+/// Whether any of these numbers is somewhere in a frame.
+fn may_hold(bytes: &[u8], numbers: &[u16]) -> bool {
+    bytes.windows(2).any(|pair| numbers.contains(&u16::from_be_bytes([pair[0], pair[1]])))
 }
 
-/// Whether there may be a session of PPPoE somewhere in a frame: files alone are searched there.
-fn may_be_in_session(bytes: &[u8]) -> bool {
-    bytes.windows(2).any(|pair| pair == [0x88, 0x64])
+/// Whether there may be LLC (IEEE 802.2) that announces IP or SNAP somewhere in a frame.
+fn may_be_behind_llc(bytes: &[u8]) -> bool {
+    bytes.windows(3).any(|three| matches!(three, [0xaa, 0xaa, 3] | [6, 6, 3]))
 }
 
-/// Whether there may be UDP of GTP-U, LISP, L2TP or AYIYA somewhere in a frame: files alone are searched in these.
-fn may_be_encapsulated(bytes: &[u8]) -> bool {
-    const PORTS: [u16; 4] = [2152, 4341, 1701, 5072];
-    bytes.windows(2).any(|pair| PORTS.contains(&u16::from_be_bytes([pair[0], pair[1]])))
+/// Whether there may be three packets, one in the other: as many headers of IP.
+fn may_be_deep(bytes: &[u8]) -> bool {
+    bytes.iter().filter(|byte| matches!(byte, 0x45..=0x4f | 0x60..=0x6f)).count() > 2
 }

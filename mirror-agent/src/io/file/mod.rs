@@ -65,7 +65,7 @@ pub enum FileError {
     },
     /// The link type of the whole file is none that is read.
     #[error(
-        "link type {} is not supported (Ethernet, Linux cooked v1 and v2, raw IP, null/loopback, PPP, Cisco HDLC, NFLOG and 802.11 are)",
+        "link type {} is not supported (Ethernet, Linux cooked, raw IP, null/loopback, PPP, Cisco HDLC, frame relay, token ring, FDDI, ATM, 802.11 and NFLOG are, among others)",
         .0.0
     )]
     LinkType(LinkType),

@@ -186,8 +186,8 @@ fn what_cannot_be_read_is_told() {
         (b"\xd4\xc3\xb2\xa1\x02".to_vec(), "neither a pcap nor a pcapng file"),
         (
             order.pcap(0xa1b2_c3d4, 147),
-            "link type 147 is not supported (Ethernet, Linux cooked v1 and v2, raw IP, null/loopback, PPP, Cisco HDLC, \
-             NFLOG and 802.11 are)",
+            "link type 147 is not supported (Ethernet, Linux cooked, raw IP, null/loopback, PPP, Cisco HDLC, frame \
+             relay, token ring, FDDI, ATM, 802.11 and NFLOG are, among others)",
         ),
         (unknown_interface, "packet of interface 0, which is not described, at offset 28"),
         (resolution, "unusable time resolution 0x27 at offset 28"),
