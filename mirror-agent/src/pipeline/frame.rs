@@ -2,10 +2,10 @@
 
 use std::net::Ipv6Addr;
 
-use mirror_common::packet::{self, Innermost, Unparsed};
+use mirror_common::packet::{self, Unparsed};
 
 use crate::pipeline::{
-    encapsulation,
+    encapsulation::{self, Found},
     link::network_layer,
     reason::reasons,
     segment::{Endpoint, TcpFlags},
@@ -98,13 +98,13 @@ impl<'a> Frame<'a> {
     /// The reason why the frame holds none that could be used.
     pub fn parse(&self) -> Result<TcpPacket<'a>, FrameReason> {
         match self.find_innermost()? {
-            Innermost::Segment(packet) => Ok(self.packet(&packet)),
-            Innermost::Fragment(_) => Err(FrameReason::Fragment),
+            Found::Segment(packet) => Ok(self.packet(&packet)),
+            Found::TcpPart(_) | Found::Part(_) => Err(FrameReason::Fragment),
         }
     }
 
     /// Finds the segment of the frame's innermost packet, or the fragment of one.
-    pub(super) fn find_innermost(&self) -> Result<Innermost, FrameReason> {
+    pub(super) fn find_innermost(&self) -> Result<Found, FrameReason> {
         let (offset, start) = network_layer(self.link_type, self.bytes)?;
         encapsulation::find_innermost(self, offset, start)
     }

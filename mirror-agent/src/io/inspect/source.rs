@@ -74,7 +74,7 @@ impl SegmentSource {
                 FrameReason::Aggregate => {
                     "hold several packets each (802.11 A-MSDU), which are not looked into"
                 }
-                FrameReason::Fragment => "are fragments of IP packets whose first fragment is missing",
+                FrameReason::Fragment => "are fragments of IP packets of which others are missing",
                 FrameReason::LinkType => "are of link types that are not supported",
                 FrameReason::Malformed => "have headers that contradict themselves",
                 FrameReason::TooDeep => {

@@ -54,9 +54,10 @@ pub(super) fn enter(
     bytes: &CapturedBytes<'_>,
     network: &Network,
 ) -> Result<Layer, FrameReason> {
-    // RFC 768. Only the first fragment of a packet has its ports.
-    let ports = if network.fragment_offset == 0 { bytes.load(network.at) } else { None };
-    let Some([from_high, from_low, to_high, to_low]) = ports else { return Err(FrameReason::NotTcp) };
+    // RFC 768.
+    let Some([from_high, from_low, to_high, to_low]) = bytes.load(network.at) else {
+        return Err(FrameReason::NotTcp);
+    };
     let ports = [u16::from_be_bytes([to_high, to_low]), u16::from_be_bytes([from_high, from_low])];
     let end = network.end.min(network.layer.end);
     let at = network.at.saturating_add(UDP_LEN);
@@ -80,9 +81,6 @@ pub(super) fn enter(
     };
     if inner >= end {
         return Err(FrameReason::NotTcp);
-    }
-    if network.is_fragment() {
-        return Err(FrameReason::Fragment);
     }
     // Those that carry IP do not say which.
     let ether_type = match announced {

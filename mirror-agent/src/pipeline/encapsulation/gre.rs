@@ -14,9 +14,6 @@ const EOIP: u16 = 0x6400;
 ///
 /// The reason why there is none that is looked into.
 pub(super) fn enter(bytes: &CapturedBytes<'_>, network: &Network) -> Result<Layer, FrameReason> {
-    if network.is_fragment() {
-        return Err(FrameReason::Fragment);
-    }
     // RFC 2784 section 2, RFC 2890 section 2.
     let [flags, version, type_high, type_low] = load(bytes, network.at)?;
     let kind = u16::from_be_bytes([type_high, type_low]);

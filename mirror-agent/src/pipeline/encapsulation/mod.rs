@@ -11,7 +11,7 @@ mod gre;
 mod lower;
 
 use mirror_common::packet::{
-    CapturedBytes, Innermost, Layer, Network, PacketBytes, Start, Step, Unparsed, UsualPorts, ether_type,
+    CapturedBytes, Layer, Network, PacketBytes, Start, Step, TcpPacket, Unparsed, UsualPorts, ether_type,
     find_network, find_segment, protocol,
 };
 
@@ -32,8 +32,19 @@ const NSH: u16 = ether_type::NSH;
 /// EtherType of PPP (RFC 7042 appendix B.1).
 const PPP: u16 = 0x880b;
 
+/// What the innermost packet that can be looked into holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Found {
+    /// A whole segment.
+    Segment(TcpPacket),
+    /// A fragment of one, or a later fragment of a packet of which only the first tells what it holds.
+    TcpPart(Network),
+    /// A fragment of a packet that may carry another.
+    Part(Network),
+}
+
 /// Finds the segment of the innermost packet, or the fragment of one, of the packet that begins at `offset` with `start`.
-pub(super) fn find_innermost(frame: &Frame<'_>, offset: u32, start: Start) -> Result<Innermost, FrameReason> {
+pub(super) fn find_innermost(frame: &Frame<'_>, offset: u32, start: Start) -> Result<Found, FrameReason> {
     let bytes = CapturedBytes::new(frame.bytes, frame.wire_len);
     let mut layer = Layer::outermost(offset, start_type(&bytes, offset, start)?, None);
     for _ in 0..MAX_PACKETS {
@@ -41,11 +52,20 @@ pub(super) fn find_innermost(frame: &Frame<'_>, offset: u32, start: Start) -> Re
         // Only whether it is the outermost packet is asked of the depth: the bound is this loop's.
         layer.depth = layer.depth.min(1);
         let network = network(&bytes, &layer)?;
-        if network.is_tcp_fragment() {
-            return Ok(Innermost::Fragment(network));
+        if network.is_fragment() {
+            let may_hold_others =
+                !network.is_tcp_fragment() || matches!(network.protocol, ETHERIP | MPLS_IN_IP);
+            // IPv6 may go on with headers of its own behind that of a fragment.
+            return if !may_hold_others {
+                Ok(Found::TcpPart(network))
+            } else if network.part_at == network.at {
+                Ok(Found::Part(network))
+            } else {
+                Err(FrameReason::Fragment)
+            };
         }
         layer = match find_segment(&bytes, &network, &UsualPorts) {
-            Ok(Step::Found(packet)) => return Ok(Innermost::Segment(packet)),
+            Ok(Step::Found(packet)) => return Ok(Found::Segment(packet)),
             Ok(Step::Inside(layer)) => layer,
             Err(Unparsed::NotTcp) if network.protocol == protocol::UDP => {
                 datagram::enter(frame, &bytes, &network)?
@@ -103,9 +123,6 @@ fn network(bytes: &CapturedBytes<'_>, layer: &Layer) -> Result<Network, FrameRea
 fn enter_ip(bytes: &CapturedBytes<'_>, network: &Network) -> Result<Layer, FrameReason> {
     if !matches!(network.protocol, ETHERIP | MPLS_IN_IP) {
         return Err(FrameReason::NotTcp);
-    }
-    if network.is_fragment() {
-        return Err(FrameReason::Fragment);
     }
     if network.protocol == MPLS_IN_IP {
         return Ok(inside(network, network.at, ether_type::MPLS));

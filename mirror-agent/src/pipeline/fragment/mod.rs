@@ -1,7 +1,10 @@
 //! Enters: frames of a capture file. Leaves: the TCP packets in them, each IP fragment as a packet of its own.
 //!
 //! The flow's assembler puts bytes in order, so fragments need not be put together: the first says where in the byte
-//! stream the others belong. Those that come before it are held, within bounds, until it is there.
+//! stream the others belong. Those that come before it are held, within bounds, until it is there. Packets that carry others
+//! are put together.
+
+mod joiner;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,14 +12,14 @@ use std::{
     time::Duration,
 };
 
-use mirror_common::packet::{
-    CapturedBytes, FirstFragment, FragmentKey, Innermost, MAX_FRAGMENT_AGE_NS, Network,
-};
+use mirror_common::packet::{CapturedBytes, FirstFragment, FragmentKey, MAX_FRAGMENT_AGE_NS, Network};
 
 use crate::pipeline::{
     Timestamp,
+    encapsulation::Found,
     frame::{Frame, FrameReason, LinkType, TcpPacket},
 };
+use joiner::Joiner;
 
 /// How long the fragments of a packet may take.
 const MAX_AGE: Duration = Duration::from_nanos(MAX_FRAGMENT_AGE_NS);
@@ -37,7 +40,15 @@ pub struct Fragments {
     held_bytes: usize,
     /// Fragments that were held and came to nothing.
     lost: u64,
+    /// Those of packets that may carry others.
+    joiner: Joiner,
 }
+
+/// How many packets that are put together are looked for in one another.
+const MAX_JOINED: usize = 3;
+
+/// What packets that were put together are given on as.
+const ETHERNET: LinkType = LinkType(1);
 
 /// A packet of which fragments have come, but not all.
 #[derive(Debug)]
@@ -76,12 +87,23 @@ impl Fragments {
         frame: &Frame<'_>,
         sink: &mut impl FnMut(&TcpPacket<'_>),
     ) -> Result<(), FrameReason> {
+        self.handle_nested(at, frame, 0, sink)
+    }
+
+    /// Takes a frame that stands in so many others.
+    fn handle_nested(
+        &mut self,
+        at: Timestamp,
+        frame: &Frame<'_>,
+        joined: usize,
+        sink: &mut impl FnMut(&TcpPacket<'_>),
+    ) -> Result<(), FrameReason> {
         match frame.find_innermost()? {
-            Innermost::Segment(packet) => {
+            Found::Segment(packet) => {
                 sink(&frame.packet(&packet));
                 Ok(())
             }
-            Innermost::Fragment(network) => {
+            Found::TcpPart(network) => {
                 self.forget_before(at.before(MAX_AGE));
                 if network.fragment_offset == 0 {
                     self.handle_first(at, frame, &network, sink)
@@ -89,6 +111,14 @@ impl Fragments {
                     self.handle_later(at, frame, network, sink)
                 }
             }
+            Found::Part(_) if joined >= MAX_JOINED => Err(FrameReason::Tunnel),
+            Found::Part(network) => match self.joiner.handle_fragment(at, frame, &network) {
+                Some(whole) => {
+                    let frame = Frame { link_type: ETHERNET, bytes: &whole, wire_len: 0 };
+                    self.handle_nested(at, &frame, joined.saturating_add(1), sink)
+                }
+                None => Ok(()),
+            },
         }
     }
 
@@ -96,7 +126,8 @@ impl Fragments {
     #[must_use]
     pub fn lost(&self) -> u64 {
         let waiting = self.packets.values().map(|packet| packet.held.len());
-        waiting.fold(self.lost, |sum, held| sum.saturating_add(held as u64))
+        let lost = self.lost.saturating_add(self.joiner.lost());
+        waiting.fold(lost, |sum, held| sum.saturating_add(held as u64))
     }
 
     fn handle_first(

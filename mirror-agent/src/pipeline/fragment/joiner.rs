@@ -1,0 +1,275 @@
+//! Enters: fragments of IP packets that may carry others. Leaves: these packets, put together.
+//!
+//! Headers of a tunnel are followed by others, wherever the fragments were cut: unlike TCP's, one is of no use by itself.
+
+use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
+
+use mirror_common::packet::{FragmentKey, Network, ether_type, protocol};
+
+use super::{MAX_AGE, MAX_HELD_BYTES, MAX_PACKETS};
+use crate::pipeline::{Timestamp, frame::Frame};
+
+/// Holds fragments until their packets are whole.
+#[derive(Debug, Default)]
+pub(super) struct Joiner {
+    packets: BTreeMap<FragmentKey, Partial>,
+    /// When each packet was opened, the earliest first. What has left `packets` since is still here, for a while.
+    opened: VecDeque<(Timestamp, FragmentKey)>,
+    /// Sum of the weights of what is held.
+    held_bytes: usize,
+    /// Fragments of tunnels whose packets never were whole.
+    lost: u64,
+}
+
+/// A packet of which fragments have come, but not all.
+#[derive(Debug)]
+struct Partial {
+    opened_at: Timestamp,
+    /// By where they belong, in bytes.
+    parts: BTreeMap<usize, Vec<u8>>,
+    /// Bytes of `parts`.
+    received: usize,
+    /// Bytes of them all, once the last has come.
+    len: Option<usize>,
+    /// It carries a packet for sure, which UDP seldom does.
+    is_tunnel: bool,
+}
+
+/// What a fragment takes beside its bytes.
+const PART_WEIGHT: usize = 64;
+
+impl Joiner {
+    /// Takes the fragment that was found in `frame`. Gives its packet, as a frame of Ethernet, where that is whole by it.
+    pub(super) fn handle_fragment(
+        &mut self,
+        at: Timestamp,
+        frame: &Frame<'_>,
+        network: &Network,
+    ) -> Option<Vec<u8>> {
+        self.forget_before(at.before(MAX_AGE));
+        // One that was not captured to its end is of no use.
+        let part = usize::try_from(network.part_at).ok()?..usize::try_from(network.end).ok()?;
+        let part = frame.bytes.get(part)?;
+        let offset = usize::from(network.fragment_offset);
+        while self.held_bytes.saturating_add(part.len()) > MAX_HELD_BYTES && !self.opened.is_empty() {
+            self.forget_earliest();
+        }
+        let key = network.fragment_key(0);
+        if !self.packets.contains_key(&key) {
+            self.open(at, key, network.protocol != protocol::UDP);
+        }
+        let packet = self.packets.get_mut(&key)?;
+        // What came first stays.
+        if let Entry::Vacant(place) = packet.parts.entry(offset) {
+            place.insert(part.to_vec());
+            packet.received = packet.received.saturating_add(part.len());
+            self.held_bytes = self.held_bytes.saturating_add(part.len()).saturating_add(PART_WEIGHT);
+        }
+        if network.has_more == 0 {
+            packet.len = Some(offset.saturating_add(part.len()));
+        }
+        let content = packet.join()?;
+        self.remove(&key);
+        ethernet(network, &content)
+    }
+
+    /// How many fragments of tunnels came to nothing, those that still wait included.
+    pub(super) fn lost(&self) -> u64 {
+        self.packets.values().fold(self.lost, |sum, packet| sum.saturating_add(packet.loss()))
+    }
+
+    fn open(&mut self, at: Timestamp, key: FragmentKey, is_tunnel: bool) {
+        while self.opened.len() >= MAX_PACKETS {
+            self.forget_earliest();
+        }
+        self.opened.push_back((at, key));
+        let parts = BTreeMap::new();
+        self.packets.insert(key, Partial { opened_at: at, parts, received: 0, len: None, is_tunnel });
+    }
+
+    fn forget_before(&mut self, limit: Timestamp) {
+        while self.opened.front().is_some_and(|(opened_at, _)| *opened_at < limit) {
+            self.forget_earliest();
+        }
+    }
+
+    fn forget_earliest(&mut self) {
+        if let Some((opened_at, key)) = self.opened.pop_front()
+            && self.packets.get(&key).is_some_and(|packet| packet.opened_at == opened_at)
+            && let Some(packet) = self.remove(&key)
+        {
+            self.lost = self.lost.saturating_add(packet.loss());
+        }
+    }
+
+    fn remove(&mut self, key: &FragmentKey) -> Option<Partial> {
+        let packet = self.packets.remove(key)?;
+        let weight = packet.parts.len().saturating_mul(PART_WEIGHT).saturating_add(packet.received);
+        self.held_bytes = self.held_bytes.saturating_sub(weight);
+        Some(packet)
+    }
+}
+
+impl Partial {
+    /// All of it, where nothing is missing.
+    fn join(&self) -> Option<Vec<u8>> {
+        let len = self.len.filter(|len| self.received >= *len)?;
+        let mut whole = Vec::with_capacity(len);
+        for (offset, part) in &self.parts {
+            let known = whole.len().checked_sub(*offset)?;
+            whole.extend_from_slice(part.get(known..).unwrap_or_default());
+        }
+        (whole.len() == len).then_some(whole)
+    }
+
+    fn loss(&self) -> u64 {
+        if self.is_tunnel { self.parts.len() as u64 } else { 0 }
+    }
+}
+
+/// The packet of which `network` is a fragment, with this content, in Ethernet with the same tags; `None` where it is longer
+/// than IP's.
+fn ethernet(network: &Network, content: &[u8]) -> Option<Vec<u8>> {
+    let mut frame = vec![0; 12];
+    for tag in [network.layer.vlan & 0xffff, network.layer.vlan >> 16].into_iter().filter(|tag| *tag != 0) {
+        frame.extend(ether_type::VLAN.to_be_bytes());
+        frame.extend(u16::try_from(tag).ok()?.to_be_bytes());
+    }
+    frame.extend(network.layer.ether_type.to_be_bytes());
+    let (src, dst) = (network.src.to_bytes(), network.dst.to_bytes());
+    if network.layer.ether_type == ether_type::IPV4 {
+        // RFC 791 section 3.1; the checksum is not looked at.
+        let [high, low] = u16::try_from(content.len().saturating_add(20)).ok()?.to_be_bytes();
+        frame.extend([0x45, 0, high, low, 0, 0, 0, 0, 64, network.protocol, 0, 0]);
+        frame.extend(src.last_chunk::<4>()?);
+        frame.extend(dst.last_chunk::<4>()?);
+    } else {
+        // RFC 8200 section 3.
+        let [high, low] = u16::try_from(content.len()).ok()?.to_be_bytes();
+        frame.extend([0x60, 0, 0, 0, high, low, network.protocol, 64]);
+        frame.extend(src);
+        frame.extend(dst);
+    }
+    frame.extend_from_slice(content);
+    Some(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::{
+        fragment::Fragments,
+        frame::{FrameReason, LinkType, TcpPacket},
+    };
+
+    const PAYLOAD: &[u8] = b"GET /a HTTP/1.1\r\nhost: somewhere.example\r\n\r\n";
+
+    #[test]
+    fn packet_in_a_tunnel_that_is_cut_is_found_in_any_order() {
+        for (protocol, header) in
+            [(4, &[][..]), (47, &[0, 0, 8, 0]), (17, &UDP), (97, &ETHERIP), (137, &MPLS)]
+        {
+            for v6 in [false, true].into_iter().take(if protocol < 97 { 2 } else { 1 }) {
+                let mut frames = cut(7, v6, protocol, &[header, &segment()].concat(), &[16, 48]);
+                for _ in 0..3 {
+                    frames.rotate_left(1);
+                    let mut fragments = Fragments::new();
+                    assert_eq!(run(&mut fragments, &frames), [PAYLOAD], "{protocol}, {v6}");
+                    assert_eq!((fragments.lost(), fragments.joiner.held_bytes), (0, 0));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tunnel_that_is_cut_in_one_that_is_cut_is_found_and_no_deeper_than_that() {
+        let deep = |levels: usize| {
+            let mut frames = vec![segment()];
+            for level in 0..levels {
+                let parts = frames.iter().enumerate().flat_map(|(index, packet)| {
+                    let id = u16::try_from(level * 100 + index).unwrap();
+                    cut(id, false, 4, packet, &[24])
+                });
+                frames = parts.collect();
+            }
+            run(&mut Fragments::new(), &frames)
+        };
+        assert_eq!((deep(2), deep(3)), (vec![PAYLOAD.to_vec()], vec![PAYLOAD.to_vec()]));
+        assert!(deep(6).is_empty());
+    }
+
+    #[test]
+    fn tunnel_with_a_part_missing_is_counted_and_held_within_bounds() {
+        let mut fragments = Fragments::new();
+        for id in 0..20_000 {
+            let frames = cut(id, id % 2 == 0, 47, &[&[0, 0, 8, 0][..], &segment()].concat(), &[16, 48]);
+            assert_eq!(run(&mut fragments, &frames[1..]), [[0; 0]; 0]);
+            assert!(fragments.joiner.opened.len() <= MAX_PACKETS);
+            assert!(fragments.joiner.held_bytes <= MAX_HELD_BYTES + 65_536);
+        }
+        assert_eq!(fragments.lost(), 40_000);
+        // Of UDP nobody knows that it was a tunnel.
+        let mut fragments = Fragments::new();
+        run(&mut fragments, &cut(7, false, 17, &[&UDP[..], &segment()].concat(), &[16])[..1]);
+        assert_eq!(fragments.lost(), 0);
+    }
+
+    #[test]
+    fn fragment_that_is_not_captured_to_its_end_makes_no_packet() {
+        let mut frames = cut(7, false, 4, &segment(), &[48]);
+        frames[1].pop();
+        assert_eq!(run(&mut Fragments::new(), &frames), [[0; 0]; 0]);
+    }
+
+    const UDP: [u8; 16] = [0x9c, 0x40, 8, 0x68, 0, 0, 0, 0, 0x30, 0xff, 0, 0, 0, 0, 0, 1];
+    const ETHERIP: [u8; 16] = [0x30, 0, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+    const MPLS: [u8; 4] = [0, 6, 0x41, 64];
+
+    fn run(fragments: &mut Fragments, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let mut seen = Vec::new();
+        for bytes in frames {
+            let frame = Frame { link_type: LinkType(101), bytes, wire_len: 0 };
+            let mut sink = |packet: &TcpPacket<'_>| seen.push(packet.payload.to_vec());
+            match fragments.handle_frame(Timestamp::from_nanos(1), &frame, &mut sink) {
+                Ok(()) | Err(FrameReason::Tunnel) => {}
+                Err(reason) => panic!("{reason:?}"),
+            }
+        }
+        seen
+    }
+
+    /// A segment in IPv4.
+    fn segment() -> Vec<u8> {
+        let tcp = [0x9c, 0x40, 0, 80, 0, 0, 3, 0xe8, 0, 0, 0, 9, 0x50, 0x18, 0xff, 0xff, 0, 0, 0, 0];
+        ipv4(0, 0, 6, &[&tcp, PAYLOAD].concat())
+    }
+
+    /// A packet with this content, cut into fragments at these offsets.
+    fn cut(id: u16, v6: bool, protocol: u8, content: &[u8], at: &[usize]) -> Vec<Vec<u8>> {
+        let starts = [&[0], at].concat();
+        let ends = at.iter().copied().chain([content.len()]);
+        let fragment = |(from, to): (&usize, usize)| {
+            let field = u16::try_from(*from).unwrap() | u16::from(to != content.len());
+            let part = &content[*from..to];
+            if v6 { ipv6(id, field, protocol, part) } else { ipv4(id, field, protocol, part) }
+        };
+        starts.iter().zip(ends).map(fragment).collect()
+    }
+
+    /// `field` is the offset in bytes, and whether more follow in its last bit.
+    fn ipv4(id: u16, field: u16, protocol: u8, part: &[u8]) -> Vec<u8> {
+        let total = u16::try_from(20 + part.len()).unwrap().to_be_bytes();
+        let field = (((field & 1) << 13) | (field / 8)).to_be_bytes();
+        let [id_high, id_low] = id.to_be_bytes();
+        let header = [0x45, 0, total[0], total[1], id_high, id_low, field[0], field[1], 64, protocol, 0, 0];
+        [&header[..], &[192, 0, 2, 1, 192, 0, 2, 2], part].concat()
+    }
+
+    fn ipv6(id: u16, field: u16, protocol: u8, part: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(8 + part.len()).unwrap().to_be_bytes();
+        let (field, [id_high, id_low]) = (field.to_be_bytes(), id.to_be_bytes());
+        let header = [0x60, 0, 0, 0, len[0], len[1], 44, 64];
+        let fragment = [protocol, 0, field[0], field[1], 0, 0, id_high, id_low];
+        [&header[..], &[1; 16], &[2; 16], &fragment, part].concat()
+    }
+}
