@@ -23,6 +23,9 @@ pub(super) struct Frame {
     messages: Vec<Http>,
     /// A dissector gave up.
     is_marred: bool,
+    /// Length in bytes, on the wire and as captured.
+    len: u64,
+    captured_len: u64,
 }
 
 /// What is known of the segment in the frame.
@@ -129,8 +132,15 @@ impl Frame {
             };
             let offset = u64::from(seq.wrapping_sub(origin));
             let place = format!("tcp.stream {}, frame {}", tcp.stream, self.number);
+            let is_cut = self.captured_len < self.len;
+            if is_cut && !http.has_whole_head() {
+                found.push(Found::LeftOut("heads that the capture cuts short"));
+                continue;
+            }
             found.push(match http.finish() {
                 Ok(Told { start_line, headers, body }) => {
+                    // What the frame has of it may be more or less than Wireshark shows.
+                    let body = if is_cut { Body::Unknown } else { body };
                     let complete = body != Body::Unknown;
                     Found::Message(Box::new(Message {
                         sender,
@@ -144,6 +154,8 @@ impl Frame {
                         complete,
                         paired: Paired::Nothing,
                         is_marred: self.is_marred,
+                        has_whole_head: http.has_whole_head(),
+                        is_short: http.is_short(),
                     }))
                 }
                 Err(reason) => Found::LeftOut(reason),
@@ -185,6 +197,8 @@ impl Frame {
         let number = || tag.number("show").unwrap_or(0);
         match name {
             "frame.number" => self.number = number(),
+            "frame.len" => self.len = number(),
+            "frame.cap_len" => self.captured_len = number(),
             "frame.protocols" => self.protocols = show().into_owned(),
             "ip.src" | "ipv6.src" => self.src = show().parse().ok(),
             "ip.dst" | "ipv6.dst" => self.dst = show().parse().ok(),
@@ -302,6 +316,51 @@ mod tests {
         let message = only_message(&packet("eth:ethertype:ip:tcp:http", &layer));
         let expected = [("Host", "h"), ("Content-Length", "5"), ("NT", "n")];
         assert_eq!(message.headers, expected.map(|(name, value)| (name.into(), value.into())));
+    }
+
+    #[test]
+    fn head_without_an_end_is_left_out_where_its_frame_is_cut() {
+        let found = |captured: u64, line: &str| {
+            let layer = format!(
+                r#"<proto name="http" pos="54"><field name="http.response.code" show="200"/>
+                <field name="http.response.version" show="HTTP/1.1"/>{line}</proto>"#
+            );
+            let lengths = format!(
+                r#"<proto name="frame"><field name="frame.len" show="900"/>
+                <field name="frame.cap_len" show="{captured}"/>"#
+            );
+            let pdml =
+                packet("eth:ethertype:ip:tcp:http", &layer).replace(r#"<proto name="frame">"#, &lengths);
+            match Frame::parse(&pdml).messages(|_| None).pop() {
+                Some(Found::LeftOut(reason)) => Some(reason),
+                _ => None,
+            }
+        };
+        let end = r#"<field name="" size="2" pos="71" value="0d0a"/>"#;
+        assert_eq!(found(96, ""), Some("heads that the capture cuts short"));
+        assert_eq!((found(96, end), found(900, "")), (None, None));
+    }
+
+    #[test]
+    fn content_that_is_less_than_announced_is_known_for_such() {
+        let is_short = |fields: &[&[u8]], shown: &str| {
+            let line = |line: &&[u8]| {
+                let hex: String = line.iter().map(hex).collect();
+                format!(r#"<field name="http.response.line" value="{hex}"/>"#)
+            };
+            let lines: String = fields.iter().map(line).collect();
+            let layer = format!(
+                r#"<proto name="http" pos="54"><field name="http.response.code" show="200"/>
+                <field name="http.response.version" show="HTTP/1.1"/>{lines}{shown}</proto>"#
+            );
+            only_message(&packet("eth:ethertype:ip:tcp:http", &layer)).is_short
+        };
+        let data = r#"<field name="http.file_data" size="2" value="6869"/>"#;
+        assert!(is_short(&[b"Content-Length: 3"], data) && !is_short(&[b"Content-Length: 2"], data));
+        assert!(!is_short(&[], data) && is_short(&[b"Transfer-Encoding: chunked"], data));
+        let chunk = r#"<field name="http.chunk_size" show="5"/>"#;
+        let last = chunk.replace('5', "0");
+        assert!(is_short(&[], chunk) && !is_short(&[], &[chunk, &last].concat()));
     }
 
     #[test]

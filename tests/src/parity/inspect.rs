@@ -100,6 +100,8 @@ fn to_message(value: &Value, (sender, receiver): (SocketAddr, SocketAddr), place
         complete: value["complete"].as_bool().context("complete")?,
         paired: Paired::Nothing,
         is_marred: false,
+        has_whole_head: true,
+        is_short: false,
     })
 }
 

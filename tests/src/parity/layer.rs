@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::{
     chunked,
     markup::Tag,
-    message::{Body, Headers, StartLine},
+    message::{Body, Headers, StartLine, content_length},
 };
 
 /// A message in the frame, or what Wireshark takes for a part of one.
@@ -21,8 +21,11 @@ pub(super) struct Http {
     headers: Headers,
     /// The lines of the head, as far as one stands right behind the other.
     lines: Vec<Vec<u8>>,
+    /// The empty line behind them is there.
+    has_empty_line: bool,
     is_notification: bool,
     is_chunked: bool,
+    has_last_chunk: bool,
     chunks: Vec<u8>,
     encoded: Option<Vec<u8>>,
     content: Option<Vec<u8>>,
@@ -72,6 +75,7 @@ impl Http {
     pub(super) fn note(&mut self, name: &str, depth: Depth, tag: &Tag<'_>) {
         if depth == Depth::Layer && !matches!(name, "http.file_data" | "data") {
             self.note_line(tag);
+            self.has_empty_line |= name.is_empty() && tag.bytes().is_some_and(|line| is_line_end(&line));
         }
         match name {
             "http.request.method" => self.start = self.start.take().or(tag.bytes().map(Start::Method)),
@@ -87,7 +91,10 @@ impl Http {
             "http.request.line" | "http.response.line" => {
                 self.headers.extend(tag.bytes().as_deref().and_then(header));
             }
-            "http.chunk_size" => self.is_chunked = true,
+            "http.chunk_size" => {
+                self.is_chunked = true;
+                self.has_last_chunk |= tag.number("show") == Some(0);
+            }
             "http.chunk_data" => {
                 let bytes = self.content(tag);
                 self.chunks.extend(bytes);
@@ -112,8 +119,7 @@ impl Http {
         let lines_len: usize = self.lines.iter().map(Vec::len).sum();
         let is_next = tag.number("pos") == Some(self.position + lines_len as u64);
         let Some(line) = tag.bytes().filter(|line| is_next && line.ends_with(b"\n")) else { return };
-        if tag.number("size") == u64::try_from(line.len()).ok() && !matches!(line.as_slice(), b"\r\n" | b"\n")
-        {
+        if tag.number("size") == u64::try_from(line.len()).ok() && !is_line_end(&line) {
             self.lines.push(line);
         }
     }
@@ -123,6 +129,24 @@ impl Http {
         let bytes = tag.bytes().unwrap_or_default();
         self.is_cut |= tag.number("size") != u64::try_from(bytes.len()).ok();
         bytes
+    }
+
+    /// Whether the head has its end in the frame, or in the data put together.
+    pub(super) const fn has_whole_head(&self) -> bool {
+        self.has_empty_line
+    }
+
+    /// Whether it shows less of the content than the message announces.
+    pub(super) fn is_short(&self) -> bool {
+        if self.is_chunked {
+            return !self.has_last_chunk;
+        }
+        let headers = self.headers();
+        if transfer_codings(&headers).last().is_some_and(|coding| coding == b"chunked") {
+            return true;
+        }
+        let shown = self.encoded.as_deref().or(self.content.as_deref()).unwrap_or_default().len();
+        content_length(&headers).is_some_and(|length| length > shown as u64)
     }
 
     /// The message.
@@ -179,6 +203,10 @@ impl Http {
             shown => Some(Cow::Borrowed(shown.unwrap_or_default())),
         }
     }
+}
+
+fn is_line_end(line: &[u8]) -> bool {
+    matches!(line, b"\r\n" | b"\n")
 }
 
 /// The transfer codings in the order in which they were applied, in small letters.

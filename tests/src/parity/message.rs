@@ -29,6 +29,10 @@ pub struct Message {
     pub paired: Paired,
     /// A dissector of something in its frame gave up, says Wireshark.
     pub is_marred: bool,
+    /// Wireshark shows the head to its end.
+    pub has_whole_head: bool,
+    /// Wireshark shows less of the content than its head or its chunks announce.
+    pub is_short: bool,
 }
 
 /// The other message of an exchange.
@@ -45,6 +49,12 @@ pub enum Paired {
 
 /// Names and values of fields, in order.
 pub type Headers = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// The length that the first field of that name tells, if it is a number.
+pub(super) fn content_length(headers: &Headers) -> Option<u64> {
+    let (_, value) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"content-length"))?;
+    str::from_utf8(value).ok()?.trim().parse().ok()
+}
 
 /// The first line of a message.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -114,7 +114,7 @@ struct Compared {
     comparison: Comparison,
     /// What else there is to say, a line each.
     remarks: Vec<String>,
-    /// It could not be compared, or was not read in full by `inspect`, but by Wireshark.
+    /// It could not be compared, or was not read in full by `inspect`, but by Wireshark, which found HTTP in it.
     is_unread: bool,
 }
 
@@ -181,6 +181,8 @@ fn compare_file(path: &Path, agent: &Path) -> Result<Compared> {
     if !compare::is_covered(&accounts.whole, &inspected.messages) {
         accounts.present = wireshark::messages(file, Patience::Present, ports)?.messages;
         accounts.heads = wireshark::messages(file, Patience::Head, ports)?.messages;
+        accounts.segments = wireshark::messages(file, Patience::Nothing, ports)?.messages;
+        accounts.segments.retain(|message| message.has_whole_head);
     }
     let mut comparison = compare::compare(&accounts, &inspected.messages);
     let disputed = compare::disputed_flows(&comparison);
@@ -191,7 +193,9 @@ fn compare_file(path: &Path, agent: &Path) -> Result<Compared> {
     for (reason, count) in dissected.left_out {
         *comparison.not_compared.entry(reason).or_default() += count;
     }
-    let is_unread = inspected.error.is_some() && dissected.error.is_none();
+    // Of a file without HTTP, as one of a link that carries no IP, nothing is missed.
+    let has_http = !accounts.whole.is_empty();
+    let is_unread = inspected.error.is_some() && dissected.error.is_none() && has_http;
     for (who, error) in [("inspect", inspected.error), ("Wireshark", dissected.error)] {
         remarks.extend(error.map(|error| format!("{who} stops reading: {error}")));
     }

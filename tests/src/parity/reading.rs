@@ -36,8 +36,8 @@ struct Section {
 enum Content {
     /// All of it; with what is around it, it takes `len` bytes.
     Whole { content: Vec<u8>, len: usize },
-    /// As much as there is; it goes on behind that.
-    Beginning(Vec<u8>),
+    /// As much as there is; it goes on behind that, up to `len` bytes where that is told beforehand.
+    Beginning { content: Vec<u8>, len: Option<usize> },
     /// It ends with the connection.
     UntilClose(Vec<u8>),
     /// It ends where the grammar is broken, and nobody knows the end of the message.
@@ -65,7 +65,8 @@ impl Reading {
         let has_body = match &section.content {
             _ if section.is_unsent(message, next) => true,
             Content::Whole { content, .. } => message.complete && is(content),
-            Content::Beginning(content) | Content::Broken(content) => !message.complete && is(content),
+            Content::Beginning { .. } if section.is_cut(message, next) => true,
+            Content::Beginning { content, .. } | Content::Broken(content) => !message.complete && is(content),
             Content::UntilClose(content) => next.is_none() && is(content),
             Content::Unknown(rest) => is(b"") || is(rest),
         };
@@ -84,7 +85,10 @@ impl Reading {
         match &section.content {
             _ if section.is_unsent(message, next) => Some(section.head_len),
             Content::Whole { len, .. } => Some(section.head_len + len),
-            Content::Beginning(_) | Content::UntilClose(_) | Content::Broken(_) | Content::Unknown(_) => None,
+            Content::Beginning { .. } if section.is_cut(message, next) => next,
+            Content::Beginning { .. } | Content::UntilClose(_) | Content::Broken(_) | Content::Unknown(_) => {
+                None
+            }
         }
     }
 
@@ -130,6 +134,13 @@ impl Section {
             name.eq_ignore_ascii_case(b"expect") && value.eq_ignore_ascii_case(b"100-continue")
         });
         expects && !message.complete && message.body == Body::of(b"") && next == Some(self.head_len)
+    }
+
+    /// Whether bytes of the content are missing, and the next message begins where its length says that it ends.
+    fn is_cut(&self, message: &Message, next: Option<usize>) -> bool {
+        let Content::Beginning { len: Some(len), .. } = &self.content else { return false };
+        let end = self.head_len.checked_add(*len);
+        matches!(message.body, Body::Damaged { .. }) && end.is_some() && end == next
     }
 }
 
@@ -404,7 +415,7 @@ fn chunked_content(bytes: &[u8], odd: &mut Vec<Shape>) -> Content {
     odd.extend(found.into_iter().filter_map(|(is_so, shape)| is_so.then_some(shape)));
     match chunked.end {
         End::At(len) => Content::Whole { content: chunked.content, len },
-        End::Beyond => Content::Beginning(chunked.content),
+        End::Beyond => Content::Beginning { content: chunked.content, len: None },
         End::Broken => Content::Broken(chunked.content),
     }
 }
@@ -413,9 +424,10 @@ fn fixed_content(bytes: &[u8], length: u64, odd: &mut Vec<Shape>) -> Content {
     if i32::try_from(length).is_err() {
         odd.push(Shape::LengthBeyond31Bits);
     }
-    match usize::try_from(length).ok().and_then(|length| bytes.get(..length)) {
+    let len = usize::try_from(length).ok();
+    match len.and_then(|len| bytes.get(..len)) {
         Some(content) => Content::Whole { content: content.to_vec(), len: content.len() },
-        None => Content::Beginning(bytes.to_vec()),
+        None => Content::Beginning { content: bytes.to_vec(), len },
     }
 }
 

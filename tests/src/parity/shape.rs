@@ -57,6 +57,8 @@ pub enum Shape {
     GivenUp,
     /// Data of a segment without an acknowledgement, which its receiver drops.
     WithoutAck,
+    /// A message behind content of which bytes are missing, as where segments are not captured to their end.
+    CutContent,
 }
 
 impl Shape {
@@ -89,6 +91,7 @@ impl Shape {
         Self::Http2Preface,
         Self::GivenUp,
         Self::WithoutAck,
+        Self::CutContent,
     ];
 
     /// The word for it in verdicts.
@@ -122,6 +125,7 @@ impl Shape {
             Self::Http2Preface => "http2-preface",
             Self::GivenUp => "given-up",
             Self::WithoutAck => "without-acknowledgement",
+            Self::CutContent => "cut-content",
         }
     }
 }

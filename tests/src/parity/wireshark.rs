@@ -38,6 +38,9 @@ pub enum Patience {
     Present,
     /// For the end of its head. What follows may be taken for something else.
     Head,
+    /// For nothing: what a segment holds of it is shown, and what follows in others may be taken for something else. What
+    /// has no line ends, as content behind a gap, is not waited with for the end of a head.
+    Nothing,
 }
 
 /// Which connections Wireshark looks for HTTP in.
@@ -76,8 +79,11 @@ pub fn messages(file: &Path, patience: Patience, ports: Ports) -> Result<Dissect
     if patience != Patience::Whole {
         command.args(["-o", "tcp.reassemble_out_of_order:FALSE"]);
     }
-    if patience == Patience::Head {
+    if matches!(patience, Patience::Head | Patience::Nothing) {
         command.args(["-o", "http.desegment_body:FALSE"]);
+    }
+    if patience == Patience::Nothing {
+        command.args(["-o", "http.desegment_headers:FALSE"]);
     }
     let mut running = command.stdout(Stdio::piped()).spawn().context("start tshark")?;
     let mut lines = BufReader::new(running.stdout.take().context("tshark's output")?);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::parity::{
-    message::{Body, Message, StartLine},
+    message::{Body, Message, StartLine, content_length},
     shape::Shape,
 };
 
@@ -101,6 +101,8 @@ pub struct Accounts {
     pub present: Vec<Message>,
     /// When it does not wait for the end of a message either.
     pub heads: Vec<Message>,
+    /// When it does not wait for the end of a head either, those whose heads are whole.
+    pub segments: Vec<Message>,
 }
 
 /// Whether Wireshark tells of each message of `inspect`.
@@ -183,6 +185,7 @@ pub fn compare(wireshark: &Accounts, inspect: &[Message]) -> Comparison {
     }
     comparison.stand_in(&wireshark.present, &mut ours, Aspect::Body);
     comparison.stand_in(&wireshark.heads, &mut ours, Aspect::Header);
+    comparison.stand_in(&wireshark.segments, &mut ours, Aspect::Header);
     for ours in ours.into_iter().flatten() {
         comparison.note(ours, String::new(), Aspect::Existence, (None, Some(summary(ours))));
     }
@@ -237,9 +240,9 @@ impl Comparison {
             if up_to == Aspect::Body {
                 self.compare_bodies(theirs, ours);
             } else if ours.complete {
-                self.leave_out("bodies that Wireshark does not put together although they have an end");
+                self.leave_out(UNJOINED);
             } else {
-                self.leave_out("bodies without an end, which Wireshark does not put together");
+                self.leave_out(UNJOINED_WITHOUT_END);
             }
         }
     }
@@ -297,6 +300,14 @@ impl Comparison {
     fn compare_bodies(&mut self, theirs: &Message, ours: &Message) {
         match (&theirs.body, &ours.body) {
             (Body::Whole { .. }, Body::Whole { .. }) if theirs.body == ours.body => {}
+            // It lost step, and shows no more than the segments that it had put together by then.
+            (Body::Whole { len: shown, .. }, Body::Whole { len, .. })
+                if theirs.is_short
+                    && shown < len
+                    && content_length(&theirs.headers).is_none_or(|announced| *len <= announced) =>
+            {
+                self.leave_out(if ours.complete { UNJOINED } else { UNJOINED_WITHOUT_END });
+            }
             (Body::Whole { .. }, Body::Whole { .. }) => {
                 self.note_pair(theirs, ours, Aspect::Body, theirs.body.to_string(), ours.body.to_string());
             }
@@ -330,6 +341,9 @@ impl Comparison {
         });
     }
 }
+
+const UNJOINED: &str = "bodies that Wireshark does not put together although they have an end";
+const UNJOINED_WITHOUT_END: &str = "bodies without an end, which Wireshark does not put together";
 
 fn field(index: usize, field: Option<&(Vec<u8>, Vec<u8>)>) -> String {
     match field {

@@ -84,6 +84,32 @@ fn message_behind_a_gap_is_compared_in_full_with_a_less_patient_account() {
 }
 
 #[test]
+fn head_in_one_segment_stands_in_where_wireshark_took_content_for_a_head() {
+    let accounts = |segments| Accounts { segments, ..Accounts::default() };
+    let comparison = compare(&accounts(vec![get("/a", 0)]), &[get("/a", 0)]);
+    assert!(comparison.disagreements.is_empty());
+    assert_eq!((comparison.requests, comparison.not_compared.values().sum::<u64>()), (1, 1));
+    assert_eq!(told(&compare(&accounts(vec![get("/b", 0)]), &[get("/a", 0)])), ["target: /b /a"]);
+}
+
+#[test]
+fn body_that_wireshark_shows_a_part_of_is_not_compared_up_to_its_length() {
+    let length = |text: &str| vec![(b"Content-Length".to_vec(), text.as_bytes().to_vec())];
+    let of = |len, hash: &str, announced| Message {
+        headers: length(announced),
+        ..with_body(&get("/a", 0), len, hash)
+    };
+    let differences = |is_short, ours: &Message, announced| {
+        let theirs = Message { is_short, ..of(3, "33", announced) };
+        compare(&whole(&[theirs]), std::slice::from_ref(ours)).disagreements.len()
+    };
+    assert_eq!(differences(true, &of(7, "77", "7"), "7"), 0);
+    assert_eq!(differences(false, &of(7, "77", "7"), "7"), 1);
+    assert_eq!(differences(true, &of(7, "77", "5"), "5"), 1);
+    assert_eq!(differences(true, &of(3, "77", "7"), "7"), 1);
+}
+
+#[test]
 fn body_with_bytes_missing_is_counted_and_not_compared() {
     let damaged = Message { body: Body::Damaged { len: 3 }, complete: false, ..get("/a", 0) };
     let comparison = compare(&whole(&[get("/a", 0)]), &[damaged]);
@@ -146,6 +172,8 @@ fn get(target: &str, offset: u32) -> Message {
         complete: true,
         paired: Paired::Nothing,
         is_marred: false,
+        has_whole_head: true,
+        is_short: false,
     }
 }
 

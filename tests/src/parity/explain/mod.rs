@@ -175,7 +175,11 @@ impl<'a> Way<'a> {
                         |one: &&&Message| one.is_marred && self.stream.position(one.seq) == before.at;
                     self.theirs.iter().any(|one| is_marred(&one)) && !self.stream.has_segment_at(at)
                 };
-                odd.or(before.untold.flatten()).or_else(|| is_given_up().then_some(Shape::GivenUp))
+                let is_cut =
+                    || self.stream.has_segment_at(at) && self.stream.between(before.at, end).is_none();
+                odd.or(before.untold.flatten())
+                    .or_else(|| is_given_up().then_some(Shape::GivenUp))
+                    .or_else(|| is_cut().then_some(Shape::CutContent))
             }
             Some(end) => self.shape_of_bytes_before(end, at).or(odd),
         }

@@ -270,6 +270,23 @@ fn message_behind_a_gap_is_explained_by_what_is_left_before_it() {
 /// Content as `inspect` tells it, and whether it saw all of it.
 type Content = (Body, bool);
 
+#[test]
+fn message_behind_content_with_bytes_missing_is_explained_where_its_length_ends() {
+    let head = "PUT /a HTTP/1.1\r\nContent-Length: 9\r\n\r\n";
+    let fields: &[(&str, &str)] = &[("Content-Length", "9")];
+    let shape_of = |content: &str, told: Content| {
+        let first = format!("{head}{content}");
+        let ours = [request(0, "PUT /a", fields, told), request(first.len(), "GET /b", &[], whole(""))];
+        shapes(&[&first, NEXT], &ours[..1], &ours)
+    };
+    let damaged = || (Body::Damaged { len: 9 }, true);
+    assert_eq!(shape_of("1234~~~~~", damaged()), [Some(Shape::CutContent)]);
+    // Where nothing is missing, or the message does not begin there, it explains nothing.
+    assert_eq!(shape_of("123456789", whole("123456789")), [None]);
+    assert_eq!(shape_of("1234~~~~", damaged()), [None]);
+    assert_eq!(shape_of("1234~~~~~", whole("1234")), [None]);
+}
+
 fn whole(content: &str) -> Content {
     (Body::of(content.as_bytes()), true)
 }
@@ -298,8 +315,8 @@ fn explained(streams: &Streams, theirs: &[Message], ours: &[Message]) -> Vec<Opt
 const CLIENT_SEQ: u32 = u32::MAX - 20;
 const SERVER_SEQ: u32 = 5000;
 
-/// A connection that the client opened, with these segments of each end; one that begins with `~` has no ACK, and the
-/// next stands in its place.
+/// A connection that the client opened, with these segments of each end. One that begins with `~` has no ACK, and the next stands
+/// in its place; those that end with `~` are captured up to there.
 fn streams(client: &[&str], server: &[&str]) -> Streams {
     let mut lines = String::new();
     let ways = [
@@ -310,11 +327,11 @@ fn streams(client: &[&str], server: &[&str]) -> Streams {
         lines += &format!("{way},{},{syn},0,\n", seq.wrapping_sub(1));
         for segment in segments {
             let unacknowledging = segment.strip_prefix('~');
-            let bytes = unacknowledging.unwrap_or(segment);
-            let hex: String = bytes.bytes().map(|byte| format!("{byte:02x}")).collect();
+            let captured = unacknowledging.unwrap_or(segment).trim_end_matches('~');
+            let hex: String = captured.bytes().map(|byte| format!("{byte:02x}")).collect();
             lines += &format!("{way},{seq},0,{},0,{hex}\n", u8::from(unacknowledging.is_none()));
             if unacknowledging.is_none() {
-                seq = seq.wrapping_add(bytes.len() as u32);
+                seq = seq.wrapping_add(segment.len() as u32);
             }
         }
     }
@@ -340,6 +357,8 @@ fn request(at: usize, line: &str, fields: &[(&str, &str)], (body, complete): Con
         complete,
         paired: Paired::Nothing,
         is_marred: false,
+        has_whole_head: true,
+        is_short: false,
     }
 }
 
