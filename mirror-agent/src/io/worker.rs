@@ -133,7 +133,7 @@ impl Worker {
                 pauses = self.interrupt_flows();
             }
             idle_rounds = if taken == 0 { idle_rounds.saturating_add(1) } else { 0 };
-            if let Err(error) = self.reader.wait(taken, idle_rounds, self.dispatcher.is_ahead()) {
+            if let Err(error) = self.reader.wait(idle_rounds, self.dispatcher.is_ahead()) {
                 error!(%error, worker = self.number, "Waiting for the ring buffer failed; this worker stops.");
                 break;
             }

@@ -432,7 +432,7 @@ impl Seen {
                 break;
             }
             assert!(begun.elapsed() < DEADLINE, "saw {:?}", seen.client.keys());
-            rings[0].wait(taken, idle_rounds, false).unwrap();
+            rings[0].wait(idle_rounds, false).unwrap();
         }
         assert_eq!(rings.iter().map(RingReader::malformed).sum::<u64>(), 0);
         seen.utilization_after = rings.iter().map(RingReader::utilization).sum();
