@@ -63,7 +63,7 @@ pub enum Shape {
 
 impl Shape {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::FoldedField,
         Self::LineWithoutColon,
         Self::WhiteSpaceBeforeFields,
