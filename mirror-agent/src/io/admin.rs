@@ -3,7 +3,6 @@
 //! Nothing here carries captured data, so the listener may be reachable from the cluster.
 
 use std::{
-    collections::VecDeque,
     convert::Infallible,
     io::ErrorKind,
     net::SocketAddr,
@@ -21,8 +20,10 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use tokio::{net::TcpListener, task::AbortHandle};
+use tokio::net::TcpListener;
 use tracing::{debug, warn};
+
+use crate::io::places::{Activity, Places};
 
 /// How long a client may take to send its request head; slow ones are cut off.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -117,7 +118,7 @@ pub trait Health: std::fmt::Debug + Send + Sync {
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    let mut oldest_first = VecDeque::<AbortHandle>::with_capacity(MAX_CONNECTIONS);
+    let mut places = Places::new(MAX_CONNECTIONS);
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -127,12 +128,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
                 continue;
             }
         };
-        oldest_first.retain(|connection| !connection.is_finished());
-        if oldest_first.len() >= MAX_CONNECTIONS
-            && let Some(oldest) = oldest_first.pop_front()
-        {
-            oldest.abort();
-        }
+        places.make_room().await;
         let admin = Arc::clone(&admin);
         let connection = tokio::spawn(async move {
             let service = service_fn(move |request| {
@@ -149,7 +145,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
                 debug!(%error, "A connection to the metrics listener ended early.");
             }
         });
-        oldest_first.push_back(connection.abort_handle());
+        // An answer takes no time, so that none is under way while others come.
+        places.take(&connection, Activity::default());
     }
 }
 

@@ -47,6 +47,8 @@ pub mod metrics;
 #[cfg(feature = "runtime")]
 pub mod object;
 #[cfg(feature = "runtime")]
+mod places;
+#[cfg(feature = "runtime")]
 pub mod pods;
 #[cfg(feature = "runtime")]
 mod random;

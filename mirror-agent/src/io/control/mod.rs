@@ -11,7 +11,6 @@ mod invitation;
 mod listen;
 #[cfg(feature = "ui")]
 mod page;
-mod places;
 mod server;
 mod socket;
 mod state;

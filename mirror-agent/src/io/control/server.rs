@@ -35,10 +35,13 @@ use super::{
     api::{Invited, Refusal, Wish, answer, fleet, refused, told, understand},
     door::{Door, Pass},
     invitation::INVITATION_TIME,
-    places::{Activity, Places},
     socket::ControlSocket,
 };
-use crate::io::{audit::Who, telling::AskError};
+use crate::io::{
+    audit::Who,
+    places::{Activity, Places},
+    telling::AskError,
+};
 
 /// Largest body of a request, in bytes; the largest that makes sense is some hundred.
 const BODY_BYTES: usize = 64 * 1024;
@@ -60,6 +63,9 @@ const LAST_ANSWER_TIME: Duration = Duration::from_secs(15);
 
 /// How long the main loop may take to obey.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections served at once, at each listener.
+const MAX_CONNECTIONS: usize = 32;
 
 /// Pause after a failed accept (out of file descriptors), so that it cannot spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -84,7 +90,7 @@ pub(super) struct Listening {
 
 /// Serves the unix socket until the task is dropped.
 pub(super) async fn serve_socket(socket: ControlSocket, listening: Option<Listening>, control: Control) {
-    let mut places = Places::default();
+    let mut places = Places::new(MAX_CONNECTIONS);
     loop {
         match socket.listener.accept().await {
             Ok((stream, _)) => {
@@ -99,7 +105,7 @@ pub(super) async fn serve_socket(socket: ControlSocket, listening: Option<Listen
 
 /// Serves the TCP listener until the task is dropped.
 pub(super) async fn serve_tcp(listener: TcpListener, door: Arc<Door>, control: Control) {
-    let mut places = Places::default();
+    let mut places = Places::new(MAX_CONNECTIONS);
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
@@ -112,7 +118,7 @@ pub(super) async fn serve_tcp(listener: TcpListener, door: Arc<Door>, control: C
 
 /// Serves the listener for other agents until the task is dropped.
 pub(super) async fn serve_peers(listener: TcpListener, door: Arc<Door>, control: Control) {
-    let mut places = Places::default();
+    let mut places = Places::new(MAX_CONNECTIONS);
     loop {
         match listener.accept().await {
             Ok((stream, _)) => admit(&mut places, stream, Caller::Peer(Arc::clone(&door)), &control).await,

@@ -2,19 +2,17 @@
 //!
 //! Headers of a tunnel are followed by others, wherever the fragments were cut: unlike TCP's, one is of no use by itself.
 
-use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
+use std::collections::{BTreeMap, btree_map::Entry};
 
-use mirror_common::packet::{FragmentKey, Network, ether_type, protocol};
+use mirror_common::packet::{Network, ether_type, protocol};
 
-use super::{MAX_AGE, MAX_HELD_BYTES, MAX_PACKETS};
+use super::{MAX_HELD_BYTES, packets::Packets};
 use crate::pipeline::{Timestamp, frame::Frame};
 
 /// Holds fragments until their packets are whole.
 #[derive(Debug, Default)]
 pub(super) struct Joiner {
-    packets: BTreeMap<FragmentKey, Partial>,
-    /// When each packet was opened, the earliest first. What has left `packets` since is still here, for a while.
-    opened: VecDeque<(Timestamp, FragmentKey)>,
+    packets: Packets<Partial>,
     /// Sum of the weights of what is held.
     held_bytes: usize,
     /// Fragments of tunnels whose packets never were whole.
@@ -24,7 +22,6 @@ pub(super) struct Joiner {
 /// A packet of which fragments have come, but not all.
 #[derive(Debug)]
 struct Partial {
-    opened_at: Timestamp,
     /// By where they belong, in bytes.
     parts: BTreeMap<usize, Vec<u8>>,
     /// Bytes of `parts`.
@@ -46,17 +43,20 @@ impl Joiner {
         frame: &Frame<'_>,
         network: &Network,
     ) -> Option<Vec<u8>> {
-        self.forget_before(at.before(MAX_AGE));
+        let outdated = self.packets.take_outdated(at);
+        self.give_up(outdated);
         // One that was not captured to its end is of no use.
         let part = usize::try_from(network.part_at).ok()?..usize::try_from(network.end).ok()?;
         let part = frame.bytes.get(part)?;
         let offset = usize::from(network.fragment_offset);
-        while self.held_bytes.saturating_add(part.len()) > MAX_HELD_BYTES && !self.opened.is_empty() {
-            self.forget_earliest();
+        while self.held_bytes.saturating_add(part.len()) > MAX_HELD_BYTES && !self.packets.is_empty() {
+            let earliest = self.packets.take_earliest();
+            self.give_up(earliest);
         }
         let key = network.fragment_key(0);
-        if !self.packets.contains_key(&key) {
-            self.open(at, key, network.protocol != protocol::UDP);
+        if self.packets.get_mut(&key).is_none() {
+            let gone = self.packets.open(at, key, Partial::new(network.protocol != protocol::UDP));
+            self.give_up(gone);
         }
         let packet = self.packets.get_mut(&key)?;
         // What came first stays.
@@ -69,7 +69,8 @@ impl Joiner {
             packet.len = Some(offset.saturating_add(part.len()));
         }
         let content = packet.join()?;
-        self.remove(&key);
+        let whole = self.packets.remove(&key);
+        self.let_go(whole.as_ref());
         ethernet(network, &content)
     }
 
@@ -78,39 +79,24 @@ impl Joiner {
         self.packets.values().fold(self.lost, |sum, packet| sum.saturating_add(packet.loss()))
     }
 
-    fn open(&mut self, at: Timestamp, key: FragmentKey, is_tunnel: bool) {
-        while self.opened.len() >= MAX_PACKETS {
-            self.forget_earliest();
-        }
-        self.opened.push_back((at, key));
-        let parts = BTreeMap::new();
-        self.packets.insert(key, Partial { opened_at: at, parts, received: 0, len: None, is_tunnel });
-    }
-
-    fn forget_before(&mut self, limit: Timestamp) {
-        while self.opened.front().is_some_and(|(opened_at, _)| *opened_at < limit) {
-            self.forget_earliest();
-        }
-    }
-
-    fn forget_earliest(&mut self) {
-        if let Some((opened_at, key)) = self.opened.pop_front()
-            && self.packets.get(&key).is_some_and(|packet| packet.opened_at == opened_at)
-            && let Some(packet) = self.remove(&key)
-        {
+    /// Lets go of packets that are not whole.
+    fn give_up(&mut self, packets: impl IntoIterator<Item = Partial>) {
+        for packet in packets {
             self.lost = self.lost.saturating_add(packet.loss());
+            self.let_go(Some(&packet));
         }
     }
 
-    fn remove(&mut self, key: &FragmentKey) -> Option<Partial> {
-        let packet = self.packets.remove(key)?;
-        let weight = packet.parts.len().saturating_mul(PART_WEIGHT).saturating_add(packet.received);
-        self.held_bytes = self.held_bytes.saturating_sub(weight);
-        Some(packet)
+    fn let_go(&mut self, packet: Option<&Partial>) {
+        self.held_bytes = self.held_bytes.saturating_sub(packet.map_or(0, Partial::weight));
     }
 }
 
 impl Partial {
+    const fn new(is_tunnel: bool) -> Self {
+        Self { parts: BTreeMap::new(), received: 0, len: None, is_tunnel }
+    }
+
     /// All of it, where nothing is missing.
     fn join(&self) -> Option<Vec<u8>> {
         let len = self.len.filter(|len| self.received >= *len)?;
@@ -122,6 +108,12 @@ impl Partial {
         (whole.len() == len).then_some(whole)
     }
 
+    /// What it takes of what may be held, in bytes.
+    fn weight(&self) -> usize {
+        self.parts.len().saturating_mul(PART_WEIGHT).saturating_add(self.received)
+    }
+
+    /// Fragments that are lost with it.
     fn loss(&self) -> u64 {
         if self.is_tunnel { self.parts.len() as u64 } else { 0 }
     }
@@ -158,7 +150,7 @@ fn ethernet(network: &Network, content: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::pipeline::{
-        fragment::Fragments,
+        fragment::{Fragments, MAX_PACKETS},
         frame::{FrameReason, LinkType, TcpPacket},
     };
 
@@ -204,7 +196,7 @@ mod tests {
         for id in 0..20_000 {
             let frames = cut(id, id % 2 == 0, 47, &[&[0, 0, 8, 0][..], &segment()].concat(), &[16, 48]);
             assert_eq!(run(&mut fragments, &frames[1..]), [[0; 0]; 0]);
-            assert!(fragments.joiner.opened.len() <= MAX_PACKETS);
+            assert!(fragments.joiner.packets.len().1 <= MAX_PACKETS);
             assert!(fragments.joiner.held_bytes <= MAX_HELD_BYTES + 65_536);
         }
         assert_eq!(fragments.lost(), 40_000);

@@ -5,12 +5,9 @@
 //! are put together.
 
 mod joiner;
+mod packets;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    mem::size_of,
-    time::Duration,
-};
+use std::{mem::size_of, time::Duration};
 
 use mirror_common::packet::{CapturedBytes, FirstFragment, FragmentKey, MAX_FRAGMENT_AGE_NS, Network};
 
@@ -20,6 +17,7 @@ use crate::pipeline::{
     frame::{Frame, FrameReason, LinkType, TcpPacket},
 };
 use joiner::Joiner;
+use packets::Packets;
 
 /// How long the fragments of a packet may take.
 const MAX_AGE: Duration = Duration::from_nanos(MAX_FRAGMENT_AGE_NS);
@@ -33,9 +31,7 @@ const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 /// Follows the fragments of packets.
 #[derive(Debug, Default)]
 pub struct Fragments {
-    packets: BTreeMap<FragmentKey, Packet>,
-    /// When each packet was opened, the earliest first. What has left `packets` since is still here, for a while.
-    opened: VecDeque<(Timestamp, FragmentKey)>,
+    packets: Packets<Packet>,
     /// Sum of the weights of what is held.
     held_bytes: usize,
     /// Fragments that were held and came to nothing.
@@ -53,7 +49,6 @@ const ETHERNET: LinkType = LinkType(1);
 /// A packet of which fragments have come, but not all.
 #[derive(Debug)]
 struct Packet {
-    opened_at: Timestamp,
     /// `None` until it has come.
     first: Option<FirstFragment>,
     /// Those before it.
@@ -104,7 +99,8 @@ impl Fragments {
                 Ok(())
             }
             Found::TcpPart(network) => {
-                self.forget_before(at.before(MAX_AGE));
+                let outdated = self.packets.take_outdated(at);
+                self.give_up(outdated);
                 if network.fragment_offset == 0 {
                     self.handle_first(at, frame, &network, sink)
                 } else {
@@ -143,12 +139,14 @@ impl Fragments {
             Ok(opened) => opened,
             Err(reason) => {
                 // Whatever was known of a packet with this identification is of another.
-                self.remove(&key);
+                let other = self.packets.remove(&key);
+                self.give_up(other);
                 return Err(reason.into());
             }
         };
         sink(&frame.packet(&packet));
-        let held = self.take_held(&key);
+        let held = self.packets.remove(&key).map(|packet| packet.held).unwrap_or_default();
+        self.let_go(&held);
         for held in &held {
             let frame = Frame { link_type: held.link_type, bytes: &held.bytes, wire_len: held.wire_len };
             let bytes = CapturedBytes::new(frame.bytes, frame.wire_len);
@@ -157,10 +155,8 @@ impl Fragments {
                 Err(_) => self.lost = self.lost.saturating_add(1),
             }
         }
-        if first.is_complete() {
-            self.remove(&key);
-        } else {
-            self.open(at, key).first = Some(first);
+        if !first.is_complete() {
+            self.open(at, key, Packet { first: Some(first), held: Vec::new() });
         }
         Ok(())
     }
@@ -176,7 +172,8 @@ impl Fragments {
         if let Some(first) = self.packets.get_mut(&key).and_then(|packet| packet.first.as_mut()) {
             let packet = first.segment_of(&CapturedBytes::new(frame.bytes, frame.wire_len), &network)?;
             if first.is_complete() {
-                self.remove(&key);
+                // Nothing is held of one whose first fragment has come.
+                self.packets.remove(&key);
             }
             sink(&frame.packet(&packet));
             return Ok(());
@@ -194,48 +191,28 @@ impl Fragments {
         self.held_bytes = held_bytes;
         match self.packets.get_mut(&key) {
             Some(packet) => packet.held.push(held),
-            None => self.open(at, key).held.push(held),
+            None => self.open(at, key, Packet { first: None, held: vec![held] }),
         }
         Ok(())
     }
 
     /// Begins to follow a packet, in place of any that had its key.
-    fn open(&mut self, at: Timestamp, key: FragmentKey) -> &mut Packet {
-        self.remove(&key);
-        while self.opened.len() >= MAX_PACKETS {
-            self.forget_earliest();
-        }
-        self.opened.push_back((at, key));
-        self.packets.entry(key).or_insert(Packet { opened_at: at, first: None, held: Vec::new() })
+    fn open(&mut self, at: Timestamp, key: FragmentKey, packet: Packet) {
+        let gone = self.packets.open(at, key, packet);
+        self.give_up(gone);
     }
 
-    fn forget_before(&mut self, limit: Timestamp) {
-        while self.opened.front().is_some_and(|(opened_at, _)| *opened_at < limit) {
-            self.forget_earliest();
+    /// Stops following packets; what is held of them is lost.
+    fn give_up(&mut self, packets: impl IntoIterator<Item = Packet>) {
+        for packet in packets {
+            self.lost = self.lost.saturating_add(packet.held.len() as u64);
+            self.let_go(&packet.held);
         }
     }
 
-    fn forget_earliest(&mut self) {
-        if let Some((opened_at, key)) = self.opened.pop_front()
-            && self.packets.get(&key).is_some_and(|packet| packet.opened_at == opened_at)
-        {
-            self.remove(&key);
-        }
-    }
-
-    /// Stops following a packet; what is held of it is lost.
-    fn remove(&mut self, key: &FragmentKey) {
-        let held = self.take_held(key);
-        self.lost = self.lost.saturating_add(held.len() as u64);
-        self.packets.remove(key);
-    }
-
-    fn take_held(&mut self, key: &FragmentKey) -> Vec<Held> {
-        let held = self.packets.get_mut(key).map(|packet| std::mem::take(&mut packet.held));
-        let held = held.unwrap_or_default();
+    fn let_go(&mut self, held: &[Held]) {
         let weight = held.iter().map(Held::weight).fold(0_usize, usize::saturating_add);
         self.held_bytes = self.held_bytes.saturating_sub(weight);
-        held
     }
 }
 
@@ -268,7 +245,7 @@ mod tests {
                     (1028, 0x19, PAYLOAD[28..].to_vec()),
                 ]
             );
-            assert_eq!((fragments.packets.len(), fragments.lost()), (0, 0), "nothing is kept of it");
+            assert_eq!((fragments.packets.len().0, fragments.lost()), (0, 0), "nothing is kept of it");
         }
     }
 
@@ -279,7 +256,7 @@ mod tests {
         frames.rotate_left(1);
         let seen = run(&mut fragments, &frames);
         assert_eq!(seen.iter().map(|(seq, ..)| *seq).collect::<Vec<_>>(), [1000, 1012, 1028]);
-        assert_eq!((fragments.packets.len(), fragments.held_bytes, fragments.lost()), (0, 0, 0));
+        assert_eq!((fragments.packets.len().0, fragments.held_bytes, fragments.lost()), (0, 0, 0));
     }
 
     #[test]
@@ -332,7 +309,7 @@ mod tests {
         for id in 0..20_000 {
             let frames = cut(id, id % 2 == 0, 0x18, &[32, 48]);
             refused += u64::from(handle(&mut fragments, 1, &frames[1], &mut |_| ()).is_err());
-            assert!(fragments.packets.len() <= MAX_PACKETS && fragments.opened.len() <= MAX_PACKETS);
+            assert!(fragments.packets.len().0 <= MAX_PACKETS && fragments.packets.len().1 <= MAX_PACKETS);
             assert!(fragments.held_bytes <= MAX_HELD_BYTES);
         }
         assert_eq!(fragments.lost() + refused, 20_000);
@@ -344,9 +321,9 @@ mod tests {
         let frames = cut(7, false, 0x18, &[32]);
         for _ in 0..3 * MAX_PACKETS {
             run(&mut fragments, &frames);
-            assert!(fragments.opened.len() <= MAX_PACKETS);
+            assert!(fragments.packets.len().1 <= MAX_PACKETS);
         }
-        assert_eq!((fragments.packets.len(), fragments.lost()), (0, 0));
+        assert_eq!((fragments.packets.len().0, fragments.lost()), (0, 0));
     }
 
     fn run(fragments: &mut Fragments, frames: &[Vec<u8>]) -> Vec<Seen> {

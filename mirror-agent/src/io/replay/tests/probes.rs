@@ -27,6 +27,14 @@ use crate::{
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
+/// Has the hook see a probe on its way to a live service.
+fn see(probes: &Probes, request: Vec<u8>) {
+    let text = String::from_utf8(request).unwrap();
+    let (_, id) = text.split_once("x-mirror-id: ").unwrap();
+    let id = id.split_once('\r').unwrap().0.as_bytes().to_vec();
+    probes.saw(&Probe { id, server: SocketAddr::from(([10, 0, 0, 7], 8080)).into() });
+}
+
 /// A live service whose every request is seen by the hook.
 async fn live(probes: &Arc<Probes>) -> Server {
     let probes = Arc::clone(probes);
@@ -34,10 +42,7 @@ async fn live(probes: &Arc<Probes>) -> Server {
         let probes = Arc::clone(&probes);
         async move {
             while let Some(request) = peer.request().await {
-                let text = String::from_utf8(request).unwrap();
-                let (_, id) = text.split_once("x-mirror-id: ").unwrap();
-                let id = id.split_once('\r').unwrap().0.as_bytes().to_vec();
-                probes.saw(&Probe { id, server: SocketAddr::from(([10, 0, 0, 7], 8080)).into() });
+                see(&probes, request);
                 peer.send(OK).await;
             }
         }
@@ -55,10 +60,7 @@ async fn sampled(probes: &Arc<Probes>, key: u64, millionths: u32) -> Server {
             let draw = connection_draw(key, client.addr.octets(), client.port);
             while let Some(request) = peer.request().await {
                 if is_in_share(draw, millionths) {
-                    let text = String::from_utf8(request).unwrap();
-                    let (_, id) = text.split_once("x-mirror-id: ").unwrap();
-                    let id = id.split_once('\r').unwrap().0.as_bytes().to_vec();
-                    probes.saw(&Probe { id, server: SocketAddr::from(([10, 0, 0, 7], 8080)).into() });
+                    see(&probes, request);
                 }
                 peer.send(OK).await;
             }

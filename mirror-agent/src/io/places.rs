@@ -14,17 +14,15 @@ use tokio::{
     time::sleep,
 };
 
-/// Connections served at once, at each listener.
-pub(super) const MAX_CONNECTIONS: usize = 32;
-
 /// How often it is looked for a place while all are being answered, which takes some seconds at most.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The connections of one listener. One more than there are places for ends the oldest of those with no request under way: who
 /// holds a connection open and says nothing, or does not read what it asked for, keeps nobody out. One that is being
 /// answered stays: whoever gave an order learns what came of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Places {
+    limit: usize,
     oldest_first: VecDeque<Place>,
 }
 
@@ -61,11 +59,16 @@ impl Drop for UnderWay {
 }
 
 impl Places {
-    /// Returns once there is a place.
+    /// Places for so many connections at once.
+    pub(super) const fn new(limit: usize) -> Self {
+        Self { limit, oldest_first: VecDeque::new() }
+    }
+
+    /// Returns once there is a place: at once where not all are being answered.
     pub(super) async fn make_room(&mut self) {
         loop {
             self.oldest_first.retain(|place| !place.task.is_finished());
-            if self.oldest_first.len() < MAX_CONNECTIONS {
+            if self.oldest_first.len() < self.limit {
                 return;
             }
             let silent = self.oldest_first.iter().position(|place| !place.activity.is_under_way());
@@ -90,15 +93,17 @@ mod tests {
 
     use super::*;
 
+    const LIMIT: usize = 32;
+
     /// Longest that a busy machine takes for what is done at once.
     const DEADLINE: Duration = Duration::from_secs(10);
 
     #[tokio::test]
     async fn oldest_with_nothing_under_way_makes_way_and_none_that_is_being_answered() {
-        let mut places = Places::default();
+        let mut places = Places::new(LIMIT);
         let mut tasks = Vec::new();
         let mut under_way = Vec::new();
-        for number in 0..MAX_CONNECTIONS {
+        for number in 0..LIMIT {
             timeout(DEADLINE, places.make_room()).await.unwrap();
             let (task, activity) = (tokio::spawn(pending()), Activity::default());
             if number != 7 {
