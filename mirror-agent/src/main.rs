@@ -20,7 +20,7 @@ use mirror_agent::io::{
     object::EBPF_OBJECT,
     pods::check_pods,
     replay::check_certificates,
-    sinks::check_sink,
+    sinks::Written,
     steering::Followed,
     telling::show,
     top,
@@ -126,10 +126,11 @@ fn perform(cli: &Cli, log: &LogWriter) -> Result<ExitCode> {
     }
 }
 
-/// What a configuration names that this program cannot use: certificates that are none, and pods and sinks that it was
-/// built without.
+/// What a configuration names that this program cannot use: certificates that are none, pods and sinks that it was built
+/// without, and files that two sinks would write to.
 fn unusable_parts(config: &Config) -> Vec<String> {
     let mut found: Vec<_> = check_pods(config).err().iter().map(ToString::to_string).collect();
+    let mut written = Written::default();
     for experiment in &config.experiments {
         for target in &experiment.targets {
             if let Err(error) = check_certificates(&target.url, &target.tls) {
@@ -138,7 +139,7 @@ fn unusable_parts(config: &Config) -> Vec<String> {
             }
         }
         for sink in experiment.compare.iter().flat_map(|compare| &compare.sinks) {
-            if let Err(error) = check_sink(sink) {
+            if let Err(error) = written.note(sink) {
                 found.push(format!("experiment {}: {error}", experiment.name));
             }
         }

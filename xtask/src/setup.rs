@@ -26,7 +26,7 @@ pub(crate) struct Toolchain {
 pub(crate) fn run(dry_run: bool, all: bool) -> Result<()> {
     let mode = if dry_run { Mode::DryRun } else { Mode::Act };
     if all {
-        apt::ensure(&scene_needs(), mode)?;
+        apt::ensure(&test_needs(), mode)?;
     }
     match toolchain(mode)? {
         Some(toolchain) => {
@@ -38,9 +38,14 @@ pub(crate) fn run(dry_run: bool, all: bool) -> Result<()> {
     Ok(())
 }
 
-/// Installs what the kernel tests, the demo and the bench start.
+/// Installs what the demo, the soak and the benches start.
 pub(crate) fn scene() -> Result<()> {
     apt::ensure(&scene_needs(), Mode::Act)
+}
+
+/// Installs what the tests start, which is that and more.
+pub(crate) fn tests() -> Result<()> {
+    apt::ensure(&test_needs(), Mode::Act)
 }
 
 /// A usable toolchain, installing what is missing. `None` only if something is missing and this is a dry run.
@@ -165,23 +170,34 @@ fn advice(compilers: &[Compiler]) -> String {
 
 /// The programs that the kernel tests, the demo and the bench start.
 fn scene_needs() -> Vec<Need> {
-    let need = |package: &str, why, program| Need {
-        package: package.to_owned(),
-        why,
-        presence: Presence::Program(program),
-    };
-    let mut needs = vec![
-        need("iproute2", "hosts are network namespaces joined by veth pairs (ip, tc)", "ip"),
-        need("iptables", "the kernel tests lose and duplicate packets on purpose", "iptables"),
-        need("nginx-light", "the live service and the shadow (Debian also starts it as a service)", "nginx"),
-        need("procps", "settings of the namespaces' network stacks (sysctl)", "sysctl"),
-    ];
+    vec![
+        program("iproute2", "hosts are network namespaces joined by veth pairs (ip, tc)", "ip"),
+        program(
+            "iptables",
+            "the soak and the kernel tests lose and duplicate packets on purpose",
+            "iptables",
+        ),
+        program(
+            "nginx-light",
+            "the live service and the shadow (Debian also starts it as a service)",
+            "nginx",
+        ),
+        program("procps", "settings of the namespaces' network stacks (sysctl)", "sysctl"),
+    ]
+}
+
+fn test_needs() -> Vec<Need> {
     let why = "a test opens the agent's page in a browser without a window";
-    needs.push(need("chromium", why, "chromium"));
-    needs.push(need("chromium-driver", "drives that browser, by WebDriver", "chromedriver"));
-    needs.extend(parity::needs());
-    needs.extend(prometheus::needs());
-    needs
+    let browser = [
+        program("chromium", why, "chromium"),
+        program("chromium-driver", "drives that browser, by WebDriver", "chromedriver"),
+    ];
+    let others = parity::needs().into_iter().chain(prometheus::needs());
+    scene_needs().into_iter().chain(browser).chain(others).collect()
+}
+
+fn program(package: &str, why: &'static str, program: &'static str) -> Need {
+    Need { package: package.to_owned(), why, presence: Presence::Program(program) }
 }
 
 #[cfg(test)]

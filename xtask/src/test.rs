@@ -17,7 +17,7 @@ use crate::{
 /// The chore: sets up what is missing, builds what the tests drive, runs them all.
 pub(crate) fn run(args: &[OsString]) -> Result<()> {
     if workspace::is_root() {
-        setup::scene()?;
+        setup::tests()?;
     } else {
         println!("Not root: the kernel tests will say that they were skipped.");
     }

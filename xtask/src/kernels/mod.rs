@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if !workspace::is_root() {
         bail!("the kernel tests need root: they make network namespaces and load eBPF programs");
     }
-    setup::scene()?;
+    setup::tests()?;
     if needs_guests {
         apt::ensure(&needs(), Mode::Act)?;
     }

@@ -51,7 +51,7 @@ pub enum SinkError {
     },
     /// Its file is another's, too: each would begin it anew under the other.
     #[error(
-        "sink {sink}: {} is the same file as {}, which is written to already",
+        "sink {sink}: {} is the same file as {}, which another one writes to",
         path.display(),
         other.display()
     )]
@@ -84,7 +84,7 @@ pub enum SinkError {
 /// # Errors
 ///
 /// [`SinkError::NoKafka`].
-pub fn check_sink(config: &SinkConfig) -> Result<(), SinkError> {
+fn check_sink(config: &SinkConfig) -> Result<(), SinkError> {
     match config.to {
         SinkPlace::Kafka { .. } if !cfg!(feature = "kafka") => {
             Err(SinkError::NoKafka { sink: config.name.clone() })

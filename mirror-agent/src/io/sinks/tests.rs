@@ -121,6 +121,16 @@ fn a_file_has_one_sink_however_it_is_spelled() {
         assert!(matches!(of_others.claim(&sink(&path)), Err(SinkError::Shared { .. })), "{spelling:?}");
         of_others.claim(&sink(&other)).unwrap();
     }
+    // One that is not there yet is told by where it would be, and nothing is made.
+    let missing = folder.path().join("c");
+    let mut written = Written::default();
+    written.note(&sink(&missing)).unwrap();
+    written.note(&sink(&folder.path().join("d"))).unwrap();
+    for spelling in [missing.clone(), folder.path().join("f/../c")] {
+        let error = written.note(&sink(&spelling)).unwrap_err();
+        assert!(matches!(&error, SinkError::Shared { other, .. } if *other == missing), "{error}");
+    }
+    assert!(!missing.exists());
     // What is never begun anew may have several.
     let mut written = Written::of(["/dev/null".into()]);
     written.claim(&sink(Path::new("/dev/null"))).unwrap();

@@ -31,6 +31,17 @@ pub(super) fn same(expires: [&[u8]; 2], dates: [Option<u64>; 2]) -> bool {
     }
 }
 
+/// Whether two answers are stale from the same moment on, or from as long after their `dates`, as [`same`] has it. What is no
+/// date, such as `0`, is in the past (RFC 9111 section 5.3).
+pub(super) fn same_freshness(expires: [&[u8]; 2], dates: [Option<u64>; 2]) -> bool {
+    match expires.map(seconds) {
+        [None, None] => true,
+        [Some(_), Some(_)] => same(expires, dates),
+        [Some(moment), None] => dates[0].is_some_and(|date| moment <= date),
+        [None, Some(moment)] => dates[1].is_some_and(|date| moment <= date),
+    }
+}
+
 /// Seconds since an origin of its own, of a date as cookies and header fields have it, in any of its forms (RFC 6265 section
 /// 5.1.1, of which RFC 9110 section 5.6.7 is a part): time, day, month and year in this order or with the year at the end.
 pub(super) fn seconds(date: &[u8]) -> Option<u64> {
@@ -79,7 +90,7 @@ const fn full_year(number: u64, digits: usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{same, seconds};
+    use super::{same, same_freshness, seconds};
 
     #[test]
     fn forms_of_a_date_are_the_same_moment() {
@@ -117,6 +128,27 @@ mod tests {
         ] {
             let dates = [&live_date, &other_date].map(|date| seconds(date.as_bytes()));
             assert_eq!(same([live.as_bytes(), other.as_bytes()], dates), is_same, "{live} {other}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_date_is_in_the_past() {
+        let date = |time: &str| format!("Sat, 21 Nov 2026 {time} GMT");
+        for (live, other, dates, is_same) in [
+            ("0", "-1", ["", ""], true),
+            ("0", &date("09:00:00"), ["", &date("09:00:00")], true),
+            ("0", &date("09:00:01"), [&date("09:00:01"), &date("09:00:00")], false),
+            (&date("08:00:00"), "0", [&date("09:00:00"), ""], true),
+            (&date("08:00:00"), "0", ["", &date("09:00:00")], false),
+            (&date("09:01:00"), &date("10:01:00"), [&date("09:00:00"), &date("10:00:00")], true),
+            (&date("09:01:00"), &date("10:02:00"), [&date("09:00:00"), &date("10:00:00")], false),
+        ] {
+            let moments = dates.map(|date| seconds(date.as_bytes()));
+            assert_eq!(
+                same_freshness([live.as_bytes(), other.as_bytes()], moments),
+                is_same,
+                "{live} {other}"
+            );
         }
     }
 }

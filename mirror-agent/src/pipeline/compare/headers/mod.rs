@@ -68,6 +68,15 @@ impl Fields {
         });
         read
     }
+
+    /// Whether `cache-control` says for how long the answer is fresh.
+    fn have_max_age(&self) -> bool {
+        let lines = self.fields.get(&b"cache-control"[..]).into_iter().flatten();
+        lines.flat_map(|line| line.split(|byte| *byte == b',')).any(|directive| {
+            let name = directive.trim_ascii().get(.."max-age=".len());
+            name.is_some_and(|name| name.eq_ignore_ascii_case(b"max-age="))
+        })
+    }
 }
 
 /// Compares the header fields of two answers.
@@ -84,8 +93,17 @@ pub(super) fn compare(live: &Fields, other: &Fields, active: &Active<'_>, found:
                 let lines = [of_live, of_other].map(|lines| lines.map_or(&[][..], Vec::as_slice));
                 cookies::compare(lines, [live.date, other.date], active, found);
             }
+            Form::Expires => {
+                // RFC 9111 section 5.3: where there is `max-age`, nothing else counts.
+                let is_aged = [live, other].iter().all(|fields| fields.have_max_age());
+                let same = |of_live: &[u8], of_other: &[u8]| {
+                    is_aged || expiry::same_freshness([of_live, of_other], [live.date, other.date])
+                };
+                diff(name, (lines(of_live), lines(of_other)), same, active, found);
+            }
             form @ (Form::Single | Form::List | Form::Set(_) | Form::Vary | Form::MediaType) => {
-                diff(name, (lines(of_live), lines(of_other)), form, active, found)
+                let same = |of_live: &[u8], of_other: &[u8]| values::same(of_live, of_other, form);
+                diff(name, (lines(of_live), lines(of_other)), same, active, found);
             }
         }
     }
@@ -94,12 +112,12 @@ pub(super) fn compare(live: &Fields, other: &Fields, active: &Active<'_>, found:
 fn diff(
     name: &[u8],
     (live, other): (Option<Vec<u8>>, Option<Vec<u8>>),
-    form: Form,
+    same: impl Fn(&[u8], &[u8]) -> bool,
     active: &Active<'_>,
     found: &mut Found,
 ) {
     if let (Some(live), Some(other)) = (&live, &other)
-        && values::same(live, other, form)
+        && same(live, other)
     {
         return;
     }

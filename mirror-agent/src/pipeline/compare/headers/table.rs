@@ -63,6 +63,8 @@ pub(super) enum Form {
     Vary,
     /// A media type with parameters (RFC 9110 section 8.3).
     MediaType,
+    /// The moment from which an answer is stale (RFC 9111 section 5.3).
+    Expires,
     /// A cookie a line (RFC 6265 section 4.1).
     SetCookie,
 }
@@ -99,6 +101,7 @@ const FORMS: &[(&str, Form)] = &[
     ("content-type", Form::MediaType),
     ("critical-ch", Form::Set(Case::Ignored)),
     ("dav", Form::Set(Case::Ignored)),
+    ("expires", Form::Expires),
     ("link", Form::List),
     ("permissions-policy", Form::Set(Case::Counts)),
     ("pragma", Form::Set(Case::OfName)),

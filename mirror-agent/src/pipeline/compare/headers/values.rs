@@ -5,7 +5,7 @@ use super::table::{Case, Form};
 /// Whether two values of a field of this form say the same; several lines are joined by `, `.
 pub(super) fn same(live: &[u8], other: &[u8], form: Form) -> bool {
     match form {
-        Form::Single | Form::SetCookie => live == other,
+        Form::Single | Form::Expires | Form::SetCookie => live == other,
         Form::List => elements(live) == elements(other),
         Form::Set(case) => set(live, case) == set(other, case),
         Form::Vary => {

@@ -87,6 +87,38 @@ fn cookies_are_compared_by_name() {
 }
 
 #[test]
+fn answers_that_are_fresh_as_long_do_not_differ() {
+    let cases = [
+        (
+            "date: Sat, 21 Nov 2026 09:00:00 GMT\nexpires: Sat, 21 Nov 2026 10:00:00 GMT",
+            "date: Sat, 21 Nov 2026 09:00:31 GMT\nexpires: Sat, 21 Nov 2026 10:00:30 GMT",
+            "",
+        ),
+        (
+            "date: Sat, 21 Nov 2026 09:00:00 GMT\nexpires: Sat, 21 Nov 2026 10:00:00 GMT",
+            "date: Sat, 21 Nov 2026 09:00:00 GMT\nexpires: Sat, 21 Nov 2026 09:01:00 GMT",
+            "header header:expires Sat, 21 Nov 2026 10:00:00 GMT Sat, 21 Nov 2026 09:01:00 GMT",
+        ),
+        ("expires: 0", "expires: -1", ""),
+        ("expires: 0", "etag: 1", "header header:expires 0 -; header header:etag - 1"),
+        (
+            "cache-control: Max-Age=9\nexpires: 0",
+            "cache-control: max-age=9\nexpires: Sat, 21 Nov 2026 09:01:00 GMT",
+            "",
+        ),
+        (
+            "cache-control: s-maxage=9\nexpires: 0",
+            "cache-control: s-maxage=9\nexpires: Sat, 21 Nov 2026 09:01:00 GMT",
+            "header header:expires 0 Sat, 21 Nov 2026 09:01:00 GMT",
+        ),
+    ];
+
+    for (live, other, expected) in cases {
+        assert_eq!(told_of(&CompareRules::default(), live, other), expected, "{live:?} against {other:?}");
+    }
+}
+
+#[test]
 fn fields_are_ignored_on_request() {
     let rules = CompareRules {
         ignored_headers: vec!["ETag".to_owned(), "x-debug-*".to_owned()],
