@@ -164,14 +164,22 @@ fn compare_file(path: &Path, agent: &Path) -> Result<Compared> {
     let unpacked = Unpacked::new(path)?;
     let file = unpacked.path();
     let inspected = inspect::messages(agent, file)?;
-    let dissected = wireshark::messages(file, Patience::Whole, Ports::AsKnown)?;
     let mut remarks: Vec<String> =
         inspected.warnings.iter().map(|warning| format!("inspect: {warning}")).collect();
+    let mut patience = Patience::Whole;
+    let mut dissected = wireshark::messages(file, patience, Ports::AsKnown)?;
+    if dissected.is_stopped {
+        patience = Patience::Present;
+        dissected = wireshark::messages(file, patience, Ports::AsKnown)?;
+        ensure!(!dissected.is_stopped, "Wireshark comes to no end");
+        remarks
+            .push("Wireshark comes to no end where it waits for late segments; it did not wait".to_owned());
+    }
     let mut accounts = Accounts { whole: dissected.messages, ..Accounts::default() };
     let untold = compare::untold_flows(&accounts.whole, &inspected.messages);
     let ports = if untold.is_empty() { Ports::AsKnown } else { Ports::Any };
     if ports == Ports::Any {
-        let again = wireshark::messages(file, Patience::Whole, ports)?.messages;
+        let again = wireshark::messages(file, patience, ports)?.messages;
         compare::replace_flows(&mut accounts.whole, &again, &untold);
         remarks.push(format!(
             "Wireshark was asked for HTTP on any port, having told nothing of a side of {} flows",

@@ -8,6 +8,7 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -26,6 +27,8 @@ pub struct Dissected {
     pub left_out: BTreeMap<&'static str, u64>,
     /// It found the file unreadable, for this reason, be it from some place on.
     pub error: Option<String>,
+    /// It was stopped, having taken longer than [`time_for`] the file.
+    pub is_stopped: bool,
 }
 
 /// What to wait for before a message is shown.
@@ -64,7 +67,8 @@ pub fn is_there() -> bool {
 ///
 /// `tshark` cannot be started, or does not print what is expected.
 pub fn messages(file: &Path, patience: Patience, ports: Ports) -> Result<Dissected> {
-    let mut command = tshark();
+    let mut command = quiet("timeout");
+    command.arg(time_for(file)?.as_secs().to_string()).args(TSHARK);
     command.arg("-r").arg(file).args(["-Y", "http", "-T", "pdml"]);
     command.args(["-J", "frame ip ipv6 tcp tcp.segments http"]);
     // Linux began with this port, which Wireshark gives to another overlay.
@@ -110,7 +114,9 @@ pub fn messages(file: &Path, patience: Patience, ports: Ports) -> Result<Dissect
     }
     let output = running.wait_with_output().context("wait for tshark")?;
     ensure!(output.status.code().is_some(), "tshark did not end by itself: {}", output.status);
-    if !output.status.success() {
+    if output.status.code() == Some(TIMED_OUT) {
+        dissected.is_stopped = true;
+    } else if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("Running as user")).collect();
         dissected.error = Some(said.join(" "));
@@ -146,11 +152,30 @@ const OPTIONS: [&str; 7] = [
     "ip.defragment:TRUE",
 ];
 
-/// Without looking up names, and without the preferences of whoever runs it.
+/// How long Wireshark may take for a file: some twenty times what it takes for most. Where segments are missing it looks
+/// through all that it waits with at each one that comes, which for some files takes hours.
+fn time_for(file: &Path) -> Result<Duration> {
+    let bytes = file.metadata().with_context(|| format!("read {}", file.display()))?.len();
+    Ok(Duration::from_secs(60 + bytes / (256 << 10)))
+}
+
+/// The exit status of coreutils' `timeout` where it stopped what it started.
+const TIMED_OUT: i32 = 124;
+
+/// Without looking up names.
+const TSHARK: [&str; 2] = ["tshark", "-n"];
+
 fn tshark() -> Command {
-    let mut command = Command::new("tshark");
-    command.arg("-n").env("WIRESHARK_CONFIG_DIR", "/nonexistent");
-    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    let [program, option] = TSHARK;
+    let mut command = quiet(program);
+    command.arg(option);
+    command
+}
+
+/// Without the preferences of whoever runs it.
+fn quiet(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env("WIRESHARK_CONFIG_DIR", "/nonexistent").stdin(Stdio::null()).stderr(Stdio::piped());
     command
 }
 

@@ -95,12 +95,14 @@ impl Held {
 /// More than enough to tell a start line.
 const RUN_BYTES: usize = 1024;
 
-/// The side that sends what begins with `bytes`.
+/// The side that sends what begins with `bytes`; a whole start line may be one that only a forgiving reader takes.
 fn side_shown(bytes: &[u8]) -> Option<Side> {
     match sniff::classify(bytes) {
         // Only who opened the connection sends a PROXY protocol header.
         Sniff::Request | Sniff::Proxy { .. } => Some(Side::Client),
         Sniff::Response => Some(Side::Server),
+        Sniff::NotHttp if sniff::lenient_pick_up(bytes) => Some(Side::Client),
+        Sniff::NotHttp if sniff::lenient_response_start(bytes) => Some(Side::Server),
         Sniff::Partial | Sniff::Tls | Sniff::Http2 | Sniff::NotHttp => None,
     }
 }

@@ -82,9 +82,7 @@ impl Orienter {
         if by_port == PortMatch::Neither {
             return;
         }
-        let Some((ends, sender)) = Ends::of(packet) else {
-            return;
-        };
+        let (ends, sender) = Ends::of(packet);
         let vlan = self.flow_vlan(&ends, sender);
         let (ends, packet) = (Ends { vlan, ..ends }, &TcpPacket { vlan, ..*packet });
         match by_port {
@@ -170,17 +168,17 @@ struct Ends {
 }
 
 impl Ends {
-    /// The ends of a packet and which of them sent it; `None` where they are the same: such a connection to itself
-    /// has no sides.
-    fn of(packet: &TcpPacket<'_>) -> Option<(Self, Sender)> {
+    /// The ends of a packet and which of them sent it. Where they are the same, as in packets made by hand, nothing tells one
+    /// direction from the other: all is taken for the side that shows first.
+    fn of(packet: &TcpPacket<'_>) -> (Self, Sender) {
         let src = (packet.src.addr, packet.src.port);
         let dst = (packet.dst.addr, packet.dst.port);
-        let (lower, upper, sender) = match src.cmp(&dst) {
-            std::cmp::Ordering::Less => (packet.src, packet.dst, Sender::Lower),
-            std::cmp::Ordering::Greater => (packet.dst, packet.src, Sender::Upper),
-            std::cmp::Ordering::Equal => return None,
+        let (lower, upper, sender) = if src <= dst {
+            (packet.src, packet.dst, Sender::Lower)
+        } else {
+            (packet.dst, packet.src, Sender::Upper)
         };
-        Some((Self { lower, upper, vlan: packet.vlan, vni: packet.vni }, sender))
+        (Self { lower, upper, vlan: packet.vlan, vni: packet.vni }, sender)
     }
 }
 

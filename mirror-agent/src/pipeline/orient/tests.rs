@@ -118,8 +118,24 @@ fn flow_that_is_tagged_in_one_direction_only_stays_one_flow() {
 }
 
 #[test]
-fn connection_to_itself_is_left_alone() {
-    assert_eq!(Run::with_ports(&[]).packet(80, 80, GET), []);
+fn start_line_of_a_forgiving_reader_shows_the_side() {
+    for (src, dst, line, side) in [
+        (4000, 80, &b"GET /a;cat /b|?c HTTP/1.1\r\n"[..], Side::Client),
+        (80, 4000, b" HTTP/1.1 200 OK\r\n", Side::Server),
+    ] {
+        let len = u32::try_from(line.len()).unwrap();
+        assert_eq!(Run::with_ports(&[]).packet(src, dst, line), [(side, 80, len)]);
+    }
+    assert_eq!(Run::with_ports(&[]).packet(4000, 80, b"INVITE sip:a SIP/2.0\r\n"), []);
+}
+
+#[test]
+fn packets_between_equal_ends_are_of_one_side() {
+    for ports in [&[][..], &[80]] {
+        let mut run = Run::with_ports(ports);
+        assert_eq!(run.packet(80, 80, GET), [(Side::Client, 80, 18)]);
+        assert_eq!(run.packet(80, 80, OK), [(Side::Client, 80, 19)]);
+    }
 }
 
 proptest! {
