@@ -124,7 +124,7 @@ enum Chore {
     },
     /// Holds the kernel program against the parser of capture files: both must say the same of every frame
     Agree {
-        /// Frames handed to the loaded program; one in a hundred of them passes real interfaces
+        /// Frames made and handed to the loaded program, beside those of CAPTURES; one in a hundred of them passes real interfaces
         #[arg(long, default_value_t = 1_000_000)]
         frames: u64,
         /// Seed of the frames; without it, another each time

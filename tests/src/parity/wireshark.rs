@@ -153,7 +153,7 @@ const OPTIONS: [&str; 7] = [
 ];
 
 /// How long Wireshark may take for a file: some twenty times what it takes for most. Where segments are missing it looks
-/// through all that it waits with at each one that comes, which for some files takes hours.
+/// through all that it waits with at each one that comes, which for some files takes many minutes.
 fn time_for(file: &Path) -> Result<Duration> {
     let bytes = file.metadata().with_context(|| format!("read {}", file.display()))?.len();
     Ok(Duration::from_secs(60 + bytes / (256 << 10)))

@@ -88,11 +88,11 @@ impl Run {
         })
     }
 
-    /// Runs all captured frames, and generated ones up to `frames` in all, some of them made of captured ones.
+    /// Runs all captured frames, and `frames` generated ones, some of them made of captured ones.
     fn over(&mut self, frames: u64, captured: &[Vec<u8>]) -> Result<Tally> {
         let mut tally = Tally::default();
         let captured_frames = u64::try_from(captured.len())?;
-        for number in 0..frames.max(captured_frames) {
+        for number in 0..frames.saturating_add(captured_frames) {
             if number % ROUND == 0 {
                 self.rules.config = scene::any_config(self.frames.rng());
                 self.classifier.set_config(self.rules.config)?;
