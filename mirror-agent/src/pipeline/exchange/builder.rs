@@ -74,6 +74,11 @@ impl MessageBuilder {
         self.last_byte_at = self.last_byte_at.max(at);
     }
 
+    /// Whether no content was taken, nor any missing.
+    pub(crate) const fn is_without_content(&self) -> bool {
+        self.digest.is_untouched()
+    }
+
     /// Notes that content is missing here.
     pub(crate) fn gap(&mut self) {
         self.digest.gap();

@@ -13,7 +13,10 @@ use crate::pipeline::{
         quiet::QuietMoments,
         report::{ExchangeReport, MessageReport, Place},
     },
-    http::{EndEffect, Event, GapEffect, ResponseDecoder, sniff::lenient_response_start},
+    http::{
+        EndEffect, Event, GapEffect, ResponseDecoder,
+        sniff::{lenient_response_start, response_start},
+    },
 };
 
 /// The responses of one flow and the requests they answer, oldest first.
@@ -146,6 +149,10 @@ impl Pairing {
         }
         let mut input = run.bytes;
         loop {
+            if response_start(input).is_some() && self.may_answer_head() {
+                self.decoder.reset();
+                self.finish(context, true);
+            }
             let reply_to = self.reply_to();
             match self.decoder.poll(&mut input, reply_to) {
                 Event::NeedMore => return None,
@@ -186,6 +193,15 @@ impl Pairing {
                 }
             }
         }
+    }
+
+    /// Whether the head of a response was taken, none of its content, and nobody knows what it answers: what was asked for by
+    /// HEAD announces content that does not come (RFC 9112 section 6.3).
+    fn may_answer_head(&self) -> bool {
+        let Some(OpenResponse { id, builder: Some(builder), .. }) = &self.current else { return false };
+        let is_alone =
+            || self.exchanges.iter().any(|exchange| exchange.id == *id && exchange.start.is_none());
+        builder.is_without_content() && !self.decoder.is_between_messages() && is_alone()
     }
 
     /// Whether the last bytes of the server's stream were understood.

@@ -131,6 +131,12 @@ impl BodyDigest {
         self.has_gap = true;
     }
 
+    /// Whether no bytes were taken and none are missing.
+    #[must_use]
+    pub const fn is_untouched(&self) -> bool {
+        self.bytes == 0 && !self.has_gap
+    }
+
     /// The number of bytes taken, and their digest where none were missing.
     #[must_use]
     pub fn finish(self) -> (u64, Option<[u8; 32]>) {

@@ -183,6 +183,21 @@ pub fn compare(wireshark: &Accounts, inspect: &[Message]) -> Comparison {
             *ours = None;
         }
     }
+    let is_repeat = |theirs: &Message| {
+        let is_equal = |other: &Message| {
+            is_at_same_place(other, theirs)
+                && stream(other) == stream(theirs)
+                && other.start_line == theirs.start_line
+                && other.headers == theirs.headers
+        };
+        pairs.iter().any(|(other, _)| is_equal(other))
+    };
+    for theirs in &mut theirs {
+        if theirs.is_some_and(is_repeat) {
+            comparison.leave_out("retransmissions of a message, which Wireshark takes for another one");
+            *theirs = None;
+        }
+    }
     comparison.stand_in(&wireshark.present, &mut ours, Aspect::Body);
     comparison.stand_in(&wireshark.heads, &mut ours, Aspect::Header);
     comparison.stand_in(&wireshark.segments, &mut ours, Aspect::Header);
@@ -221,6 +236,11 @@ fn is_same_way(a: &Message, b: &Message) -> bool {
 
 fn is_at_same_place(a: &Message, b: &Message) -> bool {
     a.seq == b.seq && is_same_way(a, b)
+}
+
+/// The connection, as Wireshark numbers them: the same ends may have several.
+fn stream(message: &Message) -> Option<&str> {
+    Some(message.place.split_once(", frame ")?.0)
 }
 
 fn summary(message: &Message) -> String {

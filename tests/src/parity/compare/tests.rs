@@ -128,6 +128,23 @@ fn equal_copies_are_counted_and_unequal_ones_are_not_excused() {
 }
 
 #[test]
+fn retransmissions_that_wireshark_tells_apart_are_counted() {
+    let at = |message: Message, place: &str| Message { place: place.to_owned(), ..message };
+    let first = at(get("/a", 0), "tcp.stream 0, frame 1");
+    for (other, is_repeat) in [
+        (at(get("/a", 0), "tcp.stream 0, frame 2"), true),
+        (at(get("/a", 0), "tcp.stream 1, frame 2"), false),
+        (at(get("/b", 0), "tcp.stream 0, frame 2"), false),
+        (at(get("/a", 50), "tcp.stream 0, frame 2"), false),
+        (get("/a", 0), false),
+    ] {
+        let comparison = compare(&whole(&[first.clone(), other]), std::slice::from_ref(&first));
+        assert_eq!(comparison.disagreements.is_empty(), is_repeat);
+        assert_eq!(!comparison.not_compared.is_empty(), is_repeat);
+    }
+}
+
+#[test]
 fn flow_is_told_anew_where_a_direction_was_not_told_and_more_is_told_of_it() {
     let elsewhere = |message: Message| {
         let other = |end: SocketAddr| SocketAddr::new(end.ip(), end.port() + 1);

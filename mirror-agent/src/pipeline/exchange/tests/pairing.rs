@@ -53,6 +53,40 @@ fn response_under_way_is_told_with_its_request_though_pairing_is_given_up() {
     );
 }
 
+#[test]
+fn response_that_may_answer_head_has_no_content_where_another_one_follows() {
+    let head_alone = b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n";
+    for follows in [&b"HTTP/1.1 204 No Content\r\n\r\n"[..], b"<h1>"] {
+        let mut talk = Conversation::with(Purpose::Inspect, Limits::default());
+        talk.client(&get("/1"));
+        talk.server_full(OK);
+        // A request is missing from the capture.
+        talk.skip(Side::Client, 40);
+        talk.server_full(head_alone);
+        talk.server_full(follows);
+        talk.finish();
+        let told = talk.reports();
+        let statuses: Vec<_> = told.iter().map(|report| pair(report).1).collect();
+        let complete: Vec<_> = told
+            .iter()
+            .map(|report| report.response.as_ref().is_some_and(|response| response.complete))
+            .collect();
+        if follows.starts_with(b"HTTP/") {
+            assert_eq!((statuses, complete), (vec![Some(200), Some(200), Some(204)], vec![true; 3]));
+        } else {
+            assert_eq!((statuses, complete), (vec![Some(200); 2], vec![true, false]));
+        }
+    }
+
+    // Whoever was asked by GET sends what he announces.
+    let mut talk = Conversation::with(Purpose::Inspect, Limits::default());
+    talk.client(&get("/1"));
+    talk.server_full(head_alone);
+    talk.server_full(OK);
+    talk.finish();
+    assert_eq!(talk.reports().len(), 1);
+}
+
 /// The target of the request and the status of its response.
 fn pair(report: &ExchangeReport) -> (Option<String>, Option<u16>) {
     let target = report.request.as_ref().map(|request| match &request.start_line {
