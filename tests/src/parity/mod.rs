@@ -189,8 +189,9 @@ fn compare_file(path: &Path, agent: &Path) -> Result<Compared> {
     if !compare::is_covered(&accounts.whole, &inspected.messages) {
         accounts.present = wireshark::messages(file, Patience::Present, ports)?.messages;
         accounts.heads = wireshark::messages(file, Patience::Head, ports)?.messages;
-        accounts.segments = wireshark::messages(file, Patience::Nothing, ports)?.messages;
-        accounts.segments.retain(|message| message.has_whole_head);
+        let segments = wireshark::messages(file, Patience::Nothing, ports)?.messages;
+        (accounts.segments, accounts.beginnings) =
+            segments.into_iter().partition(|message| message.has_whole_head);
     }
     let mut comparison = compare::compare(&accounts, &inspected.messages);
     let disputed = compare::disputed_flows(&comparison);

@@ -92,7 +92,7 @@ fn run_on(
     fs::create_dir_all(&scratch).with_context(|| format!("create {}", scratch.display()))?;
     let log_path = scratch.join(format!("{word}.log"));
     let mut log = fs::File::create(&log_path).with_context(|| format!("create {}", log_path.display()))?;
-    let mut take = |line: &str| -> Result<()> {
+    let mut take = |results: &mut Results, line: &str| -> Result<()> {
         writeln!(log, "{line}").with_context(|| format!("write {}", log_path.display()))?;
         if results.take(line) == Show::Yes {
             println!("{word:>6} | {line}");
@@ -104,7 +104,7 @@ fn run_on(
         (Wanted::Host, _) => {
             println!("\nThis machine's own kernel:");
             begun = Instant::now();
-            guest::run_here(programs, patience, &mut take)
+            guest::run_here(programs, patience, |line| take(&mut results, line))
         }
         (_, None) => bail!("{word} needs the cache of kernels"),
         (_, Some(store)) => {
@@ -117,7 +117,16 @@ fn run_on(
             let kernel = store.fetch(&candidates)?;
             println!("\nBooting {}, emulated:", kernel.release);
             begun = Instant::now();
-            guest::run(&kernel, programs, &scratch, patience, &mut take)
+            let mut boot = |results: &mut Results| {
+                guest::run(&kernel, programs, &scratch, patience, |line| take(results, line))
+            };
+            let end = boot(&mut results);
+            if results.kernel.is_some() || !matches!(end, Ok(End::Finished)) {
+                end
+            } else {
+                println!("It ended before it came up, as emulated ones do now and then; once more:");
+                boot(&mut results)
+            }
         }
     };
     // What a machine does wrong is its result, and no reason not to try the next.

@@ -103,6 +103,8 @@ pub struct Accounts {
     pub heads: Vec<Message>,
     /// When it does not wait for the end of a head either, those whose heads are whole.
     pub segments: Vec<Message>,
+    /// The others of these.
+    pub beginnings: Vec<Message>,
 }
 
 /// Whether Wireshark tells of each message of `inspect`.
@@ -201,6 +203,7 @@ pub fn compare(wireshark: &Accounts, inspect: &[Message]) -> Comparison {
     comparison.stand_in(&wireshark.present, &mut ours, Aspect::Body);
     comparison.stand_in(&wireshark.heads, &mut ours, Aspect::Header);
     comparison.stand_in(&wireshark.segments, &mut ours, Aspect::Header);
+    comparison.leave_out_begun(&wireshark.beginnings, &mut ours);
     for ours in ours.into_iter().flatten() {
         comparison.note(ours, String::new(), Aspect::Existence, (None, Some(summary(ours))));
     }
@@ -265,6 +268,18 @@ impl Comparison {
                 self.leave_out(UNJOINED_WITHOUT_END);
             }
         }
+    }
+
+    /// Leaves out what is left of `ours` of which Wireshark tells a beginning that is equal.
+    fn leave_out_begun<'a>(&mut self, theirs: &'a [Message], ours: &mut [Option<&'a Message>]) {
+        let mut theirs: Vec<Option<&Message>> = theirs.iter().map(Some).collect();
+        let mut pairs = Vec::new();
+        pair_up(&mut theirs, ours, &mut pairs, |theirs, ours| {
+            is_at_same_place(theirs, ours)
+                && theirs.start_line == ours.start_line
+                && ours.headers.starts_with(&theirs.headers)
+        });
+        pairs.iter().for_each(|_| self.leave_out(UNJOINED_HEAD));
     }
 
     fn count(&mut self, message: &Message) {
@@ -364,6 +379,7 @@ impl Comparison {
 
 const UNJOINED: &str = "bodies that Wireshark does not put together although they have an end";
 const UNJOINED_WITHOUT_END: &str = "bodies without an end, which Wireshark does not put together";
+const UNJOINED_HEAD: &str = "heads in several segments, of which Wireshark shows the first: a later one is cut by the capture, or missing";
 
 fn field(index: usize, field: Option<&(Vec<u8>, Vec<u8>)>) -> String {
     match field {

@@ -128,6 +128,23 @@ fn equal_copies_are_counted_and_unequal_ones_are_not_excused() {
 }
 
 #[test]
+fn head_of_which_wireshark_shows_the_beginning_is_counted_where_that_is_equal() {
+    let ours = with_header(&get("/a", 0), b"Host", b"a");
+    for (theirs, is_begun) in [
+        (Message { headers: vec![], ..ours.clone() }, true),
+        (ours.clone(), true),
+        (Message { headers: vec![], ..get("/b", 0) }, false),
+        (Message { headers: vec![], ..get("/a", 50) }, false),
+        (with_header(&ours, b"Host", b"b"), false),
+    ] {
+        let accounts = Accounts { beginnings: vec![theirs], ..Accounts::default() };
+        let comparison = compare(&accounts, std::slice::from_ref(&ours));
+        assert_eq!(comparison.disagreements.is_empty(), is_begun);
+        assert_eq!(comparison.requests, 0);
+    }
+}
+
+#[test]
 fn retransmissions_that_wireshark_tells_apart_are_counted() {
     let at = |message: Message, place: &str| Message { place: place.to_owned(), ..message };
     let first = at(get("/a", 0), "tcp.stream 0, frame 1");
