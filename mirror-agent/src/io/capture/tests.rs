@@ -311,7 +311,11 @@ impl Hosts {
     fn capture(&self, rules: &KernelRules, interface: &str, mode: AttachMode) -> Capture {
         let view = View { links: links().unwrap(), ..View::default() };
         let mut capture = Capture::load(EBPF_OBJECT, rules).unwrap_or_else(|error| panic!("{error:?}"));
-        capture.kernel.establish(&view.links).unwrap();
+        {
+            // It finds out whose agent is alive by sockets of its own, which a child would keep open.
+            let _no_children = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+            capture.kernel.establish(&view.links).unwrap();
+        }
         for interface in view.desired(&[interface.parse().unwrap()]).values() {
             capture.kernel.attach(interface, mode).unwrap_or_else(|error| panic!("{error:?}"));
         }
