@@ -41,11 +41,11 @@ const TARGETS: [&str; 8] = [
     "limits: { requestsPerSecond: 50 }",
     "limits: { requestsPerSecond: { total: 100 } }",
     "limits: { bandwidth: 10k }",
-    "limits: { maxInFlight: 2 }, queueTimeout: 5s",
+    "limits: { maxInFlight: 2 }, queueTimeout: 60s",
     "limits: { maxInFlight: 1, queue: 4, dropPolicy: newest }, timeout: 8s, queueTimeout: 60s",
     "limits: { maxInFlight: 1, queue: 4, dropPolicy: oldest }, timeout: 8s, queueTimeout: 60s",
     "order: connection",
-    "maxConnectionAge: 250ms, limits: { maxInFlight: 1 }, queueTimeout: 5s",
+    "maxConnectionAge: 250ms, limits: { maxInFlight: 1 }, queueTimeout: 60s",
 ];
 const RATE: usize = 0;
 const SHARED_RATE: usize = 1;
