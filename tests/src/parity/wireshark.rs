@@ -27,7 +27,7 @@ pub struct Dissected {
     pub left_out: BTreeMap<&'static str, u64>,
     /// It found the file unreadable, for this reason, be it from some place on.
     pub error: Option<String>,
-    /// It was stopped, having taken longer than [`time_for`] the file.
+    /// It was stopped, having taken some twenty times as long as is usual for such a file.
     pub is_stopped: bool,
 }
 
