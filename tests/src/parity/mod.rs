@@ -167,24 +167,21 @@ fn compare_file(path: &Path, agent: &Path) -> Result<Compared> {
     let mut remarks: Vec<String> =
         inspected.warnings.iter().map(|warning| format!("inspect: {warning}")).collect();
     let mut patience = Patience::Whole;
-    let mut dissected = wireshark::messages(file, patience, Ports::AsKnown)?;
-    if dissected.is_stopped {
-        patience = Patience::Present;
-        dissected = wireshark::messages(file, patience, Ports::AsKnown)?;
-        ensure!(!dissected.is_stopped, "Wireshark comes to no end");
-        remarks
-            .push("Wireshark comes to no end where it waits for late segments; it did not wait".to_owned());
-    }
+    let dissected = told_in_time(file, &mut patience, Ports::AsKnown)?;
     let mut accounts = Accounts { whole: dissected.messages, ..Accounts::default() };
     let untold = compare::untold_flows(&accounts.whole, &inspected.messages);
     let ports = if untold.is_empty() { Ports::AsKnown } else { Ports::Any };
     if ports == Ports::Any {
-        let again = wireshark::messages(file, patience, ports)?.messages;
+        let again = told_in_time(file, &mut patience, ports)?.messages;
         compare::replace_flows(&mut accounts.whole, &again, &untold);
         remarks.push(format!(
             "Wireshark was asked for HTTP on any port, having told nothing of a side of {} flows",
             untold.len()
         ));
+    }
+    if patience != Patience::Whole {
+        remarks
+            .push("Wireshark comes to no end where it waits for late segments; it did not wait".to_owned());
     }
     if !compare::is_covered(&accounts.whole, &inspected.messages) {
         accounts.present = wireshark::messages(file, Patience::Present, ports)?.messages;
@@ -209,6 +206,18 @@ fn compare_file(path: &Path, agent: &Path) -> Result<Compared> {
         remarks.extend(error.map(|error| format!("{who} stops reading: {error}")));
     }
     Ok(Compared { path: path.to_owned(), sha256: hash(path)?, comparison, remarks, is_unread })
+}
+
+/// What Wireshark tells; where it comes to no end, with less patience from then on.
+fn told_in_time(file: &Path, patience: &mut Patience, ports: Ports) -> Result<wireshark::Dissected> {
+    let dissected = wireshark::messages(file, *patience, ports)?;
+    if !dissected.is_stopped {
+        return Ok(dissected);
+    }
+    *patience = Patience::Present;
+    let dissected = wireshark::messages(file, *patience, ports)?;
+    ensure!(!dissected.is_stopped, "Wireshark comes to no end");
+    Ok(dissected)
 }
 
 fn tell(name: &str, comparison: &Comparison, out: &mut impl Write) -> Result<()> {

@@ -27,7 +27,7 @@ pub struct Dissected {
     pub left_out: BTreeMap<&'static str, u64>,
     /// It found the file unreadable, for this reason, be it from some place on.
     pub error: Option<String>,
-    /// It was stopped, having taken some twenty times as long as is usual for such a file.
+    /// It was stopped, having taken far longer than is usual for a file of this size.
     pub is_stopped: bool,
 }
 
@@ -152,8 +152,8 @@ const OPTIONS: [&str; 7] = [
     "ip.defragment:TRUE",
 ];
 
-/// How long Wireshark may take for a file: some twenty times what it takes for most. Where segments are missing it looks
-/// through all that it waits with at each one that comes, which for some files takes many minutes.
+/// How long Wireshark may take for a file: far longer than for most, of which it reads megabytes in a second. Where segments
+/// are missing it can take many minutes, since it looks through all that it waits with at each one that comes.
 fn time_for(file: &Path) -> Result<Duration> {
     let bytes = file.metadata().with_context(|| format!("read {}", file.display()))?.len();
     Ok(Duration::from_secs(60 + bytes / (256 << 10)))
