@@ -107,8 +107,8 @@ fn try_record(skb: Skb, side: RecordSide, config: &KernelConfig, slot: Slot) -> 
     if config.match_addresses != 0 {
         let packet = &slot.take().packet;
         let server = match side {
-            RecordSide::Client => &packet.dst,
-            RecordSide::Server => &packet.src,
+            RecordSide::Client => packet.dst,
+            RecordSide::Server => packet.src,
         };
         if !address::is_matched(server) {
             return None;

@@ -14,6 +14,7 @@ use mirror_common::packet::{TcpPacket, tcp_flag};
 use mirror_common::sample::{connection_draw, is_in_share};
 use mirror_common::{Counter, RecordSide};
 
+use crate::address::bytes_of;
 use crate::config::config;
 use crate::counters::count;
 use crate::scratch::scratch;
@@ -169,9 +170,17 @@ fn draw(draw_key: u64, key: &ConnectionKey) -> u32 {
 #[inline(always)]
 fn connection_key(packet: &TcpPacket, side: u32) -> ConnectionKey {
     if side == RecordSide::Client as u32 {
-        ConnectionKey { client_addr: packet.src, client_port: packet.src_port, server_port: packet.dst_port }
+        ConnectionKey {
+            client_addr: bytes_of(packet.src),
+            client_port: packet.src_port,
+            server_port: packet.dst_port,
+        }
     } else {
-        ConnectionKey { client_addr: packet.dst, client_port: packet.dst_port, server_port: packet.src_port }
+        ConnectionKey {
+            client_addr: bytes_of(packet.dst),
+            client_port: packet.dst_port,
+            server_port: packet.src_port,
+        }
     }
 }
 
@@ -190,10 +199,20 @@ mod tests {
 
     #[test]
     fn both_sides_of_a_connection_have_its_key() {
-        let request =
-            TcpPacket { src: [1; 16], dst: [2; 16], src_port: 3, dst_port: 4, ..TcpPacket::default() };
-        let response =
-            TcpPacket { src: [2; 16], dst: [1; 16], src_port: 4, dst_port: 3, ..TcpPacket::default() };
+        let request = TcpPacket {
+            src: [1; 16].into(),
+            dst: [2; 16].into(),
+            src_port: 3,
+            dst_port: 4,
+            ..TcpPacket::default()
+        };
+        let response = TcpPacket {
+            src: [2; 16].into(),
+            dst: [1; 16].into(),
+            src_port: 4,
+            dst_port: 3,
+            ..TcpPacket::default()
+        };
 
         let key = connection_key(&request, RecordSide::Client as u32);
 

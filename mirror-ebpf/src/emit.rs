@@ -5,6 +5,7 @@ use mirror_common::maps::{KernelConfig, ring_index};
 use mirror_common::packet::{TcpPacket, tcp_flag};
 use mirror_common::{Counter, RecordFlags, RecordHeader, RecordSide};
 
+use crate::address::bytes_of;
 use crate::counters::{add, count};
 use crate::ports::is_answer_read;
 use crate::ring::{LARGEST_PAYLOAD_BYTES, Ring};
@@ -89,8 +90,8 @@ fn header(packet: &TcpPacket, side: RecordSide, timestamp_ns: u64, ifindex: u32)
     };
     RecordHeader {
         timestamp_ns,
-        client_addr,
-        server_addr,
+        client_addr: bytes_of(client_addr),
+        server_addr: bytes_of(server_addr),
         client_port,
         server_port,
         vlan: packet.vlan,
@@ -167,8 +168,13 @@ mod tests {
 
     #[test]
     fn client_is_the_sender_on_one_side_and_the_receiver_on_the_other() {
-        let packet =
-            TcpPacket { src: [1; 16], dst: [2; 16], src_port: 3, dst_port: 4, ..TcpPacket::default() };
+        let packet = TcpPacket {
+            src: [1; 16].into(),
+            dst: [2; 16].into(),
+            src_port: 3,
+            dst_port: 4,
+            ..TcpPacket::default()
+        };
         let of = |side| {
             let header = header(&packet, side, 9, 7);
             (header.client_addr, header.client_port, header.server_addr, header.server_port)

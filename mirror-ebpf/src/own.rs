@@ -8,6 +8,7 @@ use mirror_common::maps::{
 };
 use mirror_common::packet::TcpPacket;
 
+use crate::address::bytes_of;
 use crate::config::config;
 use crate::ports::has_bit;
 use crate::scratch::{Slot, scratch};
@@ -59,8 +60,8 @@ extern "C" fn mirror_is_own_end(skb: *mut __sk_buff, which: u32) -> u32 {
     let Some(config) = config() else { return 0 };
     let Some(scratch) = scratch() else { return 0 };
     let packet = &scratch.packet;
-    let source = SocketKey { addr: packet.src, port: packet.src_port, reserved: 0 };
-    let destination = SocketKey { addr: packet.dst, port: packet.dst_port, reserved: 0 };
+    let source = SocketKey { addr: bytes_of(packet.src), port: packet.src_port, reserved: 0 };
+    let destination = SocketKey { addr: bytes_of(packet.dst), port: packet.dst_port, reserved: 0 };
     let ends = if which == SOURCE {
         Namesake { local: source, peer: destination }
     } else {

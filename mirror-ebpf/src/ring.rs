@@ -13,7 +13,7 @@ use aya_ebpf::macros::btf_map;
 use mirror_common::maps::{MAX_RINGS, STATUS_PEEK_BYTES};
 use mirror_common::{RecordFlags, RecordHeader};
 
-use crate::scratch::{Progress, Scratch};
+use crate::scratch::Scratch;
 use crate::skb::{Skb, bounded};
 
 /// Payload of the largest record.
@@ -84,7 +84,7 @@ impl Ring {
             *last_wake = now;
             wake_flags = 0;
         }
-        scratch.progress = Progress { wake_flags, full: 0, unreadable: 0, offset: 0 };
+        scratch.progress.reset(wake_flags);
         Some(Self { map })
     }
 

@@ -1,5 +1,7 @@
 //! Enters: nothing. Leaves: room for what is too large for the stack of 512 bytes.
 
+use core::ptr;
+
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::macros::btf_map;
 use mirror_common::RecordHeader;
@@ -34,6 +36,22 @@ pub(crate) struct Progress {
     pub(crate) unreadable: u64,
     /// Offset in the payload of the next record.
     pub(crate) offset: u32,
+}
+
+impl Progress {
+    /// At the first record of a segment.
+    ///
+    /// Word by word: of a plain assignment the compiler makes a call to a loop over bytes.
+    #[inline(always)]
+    pub(crate) fn reset(&mut self, wake_flags: u64) {
+        let Self { wake_flags: flags, full, unreadable, offset } = self;
+        *flags = wake_flags;
+        *offset = 0;
+        for count in [full, unreadable] {
+            // SAFETY: a reference is valid for writes.
+            unsafe { ptr::from_mut(count).write_volatile(0) };
+        }
+    }
 }
 
 /// The scratch of this CPU.

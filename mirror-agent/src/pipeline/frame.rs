@@ -114,8 +114,8 @@ impl<'a> Frame<'a> {
         let captured = usize::try_from(parsed.payload_offset).ok().and_then(|from| self.bytes.get(from..));
         let len = usize::try_from(parsed.payload_len).unwrap_or(usize::MAX);
         TcpPacket {
-            src: endpoint(parsed.src, parsed.src_port),
-            dst: endpoint(parsed.dst, parsed.dst_port),
+            src: endpoint(parsed.src.to_bytes(), parsed.src_port),
+            dst: endpoint(parsed.dst.to_bytes(), parsed.dst_port),
             vlan: parsed.vlan,
             vni: parsed.vni,
             seq: SeqNumber(parsed.seq),

@@ -128,8 +128,8 @@ impl FirstFragment {
         }
         self.received = self.received.saturating_add(payload_len);
         Ok(TcpPacket {
-            src: network.src.to_bytes(),
-            dst: network.dst.to_bytes(),
+            src: network.src,
+            dst: network.dst,
             src_port: self.src_port,
             dst_port: self.dst_port,
             seq,

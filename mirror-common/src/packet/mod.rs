@@ -77,10 +77,10 @@ pub enum Start {
 /// The TCP segment of a packet.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TcpPacket {
-    /// Source address, v4-mapped for IPv4, in network byte order.
-    pub src: [u8; 16],
-    /// Destination address, likewise.
-    pub dst: [u8; 16],
+    /// Source address.
+    pub src: Address,
+    /// Destination address.
+    pub dst: Address,
     /// Source port.
     pub src_port: u16,
     /// Destination port.
@@ -340,8 +340,8 @@ fn read_tcp<B: PacketBytes>(bytes: &B, network: &Network) -> Result<TcpPacket, U
         return Err(Unparsed::Truncated);
     };
     Ok(TcpPacket {
-        src: network.src.to_bytes(),
-        dst: network.dst.to_bytes(),
+        src: network.src,
+        dst: network.dst,
         src_port: u16::from_be_bytes([sp0, sp1]),
         dst_port: u16::from_be_bytes([dp0, dp1]),
         seq: u32::from_be_bytes([s0, s1, s2, s3]),

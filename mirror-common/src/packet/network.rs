@@ -55,7 +55,7 @@ impl Network {
 
 /// An address in network byte order, v4-mapped for IPv4, held as two words: an array of bytes the compiler takes apart
 /// where branches meet, for which the kernel program has neither the registers nor the stack.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 #[repr(C)]
 pub struct Address([u64; 2]);
 
@@ -76,6 +76,16 @@ impl Address {
         let low = (0xffff_u64 << 32 | u64::from(u32::from_be_bytes(addr))).to_be();
         const { assert!(PREFIX[10] == 0xff && PREFIX[11] == 0xff && PREFIX[9] == 0) };
         Self([0, low])
+    }
+}
+
+impl From<[u8; 16]> for Address {
+    /// The address that stands so in a header.
+    #[inline(always)]
+    fn from(bytes: [u8; 16]) -> Self {
+        let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7] = bytes;
+        let word = u64::from_ne_bytes;
+        Self([word([a0, a1, a2, a3, a4, a5, a6, a7]), word([b0, b1, b2, b3, b4, b5, b6, b7])])
     }
 }
 

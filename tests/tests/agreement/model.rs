@@ -10,7 +10,7 @@ use mirror_common::maps::{
     ConnectionFlags, KernelConfig, PortSample, STATUS_PEEK_BYTES, SampleLane, SocketKey, program, ring_index,
 };
 use mirror_common::packet::{
-    CapturedBytes, FirstFragment, FragmentKey, Innermost, Start, TcpPacket, Unparsed, UsualPorts,
+    Address, CapturedBytes, FirstFragment, FragmentKey, Innermost, Start, TcpPacket, Unparsed, UsualPorts,
     find_innermost, parse, tcp_flag,
 };
 use mirror_common::sample::{connection_draw, is_in_share};
@@ -122,12 +122,13 @@ impl Rules {
         if packet.payload_len == 0 && !opens_or_ends {
             return Verdict::default();
         }
-        let is_own = |addr, port| self.own.contains(&SocketKey { addr, port, reserved: 0 });
+        let is_own =
+            |addr: Address, port| self.own.contains(&SocketKey { addr: addr.to_bytes(), port, reserved: 0 });
         let is_marked = self.config.own_mark != 0 && self.config.own_mark == frame.mark;
         if is_marked || is_own(packet.src, packet.src_port) || is_own(packet.dst, packet.dst_port) {
             return Verdict::counted(Counter::Own);
         }
-        let server = if side == RecordSide::Client { packet.dst } else { packet.src };
+        let server = if side == RecordSide::Client { packet.dst.to_bytes() } else { packet.src.to_bytes() };
         if self.config.match_addresses != 0 && !self.networks.iter().any(|network| holds(*network, server)) {
             return Verdict::default();
         }
@@ -148,7 +149,7 @@ impl Rules {
         self.config.connections & ConnectionFlags::SAMPLED != 0
             && of_port.is_some_and(|(_, sample)| {
                 let is_in = |lane: &SampleLane| {
-                    is_in_share(connection_draw(lane.key, client, client_port), lane.millionths)
+                    is_in_share(connection_draw(lane.key, client.to_bytes(), client_port), lane.millionths)
                 };
                 !sample.lanes.iter().any(is_in)
             })
@@ -183,8 +184,8 @@ impl Rules {
         let is_client = side == RecordSide::Client;
         let whole = RecordHeader {
             timestamp_ns: 0,
-            client_addr: if is_client { packet.src } else { packet.dst },
-            server_addr: if is_client { packet.dst } else { packet.src },
+            client_addr: if is_client { packet.src } else { packet.dst }.to_bytes(),
+            server_addr: if is_client { packet.dst } else { packet.src }.to_bytes(),
             client_port: if is_client { packet.src_port } else { packet.dst_port },
             server_port: if is_client { packet.dst_port } else { packet.src_port },
             vlan: packet.vlan,
@@ -282,8 +283,8 @@ pub(crate) fn difference_in_user_space(bytes: &[u8]) -> Option<String> {
         (Ok(frame), Ok(packet)) => {
             let from = usize::try_from(packet.payload_offset).unwrap();
             let payload = &bytes[from..from + usize::try_from(packet.payload_len).unwrap()];
-            frame.src.addr.octets() == packet.src
-                && frame.dst.addr.octets() == packet.dst
+            frame.src.addr.octets() == packet.src.to_bytes()
+                && frame.dst.addr.octets() == packet.dst.to_bytes()
                 && (frame.src.port, frame.dst.port) == (packet.src_port, packet.dst_port)
                 && (frame.vlan, frame.vni) == (packet.vlan, packet.vni)
                 && (frame.seq.0, frame.ack.0, frame.flags.0) == (packet.seq, packet.ack, packet.flags)

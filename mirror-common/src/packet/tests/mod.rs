@@ -25,8 +25,8 @@ fn ipv4_segment_is_found() {
     assert_eq!(
         packet,
         Ok(TcpPacket {
-            src: v4_mapped(SRC4),
-            dst: v4_mapped(DST4),
+            src: v4_mapped(SRC4).into(),
+            dst: v4_mapped(DST4).into(),
             src_port: 40_000,
             dst_port: 80,
             seq: 0x0102_0304,
@@ -44,7 +44,7 @@ fn ipv4_segment_is_found() {
 fn ipv6_segment_is_found() {
     let packet = parse_frame(&frame(0x86dd, &ipv6(TCP, &tcp(&[], b"hello")))).unwrap();
 
-    assert_eq!((packet.src, packet.dst), (SRC6, DST6));
+    assert_eq!((packet.src.to_bytes(), packet.dst.to_bytes()), (SRC6, DST6));
     assert_eq!((packet.payload_offset, packet.payload_len), (74, 5));
 }
 

@@ -58,8 +58,8 @@ fn addresses_are_those_of_the_innermost_packet() {
     let inner = ipv6(TCP, &tcp(&[], b""));
     let packet = parse_frame(&frame(0x0800, &ipv4(&[], IN6, &inner))).unwrap();
 
-    assert_eq!((packet.src, packet.dst), (super::SRC6, super::DST6));
-    assert_ne!(packet.dst, v4_mapped(DST4));
+    assert_eq!((packet.src.to_bytes(), packet.dst.to_bytes()), (super::SRC6, super::DST6));
+    assert_ne!(packet.dst.to_bytes(), v4_mapped(DST4));
 }
 
 #[test]
