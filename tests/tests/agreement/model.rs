@@ -274,12 +274,22 @@ fn plain_ports(frame: &Passing) -> Option<(u16, u16)> {
     Some((half(at), half(at + 2)))
 }
 
-/// What the two parsers of user space disagree in, if they do: the one of packets, and the one of frames in files.
-pub(crate) fn difference_in_user_space(bytes: &[u8]) -> Option<String> {
+/// What the two parsers of user space make of a frame: the one of packets, and the one of frames in files.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum InUserSpace {
+    /// They say the same.
+    Same,
+    /// The frame holds something that files alone are searched behind, and there they say different things.
+    Deeper,
+    /// They differ, in this.
+    Different(String),
+}
+
+pub(crate) fn in_user_space(bytes: &[u8]) -> InUserSpace {
     let wire_len = u32::try_from(bytes.len()).unwrap();
     let frame = Frame { link_type: LinkType(1), bytes, wire_len }.parse();
     let packet = parse(&CapturedBytes::whole(bytes), 0, Start::Ethernet, None);
-    let agree = match (&frame, &packet) {
+    let is_same = match (&frame, &packet) {
         (Ok(frame), Ok(packet)) => {
             let from = usize::try_from(packet.payload_offset).unwrap();
             let payload = &bytes[from..from + usize::try_from(packet.payload_len).unwrap()];
@@ -290,20 +300,27 @@ pub(crate) fn difference_in_user_space(bytes: &[u8]) -> Option<String> {
                 && (frame.seq.0, frame.ack.0, frame.flags.0) == (packet.seq, packet.ack, packet.flags)
                 && (frame.payload, frame.payload_len) == (payload, packet.payload_len)
         }
-        (Err(frame), Err(packet)) if *frame == (*packet).into() => true,
+        (Err(frame), Err(packet)) => *frame == (*packet).into(),
+        _ => false,
+    };
+    if is_same {
+        return InUserSpace::Same;
+    }
+    let is_deeper = match (&frame, &packet) {
         (_, Err(Unparsed::NotIp)) => may_hold(bytes, &LOWER_HEADERS) || may_be_behind_llc(bytes),
         // Parts of what may be a tunnel are put together, whatever its ports.
         (Err(FrameReason::Fragment), Err(Unparsed::NotTcp | Unparsed::Fragment)) => true,
-        (_, Err(Unparsed::NotTcp)) => {
-            may_hold(bytes, &PORTS) || PROTOCOLS.iter().any(|one| bytes.contains(one))
-        }
+        (_, Err(Unparsed::NotTcp)) => may_hold(bytes, &PORTS) || ip_headers(bytes, &PROTOCOLS) > 0,
         (_, Err(Unparsed::Tunnel)) => {
-            may_hold(bytes, &TUNNELS) || may_hold(bytes, &LABELS) || may_be_deep(bytes)
+            may_hold(bytes, &TUNNELS) || may_hold(bytes, &LABELS) || ip_headers(bytes, &CARRIERS) > 2
         }
         (_, Err(Unparsed::TooDeep)) => may_hold(bytes, &TAGS) || may_hold(bytes, &LABELS),
-        (Ok(_) | Err(_), Err(_)) | (Err(_), Ok(_)) => false,
+        _ => false,
     };
-    (!agree).then(|| format!("frame: {frame:?}\npacket: {packet:?}"))
+    if is_deeper {
+        return InUserSpace::Deeper;
+    }
+    InUserSpace::Different(format!("frame: {frame:?}\npacket: {packet:?}"))
 }
 
 /// EtherTypes of headers that files alone are searched behind: Cisco metadata, E-tag, HSR, R-tag, MACsec, backbone, TRILL, LLC
@@ -333,7 +350,37 @@ fn may_be_behind_llc(bytes: &[u8]) -> bool {
     bytes.windows(3).any(|three| matches!(three, [0xaa, 0xaa, 3] | [6, 6, 3]))
 }
 
-/// Whether there may be three packets, one in the other: as many headers of IP.
-fn may_be_deep(bytes: &[u8]) -> bool {
-    bytes.iter().filter(|byte| matches!(byte, 0x45..=0x4f | 0x60..=0x6f)).count() > 2
+/// What IP carries when it carries more of it, or TCP: the above, IP, TCP, UDP, and headers that stand before them.
+const CARRIERS: [u8; 12] = [47, 51, 97, 137, 4, 41, 6, 17, 0, 43, 44, 60];
+
+/// How many places of a frame may be headers of IP that announce one of `protocols`, at once or behind extensions.
+fn ip_headers(bytes: &[u8], protocols: &[u8]) -> usize {
+    let announced = |from: usize| -> Option<u8> {
+        match bytes[from] {
+            0x45..=0x4f => bytes.get(from + 9).copied(),
+            0x60..=0x6f => {
+                let (mut protocol, mut at) = (*bytes.get(from + 6)?, from + 40);
+                // Hop by hop, routing, fragment, destination options, mobility, HIP, shim6 (IANA's list of such headers).
+                while !protocols.contains(&protocol) && matches!(protocol, 0 | 43 | 44 | 60 | 135 | 139 | 140)
+                {
+                    let units = if protocol == 44 { 0 } else { usize::from(*bytes.get(at + 1)?) };
+                    (protocol, at) = (*bytes.get(at)?, at + 8 * (units + 1));
+                }
+                Some(protocol)
+            }
+            _ => None,
+        }
+    };
+    (0..bytes.len()).filter(|from| announced(*from).is_some_and(|one| protocols.contains(&one))).count()
+}
+
+#[test]
+fn headers_of_ip_are_counted_by_what_they_announce() {
+    let v4 = |protocol| [&[0x45][..], &[0; 8], &[protocol], &[0; 10]].concat();
+    let v6 = |next: &[u8]| [&[0x60, 0, 0, 0, 0, 0], &next[..1], &[0; 33], &next[1..]].concat();
+    assert_eq!(ip_headers(&[v4(47), v4(6), v4(47)].concat(), &[47]), 2);
+    assert_eq!(ip_headers(&v6(&[51]), &[51]), 1);
+    // A destination option of 16 bytes before it; one that ends early.
+    let options = [&[60, 47, 1][..], &[0; 14]].concat();
+    assert_eq!((ip_headers(&v6(&options), &[47]), ip_headers(&v6(&[60]), &[47])), (1, 0));
 }

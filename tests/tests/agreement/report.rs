@@ -63,6 +63,8 @@ pub(crate) struct Tally {
     pub(crate) frames: u64,
     /// Frames that the kernel did not let in.
     pub(crate) refused: u64,
+    /// Frames that files are searched deeper in than packets.
+    pub(crate) deeper: u64,
     pub(crate) records: u64,
     /// Frames that left no trace.
     pub(crate) silent: u64,
@@ -98,8 +100,8 @@ impl Display for Tally {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} frames, {} refused by the kernel: {} records",
-            self.frames, self.refused, self.records
+            "{} frames, {} refused by the kernel, {} deeper in files: {} records",
+            self.frames, self.refused, self.deeper, self.records
         )?;
         write!(f, ", {} without a trace", self.silent)?;
         for (counter, count) in Counter::ALL.into_iter().zip(self.counts) {
