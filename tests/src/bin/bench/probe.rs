@@ -213,8 +213,9 @@ impl Drop for MemoryWatch {
     }
 }
 
-/// Proportional set sizes of those that run, together, in bytes.
-fn all_pss(pids: &[u32]) -> u64 {
+/// Proportional set sizes of those that run, together, in bytes. It keeps a processor busy for some 1.4 ms for each process
+/// of 30 MiB: where latencies are taken, that is seen.
+pub(crate) fn all_pss(pids: &[u32]) -> u64 {
     pids.iter().filter_map(|pid| pss(*pid)).sum()
 }
 

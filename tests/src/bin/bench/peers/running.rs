@@ -18,7 +18,7 @@ use nix::{
 
 use super::Peer;
 use crate::{
-    probe::{MemoryWatch, Processors, Usage},
+    probe::{Processors, Usage, all_pss},
     trial::{PORT, Stage, Trial, Work},
 };
 
@@ -38,7 +38,7 @@ pub(super) struct Peering {
     at_live: u64,
     at_shadow: u64,
     at_shadow_finally: u64,
-    /// Peak of the proportional set sizes of its processes together, in bytes.
+    /// Proportional set sizes of its processes together when the load had ended, in bytes.
     pub(super) memory: u64,
 }
 
@@ -73,9 +73,9 @@ pub(super) fn run(stage: &Stage, peer: &Peer, work: &Work, duration: Duration) -
     let pids = started.pids()?;
     let before = Processors::read()?;
     let (live, shadow) = stage.counts()?;
-    let memory = MemoryWatch::start(pids);
     let usage = started.usage()?;
     let (loaded, ()) = stage.load(work, started.port, duration, || Ok(()))?;
+    let memory = all_pss(&pids);
     let (at_live, at_shadow) = stage.counts()?;
     thread::sleep(AFTER);
     let peering = Peering {
@@ -83,7 +83,7 @@ pub(super) fn run(stage: &Stage, peer: &Peer, work: &Work, duration: Duration) -
         at_live: at_live - live,
         at_shadow: at_shadow - shadow,
         at_shadow_finally: stage.counts()?.1 - shadow,
-        memory: memory.peak(),
+        memory,
     };
     let foreign = Processors::read()?.foreign_since(before);
     Ok((Trial { foreign, ..loaded }, peering))
