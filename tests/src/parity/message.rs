@@ -108,6 +108,11 @@ impl Message {
         format!("{} > {}", self.sender, self.receiver)
     }
 
+    /// Whether the teller, being Wireshark, has all of the content that head and chunks announce.
+    pub(super) const fn is_in_full(&self) -> bool {
+        self.complete && !self.is_short
+    }
+
     /// Whether start line and headers are the same.
     #[must_use]
     pub fn has_head_of(&self, other: &Self) -> bool {

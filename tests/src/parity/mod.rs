@@ -41,6 +41,8 @@ pub struct Summary {
     pub requests: u64,
     /// Responses of which both tell.
     pub responses: u64,
+    /// What was not compared, at all or in full, for a reason that is told.
+    pub not_compared: u64,
     /// Disagreements with a verdict.
     pub explained: u64,
     /// Disagreements without one.
@@ -77,6 +79,7 @@ pub fn run(directory: &Path, agent: &Path, verdicts: &Verdicts, out: &mut impl W
         summary.files += 1;
         summary.requests += comparison.requests;
         summary.responses += comparison.responses;
+        summary.not_compared += comparison.not_compared.values().sum::<u64>();
         summary.unread += u64::from(is_unread);
         for remark in remarks {
             writeln!(out, "  {name}: {remark}")?;
@@ -98,11 +101,11 @@ pub fn run(directory: &Path, agent: &Path, verdicts: &Verdicts, out: &mut impl W
         summary.stale += 1;
         writeln!(out, "stale verdict: {stale}")?;
     }
-    let Summary { files, requests, responses, explained, unexplained, unread, stale } = summary;
+    let Summary { files, requests, responses, not_compared, explained, unexplained, unread, stale } = summary;
     writeln!(
         out,
-        "{files} files: {requests} requests and {responses} responses compared, {unexplained} disagreements without \
-         a verdict, {explained} with one, {unread} files not read in full, {stale} stale verdicts"
+        "{files} files: {requests} requests and {responses} responses compared ({not_compared} things left out or not \
+         in full), {unexplained} disagreements without a verdict, {explained} with one, {unread} files not read in full, {stale} stale verdicts"
     )?;
     Ok(summary)
 }

@@ -176,7 +176,8 @@ pub fn compare(wireshark: &Accounts, inspect: &[Message]) -> Comparison {
         let is_equal = |other: &Message| {
             is_at_same_place(other, ours) && other.has_head_of(ours) && other.body == ours.body
         };
-        pairs.iter().any(|(_, other)| is_equal(other))
+        // Twice in one place is once too often.
+        pairs.iter().any(|(_, other)| other.place != ours.place && is_equal(other))
     };
     for ours in &mut ours {
         if ours.is_some_and(is_copy) {
@@ -344,6 +345,10 @@ impl Comparison {
                 self.leave_out(if ours.complete { UNJOINED } else { UNJOINED_WITHOUT_END });
             }
             (Body::Whole { .. }, Body::Whole { .. }) => {
+                self.note_pair(theirs, ours, Aspect::Body, theirs.body.to_string(), ours.body.to_string());
+            }
+            // It has all of it, having waited for that.
+            (Body::Whole { .. }, Body::Damaged { .. }) if theirs.is_in_full() => {
                 self.note_pair(theirs, ours, Aspect::Body, theirs.body.to_string(), ours.body.to_string());
             }
             (_, Body::Damaged { .. }) => self.leave_out("bodies with bytes missing from the capture"),

@@ -110,21 +110,33 @@ fn body_that_wireshark_shows_a_part_of_is_not_compared_up_to_its_length() {
 }
 
 #[test]
-fn body_with_bytes_missing_is_counted_and_not_compared() {
+fn body_with_bytes_missing_is_counted_where_wireshark_lacks_them_too() {
     let damaged = Message { body: Body::Damaged { len: 3 }, complete: false, ..get("/a", 0) };
+    let lacking = [
+        Message { is_short: true, ..get("/a", 0) },
+        Message { body: Body::Unknown, complete: false, ..get("/a", 0) },
+    ];
+    for theirs in lacking {
+        let comparison = compare(&whole(&[theirs]), std::slice::from_ref(&damaged));
+        assert!(comparison.disagreements.is_empty());
+        assert_eq!(comparison.not_compared.values().sum::<u64>(), 1);
+    }
     let comparison = compare(&whole(&[get("/a", 0)]), &[damaged]);
-    assert!(comparison.disagreements.is_empty());
-    assert_eq!(comparison.not_compared.values().sum::<u64>(), 1);
+    assert_eq!(told(&comparison), ["body: 0 bytes, SHA-256 00 3 bytes, others missing"]);
 }
 
 #[test]
 fn equal_copies_are_counted_and_unequal_ones_are_not_excused() {
     let message = get("/a", 0);
-    let comparison = compare(&whole(std::slice::from_ref(&message)), &[message.clone(), message.clone()]);
+    let in_vlan = |message: Message| Message { place: "vlan 7".to_owned(), ..message };
+    let with = |other| compare(&whole(std::slice::from_ref(&message)), &[message.clone(), other]);
+    let comparison = with(in_vlan(message.clone()));
     assert!(comparison.disagreements.is_empty());
     assert_eq!(comparison.not_compared.values().sum::<u64>(), 1);
-    let comparison = compare(&whole(std::slice::from_ref(&message)), &[message.clone(), get("/b", 0)]);
-    assert_eq!(comparison.disagreements.len(), 1);
+    // Another one, and the same one told twice.
+    for other in [in_vlan(get("/b", 0)), get("/b", 0), message.clone()] {
+        assert_eq!(with(other).disagreements.len(), 1);
+    }
 }
 
 #[test]
