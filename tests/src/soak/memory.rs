@@ -29,9 +29,9 @@ pub(super) struct Trend {
 }
 
 impl Trend {
-    /// Whether memory does not grow, as far as can be told.
-    pub(super) fn is_flat(&self) -> bool {
-        self.span < LEAST_SPAN || self.rise <= TOLERANCE_BYTES
+    /// Whether memory does not grow; `None` where the watch was too short to tell.
+    pub(super) fn is_flat(&self) -> Option<bool> {
+        (self.span >= LEAST_SPAN).then_some(self.rise <= TOLERANCE_BYTES)
     }
 }
 
@@ -82,8 +82,8 @@ mod tests {
         }
         let from = |warm| memory.trend(Duration::from_secs(warm)).unwrap();
 
-        assert!(from(30).is_flat() && from(30).samples == 90);
-        assert!(!from(0).is_flat());
+        assert_eq!((from(30).is_flat(), from(30).samples), (Some(true), 90));
+        assert_eq!((from(0).is_flat(), from(100).is_flat()), (Some(false), None));
         assert_eq!(memory.trend(Duration::from_secs(118)), None);
     }
 }

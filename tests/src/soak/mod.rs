@@ -46,6 +46,15 @@ const MEMORY: &str = "128MiB";
 /// tables (see the README).
 const MOST_MEMORY: u64 = (128 + 16 + 48 + 16) << 20;
 
+/// Fewest requests a second with which a run says something, a client.
+const LEAST_RATE: f64 = 2.0;
+
+/// Least share of the requests that has to arrive at the shadow, which is stopped now and then.
+const LEAST_SHARE: f64 = 0.5;
+
+/// A run of this length meets every kind of mishap.
+const ALL_MISHAPS: Duration = Duration::from_secs(180);
+
 /// What to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -68,6 +77,8 @@ pub struct Outcome {
     connections: u64,
     answered: u64,
     failed: u64,
+    /// What was asked for.
+    options: Options,
     /// Segments that clients and live sent again: the proof that the wires are bad.
     sent_again: u64,
     /// Requests that live counted, each number once.
@@ -171,7 +182,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
     let ended_well = agent.stop()?.status.success();
     drop(shadow);
     drop(live);
-    let outcome = compare(&clients, mishaps, [&live_book, &shadow_book], ledger);
+    let outcome = compare(*options, &clients, mishaps, [&live_book, &shadow_book], ledger);
     Ok(Outcome { sent_again, trend, ended_well, ..outcome })
 }
 
@@ -195,7 +206,13 @@ fn progress(at: Duration, agent: &Agent, clients: &Clients, mishaps: &Mishaps) -
 }
 
 /// Holds the shadow's account against live's.
-fn compare(clients: &Clients, mishaps: Mishaps, [live, shadow]: [&Book; 2], ledger: Ledger) -> Outcome {
+fn compare(
+    options: Options,
+    clients: &Clients,
+    mishaps: Mishaps,
+    [live, shadow]: [&Book; 2],
+    ledger: Ledger,
+) -> Outcome {
     let (served, copied) = (live.times(), shadow.times());
     let mut excusable = vec![false; served.len()];
     for number in clients.excused() {
@@ -209,6 +226,7 @@ fn compare(clients: &Clients, mishaps: Mishaps, [live, shadow]: [&Book; 2], ledg
     };
     let is_served = |number: usize| served.get(number).is_some_and(|times| *times > 0);
     Outcome {
+        options,
         mishaps,
         connections: clients.connections(),
         answered: clients.answered(),
@@ -269,7 +287,38 @@ impl Outcome {
         lines
     }
 
-    /// What was promised, and whether it held.
+    /// Whether what should try the agent has happened at all.
+    fn trials(&self) -> Vec<(bool, String)> {
+        let Options { duration, clients, loss_percent, pauses, .. } = self.options;
+        let least = (duration.as_secs_f64() * LEAST_RATE * clients as f64).floor();
+        let share = self.at_shadow as f64 / self.served.max(1) as f64;
+        let all = duration >= ALL_MISHAPS;
+        vec![
+            (self.served as f64 >= least, format!("live served {}, {least} at least", self.served)),
+            (
+                share >= LEAST_SHARE,
+                format!(
+                    "{:.1} % of them are at the shadow, {:.0} at least",
+                    100.0 * share,
+                    100.0 * LEAST_SHARE
+                ),
+            ),
+            (
+                loss_percent <= 0.0 || self.sent_again as f64 >= self.served as f64 * loss_percent / 100.0,
+                format!("{} segments were sent again: the wires were bad", self.sent_again),
+            ),
+            (
+                self.mishaps.total() > 0 && (!all || self.mishaps.has_all(pauses)),
+                format!(
+                    "mishaps, {}: {}",
+                    if all { "each kind of them" } else { "of any kind" },
+                    self.mishaps
+                ),
+            ),
+        ]
+    }
+
+    /// What was promised, and whether it held; first, whether anything was put to the test.
     #[must_use]
     pub fn checks(&self) -> Vec<(bool, String)> {
         let ledger = &self.ledger;
@@ -279,7 +328,8 @@ impl Outcome {
         let missing = self.served.saturating_sub(self.at_shadow + self.excused);
         let excused = i64::try_from(self.excused).unwrap_or(i64::MAX);
         let failed = i64::try_from(self.failed).unwrap_or(i64::MAX);
-        vec![
+        let mut checks = self.trials();
+        checks.extend([
             (
                 self.live_wrong == 0,
                 format!("live got every request once, unaltered ({} not so)", self.live_wrong),
@@ -317,10 +367,15 @@ impl Outcome {
             ),
             (ledger.all_frames_dropped() == 0, format!("{} frames dropped", ledger.all_frames_dropped())),
             (
-                self.trend.is_none_or(|trend| trend.is_flat() && trend.most <= MOST_MEMORY),
-                "memory is flat after warming up, and under its budget".to_owned(),
+                self.trend.is_some_and(|trend| trend.most <= MOST_MEMORY),
+                "memory is under its budget".to_owned(),
             ),
             (self.ended_well, "the agent ended well".to_owned()),
-        ]
+        ]);
+        // A short run says nothing about growth.
+        if let Some(is_flat) = self.trend.and_then(|trend| trend.is_flat()) {
+            checks.push((is_flat, "memory is flat after warming up".to_owned()));
+        }
+        checks
     }
 }

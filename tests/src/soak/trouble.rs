@@ -30,6 +30,18 @@ pub(super) struct Mishaps {
     pub(super) spare_replaced: u64,
 }
 
+impl Mishaps {
+    /// All of them.
+    pub(super) const fn total(&self) -> u64 {
+        self.flaps + self.shadow_stops + self.pauses + self.spare_replaced
+    }
+
+    /// Whether each kind has happened; pauses only where they are meant to.
+    pub(super) const fn has_all(&self, pauses: bool) -> bool {
+        self.flaps > 0 && self.shadow_stops > 0 && self.spare_replaced > 0 && (self.pauses > 0 || !pauses)
+    }
+}
+
 impl Display for Mishaps {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { flaps, shadow_stops, pauses, spare_replaced } = self;
