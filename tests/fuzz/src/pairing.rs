@@ -1,5 +1,6 @@
 //! Enters: the course of a connection on which a client asks and a server answers, seen with losses. Leaves: a panic where
-//! an answer is paired with another's request, or a request is not answered exactly once.
+//! an answer is paired with another's request, a request is not answered exactly once, or an answer is missing though nothing
+//! was lost.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -49,13 +50,20 @@ struct World {
     loses: bool,
     /// The server may answer before a request has ended; else bodies look like requests.
     is_hasty: bool,
+    /// Bytes of all answers so far.
+    answered_bytes: usize,
+    /// How many bytes of answers there are when each has ended.
+    ends: Vec<usize>,
+    /// The connection was seen from its beginning.
+    is_opened: bool,
     /// Requests that were handed out, by number; `None` for what was none.
     asked: HashMap<ExchangeId, Option<u32>>,
-    whole: u32,
+    /// Requests that were paired with all of their answers.
+    whole: usize,
 }
 
-/// An answer may be missing, but never another's.
-pub(crate) fn run(bytes: &[u8]) {
+/// An answer may be missing where segments are, but it is never another's. Returns how many there were in full.
+pub(crate) fn run(bytes: &[u8]) -> usize {
     let mut input = Input::new(bytes);
     let config = input.byte();
     let mut world = World::new(config);
@@ -66,12 +74,19 @@ pub(crate) fn run(bytes: &[u8]) {
         world.collect();
     }
     world.finish(config & 0x10 != 0);
+    world.whole
 }
 
 impl World {
     fn new(config: u8) -> Self {
         let experiment = Experiment { reads_answers: true, ..Experiment::of_methods(Methods::All) };
-        let limits = Limits { answer_bytes: 4_000, outstanding: 6, ..Limits::default() };
+        // Behind more requests than are followed, answers are missing, too.
+        let loses = config & 2 != 0;
+        let limits = Limits {
+            answer_bytes: 4_000,
+            outstanding: if loses { 6 } else { MOST_OPERATIONS },
+            ..Limits::default()
+        };
         let mut world = Self {
             pipeline: Pipeline::new(Purpose::replay(experiment), limits, 0),
             now: 1,
@@ -84,12 +99,15 @@ impl World {
             begins: BTreeSet::new(),
             next: 0,
             depth: if config & 1 == 0 { 1 } else { 4 },
-            loses: config & 2 != 0,
+            loses,
             is_hasty: config & 8 != 0,
+            answered_bytes: 0,
+            ends: Vec::new(),
+            is_opened: config & 4 == 0,
             asked: HashMap::new(),
             whole: 0,
         };
-        if config & 4 == 0 {
+        if world.is_opened {
             world.segment(CLIENT, 999, TcpFlags::SYN, b"", 0);
             world.segment(SERVER, u32::MAX - 201, TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0), b"", 0);
         }
@@ -163,6 +181,8 @@ impl World {
         let Some((number, _)) = self.outstanding.pop_front_if(|(_, needed)| *needed <= sent) else { return };
         let announced = if is_announced { "HTTP/1.1 103 Early Hints\r\n\r\n" } else { "" };
         let raw = format!("{announced}{}", response(number));
+        self.answered_bytes += raw.len();
+        self.ends.push(self.answered_bytes);
         self.unsent[SERVER].extend(raw.as_bytes());
     }
 
@@ -250,6 +270,11 @@ impl World {
         self.collect();
         assert!(self.asked.is_empty(), "requests are never answered: {:?}", self.asked);
         assert_eq!(self.pipeline.bytes_held().1, 0, "bytes of messages are held behind the end");
+        if !self.loses && self.is_opened && !self.is_hasty {
+            let sent = self.answered_bytes - self.unsent[SERVER].len();
+            let ended = self.ends.iter().filter(|end| **end <= sent).count();
+            assert_eq!(self.whole, ended, "nothing was lost, and an answer is missing");
+        }
     }
 }
 
@@ -283,5 +308,18 @@ fn response(number: u32) -> String {
             format!("{head}Transfer-Encoding: chunked\r\n\r\n{len:x}\r\n{content}\r\n0\r\n\r\n")
         }
         _ => format!("{head}Content-Length: {}\r\n\r\n{content}", content.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run;
+
+    #[test]
+    fn answers_are_paired_where_nothing_is_lost() {
+        // Ask, send it, answer, send that; three times, and orderly ended.
+        let exchange = [0, 1, 0x30, 3, 4, 0x30, 6];
+        let course = [&[0x10][..], &exchange, &exchange, &exchange].concat();
+        assert_eq!(run(&course), 3);
     }
 }

@@ -65,7 +65,8 @@ pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let config = input.byte();
     if config & 0x80 != 0 {
-        return pairing::run(input.rest());
+        pairing::run(input.rest());
+        return;
     }
     let mut world = World::new(config);
     let mut left = MOST_OPERATIONS;
