@@ -240,7 +240,9 @@ impl Host {
             words
         };
         run("ip", &words("-A").iter().map(String::as_str).collect::<Vec<_>>())?;
-        Ok(FilterRule { removal: words("-D") })
+        let listing =
+            ["netns", "exec", self.name(), tool.program(), "-w", "-t", table, "-L", chain, "-v", "-x", "-n"];
+        Ok(FilterRule { removal: words("-D"), listing: listing.map(str::to_owned).to_vec() })
     }
 
     /// The interface's index inside the namespace.
@@ -343,6 +345,22 @@ impl FilterTool {
 #[derive(Debug)]
 pub struct FilterRule {
     removal: Vec<String>,
+    listing: Vec<String>,
+}
+
+impl FilterRule {
+    /// How many packets the rules of its chain have met.
+    ///
+    /// # Errors
+    ///
+    /// The chain cannot be listed.
+    pub fn packets(&self) -> Result<u64> {
+        let output = Command::new("ip").args(&self.listing).output().context("list a chain")?;
+        let listed = String::from_utf8_lossy(&output.stdout);
+        // Behind the chain's name and the columns' names, each line begins with its packets.
+        let counts = listed.lines().skip(2).filter_map(|line| line.split_ascii_whitespace().next());
+        Ok(counts.filter_map(|count| count.parse::<u64>().ok()).sum())
+    }
 }
 
 impl Drop for FilterRule {
