@@ -215,15 +215,22 @@ fn expected_status(tag: &str) -> &str {
     tag.split(' ').find_map(|word| word.strip_prefix("status=")).unwrap_or("0")
 }
 
-/// Whether what is shown was said, in this order; `…` stands for anything, and any space for any other.
+/// Whether what is shown was said, in this order; `…` stands for anything, but behind a counter for a number above 0, and any
+/// space for any other.
 fn is_as_shown(said: &str, shown: &str) -> bool {
     let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let said = flat(said);
     let mut rest = said.as_str();
-    for piece in shown.split('…').map(flat).filter(|piece| !piece.is_empty()) {
+    let mut pieces = shown.split('…').map(flat).peekable();
+    while let Some(piece) = pieces.next() {
         match rest.split_once(piece.as_str()) {
             Some((_, after)) => rest = after,
             None => return false,
+        }
+        let is_counter = piece.rsplit(' ').next().is_some_and(|word| word.contains("_total"));
+        let number = rest.split_whitespace().next().and_then(|word| word.parse::<f64>().ok());
+        if is_counter && pieces.peek().is_some() && number.is_none_or(|number| number <= 0.0) {
+            return false;
         }
     }
     true
@@ -238,4 +245,7 @@ pub(crate) fn missing() -> Option<&'static str> {
 fn what_is_shown_may_leave_out_but_not_invent() {
     assert!(is_as_shown("a  b 12\nc", "b … c"));
     assert!(!is_as_shown("a  b 12\nc", "c … b"));
+    let counter = |said| is_as_shown(said, "copies_total{a=\"b\"} …\nother");
+    assert!(counter("copies_total{a=\"b\"} 7 other"));
+    assert!(!counter("copies_total{a=\"b\"} 0 other") && !counter("copies_total{a=\"b\"} other"));
 }
