@@ -98,7 +98,7 @@ fn run(case: Case) -> Result<Run> {
         results[judged.result.index()].1 += 1;
         if number == exchanges / 5 && !case.has_control() {
             let proposed = judge.proposals(at);
-            accepted = proposals(&serde_json::to_value(&proposed)?);
+            accepted = proposals(&serde_json::to_value(&proposed)?)?;
             let names = proposed.into_iter().map(|proposal| proposal.name).collect::<Vec<_>>();
             for proposal in judge.accept(&names) {
                 match proposal.remedy {

@@ -84,7 +84,7 @@ impl Stage {
 
     /// Accepts what the agent proposes, and says what that was.
     fn accept(&self) -> Result<Vec<Proposal>> {
-        let proposed = told::proposals(&self.ask(&["rules", "list", "--json"])?["proposals"]);
+        let proposed = told::proposals(&self.ask(&["rules", "list", "--json"])?["proposals"])?;
         let socket = socket(&self.folder).display().to_string();
         let accepted =
             agent::output(&self.net.live, &["rules", "accept", "--proposed", "--socket", &socket])?;

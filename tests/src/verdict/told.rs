@@ -110,50 +110,56 @@ impl Told {
     ///
     /// # Errors
     ///
-    /// The state is not there, or none that is known.
+    /// Something of that is not there, or the state is none that is known.
     pub fn parse(target: &Value) -> Result<Self> {
         let verdict = &target["verdict"];
         let state = verdict["state"].as_str().and_then(State::parse).context("no verdict")?;
         let p95 = &target["p95"];
         Ok(Self {
             state,
-            reasons: list(&verdict["reasons"]).map(text).collect(),
+            reasons: list(&verdict["reasons"])?.iter().map(text).collect::<Result<_>>()?,
             p95: figure(&p95["ratio"]),
-            is_too_slow: p95["state"] == "fail",
-            clusters: list(&target["clusters"]).map(cluster).collect(),
-            fields: list(&target["places"]).map(field).collect(),
+            is_too_slow: !p95.is_null() && text(&p95["state"])? == "fail",
+            clusters: list(&target["clusters"])?.iter().map(cluster).collect::<Result<_>>()?,
+            fields: list(&target["places"])?.iter().map(field).collect::<Result<_>>()?,
         })
     }
 }
 
 /// Reads the proposed rules: `[{ endpoint, path, action }]`.
-#[must_use]
-pub fn proposals(proposed: &Value) -> Vec<Proposal> {
-    let proposal = |value: &Value| Proposal {
-        endpoint: text(&value["endpoint"]),
-        path: text(&value["path"]),
-        action: text(&value["action"]),
+///
+/// # Errors
+///
+/// It is something else.
+pub fn proposals(proposed: &Value) -> Result<Vec<Proposal>> {
+    let proposal = |value: &Value| {
+        let endpoint = &value["endpoint"];
+        Ok(Proposal {
+            endpoint: if endpoint.is_null() { String::new() } else { text(endpoint)? },
+            path: text(&value["path"])?,
+            action: text(&value["action"])?,
+        })
     };
-    list(proposed).map(proposal).collect()
+    list(proposed)?.iter().map(proposal).collect()
 }
 
-fn cluster(value: &Value) -> Cluster {
-    Cluster {
-        endpoint: text(&value["endpoint"]),
-        paths: list(&value["paths"]).map(text).collect(),
-        count: value["count"].as_u64().unwrap_or(0),
+fn cluster(value: &Value) -> Result<Cluster> {
+    Ok(Cluster {
+        endpoint: text(&value["endpoint"])?,
+        paths: list(&value["paths"])?.iter().map(text).collect::<Result<_>>()?,
+        count: value["count"].as_u64().context("a cluster without a count")?,
         rate: figure(&value["rate"]),
-    }
+    })
 }
 
-fn field(value: &Value) -> Field {
-    Field {
-        endpoint: text(&value["endpoint"]),
-        path: text(&value["path"]),
-        raw_rate: value["raw"].as_f64().unwrap_or(0.0),
+fn field(value: &Value) -> Result<Field> {
+    Ok(Field {
+        endpoint: text(&value["endpoint"])?,
+        path: text(&value["path"])?,
+        raw_rate: value["raw"].as_f64().context("a place without a rate")?,
         noise_rate: value["noise"].as_f64(),
-        is_convicted: value["counts"].as_bool().unwrap_or(false),
-    }
+        is_convicted: value["counts"].as_bool().context("a place that does not say whether it counts")?,
+    })
 }
 
 fn figure(value: &Value) -> Option<Figure> {
@@ -162,12 +168,12 @@ fn figure(value: &Value) -> Option<Figure> {
     Some(Figure { point, low, high })
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
+fn list(value: &Value) -> Result<&[Value]> {
+    Ok(value.as_array().with_context(|| format!("expected a list, not {value}"))?)
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
+fn text(value: &Value) -> Result<String> {
+    Ok(value.as_str().with_context(|| format!("expected a text, not {value}"))?.to_owned())
 }
 
 #[cfg(test)]
