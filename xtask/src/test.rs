@@ -112,6 +112,8 @@ struct Tally {
     ignored: u64,
     /// Tests that started, said why they cannot run here, and are among the passed.
     skipped: u64,
+    /// The test whose output this is has said so.
+    has_said: bool,
 }
 
 impl Tally {
@@ -121,8 +123,12 @@ impl Tally {
             self.passed += count(counts, "passed");
             self.failed += count(counts, "failed");
             self.ignored += count(counts, "ignored");
+        } else if line.starts_with("---- ") || line.is_empty() {
+            self.has_said = false;
         } else if line.contains("SKIPPED: ") {
-            self.skipped += 1;
+            // One that leaves out several things is one test.
+            self.skipped += u64::from(!self.has_said);
+            self.has_said = true;
         }
     }
 
@@ -132,6 +138,7 @@ impl Tally {
             failed: self.failed + other.failed,
             ignored: self.ignored + other.ignored,
             skipped: self.skipped + other.skipped,
+            has_said: false,
         }
     }
 
@@ -166,6 +173,10 @@ mod tests {
                       test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n";
 
         assert_eq!(summary(output), "2 passed, 0 failed, 1 skipped");
+        let output = "---- a stdout ----\nSKIPPED: no tun\nSKIPPED: no bond\n\n---- b stdout ----\nSKIPPED: no tun\n\n\
+                      test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n";
+
+        assert_eq!(summary(output), "1 passed, 0 failed, 2 skipped");
     }
 
     #[test]

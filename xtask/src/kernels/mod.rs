@@ -69,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for (word, wanted) in options.kernels.iter().zip(&wanted) {
         runs.push(run_on(word, wanted, store.as_ref(), &programs, options)?);
     }
-    conclude(&runs)
+    conclude(&runs, options.only.is_empty())
 }
 
 /// What one kernel came to.
@@ -141,8 +141,8 @@ fn run_on(
     Ok(Run { kernel, results, took: begun.elapsed() })
 }
 
-/// Prints the table; an error if anything has failed.
-fn conclude(runs: &[Run]) -> Result<()> {
+/// Prints the table, and what no kernel ran where `is_all` was asked for; an error if anything has failed.
+fn conclude(runs: &[Run], is_all: bool) -> Result<()> {
     println!();
     for run in runs {
         let tests = |is: fn(&Outcome) -> bool| run.results.tests.iter().filter(move |test| is(&test.outcome));
@@ -170,6 +170,9 @@ fn conclude(runs: &[Run]) -> Result<()> {
         let verified = if verified.is_empty() { "not said".to_owned() } else { verified.join(", ") };
         let seconds = run.took.as_secs();
         println!("{:34} {passed:>6} {failed:>6} {skipped:>7} {seconds:>5} s  {verified}", run.kernel);
+    }
+    if is_all {
+        programs::left_out().iter().for_each(|what| println!("left out, {what}"));
     }
     let failed: usize = runs.iter().map(|run| run.results.tally()[1]).sum();
     if failed > 0 {

@@ -82,6 +82,18 @@ const BEHIND_THE_CAPTURE: [&str; 17] = [
 /// takes as it is shipped, which is not as it is built here.
 const ABOUT_FIGURES: [&str; 3] = ["comparing_load", "footprint", "guard"];
 
+/// What is not run where no program is named, and why: a line each.
+pub(crate) fn left_out() -> Vec<String> {
+    let filters = ARGUMENTS.iter().map(|(name, arguments)| format!("of {name}: {}", arguments.join(" ")));
+    [
+        format!("the same on every kernel: {}", BEHIND_THE_CAPTURE.join(", ")),
+        format!("about figures of a real processor: {}", ABOUT_FIGURES.join(", ")),
+    ]
+    .into_iter()
+    .chain(filters)
+    .collect()
+}
+
 /// Builds them; `only` names the test programs that are wanted, none means all that are about the kernel.
 pub(crate) fn build(only: &[String]) -> Result<Programs> {
     build::object(KernelLog::Off)?;
