@@ -291,7 +291,7 @@ fn devices_without_ethernet_and_bridges_get_the_role_that_fits_them() -> Result<
     for (kind, name, command, role) in candidates {
         match hub.ip(&format!("{command}\n")) {
             Ok(()) => expected.push((name, role)),
-            Err(_) => println!("SKIPPED: this kernel or `ip` has no {kind}"),
+            Err(error) => println!("SKIPPED: this kernel or `ip` has no {kind}: {error:#}"),
         }
     }
     let names = expected.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(",");

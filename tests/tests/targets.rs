@@ -38,7 +38,7 @@ const OTHER_PORT: u16 = 9443;
 fn copies_reach_a_shadow_that_speaks_tls_if_its_certificate_is_right() -> Result<()> {
     require_agent!();
     if Command::new("openssl").arg("version").output().is_err() {
-        println!("skipped: openssl is missing");
+        println!("SKIPPED: openssl is missing");
         return Ok(());
     }
     let stage = Stage::set(Weight::Light, Record::Count)?;

@@ -349,7 +349,7 @@ fn conclude(end: &Conclusion<'_>) -> Result<bool> {
     println!(
         "\n{}",
         if all {
-            "Every request reached the shadow intact."
+            "Every request that was to be mirrored reached the shadow intact."
         } else {
             "The demo found fault: see FAIL above."
         }

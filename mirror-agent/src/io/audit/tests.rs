@@ -215,7 +215,7 @@ fn lines_on_a_full_disk_are_whole() {
 #[test]
 fn full_disk_costs_records_and_never_half_of_one() {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: mounting a small disk needs root");
+        println!("SKIPPED: mounting a small disk needs root");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
