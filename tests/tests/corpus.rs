@@ -51,7 +51,9 @@ fn inspect_agrees_with_wireshark_or_there_is_a_verdict() -> Result<()> {
     let summary = parity::run(directory.path(), &agent, &verdicts, &mut told)?;
     assert!(summary.is_clean(), "{}", String::from_utf8_lossy(&told));
     assert_eq!(summary.files, corpus::cases().len() as u64);
-    assert!(summary.requests > 100 && summary.responses > 100, "{summary:?}");
+    // Of nearly a thousand messages, what is left out is a tenth: continuations, and what a capture cuts short.
+    let told = summary.requests + summary.responses;
+    assert!(told > 900 && summary.not_compared < told / 10, "{summary:?}");
     Ok(())
 }
 
