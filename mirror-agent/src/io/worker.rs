@@ -153,10 +153,12 @@ impl Worker {
 
     /// Takes what is in the ring, up to a limit, and returns how many records that were.
     fn round(&mut self) -> usize {
-        let Self { reader, pipeline, dispatcher, ledger, gauges, warned, tally, interfaces, .. } = self;
+        let Self { reader, pipeline, dispatcher, ledger, gauges, warned, tally, interfaces, probes, .. } =
+            self;
         let fill = reader.utilization();
         let taken = reader.drain(ROUND_RECORDS, |captured| {
             take(captured, tally, pipeline, |pipeline| hand_on(pipeline, ledger, warned, dispatcher));
+            tell_probes(pipeline, probes);
         });
         let now = clock::now();
         gauges.ring_fill.note(fill, now);
@@ -177,9 +179,7 @@ impl Worker {
                 debug!(%error, "The kernel program was not told what of an answer nobody reads.");
             }
         }
-        while let Some(probe) = pipeline.poll_probe() {
-            probes.saw(&probe);
-        }
+        tell_probes(pipeline, probes);
         let (flow_bytes, message_bytes) = pipeline.bytes_held();
         gauges.publish(pipeline.flows(), flow_bytes, message_bytes, reader.malformed());
     }
@@ -201,6 +201,16 @@ fn take(
     }
     if pipeline.ready() >= ROUND_READY {
         hand_on(pipeline);
+    }
+}
+
+/// Tells whoever sent probes of those that arrived, and whether there may have been others.
+fn tell_probes(pipeline: &mut Pipeline, probes: &Probes) {
+    while let Some(probe) = pipeline.poll_probe() {
+        probes.saw(&probe);
+    }
+    if pipeline.take_dropped_probes() {
+        probes.missed();
     }
 }
 

@@ -109,6 +109,12 @@ impl Pipeline {
         self.context.poll_probe()
     }
 
+    /// Whether probes were dropped since this was last asked, for being too many: then one that was not told of may have
+    /// arrived.
+    pub fn take_dropped_probes(&mut self) -> bool {
+        self.context.take_dropped_probes()
+    }
+
     /// What nobody reads of the answers under way, in the order in which it is to be put in force.
     pub fn poll_unread(&mut self) -> Option<Unread> {
         self.context.poll_unread()

@@ -44,7 +44,7 @@ pub mod time;
 
 pub use answer::{Answer, Answered, Timing};
 pub use engine::Pipeline;
-pub use exchange::{PROBE_PREFIX, Probe, Unread};
+pub use exchange::{Probe, Unread, probe_id};
 pub use limits::Limits;
 pub use message::{ExchangeId, ReplyTo, Request};
 pub use policy::Policy;

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     io::{capture::PortSample, join::join_all, ledger::CopyBooks},
-    pipeline::{Endpoint, PROBE_PREFIX, Probe},
+    pipeline::{Endpoint, Probe, probe_id},
 };
 
 /// The probes that are out, by the value of their `x-mirror-id`: replay --sent--> probes <--seen-- capture.
@@ -47,6 +47,8 @@ struct Out {
     to: Endpoint,
     /// Whether it arrived, elsewhere than where it was sent to.
     is_seen: bool,
+    /// Whether it may have arrived without being told of.
+    may_be_missed: bool,
 }
 
 impl fmt::Debug for Probes {
@@ -89,10 +91,17 @@ impl Probes {
         }
     }
 
+    /// More requests that look like probes arrived at the hook than could be kept: that one was not seen says nothing.
+    pub fn missed(&self) {
+        for out in self.lock().iter_mut() {
+            out.may_be_missed = true;
+        }
+    }
+
     fn send_off(&self, to: SocketAddr) -> Sent<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{PROBE_PREFIX}{:016x}", self.random.hash_one(number));
-        self.lock().push(Out { id: id.clone(), to: to.into(), is_seen: false });
+        let id = probe_id(self.random.hash_one(number));
+        self.lock().push(Out { id: id.clone(), to: to.into(), is_seen: false, may_be_missed: false });
         Sent { probes: self, id }
     }
 
@@ -111,6 +120,10 @@ struct Sent<'a> {
 impl Sent<'_> {
     fn is_seen(&self) -> bool {
         self.probes.lock().iter().any(|out| out.id == self.id && out.is_seen)
+    }
+
+    fn may_be_missed(&self) -> bool {
+        self.probes.lock().iter().any(|out| out.id == self.id && out.may_be_missed)
     }
 }
 
@@ -284,7 +297,8 @@ impl Judge {
             }
             sleep(LOOK_INTERVAL).await;
         }
-        if (probes.is_watching)() { Finding::Elsewhere } else { Finding::Unknown }
+        let would_be_seen = (probes.is_watching)() && !sent.may_be_missed();
+        if would_be_seen { Finding::Elsewhere } else { Finding::Unknown }
     }
 }
 

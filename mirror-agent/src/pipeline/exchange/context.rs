@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    mem::take,
     sync::Arc,
 };
 
@@ -65,6 +66,8 @@ pub(crate) struct Context {
     unread: VecDeque<Unread>,
     /// Those that arrived.
     probes: VecDeque<Probe>,
+    /// More of them arrived than are kept.
+    has_dropped_probes: bool,
     /// Of the flow that a span was handed on of last.
     pub(crate) flow_id: FlowId,
 }
@@ -89,6 +92,7 @@ impl Context {
             next_id: 0,
             unread: VecDeque::new(),
             probes: VecDeque::new(),
+            has_dropped_probes: false,
             flow_id: FlowId(0),
         };
         context.set_purpose(purpose);
@@ -125,27 +129,28 @@ impl Context {
     }
 
     /// Notes a marked request that may be a probe of the agent's own; whether it is one, whoever sent it knows. Anybody
-    /// can send one that looks like it, so only the latest are kept.
+    /// can send one that looks like it, so only the latest are kept, one for each request.
     pub(crate) fn note_probe(&mut self, flow: &FlowKey, head: &RequestHead<'_>) {
         if matches!(self.purpose, Purpose::Inspect) {
             return;
         }
-        for (name, value) in head.headers() {
-            let is_probe = name.eq_ignore_ascii_case(b"x-mirror-id")
-                && value.starts_with(PROBE_PREFIX.as_bytes())
-                && value.len() <= PROBE_BYTES;
-            if is_probe {
-                if self.probes.len() >= PROBES {
-                    self.probes.pop_front();
-                }
-                self.probes.push_back(Probe { id: value.to_vec(), server: flow.server });
-            }
+        let is_mark = |name: &[u8], value| name.eq_ignore_ascii_case(b"x-mirror-id") && is_probe_id(value);
+        let Some((_, id)) = head.headers().find(|(name, value)| is_mark(name, value)) else { return };
+        if self.probes.len() >= PROBES {
+            self.probes.pop_front();
+            self.has_dropped_probes = true;
         }
+        self.probes.push_back(Probe { id: id.to_vec(), server: flow.server });
     }
 
     /// The next probe that arrived.
     pub(crate) fn poll_probe(&mut self) -> Option<Probe> {
         self.probes.pop_front()
+    }
+
+    /// Whether probes were dropped since this was last asked: then one that was not told of may have arrived.
+    pub(crate) fn take_dropped_probes(&mut self) -> bool {
+        take(&mut self.has_dropped_probes)
     }
 
     /// Hands over how often each experiment left a request aside since this was last asked.
@@ -301,11 +306,25 @@ pub struct Probe {
     pub server: Endpoint,
 }
 
-/// With what the `x-mirror-id` of a probe begins: a request that is to show where a target leads.
-pub const PROBE_PREFIX: &str = "probe-";
+/// The `x-mirror-id` of a probe: a request that is to show where a target leads.
+#[must_use]
+pub fn probe_id(number: u64) -> String {
+    format!("{PROBE_PREFIX}{number:0PROBE_DIGITS$x}")
+}
 
-/// Longest `x-mirror-id` of a probe, in bytes.
-const PROBE_BYTES: usize = 64;
+/// Whether an `x-mirror-id` is one that [`probe_id`] makes.
+fn is_probe_id(id: &[u8]) -> bool {
+    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    id.strip_prefix(PROBE_PREFIX.as_bytes())
+        .is_some_and(|number| number.len() == PROBE_DIGITS && number.iter().all(is_digit))
+}
 
-/// Probes that are kept until they are asked for, which is after every round of the ring.
-const PROBES: usize = 1024;
+/// With what it begins.
+const PROBE_PREFIX: &str = "probe-";
+
+/// Hexadecimal digits of its number.
+const PROBE_DIGITS: usize = 16;
+
+/// Probes that are kept until they are asked for, which is after every record of the ring. One of 64 KiB holds no more,
+/// however short; but a byte that comes late can release many others.
+const PROBES: usize = 2048;

@@ -18,7 +18,7 @@ mod trust;
 mod tests;
 
 pub(crate) use context::Context;
-pub use context::{PROBE_PREFIX, Probe, Purpose, Unread};
+pub use context::{Probe, Purpose, Unread, probe_id};
 
 use crate::pipeline::{
     Acked, Answered, ExchangeId, FlowKey, GapCause, Side, Span, Timestamp,

@@ -128,6 +128,37 @@ async fn target_that_leads_elsewhere_is_accepted_whatever_others_send() {
 }
 
 #[tokio::test]
+async fn target_is_not_accepted_while_probes_may_be_missed() {
+    let probes = Arc::new(Probes::new(|| true));
+    let is_flooded = Arc::new(AtomicBool::new(true));
+    let (of_hook, flooded) = (Arc::clone(&probes), Arc::clone(&is_flooded));
+    let server = Server::start(move |mut peer| {
+        let (probes, is_flooded) = (Arc::clone(&of_hook), Arc::clone(&flooded));
+        async move {
+            while peer.request().await.is_some() {
+                if is_flooded.load(Ordering::SeqCst) {
+                    probes.missed();
+                }
+                peer.send(OK).await;
+            }
+        }
+    })
+    .await;
+    let mut replay = Running::start(server.addr, |config| config.probes = Some(Arc::clone(&probes))).await;
+    replay.until(|| server.requests().len() > 1).await;
+    replay.push([get("early")]);
+    replay.settled().await;
+    assert_eq!((replay.books.dropped(DropReason::Connect), replay.gauges.addresses_refused()), (1, 0));
+    is_flooded.store(false, Ordering::SeqCst);
+    let probed = server.requests().len();
+    replay.until(|| server.requests().len() > probed).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    replay.push([get("late")]);
+    replay.ended(ReplayOutcome::Answered, 1).await;
+    assert_eq!(replay.stop().await.0, 1);
+}
+
+#[tokio::test]
 async fn address_that_cannot_be_probed_has_no_copies_until_it_was() {
     let probes = Arc::new(Probes::new(|| true));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

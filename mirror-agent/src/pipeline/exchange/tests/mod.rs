@@ -13,9 +13,11 @@ mod unread;
 use std::net::SocketAddr;
 
 use crate::pipeline::{
-    ExchangeId, FlowKey, Limits, Pipeline, Segment, SeqNumber, Side, Stats, TcpFlags, Timestamp,
+    Endpoint, ExchangeId, FlowKey, Limits, Pipeline, Probe, Segment, SeqNumber, Side, Stats, TcpFlags,
+    Timestamp,
     exchange::{Purpose, report::ExchangeReport},
     policy::{Experiment, Methods},
+    probe_id,
     reason::{FlowSkipReason, LostReason, SkipReason},
 };
 
@@ -158,6 +160,10 @@ impl Conversation {
     /// The requests ready for replay, as bytes.
     pub(super) fn requests(&mut self) -> Vec<Vec<u8>> {
         std::iter::from_fn(|| self.pipeline.poll_request()).map(|request| request.raw.to_vec()).collect()
+    }
+
+    pub(super) fn probes(&mut self) -> Vec<Probe> {
+        std::iter::from_fn(|| self.pipeline.poll_probe()).collect()
     }
 
     pub(super) fn reports(&mut self) -> Vec<ExchangeReport> {

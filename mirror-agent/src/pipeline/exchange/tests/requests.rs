@@ -43,20 +43,39 @@ fn a_marked_request_is_never_mirrored_again() {
 #[test]
 fn a_probe_that_arrives_is_told_of_and_never_mirrored() {
     let mut talk = Conversation::new();
-    for id in ["probe-1", "0-1-2", "interlock-1", &format!("probe-{}", "x".repeat(60)), "probe-2"] {
+    let (one, two) = (probe_id(1), probe_id(u64::MAX));
+    let others = ["0-1-2", "interlock-1", "probe-1", &format!("{one}0"), "probe-000000000000000A"];
+    for id in [&one[..]].into_iter().chain(others).chain([&two[..]]) {
         talk.client(format!("HEAD / HTTP/1.1\r\nHost: live\r\nX-Mirror-ID: {id}\r\n\r\n").as_bytes());
     }
     assert!(talk.requests().is_empty());
-    assert_eq!(talk.skipped(SkipReason::Marked), 5);
-    let probes: Vec<_> = std::iter::from_fn(|| talk.pipeline.poll_probe()).collect();
-    assert_eq!(probes.iter().map(|probe| &probe.id[..]).collect::<Vec<_>>(), [b"probe-1", b"probe-2"]);
-    assert_eq!(probes[0].server.to_socket_addr(), SocketAddr::from(([10, 0, 0, 2], 80)));
-    // Strangers can send as many as they like.
+    assert_eq!(talk.skipped(SkipReason::Marked), 7);
+    let server = Endpoint::from(SocketAddr::from(([10, 0, 0, 2], 80)));
+    let [one, two] = [one, two].map(|id| Probe { id: id.into_bytes(), server });
+    assert_eq!(talk.probes(), [one, two]);
+}
+
+#[test]
+fn probes_of_strangers_do_not_take_the_place_of_one_unnoticed() {
+    let mut talk = Conversation::new();
+    let probe = |number| format!("HEAD / HTTP/1.1\r\nx-mirror-id: {}\r\n\r\n", probe_id(number));
+    let line = |number| format!("x-mirror-id:{}\r\n", probe_id(number));
+    talk.client(probe(1).as_bytes());
+    // A head counts once, however often it is marked.
+    let lines: String = (2..1_500).map(line).collect();
+    talk.client(format!("GET / HTTP/1.1\r\n{lines}\r\n").as_bytes());
+    talk.client(format!("GET / HTTP/1.1\r\n{lines}\r\n").as_bytes());
+    assert_eq!(talk.probes().len(), 3);
+    assert!(!talk.pipeline.take_dropped_probes());
+    // They can send as many as they like.
     for number in 0..3_000 {
-        talk.client(format!("HEAD / HTTP/1.1\r\nx-mirror-id: probe-{number}\r\n\r\n").as_bytes());
+        talk.client(probe(number).as_bytes());
     }
-    let probes: Vec<_> = std::iter::from_fn(|| talk.pipeline.poll_probe()).collect();
-    assert_eq!((probes.len(), &probes.last().unwrap().id[..]), (1024, &b"probe-2999"[..]));
+    assert!(talk.pipeline.take_dropped_probes());
+    let probes = talk.probes();
+    assert_eq!((probes.len(), &probes.last().unwrap().id[..]), (2048, probe_id(2_999).as_bytes()));
+    talk.client(probe(1).as_bytes());
+    assert!(!talk.pipeline.take_dropped_probes());
 }
 
 #[test]
