@@ -209,7 +209,7 @@ fn tell_of_whole(
     found: &mut Found,
 ) {
     match active.ignoring(&active.at_path(&active.plan.paths.start())) {
-        Some(rule) => found.explain(rule, PATH.to_owned()),
+        Some(rule) => found.explain(rule, PATH),
         None => {
             let (live, other) = (live.as_deref().map(str::as_bytes), other.as_deref().map(str::as_bytes));
             found.diverge(kind, PATH.into(), live, other);

@@ -79,7 +79,7 @@ pub(super) fn compare(live: &Form, other: &Form, active: &Active<'_>, found: &mu
                 (None, _) => (active.ignoring(&rules).map(|rule| vec![rule]), DivergenceKind::Extra),
             };
             match used {
-                Some(used) => used.into_iter().for_each(|rule| found.explain(rule, at.path.clone())),
+                Some(used) => used.into_iter().for_each(|rule| found.explain(rule, &at.path)),
                 None => found.diverge(kind, at.clone(), live, other),
             }
         }

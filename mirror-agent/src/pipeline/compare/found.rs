@@ -1,6 +1,7 @@
 //! Enters: differences as they are found. Leaves: as many of them as are told, with their paths.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -74,6 +75,14 @@ impl Found {
         self.compared.explained.len() >= MAX_EXPLAINED
     }
 
+    /// Whether no further divergence of this kind is told of this path; that there is one is noted.
+    pub(super) fn is_path_full(&mut self, kind: DivergenceKind, path: &str) -> bool {
+        let number = self.number(&cut_to(path, PLACE_BYTES, "…"));
+        let is_full = self.of_a_path.get(&(kind, number)).is_some_and(|count| *count >= MAX_OF_A_PATH);
+        self.compared.is_cut |= is_full;
+        is_full
+    }
+
     /// Tells of a divergence.
     pub(super) fn diverge(
         &mut self,
@@ -82,7 +91,7 @@ impl Found {
         live: Option<&[u8]>,
         other: Option<&[u8]>,
     ) {
-        let (path, number) = self.intern(at.path);
+        let (path, number) = self.intern(&at.path);
         let of_a_path = self.of_a_path.entry((kind, number)).or_default();
         if *of_a_path >= MAX_OF_A_PATH || self.compared.divergences.len() >= MAX_DIVERGENCES {
             self.compared.is_cut = true;
@@ -91,14 +100,17 @@ impl Found {
         }
         *of_a_path = of_a_path.saturating_add(1);
         let (live, other) = (live.map(value_text), other.map(value_text));
-        let (place, other_place) = (cut(at.place), at.other_place.map(cut));
+        let (place, other_place) = (cut(&at.place), at.other_place.as_deref().map(cut));
         self.compared.divergences.push(Divergence { kind, path, place, other_place, live, other });
     }
 
     /// Tells of a difference that `rule` explains, once for each path.
-    pub(super) fn explain(&mut self, rule: usize, path: String) {
+    pub(super) fn explain(&mut self, rule: usize, path: &str) {
+        if self.compared.explained.len() >= MAX_EXPLAINED {
+            return;
+        }
         let (path, number) = self.intern(path);
-        if self.compared.explained.len() < MAX_EXPLAINED && self.explained.insert((rule, number)) {
+        if self.explained.insert((rule, number)) {
             self.compared.explained.push(Explained { rule, path });
         }
     }
@@ -112,7 +124,7 @@ impl Found {
         self.compared.misses_places = false;
         let explained: Vec<Divergence> = explained;
         for divergence in explained {
-            self.explain(rule, divergence.path.as_ref().to_owned());
+            self.explain(rule, &divergence.path);
         }
     }
 
@@ -120,9 +132,14 @@ impl Found {
         self.compared
     }
 
-    fn intern(&mut self, path: String) -> (Arc<str>, usize) {
+    /// What a path, cut, goes by; that of the next one where it is not known.
+    fn number(&self, path: &str) -> usize {
+        self.paths.get(path).copied().unwrap_or(self.paths.len())
+    }
+
+    fn intern(&mut self, path: &str) -> (Arc<str>, usize) {
         let path = cut_to(path, PLACE_BYTES, "…");
-        if let Some((known, number)) = self.paths.get_key_value(path.as_str()) {
+        if let Some((known, number)) = self.paths.get_key_value(&*path) {
             return (Arc::clone(known), *number);
         }
         let (path, number) = (Arc::from(path), self.paths.len());
@@ -134,18 +151,17 @@ impl Found {
     }
 }
 
-fn cut(place: String) -> String {
-    cut_to(place, PLACE_BYTES, "…")
+fn cut(place: &str) -> String {
+    cut_to(place, PLACE_BYTES, "…").into_owned()
 }
 
 /// At most `limit` bytes of a text, whole characters, and `mark` where something is cut off.
-fn cut_to(mut text: String, limit: usize, mark: &str) -> String {
-    if text.len() > limit {
-        let end = text.floor_char_boundary(limit.saturating_sub(mark.len()));
-        text.truncate(end);
-        text.push_str(mark);
+fn cut_to<'a>(text: &'a str, limit: usize, mark: &str) -> Cow<'a, str> {
+    if text.len() <= limit {
+        return Cow::Borrowed(text);
     }
-    text
+    let end = text.floor_char_boundary(limit.saturating_sub(mark.len()));
+    Cow::Owned([text.get(..end).unwrap_or_default(), mark].concat())
 }
 
 /// A value as text, cut.
@@ -157,5 +173,5 @@ fn value_text(value: &[u8]) -> String {
     if value.len() > VALUE_BYTES && text.ends_with(char::REPLACEMENT_CHARACTER) {
         text.pop();
     }
-    cut_to(text, VALUE_BYTES, "")
+    cut_to(&text, VALUE_BYTES, "").into_owned()
 }

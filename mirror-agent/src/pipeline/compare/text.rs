@@ -19,13 +19,13 @@ pub(super) fn compare(live: &[u8], other: &[u8], is_malformed: bool, active: &Ac
     }
     let rules = active.at_text();
     if let Some(used) = active.explain(&rules, live, other) {
-        used.into_iter().for_each(|rule| found.explain(rule, PATH.to_owned()));
+        used.into_iter().for_each(|rule| found.explain(rule, PATH));
         return;
     }
     let ((live, mut used), (other, used_for_other)) =
         (active.replace(&rules, live), active.replace(&rules, other));
     used.extend(used_for_other);
-    used.into_iter().for_each(|rule| found.explain(rule, PATH.to_owned()));
+    used.into_iter().for_each(|rule| found.explain(rule, PATH));
     let (live, other) = (lines(&live), lines(&other));
     if live.len() == other.len() {
         compare_lines(&live, &other, is_malformed, (&rules, active), found);
@@ -51,7 +51,7 @@ fn compare_lines(
         }
         // What has to be replaced is replaced already.
         match active.accept(rules, live, other) {
-            Some(rule) => found.explain(rule, PATH.to_owned()),
+            Some(rule) => found.explain(rule, PATH),
             None => {
                 let at = at_line(number, is_malformed);
                 found.diverge(DivergenceKind::Value, at, Some(live), Some(other));

@@ -1,6 +1,7 @@
 //! Enters: answers in every order, and none. Leaves: proof that each exchange comes out once, with all of them.
 
 mod cell;
+mod cost;
 mod sessions;
 
 use std::{sync::Arc, time::Duration};

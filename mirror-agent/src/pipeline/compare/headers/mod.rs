@@ -133,7 +133,7 @@ fn tell(name: &[u8], live: Option<&[u8]>, other: Option<&[u8]>, active: &Active<
         _ => active.ignoring(&rules).map(|rule| vec![rule]),
     };
     match used {
-        Some(used) => used.into_iter().for_each(|rule| found.explain(rule, path.clone())),
+        Some(used) => used.into_iter().for_each(|rule| found.explain(rule, &path)),
         None => found.diverge(DivergenceKind::Header, Where::from(path.as_str()), live, other),
     }
 }

@@ -6,7 +6,8 @@ use super::{
     align::{Bags, Pair, align, pair_bags},
     alike::{MAX_LOOKED_AT, pair_alike},
     tree::Id,
-    walk::{Lack, Only, Step, Walk, plain_text},
+    walk::{Lack, Only, Walk, plain_text},
+    way::Step,
 };
 use crate::pipeline::{
     compare::{ArrayForm, path::Progress},
@@ -16,7 +17,7 @@ use crate::pipeline::{
 impl<'a> Walk<'a, '_> {
     /// Compares two arrays by what the rules say they are.
     pub(super) fn diff_arrays(&mut self, live: &'a [Id], other: &'a [Id], at: &Progress) {
-        let form = if self.is_lines() { &ArrayForm::Ordered } else { self.active.array_form(at) };
+        let form = if self.way.is_lines() { &ArrayForm::Ordered } else { self.active.array_form(at) };
         match form {
             ArrayForm::Ordered => self.diff_sequences(live, other, at),
             ArrayForm::Set => {
@@ -66,8 +67,8 @@ impl<'a> Walk<'a, '_> {
             self.diff_elements((live, of_live), (other, of_other), at);
         }
         if self.lack_elements(live, other, &left, at) == Lack::Told && live.len() != other.len() {
-            let (of_live, of_other) = (live.len().to_string(), other.len().to_string());
-            self.diverge(DivergenceKind::Length, Some(of_live.as_bytes()), Some(of_other.as_bytes()));
+            let text = |elements: &[Id]| Some(elements.len().to_string().into_bytes().into());
+            self.diverge(DivergenceKind::Length, || [text(live), text(other)]);
         }
     }
 
@@ -109,9 +110,10 @@ impl<'a> Walk<'a, '_> {
     /// One divergence for all that is not where it was: the elements of the first index at which the two differ.
     fn tell_of_order(&mut self, live: &'a [Id], other: &'a [Id], keys: (&[u64], &[u64])) {
         let first = keys.0.iter().zip(keys.1).position(|(of_live, of_other)| of_live != of_other);
-        let of_live = first.and_then(|at| live.get(at)).map(|id| plain_text(self.live, *id));
-        let of_other = first.and_then(|at| other.get(at)).map(|id| plain_text(self.other, *id));
-        self.diverge(DivergenceKind::Order, of_live.as_deref(), of_other.as_deref());
+        let (live_tree, other_tree) = (self.live, self.other);
+        let of_live = first.and_then(|at| live.get(at)).map(|id| plain_text(live_tree, *id));
+        let of_other = first.and_then(|at| other.get(at)).map(|id| plain_text(other_tree, *id));
+        self.diverge(DivergenceKind::Order, || [of_live, of_other]);
     }
 
     /// What both have in whatever order; what is left is paired as it comes.
@@ -167,7 +169,7 @@ impl<'a> Walk<'a, '_> {
             let at = self.element(at, live.1);
             self.step_to((live.1, other.1));
             self.diff(*of_live, *of_other, &at);
-            self.steps.pop();
+            self.way.pop();
         }
     }
 
@@ -183,7 +185,7 @@ impl<'a> Walk<'a, '_> {
             if self.lack(only, *id, &at) == Lack::Told {
                 came = Lack::Told;
             }
-            self.steps.pop();
+            self.way.pop();
         }
         came
     }
@@ -191,11 +193,11 @@ impl<'a> Walk<'a, '_> {
     /// The rules' progress at the element `index`; a line is a value of its own.
     fn element(&self, at: &Progress, index: usize) -> Progress {
         let matcher = &self.active.plan.paths;
-        if self.is_lines() { matcher.start() } else { matcher.element(at, index) }
+        if self.way.is_lines() { matcher.start() } else { matcher.element(at, index) }
     }
 
     fn step_to(&mut self, at: Pair) {
-        self.steps.push(if self.is_lines() { Step::Line(at) } else { Step::Index(at) });
+        self.way.push(if self.way.is_lines() { Step::Line(at) } else { Step::Index(at) });
     }
 }
 

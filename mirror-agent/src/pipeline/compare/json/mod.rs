@@ -9,6 +9,7 @@ mod number;
 mod parse;
 mod tree;
 mod walk;
+mod way;
 
 pub(super) use self::{
     fields::numbers_at,

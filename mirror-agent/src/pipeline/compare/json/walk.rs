@@ -3,18 +3,18 @@
 use std::{borrow::Cow, cmp::Ordering};
 
 use super::{
-    align::Pair,
     hash::Hashes,
     number::same_value,
     tree::{Id, Members, Tree, View},
+    way::{Step, Way},
 };
 use crate::pipeline::{
     compare::{
-        NumberForm, PLACE_BYTES,
+        NumberForm,
         found::{Found, Where},
         path::Progress,
         plan::Active,
-        template::{clean, push_key},
+        template::clean,
     },
     reason::DivergenceKind,
 };
@@ -39,47 +39,24 @@ pub(in crate::pipeline::compare) fn compare(
     let mut walk = Walk {
         live,
         other,
-        form,
         active,
         found,
         live_hashes: Hashes::new(live, active),
         other_hashes: Hashes::new(other, active),
-        steps: Vec::new(),
+        way: Way::new(form),
     };
     walk.diff(live.root(), other.root(), &active.plan.paths.start());
-}
-
-/// The way from the root to where the walk is.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Step<'a> {
-    Key(&'a [u8]),
-    /// Positions in live's array and in the other's.
-    Index(Pair),
-    /// The same of lines.
-    Line(Pair),
-}
-
-/// How a place is written.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Written {
-    /// Without indices and keys.
-    Templated,
-    /// With live's.
-    Live,
-    /// With the other's.
-    Other,
 }
 
 /// A walk through both trees.
 pub(super) struct Walk<'a, 'f> {
     pub(super) live: &'a Tree,
     pub(super) other: &'a Tree,
-    pub(super) form: Form,
     pub(super) active: &'a Active<'a>,
     pub(super) found: &'f mut Found,
     pub(super) live_hashes: Hashes<'a>,
     pub(super) other_hashes: Hashes<'a>,
-    pub(super) steps: Vec<Step<'a>>,
+    pub(super) way: Way<'a>,
 }
 
 /// Which of the two has a value that the other has not.
@@ -97,7 +74,7 @@ impl<'a> Walk<'a, '_> {
         if self.live.source(live) == self.other.source(other) {
             return;
         }
-        let is_lines = self.is_lines();
+        let is_lines = self.way.is_lines();
         let rules = if is_lines { Vec::new() } else { self.active.at_path(at) };
         if let Some(rule) = self.active.ignoring(&rules) {
             if !self.same(live, other) {
@@ -120,8 +97,10 @@ impl<'a> Walk<'a, '_> {
             (View::Array(of_live), View::Array(of_other)) => self.diff_arrays(of_live, of_other, at),
             (View::Object(of_live), View::Object(of_other)) => self.diff_objects(of_live, of_other, at),
             _ => {
-                let (of_live, of_other) = (json_text(self.live, live), json_text(self.other, other));
-                self.diverge(DivergenceKind::Type, Some(&of_live), Some(&of_other));
+                let (of_live, of_other) = (self.live, self.other);
+                self.diverge(DivergenceKind::Type, || {
+                    [Some(json_text(of_live, live)), Some(json_text(of_other, other))]
+                });
             }
         }
     }
@@ -129,7 +108,7 @@ impl<'a> Walk<'a, '_> {
     fn diff_scalars(&mut self, live: &[u8], other: &[u8], rules: &[usize]) {
         match self.active.explain(rules, live, other) {
             Some(used) => used.into_iter().for_each(|rule| self.explain(rule)),
-            None => self.diverge(DivergenceKind::Value, Some(live), Some(other)),
+            None => self.diverge(DivergenceKind::Value, || [Some(live.into()), Some(other.into())]),
         }
     }
 
@@ -147,14 +126,14 @@ impl<'a> Walk<'a, '_> {
                 return;
             };
             let at = self.active.plan.paths.member(at, key);
-            self.steps.push(Step::Key(key));
+            self.way.push(Step::Key(key));
             match (order, of_live, of_other) {
                 (Ordering::Equal, Some((_, live)), Some((_, other))) => self.diff(live, other, &at),
                 (Ordering::Less, Some((_, live)), _) => _ = self.lack(Only::Live, live, &at),
                 (_, _, Some((_, other))) => _ = self.lack(Only::Other, other, &at),
                 _ => {}
             }
-            self.steps.pop();
+            self.way.pop();
             if order != Ordering::Greater {
                 of_live = live.next();
             }
@@ -170,9 +149,10 @@ impl<'a> Walk<'a, '_> {
             self.explain(rule);
             return Lack::Explained;
         }
+        let (of_live, of_other) = (self.live, self.other);
         match only {
-            Only::Live => self.diverge(DivergenceKind::Missing, Some(&plain_text(self.live, id)), None),
-            Only::Other => self.diverge(DivergenceKind::Extra, None, Some(&plain_text(self.other, id))),
+            Only::Live => self.diverge(DivergenceKind::Missing, || [Some(plain_text(of_live, id)), None]),
+            Only::Other => self.diverge(DivergenceKind::Extra, || [None, Some(plain_text(of_other, id))]),
         }
         Lack::Told
     }
@@ -209,59 +189,26 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// Whether the walk is at the array of lines, which is none of the values that paths lead to.
-    pub(super) const fn is_lines(&self) -> bool {
-        matches!(self.form, Form::Lines) && self.steps.is_empty()
-    }
-
-    pub(super) fn diverge(&mut self, kind: DivergenceKind, live: Option<&[u8]>, other: Option<&[u8]>) {
-        // Most of what is found in answers that have little in common is not told: it need not be written down.
-        if !self.found.is_full() {
-            let is_elsewhere =
-                |step: &Step<'_>| matches!(step, Step::Index(at) | Step::Line(at) if at.0 != at.1);
-            let other_place = self.steps.iter().any(is_elsewhere).then(|| self.path(Written::Other));
-            let at =
-                Where { path: self.path(Written::Templated), place: self.path(Written::Live), other_place };
-            self.found.diverge(kind, at, live, other);
+    /// Tells that something differs where the walk is. Most of what is found in answers that have little in common is not told:
+    /// it need not be written down, and whatever is, only once it is known to be told.
+    pub(super) fn diverge<'v>(
+        &mut self,
+        kind: DivergenceKind,
+        values: impl FnOnce() -> [Option<Cow<'v, [u8]>>; 2],
+    ) {
+        if self.found.is_full() || self.found.is_path_full(kind, self.way.path()) {
+            return;
         }
+        let path = self.way.path().to_owned();
+        let at = Where { path, place: self.way.place(), other_place: self.way.other_place() };
+        let [live, other] = values();
+        self.found.diverge(kind, at, live.as_deref(), other.as_deref());
     }
 
     fn explain(&mut self, rule: usize) {
         if !self.found.is_explained_full() {
-            let path = self.path(Written::Templated);
-            self.found.explain(rule, path);
+            self.found.explain(rule, self.way.path());
         }
-    }
-
-    /// Where the walk is.
-    fn path(&self, written: Written) -> String {
-        if self.is_lines() {
-            return "body".to_owned();
-        }
-        let mut path = "$".to_owned();
-        for step in &self.steps {
-            if path.len() > PLACE_BYTES {
-                break;
-            }
-            let index = |at: &Pair| match written {
-                Written::Templated => None,
-                Written::Live => Some(at.0),
-                Written::Other => Some(at.1),
-            };
-            match step {
-                Step::Key(key) => push_key(&mut path, key, written == Written::Templated),
-                Step::Index(at) => match index(at) {
-                    Some(index) => path.push_str(&format!("[{index}]")),
-                    None => path.push_str("[]"),
-                },
-                Step::Line(at) => {
-                    if let Some(line) = index(at) {
-                        path = format!("line {}: $", line.saturating_add(1));
-                    }
-                }
-            }
-        }
-        path
     }
 }
 
