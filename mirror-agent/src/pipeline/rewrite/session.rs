@@ -49,7 +49,8 @@ pub fn substitute(
     known: &mut impl Known,
 ) -> Substituted {
     let start = out.len();
-    let mut pass = Pass { copier: Copier::new(out, head), uses, known, done: Substituted::default() };
+    let done = Substituted::default();
+    let mut pass = Pass { copier: Copier::new(out, head), uses, known, done, places_left: MOST_PLACES };
     pass.walk(head);
     let Pass { copier, done, .. } = pass;
     let out = copier.finish();
@@ -64,6 +65,8 @@ struct Pass<'a, K> {
     uses: &'a [(usize, Use)],
     known: &'a mut K,
     done: Substituted,
+    /// Places that may still be tried.
+    places_left: usize,
 }
 
 impl<K: Known> Pass<'_, K> {
@@ -102,19 +105,18 @@ impl<K: Known> Pass<'_, K> {
     }
 
     fn parameter(&mut self, name: &[u8], value: Place<'_>) {
+        let is_meant = |place: &Use| matches!(place, Use::Query(wanted) if decode(name).eq(wanted.bytes()));
+        let Some(rules) = self.rules(is_meant) else { return };
+        if !self.may_try() {
+            return self.miss();
+        }
         // As forms are read, and as other readers do who leave the plus alone: a token may be of base64.
         let form: Vec<u8> = decode(value.bytes).collect();
         let plain: Vec<u8> = decode(&with_plus(value.bytes)).collect();
-        let mut is_meant = false;
-        for (rule, place) in self.uses {
-            let Use::Query(wanted) = place else { continue };
-            if !decode(name).eq(wanted.bytes()) {
-                continue;
-            }
-            is_meant = true;
+        for rule in rules {
             for text in [&form, &plain] {
-                if self.known.has_length(*rule, text.len())
-                    && let Some(with) = self.known.find(*rule, text)
+                if self.known.has_length(rule, text.len())
+                    && let Some(with) = self.known.find(rule, text)
                 {
                     let with = String::from_utf8_lossy(with);
                     encode(self.copier.replace(value.start, value.end()), &with);
@@ -123,7 +125,7 @@ impl<K: Known> Pass<'_, K> {
                 }
             }
         }
-        self.miss(is_meant);
+        self.miss();
     }
 
     fn field(&mut self, name: &[u8], value: Place<'_>) {
@@ -131,10 +133,12 @@ impl<K: Known> Pass<'_, K> {
             return;
         }
         let is_meant = |place: &Use| matches!(place, Use::Header(wanted) if wanted.as_bytes().eq_ignore_ascii_case(name));
-        if self.uses.iter().any(|(_, place)| is_meant(place)) {
+        if let Some(rules) = self.rules(is_meant) {
             let before = self.done.replaced;
-            self.parts(value, is_meant);
-            self.miss(self.done.replaced == before);
+            self.parts(value, &rules);
+            if self.done.replaced == before {
+                self.miss();
+            }
         }
     }
 
@@ -158,14 +162,12 @@ impl<K: Known> Pass<'_, K> {
 
     /// Whether the cookie is meant by any use.
     fn cookie(&mut self, name: &[u8], value: Place<'_>) -> bool {
-        let mut is_meant = false;
-        for (rule, place) in self.uses {
-            if !matches!(place, Use::Cookie(wanted) if wanted.as_bytes() == name) {
-                continue;
-            }
-            is_meant = true;
-            if self.known.has_length(*rule, value.bytes.len())
-                && let Some(with) = self.known.find(*rule, value.bytes)
+        let is_meant = |place: &Use| matches!(place, Use::Cookie(wanted) if wanted.as_bytes() == name);
+        let Some(rules) = self.rules(is_meant) else { return false };
+        let rules = if self.may_try() { rules } else { Vec::new() };
+        for rule in rules {
+            if self.known.has_length(rule, value.bytes.len())
+                && let Some(with) = self.known.find(rule, value.bytes)
                 && with.iter().copied().all(is_cookie_byte)
             {
                 self.copier.replace(value.start, value.end()).extend_from_slice(with);
@@ -173,14 +175,15 @@ impl<K: Known> Pass<'_, K> {
                 return true;
             }
         }
-        self.miss(is_meant);
-        is_meant
+        self.miss();
+        true
     }
 
     /// Replaces values anywhere in a field: what is known, from where a word may begin to where one may end, the longest
     /// first.
-    fn parts(&mut self, value: Place<'_>, is_meant: impl Fn(&Use) -> bool) {
-        let bounds = bounds(value.bytes);
+    fn parts(&mut self, value: Place<'_>, rules: &[usize]) {
+        let bounds: Vec<usize> = bounds(value.bytes).take(self.places_left).collect();
+        self.places_left = self.places_left.saturating_sub(bounds.len());
         let mut from = 0;
         for (number, start) in bounds.iter().copied().enumerate() {
             if start < from {
@@ -188,7 +191,7 @@ impl<K: Known> Pass<'_, K> {
             }
             let ends = bounds.get(number.saturating_add(1)..).unwrap_or_default();
             for end in ends.iter().rev().copied() {
-                if self.part(value, start, end, &is_meant) {
+                if self.part(value, start, end, rules) {
                     from = end;
                     break;
                 }
@@ -196,14 +199,13 @@ impl<K: Known> Pass<'_, K> {
         }
     }
 
-    fn part(&mut self, value: Place<'_>, start: usize, end: usize, is_meant: &impl Fn(&Use) -> bool) -> bool {
+    fn part(&mut self, value: Place<'_>, start: usize, end: usize, rules: &[usize]) -> bool {
         let Some(part) = value.bytes.get(start..end) else { return false };
         if part.len() < PART_BYTES && part.len() < value.bytes.len() {
             return false;
         }
-        for (rule, place) in self.uses {
+        for rule in rules {
             if self.known.has_length(*rule, part.len())
-                && is_meant(place)
                 && let Some(with) = self.known.find(*rule, part)
             {
                 let place = |offset: usize| value.start.saturating_add(offset);
@@ -215,8 +217,22 @@ impl<K: Known> Pass<'_, K> {
         false
     }
 
-    fn miss(&mut self, is_one: bool) {
-        self.done.unknown = self.done.unknown.saturating_add(u64::from(is_one));
+    /// The rules whose values may stand at a place; `None` where there are none.
+    fn rules(&self, is_meant: impl Fn(&Use) -> bool) -> Option<Vec<usize>> {
+        let meant = self.uses.iter().filter(|(_, place)| is_meant(place));
+        let rules: Vec<usize> = meant.map(|(rule, _)| *rule).collect();
+        (!rules.is_empty()).then_some(rules)
+    }
+
+    /// Whether one more place may be tried, which is then one less.
+    fn may_try(&mut self) -> bool {
+        let left = self.places_left.checked_sub(1);
+        self.places_left = left.unwrap_or_default();
+        left.is_some()
+    }
+
+    fn miss(&mut self) {
+        self.done.unknown = self.done.unknown.saturating_add(1);
     }
 }
 
@@ -246,14 +262,14 @@ impl<'a> Place<'a> {
 }
 
 /// Where words may begin or end: not between two bytes of one word.
-fn bounds(value: &[u8]) -> Vec<usize> {
+fn bounds(value: &[u8]) -> impl Iterator<Item = usize> {
     let is_word =
         |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"-_+/".contains(byte));
-    let is_bound = |place: &usize| {
+    let is_bound = move |place: &usize| {
         let before = place.checked_sub(1).and_then(|before| value.get(before));
         !(is_word(before) && is_word(value.get(*place)))
     };
-    (0..=value.len()).filter(is_bound).take(MOST_BOUNDS).collect()
+    (0..=value.len()).filter(is_bound)
 }
 
 /// The bytes with each plus percent-encoded, so that it stands for itself.
@@ -272,5 +288,7 @@ const fn is_cookie_byte(byte: u8) -> bool {
 /// Shortest value that is looked for within a header field: a shorter one, `1` or `true`, would be met by chance.
 const PART_BYTES: usize = 8;
 
-/// Places that are tried in a header field. A token has few, and who sends more shall not cost more.
-const MOST_BOUNDS: usize = 128;
+/// Places that are tried in a head: cookies and parameters that are meant, and where in fields that are words may begin or
+/// end. A token has few of these, and who sends more, in however many fields, shall not cost more: each is tried with all
+/// those behind it, under a lock.
+const MOST_PLACES: usize = 128;

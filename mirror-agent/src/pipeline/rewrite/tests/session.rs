@@ -1,6 +1,6 @@
 //! Enters: heads that bear live's values in every place. Leaves: the same with the target's, and no other byte changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -92,6 +92,41 @@ fn output_is_appended_and_what_stands_there_is_kept() {
     assert_eq!(out, b"kept");
     substitute(&mut out, head, &uses(), &mut table);
     assert!(out.starts_with(b"keptGET / HTTP/1.1\r\ncookie: sid=S\r\n"));
+}
+
+/// Knows nothing, and says that it might.
+#[derive(Default)]
+struct Asked {
+    finds: usize,
+    rules: BTreeSet<usize>,
+}
+
+impl Known for &mut Asked {
+    fn has_length(&self, _: usize, _: usize) -> bool {
+        true
+    }
+
+    fn find(&mut self, rule: usize, _: &[u8]) -> Option<&[u8]> {
+        self.finds += 1;
+        self.rules.insert(rule);
+        None
+    }
+}
+
+#[test]
+fn head_costs_no_more_however_many_places_it_has() {
+    let uses = [uses(), vec![(1, Use::Header("x-other".to_owned()))]].concat();
+    for lines in [
+        format!("authorization: {}\r\n", ".".repeat(129)).repeat(400),
+        format!("cookie: {}\r\n", "sid=live-session;".repeat(400)).repeat(8),
+    ] {
+        let head = format!("GET /?{} HTTP/1.1\r\n{lines}\r\n", "to+ken=1&".repeat(40));
+        let mut asked = Asked::default();
+        let done = substitute(&mut Vec::new(), head.as_bytes(), &uses, &mut &mut asked);
+        assert!(asked.finds > 80 && asked.finds <= 128 * 128 / 2, "{}", asked.finds);
+        assert!(asked.rules.iter().eq(&[0]), "a rule is asked where its values may stand");
+        assert!(done.unknown > 400, "what is not looked for is told");
+    }
 }
 
 proptest! {
