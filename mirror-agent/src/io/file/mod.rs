@@ -331,6 +331,9 @@ impl Format {
                         return Ok(None);
                     }
                     Block::InterfaceDescription(description) => {
+                        if interfaces.len() >= MAX_INTERFACES {
+                            return Err(FileError::Damaged { offset });
+                        }
                         interfaces.push(Interface::new(description, *big_endian, offset)?);
                         return Ok(None);
                     }
@@ -398,6 +401,9 @@ impl Format {
 }
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// Interfaces of one section. The block of each is a few bytes long, and as nothing once packed.
+const MAX_INTERFACES: usize = 65_536;
 
 /// The file's value also holds the length of a frame check sequence in its upper bits.
 fn link_type(network: i32) -> LinkType {

@@ -65,6 +65,17 @@ fn each_section_has_its_own_byte_order_and_interfaces() {
 }
 
 #[test]
+fn section_has_so_many_interfaces_and_no_more() {
+    let order = Order::Little;
+    let mut file = [order.section(), order.interface(1, &[]).repeat(65_536)].concat();
+    file.extend(order.packet(65_535, 1, b"abc", 3));
+    assert_eq!(read(file.clone()).unwrap().len(), 1);
+    // Those of another section are others.
+    file.extend([order.section(), order.interface(1, &[]).repeat(65_537)].concat());
+    assert!(matches!(read(file), Err(FileError::Damaged { .. })));
+}
+
+#[test]
 fn block_that_is_shorter_than_its_own_lengths_is_damage() {
     for order in ORDERS {
         // Process information: its length is taken for granted by the library.
