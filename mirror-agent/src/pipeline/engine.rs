@@ -128,7 +128,7 @@ impl Pipeline {
     /// First byte of the exchange that began earliest of those not reported yet. Only for [`Purpose::Inspect`].
     #[must_use]
     pub fn open_since(&self) -> Option<Timestamp> {
-        self.context.open.first().map(|(at, _)| *at)
+        self.context.open.first()
     }
 
     /// What happened since this was last asked.

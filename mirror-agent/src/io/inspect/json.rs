@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{self, BufWriter, Write},
+    num::NonZeroU64,
 };
 
 use serde::{Serialize, Serializer};
@@ -60,6 +61,8 @@ struct Line<'a> {
     response: Option<Message<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     interim: Vec<Message<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interim_left_out: Option<NonZeroU64>,
     times: Times,
 }
 
@@ -72,6 +75,7 @@ impl<'a> From<&'a ExchangeReport> for Line<'a> {
             request: request.map(Message::from),
             response: response.map(Message::from),
             interim: report.interim.iter().map(Message::from).collect(),
+            interim_left_out: NonZeroU64::new(report.interim_left_out),
             times: Times {
                 request_first_byte: request.map(|message| nanos(message.first_byte_at)),
                 request_last_byte: request.map(|message| nanos(message.last_byte_at)),
@@ -222,6 +226,7 @@ pub(super) mod tests {
         report.flow.vlan = 10 | 20 << 16;
         report.response = Some(response(204));
         report.interim.push(response(100));
+        report.interim_left_out = 7;
         assert_eq!(
             line(&report),
             concat!(
@@ -235,7 +240,7 @@ pub(super) mod tests {
                 r#""interim":[{"status":100,"reason":"No","version":"HTTP/1.0","headers":[],"#,
                 r#""body_bytes":3,"#,
                 r#""body_sha256":"0101010101010101010101010101010101010101010101010101010101010101","#,
-                r#""complete":false,"offset":0,"seq":0}],"#,
+                r#""complete":false,"offset":0,"seq":0}],"interim_left_out":7,"#,
                 r#""times":{"request_first_byte":1700000000000000001,"request_last_byte":1700000000000000001,"#,
                 r#""response_first_byte":5,"response_last_byte":6}}"#,
                 "\n"
@@ -309,6 +314,7 @@ pub(super) mod tests {
                 last_byte_at: Timestamp::from_nanos(at),
             }),
             interim: vec![],
+            interim_left_out: 0,
             response: None,
         }
     }

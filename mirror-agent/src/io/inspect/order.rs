@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::pipeline::{
-    ExchangeId, Timestamp,
-    exchange::report::{ExchangeReport, MessageReport, StartLine},
-};
+use crate::pipeline::{ExchangeId, Timestamp, exchange::report::ExchangeReport};
 
 /// Holds exchanges that ended until no exchange that began earlier is open.
 #[derive(Debug)]
@@ -26,7 +23,7 @@ impl Orderer {
 
     /// Takes an exchange that ended.
     pub fn handle_ended(&mut self, report: ExchangeReport) {
-        self.bytes = self.bytes.saturating_add(weight(&report));
+        self.bytes = self.bytes.saturating_add(report.weight());
         self.ended.insert((report.first_byte_at(), report.id), report);
     }
 
@@ -39,25 +36,9 @@ impl Orderer {
             return None;
         }
         let (_, report) = self.ended.pop_first()?;
-        self.bytes = self.bytes.saturating_sub(weight(&report));
+        self.bytes = self.bytes.saturating_sub(report.weight());
         Some(report)
     }
-}
-
-/// About the memory that a report takes, in bytes.
-fn weight(report: &ExchangeReport) -> usize {
-    let messages = report.request.iter().chain(&report.interim).chain(&report.response);
-    size_of::<ExchangeReport>().saturating_add(messages.map(message_weight).sum())
-}
-
-fn message_weight(message: &MessageReport) -> usize {
-    let start_line = match &message.start_line {
-        StartLine::Request { method, target, .. } => method.len().saturating_add(target.len()),
-        StartLine::Status { reason, .. } => reason.len(),
-    };
-    let fields = message.headers.iter();
-    let fields = fields.map(|(name, value)| size_of::<(Vec<u8>, Vec<u8>)>() + name.len() + value.len());
-    fields.sum::<usize>().saturating_add(start_line).saturating_add(size_of::<MessageReport>())
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! Enters: what the sides of all flows have in common. Leaves: numbers, counts, finished requests and reports.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    mem::take,
-    sync::Arc,
-};
+use std::{collections::VecDeque, mem::take, sync::Arc};
 
 use crate::pipeline::{
     Answered, Endpoint, ExchangeId, FlowKey, Limits, Policy, Request, SeqNumber, Stats, Timestamp,
-    exchange::report::ExchangeReport,
+    exchange::{
+        open::{Key, OpenExchanges, Part},
+        report::ExchangeReport,
+    },
     flow::FlowId,
     http::RequestHead,
     policy::{Experiment, Selection, SkipCounts, mix},
@@ -55,8 +54,8 @@ pub(crate) struct Context {
     pub(crate) misses_answers: bool,
     /// Exchanges that ended, for `inspect`.
     pub(crate) reports: VecDeque<ExchangeReport>,
-    /// Exchanges that have begun and are not reported yet, with the time of their first byte.
-    pub(crate) open: BTreeSet<(Timestamp, ExchangeId)>,
+    /// Exchanges that have begun and are not over, for `inspect`.
+    pub(crate) open: OpenExchanges,
     /// Bytes allocated for messages being assembled, and for requests that nobody has taken yet.
     held_bytes: usize,
     /// Requests seen and neither settled nor handed out.
@@ -76,7 +75,6 @@ impl Context {
     pub(crate) fn new(purpose: Purpose, limits: Limits, seed: u64) -> Self {
         let mut context = Self {
             purpose: Purpose::Inspect,
-            limits,
             stats: Stats::default(),
             skips: SkipCounts::default(),
             selection: None,
@@ -86,7 +84,9 @@ impl Context {
             asked: None,
             misses_answers: false,
             reports: VecDeque::new(),
-            open: BTreeSet::new(),
+            // Nothing else is held of messages then.
+            open: OpenExchanges::new(limits.memory_bytes / 2),
+            limits,
             held_bytes: 0,
             pending: 0,
             next_id: 0,
@@ -160,11 +160,16 @@ impl Context {
 
     /// The number of an exchange of which the first byte was seen `at`.
     pub(crate) fn begin(&mut self, at: Timestamp) -> ExchangeId {
+        let id = self.next_number();
+        if matches!(self.purpose, Purpose::Inspect) {
+            self.open.begin((at, id));
+        }
+        id
+    }
+
+    fn next_number(&mut self) -> ExchangeId {
         let id = ExchangeId(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
-        if matches!(self.purpose, Purpose::Inspect) {
-            self.open.insert((at, id));
-        }
         id
     }
 
@@ -237,12 +242,16 @@ impl Context {
         self.pending = self.pending.saturating_sub(1);
     }
 
-    /// Reports an exchange that began `at` and is over. One of which not even a head was seen says nothing.
-    pub(crate) fn report(&mut self, at: Timestamp, report: ExchangeReport) {
-        self.open.remove(&(at, report.id));
-        if report.request.is_some() || report.response.is_some() || !report.interim.is_empty() {
-            self.reports.push_back(report);
-        }
+    /// Keeps a message of an exchange until that is over. What comes after the exchange had to be reported is told apart.
+    pub(crate) fn keep(&mut self, key: Key, flow: FlowKey, part: Part) {
+        let is_reported = self.open.is_reported(&key);
+        let id = if is_reported { self.next_number() } else { key.1 };
+        self.open.add(key, id, flow, part, &mut self.reports);
+    }
+
+    /// Reports an exchange that is over. One of which not even a head was seen says nothing.
+    pub(crate) fn report(&mut self, key: Key) {
+        self.reports.extend(self.open.end(key));
     }
 
     /// Counts a flow that is not parsed any further.

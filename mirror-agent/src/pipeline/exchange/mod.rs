@@ -8,6 +8,7 @@ mod lull;
 mod message;
 mod mode;
 mod observer;
+mod open;
 mod pairing;
 mod quiet;
 pub mod report;

@@ -10,8 +10,9 @@ use crate::pipeline::{
         lull::Lull,
         missing,
         observer::{RequestObserver, Run},
+        open::{Key, Part},
         quiet::QuietMoments,
-        report::{ExchangeReport, MessageReport, Place},
+        report::{MessageReport, Place},
     },
     http::{
         EndEffect, Event, GapEffect, ResponseDecoder,
@@ -60,10 +61,7 @@ struct OpenExchange {
     /// How far the client had received of the server's stream when the request began.
     acked: Option<u64>,
     reply_to: ReplyTo,
-    request: Option<MessageReport>,
     request_over: bool,
-    interim: Vec<MessageReport>,
-    response: Option<MessageReport>,
     response_over: bool,
 }
 
@@ -77,7 +75,7 @@ impl RequestObserver for Pairing {
             self.take_up(context);
         }
         let unanswered = self.exchanges.iter().filter(|exchange| !exchange.response_over).count();
-        if unanswered >= self.outstanding_limit {
+        if unanswered >= self.outstanding_limit || context.open.is_crowded() {
             self.give_up(context);
         }
         let mut exchange = OpenExchange::new(id, run.at, Some(offset), run.acked.offset());
@@ -96,9 +94,12 @@ impl RequestObserver for Pairing {
     }
 
     fn ended(&mut self, context: &mut Context, id: ExchangeId, report: Option<MessageReport>) {
+        let flow = self.flow;
         if let Some(exchange) = self.find(id) {
-            exchange.request = report;
             exchange.request_over = true;
+            if let Some(report) = report {
+                context.keep(exchange.key(), flow, Part::Request(report));
+            }
         }
         self.tell_finished(context);
     }
@@ -333,12 +334,12 @@ impl Pairing {
     fn finish(&mut self, context: &mut Context, complete: bool) {
         let Some(current) = self.current.take() else { return };
         let report = current.builder.map(|builder| builder.finish(complete));
+        let flow = self.flow;
         if let Some(exchange) = self.find(current.id) {
-            if current.is_interim {
-                exchange.interim.extend(report);
-            } else {
-                exchange.response = report;
-                exchange.response_over = true;
+            exchange.response_over |= !current.is_interim;
+            if let Some(report) = report {
+                let part = if current.is_interim { Part::Interim(report) } else { Part::Response(report) };
+                context.keep(exchange.key(), flow, part);
             }
         }
         self.tell_finished(context);
@@ -358,11 +359,10 @@ impl Pairing {
 
     /// Reports what is over on both sides.
     fn tell_finished(&mut self, context: &mut Context) {
-        let flow = self.flow;
-        self.exchanges.retain_mut(|exchange| {
+        self.exchanges.retain(|exchange| {
             let finished = exchange.request_over && exchange.response_over;
             if finished {
-                context.report(exchange.begun_at, exchange.take_report(flow));
+                context.report(exchange.key());
             }
             !finished
         });
@@ -377,21 +377,12 @@ impl OpenExchange {
             start,
             acked,
             reply_to: ReplyTo::Other,
-            request: None,
             request_over: false,
-            interim: Vec::new(),
-            response: None,
             response_over: false,
         }
     }
 
-    fn take_report(&mut self, flow: FlowKey) -> ExchangeReport {
-        ExchangeReport {
-            id: self.id,
-            flow,
-            request: self.request.take(),
-            interim: std::mem::take(&mut self.interim),
-            response: self.response.take(),
-        }
+    const fn key(&self) -> Key {
+        (self.begun_at, self.id)
     }
 }

@@ -17,11 +17,25 @@ pub struct ExchangeReport {
     pub request: Option<MessageReport>,
     /// Interim (1xx) responses, in order; 101 is not among them, it is final.
     pub interim: Vec<MessageReport>,
+    /// How many more of them there were than are told.
+    pub interim_left_out: u64,
     /// The final response; `None` where the capture does not hold it.
     pub response: Option<MessageReport>,
 }
 
 impl ExchangeReport {
+    /// One of which nothing was seen yet.
+    pub(crate) const fn new(id: ExchangeId, flow: FlowKey) -> Self {
+        Self { id, flow, request: None, interim: Vec::new(), interim_left_out: 0, response: None }
+    }
+
+    /// About the memory that it takes, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let messages = self.request.iter().chain(&self.interim).chain(&self.response);
+        messages.map(MessageReport::weight).fold(size_of::<Self>(), usize::saturating_add)
+    }
+
     /// When the exchange began: the first byte of its request, else of its earliest response.
     ///
     /// [`Timestamp::ZERO`] for a report without any message.
@@ -83,6 +97,27 @@ pub struct MessageReport {
     pub first_byte_at: Timestamp,
     /// When the last of its segments was seen: it was not complete before.
     pub last_byte_at: Timestamp,
+}
+
+impl MessageReport {
+    /// About the memory that it takes, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let start_line = match &self.start_line {
+            StartLine::Request { method, target, .. } => method.len().saturating_add(target.len()),
+            StartLine::Status { reason, .. } => reason.len(),
+        };
+        let field = |(name, value): &(Vec<u8>, Vec<u8>)| {
+            size_of::<(Vec<u8>, Vec<u8>)>().saturating_add(allocated(name)).saturating_add(allocated(value))
+        };
+        let fields = self.headers.iter().map(field).fold(0, usize::saturating_add);
+        size_of::<Self>().saturating_add(start_line).saturating_add(fields)
+    }
+}
+
+/// About what it takes to have these bytes: a few of them take as much as many.
+const fn allocated(bytes: &[u8]) -> usize {
+    if bytes.is_empty() { 0 } else { bytes.len().saturating_add(16) }
 }
 
 /// The first line of a message.

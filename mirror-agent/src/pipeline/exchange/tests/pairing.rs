@@ -87,6 +87,46 @@ fn response_that_may_answer_head_has_no_content_where_another_one_follows() {
     assert_eq!(talk.reports().len(), 1);
 }
 
+#[test]
+fn interim_responses_are_told_up_to_a_limit_and_counted_beyond() {
+    let mut talk = Conversation::with(Purpose::Inspect, Limits::default());
+    talk.client(&get("/1"));
+    for _ in 0..10 {
+        talk.server_full(&b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100));
+    }
+    talk.server_full(OK);
+    let told = talk.reports();
+    assert_eq!((told.len(), pair(&told[0])), (1, (Some("/1".to_owned()), Some(200))));
+    assert_eq!((told[0].interim.len(), told[0].interim_left_out), (64, 936));
+}
+
+#[test]
+fn open_exchanges_hold_so_much_and_beyond_it_the_oldest_are_told_as_they_are() {
+    let limits = Limits { memory_bytes: 2 * 1024 * 1024, outstanding: 1_000, ..Limits::default() };
+    let mut talk = Conversation::with(Purpose::Inspect, limits);
+    for number in 0..500 {
+        talk.client(format!("GET /{number} HTTP/1.1\r\na: {}\r\n\r\n", "x".repeat(8_000)).as_bytes());
+    }
+    let early = talk.reports();
+    let targets: Vec<_> = early.iter().filter_map(|report| pair(report).0).collect();
+    let oldest: Vec<_> = (0..targets.len()).map(|number| format!("/{number}")).collect();
+    assert_eq!(targets, oldest);
+    // Half of the memory holds about 130 requests of 8 kB.
+    assert!((370..450).contains(&early.len()), "{}", early.len());
+    for _ in 0..500 {
+        talk.server_full(OK);
+    }
+    talk.finish();
+    let late = talk.reports();
+    let (alone, whole): (Vec<_>, Vec<_>) = late.iter().map(pair).partition(|(request, _)| request.is_none());
+    assert_eq!((alone.len(), whole.len()), (early.len(), 500 - early.len()), "responses come alone");
+    assert!(alone.iter().chain(&whole).all(|(_, response)| *response == Some(200)));
+    let mut ids: Vec<_> = early.iter().chain(&late).map(|report| report.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), early.len() + late.len());
+}
+
 /// The target of the request and the status of its response.
 fn pair(report: &ExchangeReport) -> (Option<String>, Option<u16>) {
     let target = report.request.as_ref().map(|request| match &request.start_line {
