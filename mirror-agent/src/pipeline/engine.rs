@@ -52,6 +52,7 @@ impl Pipeline {
     /// Takes the next segment in capture order.
     pub fn handle_segment(&mut self, segment: &Segment<'_>) {
         self.flows.handle_segment(segment, &mut self.context);
+        self.relieve();
     }
 
     /// The time of the flow table: the latest that it was told, moved forward by the segments since.
@@ -63,22 +64,25 @@ impl Pipeline {
     /// Takes the time: idle flows are evicted, gaps are given up.
     pub fn handle_time(&mut self, now: Timestamp) {
         self.flows.handle_time(now, &mut self.context);
+        self.relieve();
     }
 
     /// Takes note that capture was interrupted: what is incomplete is lost, and connections go on as ones whose beginning
     /// was not seen. What is sent again of what was seen before is still known as old.
     pub fn interrupt(&mut self, now: Timestamp) {
-        self.flows.interrupt(now, |_| true, &mut self.context);
+        self.interrupt_some(now, |_| true);
     }
 
     /// The same for the flows that `is_affected` names, where the capture of no others was interrupted.
     pub fn interrupt_some(&mut self, now: Timestamp, is_affected: impl FnMut(&FlowKey) -> bool) {
         self.flows.interrupt(now, is_affected, &mut self.context);
+        self.relieve();
     }
 
     /// The same for one flow: the kernel program has let go of it, and copies nothing of it until it takes it up again.
     pub fn let_go(&mut self, at: Timestamp, flow: &FlowKey) {
         self.flows.let_go(at, flow, &mut self.context);
+        self.relieve();
     }
 
     /// Takes the end of the capture: every flow is closed, what is incomplete is lost.
@@ -163,5 +167,14 @@ impl Pipeline {
     #[must_use]
     pub fn bytes_held(&self) -> (usize, usize) {
         (self.flows.bytes_held(), self.context.held_bytes())
+    }
+
+    /// Has incomplete messages give way until there is room again for whoever comes.
+    fn relieve(&mut self) {
+        while let Some(flow) = self.context.who_gives_way() {
+            if !self.flows.relieve(&flow, &mut self.context) {
+                return;
+            }
+        }
     }
 }

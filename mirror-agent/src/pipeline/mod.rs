@@ -29,6 +29,7 @@ pub mod http;
 pub mod judge;
 pub mod limits;
 pub mod link;
+mod list;
 pub mod message;
 pub mod orient;
 pub mod policy;

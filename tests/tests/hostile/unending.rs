@@ -79,6 +79,33 @@ fn endless_chunks_of_one_byte_are_given_up() {
     assert!(lost(&stats, LostReason::Memory) > 0, "{stats:?}");
 }
 
+#[test]
+fn bodies_that_are_announced_and_never_sent_shut_nobody_out() {
+    let mut attack = Attack::on(16 * MIB);
+    // Each announces half of what is left of the memory for messages, and then says a byte now and then.
+    let lens = [64 * 1024; 200].into_iter().chain((0..1_000).map(|shift| (64 * 1024) >> (shift / 3 % 17)));
+    let starts: Vec<_> =
+        lens.map(|len: u32| format!("GET / HTTP/1.1\r\nContent-Length:{len}\r\n\r\n")).collect();
+    for round in 0..5 {
+        for (stranger, start) in (0..).zip(&starts) {
+            match round {
+                0 => {
+                    attack.handshake(stranger);
+                    attack.client(stranger, 0, 0, ACK, start.as_bytes());
+                }
+                _ => {
+                    let offset = u32::try_from(start.len()).unwrap() + round - 1;
+                    attack.client(stranger, offset, 0, ACK, b"b");
+                }
+            }
+            if stranger % 50 == 0 {
+                attack.settle();
+            }
+        }
+    }
+    attack.finish("announced bodies");
+}
+
 /// A thousand strangers that begin a request and go on with it for ever.
 fn unending(what: &str, start: &str, more: &str, rounds: u32) -> Stats {
     const STRANGERS: u32 = 1_000;

@@ -5,10 +5,10 @@ use crate::pipeline::{
     exchange::{
         context::{Context, Purpose},
         message::{GoAhead, OpenRequest},
-        mode::{AwaitAnswer, Mode, Opening},
+        mode::{AwaitAnswer, MAX_HELD_BYTES, MAX_OPENING_BYTES, Mode, Opening},
         observer::{RequestObserver, Run},
         report::Place,
-        trust::{Moment, Trust, may_await_go_ahead},
+        trust::{Moment, Trust, is_pick_up, may_await_go_ahead},
     },
     flow::Interest,
     http::{
@@ -21,13 +21,6 @@ use crate::pipeline::{
     message::ReplyTo,
     reason::{FlowSkipReason, LostReason},
 };
-
-/// Most bytes held while it is not clear what a stream is. A PROXY protocol header is at most 65,551 bytes long in
-/// theory and 536 in practice; what is longer is not HTTP.
-const MAX_OPENING_BYTES: usize = 4096;
-
-/// Most bytes held while the answer to a request for an upgrade is awaited. A client has no reason to send any.
-const MAX_HELD_BYTES: usize = 64 * 1024;
 
 /// An offset that no stream reaches.
 const UNKNOWN: u64 = u64::MAX;
@@ -64,12 +57,16 @@ impl ClientSide {
         run: Run<'_>,
         observer: &mut impl RequestObserver,
     ) -> Interest {
-        let before = self.waiting_bytes();
+        let (before, request_before) = (self.waiting_bytes(), self.request_bytes());
         let interest = self.take(context, flow, run, observer);
         let after = self.waiting_bytes();
         context.hold(before, after);
         if after > before && !context.may_hold(after, 0) {
             return self.give_up(context, observer);
+        }
+        // Most messages come in one piece, and are never heard of.
+        if before | request_before | after | self.request_bytes() != 0 {
+            self.note(context, flow);
         }
         interest
     }
@@ -252,7 +249,12 @@ impl ClientSide {
                 client.hand_off(context)
             });
         }
-        self.accounted(context, |client, context| client.conclude(context, flow, status, acked, observer))
+        let interest = self
+            .accounted(context, |client, context| client.conclude(context, flow, status, acked, observer));
+        if self.bytes_held() > 0 {
+            self.note(context, flow);
+        }
+        interest
     }
 
     /// Takes the status of a final response.
@@ -402,7 +404,7 @@ impl ClientSide {
                             context.note_probe(flow, &head);
                         }
                         is_garbled = head.facts.framing == Framing::Garbled;
-                        request.head(context, flow, &head, at);
+                        request.head(context, flow, &head, input.len(), at);
                         observer.head(request.id, request.reply_to);
                     }
                 }
@@ -534,6 +536,19 @@ impl ClientSide {
         Interest::Ignore
     }
 
+    /// Lets go of what is held of a message that is not complete, of which others need the memory.
+    pub(crate) fn relieve(&mut self, context: &mut Context, observer: &mut impl RequestObserver) -> Interest {
+        if self.waiting_bytes() > 0 {
+            return self.give_up(context, observer);
+        }
+        if let Some(request) = &mut self.current {
+            // Where it ends is known still: its remaining bytes are stepped over.
+            request.lose(context, LostReason::Memory);
+        }
+        context.strike_holder();
+        Interest::Continue
+    }
+
     /// Lets go of what is held for bytes that are no request yet: the memory for messages is exhausted.
     fn give_up(&mut self, context: &mut Context, observer: &mut impl RequestObserver) -> Interest {
         self.accounted(context, |client, context| {
@@ -548,26 +563,35 @@ impl ClientSide {
 
     /// Acts, and keeps the context's account of [`Self::waiting_bytes`].
     fn accounted<T>(&mut self, context: &mut Context, act: impl FnOnce(&mut Self, &mut Context) -> T) -> T {
-        let before = self.waiting_bytes();
+        let (before, held_before) = (self.waiting_bytes(), self.bytes_held());
         let result = act(self, context);
         context.hold(before, self.waiting_bytes());
+        if held_before > 0 && self.bytes_held() == 0 {
+            context.strike_holder();
+        }
         result
+    }
+
+    /// Has the context know what this side holds of a message that is not complete, after it got some.
+    fn note(&self, context: &mut Context, flow: &FlowKey) {
+        match self.bytes_held() {
+            0 => context.strike_holder(),
+            bytes => context.note_holder(flow, bytes),
+        }
+    }
+
+    /// Memory of what is not complete.
+    fn bytes_held(&self) -> usize {
+        self.waiting_bytes().saturating_add(self.request_bytes())
+    }
+
+    /// Memory of the request of which the head is complete.
+    fn request_bytes(&self) -> usize {
+        self.current.as_ref().map_or(0, OpenRequest::bytes_held)
     }
 
     /// Memory of what is no request yet: incomplete heads, openings, bytes that wait for an answer.
     fn waiting_bytes(&self) -> usize {
-        let waiting = match &self.mode {
-            Mode::Opening(Some(opening)) => opening.held.capacity(),
-            Mode::AwaitAnswer(awaiting) => awaiting.held.capacity(),
-            Mode::Opening(None) | Mode::Foreign(_) | Mode::HandedOff | Mode::InStep | Mode::Resync { .. } => {
-                0
-            }
-        };
-        self.decoder.bytes_held().saturating_add(waiting)
+        self.decoder.bytes_held().saturating_add(self.mode.bytes_held())
     }
-}
-
-/// Whether a request starts at the first of `bytes`, for a lenient decoder.
-fn is_pick_up(bytes: &[u8]) -> bool {
-    strict_request_start(bytes) || lenient_pick_up(bytes)
 }

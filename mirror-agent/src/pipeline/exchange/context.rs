@@ -5,6 +5,7 @@ use std::{collections::VecDeque, mem::take, sync::Arc};
 use crate::pipeline::{
     Answered, Endpoint, ExchangeId, FlowKey, Limits, Policy, Request, SeqNumber, Stats, Timestamp,
     exchange::{
+        holders::Holders,
         open::{Key, OpenExchanges, Part},
         report::ExchangeReport,
     },
@@ -58,6 +59,8 @@ pub(crate) struct Context {
     pub(crate) open: OpenExchanges,
     /// Bytes allocated for messages being assembled, and for requests that nobody has taken yet.
     held_bytes: usize,
+    /// Flows that hold a message that is not complete.
+    holders: Holders,
     /// Requests seen and neither settled nor handed out.
     pub(crate) pending: u64,
     next_id: u64,
@@ -67,7 +70,7 @@ pub(crate) struct Context {
     probes: VecDeque<Probe>,
     /// More of them arrived than are kept.
     has_dropped_probes: bool,
-    /// Of the flow that a span was handed on of last.
+    /// Of the flow at hand.
     pub(crate) flow_id: FlowId,
 }
 
@@ -88,6 +91,7 @@ impl Context {
             open: OpenExchanges::new(limits.memory_bytes / 2),
             limits,
             held_bytes: 0,
+            holders: Holders::new(),
             pending: 0,
             next_id: 0,
             unread: VecDeque::new(),
@@ -262,11 +266,43 @@ impl Context {
     /// Whether a message that has `held` bytes may have `more`. Messages may fill half of the memory; the other half is
     /// the flow table's.
     ///
-    /// None may have more than is then still free. So messages that never end, however many, leave room for ordinary
-    /// ones: a thousand of them can take all but a thousandth.
+    /// None may have more than is then still free, so the last to come does not take it all.
     pub(crate) fn may_hold(&self, held: usize, more: usize) -> bool {
-        let free = (self.limits.memory_bytes / 2).checked_sub(self.held_bytes.saturating_add(more));
+        let free = self.room().checked_sub(self.held_bytes.saturating_add(more));
         free.is_some_and(|free| held.saturating_add(more) <= free)
+    }
+
+    /// Whether so many bytes may be set aside on somebody's word that they will come: where half of the room is free
+    /// then, which nobody can miss.
+    pub(crate) fn may_set_aside(&self, bytes: usize) -> bool {
+        self.held_bytes.saturating_add(bytes) <= self.room() / 2
+    }
+
+    /// The flow that is to let go of a message that is not complete: an eighth of the room is kept for whoever comes, so
+    /// that requests that never end shut nobody out, however many they are.
+    pub(crate) fn who_gives_way(&self) -> Option<FlowKey> {
+        let room = self.room();
+        if self.held_bytes <= room.saturating_sub(room / 8) { None } else { self.holders.first() }
+    }
+
+    /// Notes that the flow at hand, whose key is `flow`, got some of a message of which it holds so many bytes, and that is
+    /// not complete.
+    pub(crate) fn note_holder(&mut self, flow: &FlowKey, bytes: usize) {
+        let before = self.holders.memory_bytes();
+        self.holders.note(self.flow_id, flow, bytes);
+        self.hold(before, self.holders.memory_bytes());
+    }
+
+    /// Notes that the flow at hand holds nothing of a message any more.
+    pub(crate) fn strike_holder(&mut self) {
+        let before = self.holders.memory_bytes();
+        self.holders.remove(self.flow_id);
+        self.hold(before, self.holders.memory_bytes());
+    }
+
+    /// Bytes that messages may take.
+    const fn room(&self) -> usize {
+        self.limits.memory_bytes / 2
     }
 
     /// The same for answers, which must not cost a request: they leave it half of the room for messages.

@@ -16,7 +16,7 @@ use crate::pipeline::{
     reason::LostReason,
 };
 
-/// Most bytes set aside for a body on the word of its Content-Length alone.
+/// Most bytes set aside for a body on the word of its Content-Length alone, where there is much room.
 const MAX_ADVANCE_BYTES: usize = 64 * 1024;
 
 /// A request in progress.
@@ -101,12 +101,13 @@ impl OpenRequest {
         }
     }
 
-    /// Takes the complete head and decides what to keep.
+    /// Takes the complete head, with which `arrived` bytes behind it have come, and decides what to keep.
     pub(crate) fn head(
         &mut self,
         context: &mut Context,
         flow: &FlowKey,
         head: &RequestHead<'_>,
+        arrived: usize,
         at: Timestamp,
     ) {
         self.last_byte_at = self.last_byte_at.max(at);
@@ -139,7 +140,7 @@ impl OpenRequest {
             | Framing::Ambiguous
             | Framing::Garbled => 0,
         };
-        let advance = head.raw.len().saturating_add(body_len.min(MAX_ADVANCE_BYTES));
+        let with_head = |body: usize| head.raw.len().saturating_add(body);
         let selection = match context.select(self.id, flow, head) {
             Ok(selection) => selection,
             Err(reason) => {
@@ -150,10 +151,14 @@ impl OpenRequest {
         };
         if body_len > context.limits.body_bytes {
             self.lose(context, LostReason::TooLarge);
-        } else if !context.may_hold(0, advance) {
+        } else if !context.may_hold(0, with_head(body_len.min(arrived))) {
             self.lose(context, LostReason::Memory);
         } else {
-            let mut raw = Vec::with_capacity(advance);
+            let advance = with_head(body_len.min(MAX_ADVANCE_BYTES));
+            // Else anybody could take much memory by a few bytes that announce many.
+            let is_set_aside = context.may_set_aside(advance);
+            let capacity = if is_set_aside { advance } else { with_head(body_len.min(arrived)) };
+            let mut raw = Vec::with_capacity(capacity);
             raw.extend_from_slice(head.raw);
             context.hold(0, raw.capacity());
             self.keep = Keep::Whole { raw, selection };
@@ -204,6 +209,14 @@ impl OpenRequest {
         }
         self.keep = Keep::Settled;
         context.lose(reason);
+    }
+
+    /// Bytes of memory that it takes, not counting its head before that is complete.
+    pub(crate) const fn bytes_held(&self) -> usize {
+        match &self.keep {
+            Keep::Whole { raw, .. } => raw.capacity(),
+            Keep::Undecided { .. } | Keep::Settled | Keep::Report(_) => 0,
+        }
     }
 
     /// Takes the end of the message: a whole request is handed out, a report is closed.

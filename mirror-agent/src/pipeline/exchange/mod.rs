@@ -4,6 +4,7 @@ mod answers;
 mod builder;
 mod client;
 mod context;
+mod holders;
 mod lull;
 mod message;
 mod mode;
@@ -167,7 +168,24 @@ impl FlowHandler for Context {
         interest
     }
 
-    fn close(&mut self, _flow: &FlowInfo, mut connection: Connection, cause: CloseCause, _at: Timestamp) {
+    fn relieve(&mut self, flow: &FlowInfo, connection: &mut Connection) -> Interest {
+        self.flow_id = flow.id;
+        let Connection { client, server } = &mut *connection;
+        let interest = match server {
+            ServerSide::Peek(observer) => client.relieve(self, observer),
+            ServerSide::Full(paired) => match paired.as_mut() {
+                Paired::Reports(pairing) => client.relieve(self, pairing),
+                Paired::Answers(answers) => client.relieve(self, answers),
+            },
+        };
+        if interest == Interest::Ignore {
+            connection.leave_answers(self, IncomparableReason::Upgraded);
+        }
+        interest
+    }
+
+    fn close(&mut self, flow: &FlowInfo, mut connection: Connection, cause: CloseCause, _at: Timestamp) {
+        self.flow_id = flow.id;
         let reason = match cause {
             CloseCause::Ended | CloseCause::Finished => LostReason::Aborted,
             CloseCause::Evicted(_) => LostReason::Evicted,

@@ -34,7 +34,25 @@ impl Mode {
     pub(super) const fn resync(trust: Trust) -> Self {
         Self::Resync { trust, heard_up_to: None }
     }
+
+    /// Bytes of memory that are held for it.
+    pub(super) fn bytes_held(&self) -> usize {
+        match self {
+            Self::Opening(Some(opening)) => opening.held.capacity(),
+            Self::AwaitAnswer(awaiting) => awaiting.held.capacity(),
+            Self::Opening(None) | Self::Foreign(_) | Self::HandedOff | Self::InStep | Self::Resync { .. } => {
+                0
+            }
+        }
+    }
 }
+
+/// Most bytes held while it is not clear what a stream is. A PROXY protocol header is at most 65,551 bytes long in
+/// theory and 536 in practice; what is longer is not HTTP.
+pub(super) const MAX_OPENING_BYTES: usize = 4096;
+
+/// Most bytes held while the answer to a request for an upgrade is awaited. A client has no reason to send any.
+pub(super) const MAX_HELD_BYTES: usize = 64 * 1024;
 
 /// The first bytes of a connection that do not say yet what it is.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use crate::pipeline::{
     Acked, SeqNumber,
     exchange::observer::Run,
-    http::sniff::{strict_request_start, whole_request_start},
+    http::sniff::{lenient_pick_up, strict_request_start, whole_request_start},
 };
 
 /// Length of `HTTP/1.1 100 Continue` with its two line ends, the least that a server says without an answer.
@@ -67,4 +67,9 @@ impl Trust {
             (_, Moment::Busy) | (Self::ShapeWhenQuiet, Moment::Untold) => false,
         }
     }
+}
+
+/// Whether a request starts at the first of `bytes`, for a lenient decoder.
+pub(super) fn is_pick_up(bytes: &[u8]) -> bool {
+    strict_request_start(bytes) || lenient_pick_up(bytes)
 }

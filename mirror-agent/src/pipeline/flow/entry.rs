@@ -9,11 +9,11 @@ use super::{
     arrival::{Arrival, Bounds, Fit},
     assembler::Assembler,
     handler::{FlowHandler, FlowInfo, Outlet},
-    list::{Linked, Links},
     reorder::Reorder,
     stats::{FlowStats, bump},
 };
 use crate::pipeline::{
+    list::{Linked, Links},
     segment::{Endpoint, Segment, Side, TcpFlags},
     seq::SeqNumber,
     span::{Acked, Span},

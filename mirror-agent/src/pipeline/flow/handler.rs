@@ -55,6 +55,11 @@ pub trait FlowHandler {
     /// The next span of one side. Spans of a side are contiguous and begin at offset 0.
     fn span(&mut self, flow: &FlowInfo, state: &mut Self::State, side: Side, span: Span<'_>) -> Interest;
 
+    /// What is held for this flow, which cannot be handed on yet, is to be let go: others need the memory.
+    fn relieve(&mut self, _flow: &FlowInfo, _state: &mut Self::State) -> Interest {
+        Interest::Continue
+    }
+
     /// A flow closes. Unless it was ignored, all bytes held for it have been handed on before.
     fn close(&mut self, flow: &FlowInfo, state: Self::State, cause: CloseCause, at: Timestamp);
 }
@@ -75,6 +80,13 @@ impl<'a, H: FlowHandler> Outlet<'a, H> {
     /// Whether the handler has said that it wants no more.
     pub(super) const fn is_ignored(&self) -> bool {
         self.ignored
+    }
+
+    /// Has the handler let go of what it holds for the flow.
+    pub(super) fn relieve(&mut self) {
+        if !self.ignored {
+            self.ignored = self.handler.relieve(self.flow, self.state) == Interest::Ignore;
+        }
     }
 
     pub(super) fn hand_on(&mut self, side: Side, span: Span<'_>) {

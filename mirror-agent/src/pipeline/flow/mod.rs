@@ -32,7 +32,6 @@ mod assembler;
 mod clock;
 mod entry;
 mod handler;
-mod list;
 mod reorder;
 mod sightings;
 mod stats;

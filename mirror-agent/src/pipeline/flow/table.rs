@@ -18,12 +18,12 @@ use super::{
     clock::Clock,
     entry::{Entry, Hashed, Holding, Phase, Recognised, Slots, Streams, affordable_entries, index_bytes},
     handler::{CloseCause, FlowHandler, FlowId, FlowInfo, Outlet},
-    list::List,
     sightings::Sightings,
     stats::{FlowStats, bump},
 };
 use crate::pipeline::{
     limits::Limits,
+    list::List,
     reason::EvictReason,
     segment::{Endpoint, FlowKey, Segment, Side, TcpFlags},
     time::Timestamp,
@@ -197,6 +197,12 @@ impl<S> FlowTable<S> {
         if let Some(slot) = self.index.get(&hash).copied().or_else(|| self.sightings.flow_of(hash)) {
             self.interrupt_one(slot, at, handler);
         }
+    }
+
+    /// Has the handler let go of what it holds for the flow that was opened with `key`. `false` where none is open.
+    pub fn relieve<H: FlowHandler<State = S>>(&mut self, key: &FlowKey, handler: &mut H) -> bool {
+        let Some(slot) = self.index.get(&self.hash(key)).copied() else { return false };
+        self.with_streams(slot, handler, |_, _, _, outlet| outlet.relieve()).is_some()
     }
 
     fn interrupt_one<H: FlowHandler<State = S>>(&mut self, slot: u32, now: Timestamp, handler: &mut H) {

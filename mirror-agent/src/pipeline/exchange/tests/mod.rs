@@ -2,6 +2,7 @@
 
 mod answers;
 mod goreplay;
+mod memory;
 mod one_sided;
 mod pairing;
 mod pauses;
