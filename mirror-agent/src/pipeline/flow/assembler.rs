@@ -39,8 +39,9 @@ pub(super) struct Assembler {
     next: SeqNumber,
     position: Position,
     ended: bool,
-    /// It has had bytes that TCP calls urgent.
-    urgent: bool,
+    /// It has had bytes that TCP calls urgent, or more segments about one place than are told from each other: what its
+    /// receiver makes of it is not known any more.
+    uncertain: bool,
     /// Its receiver has shown that it hears it.
     heard: bool,
     /// Pieces out of order, a FIN out of order, an acknowledgement being waited for; `None` when there is none.
@@ -148,7 +149,7 @@ impl Assembler {
     /// have been said in a segment without data. From there on nothing is certain.
     pub(super) const fn note_urgent(&mut self, seq: SeqNumber) {
         if !self.is_far(seq) {
-            self.urgent = true;
+            self.uncertain = true;
         }
     }
 
@@ -303,8 +304,10 @@ impl Assembler {
             bump(&mut stats.out_of_order_segments, 1);
             let (held, contradicts) = self.held.get_or_insert_default().insert(&claim);
             bump(&mut stats.conflicts, u64::from(contradicts));
-            if held == Held::Covered {
-                bump(&mut stats.duplicate_bytes, claim.len);
+            match held {
+                Held::Kept => {}
+                Held::Covered => bump(&mut stats.duplicate_bytes, claim.len),
+                Held::Refused => self.uncertain = true,
             }
         }
         if let Some(fin_at) = fin_at {
@@ -543,7 +546,7 @@ impl Assembler {
         let (offset, seq) = (self.offset, self.next);
         self.advance(len);
         if !bytes.is_empty() {
-            deliver(Span::Data { bytes, offset, seq, at, acked, conflict: conflict || self.urgent });
+            deliver(Span::Data { bytes, offset, seq, at, acked, conflict: conflict || self.uncertain });
         }
         let copied = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let left_out = len.saturating_sub(copied);

@@ -93,7 +93,13 @@ pub(super) enum Held {
     Kept,
     /// All of it was held already.
     Covered,
+    /// It overlaps more pieces than anybody sends who means well, and is not held.
+    Refused,
 }
+
+/// Most pieces that a claim may overlap and leave in place. The bytes of so many segments about one place are told from each
+/// other only by whoever made them up, and each further segment there is held against all of them.
+const MOST_OVERLAPPED: usize = 32;
 
 /// All that a side holds beyond its next expected byte. It exists only while there is something of the kind.
 #[derive(Debug, Default)]
@@ -200,6 +206,9 @@ impl Reorder {
         if self.extend_last(claim) {
             return (Held::Kept, false);
         }
+        if self.is_refused(claim) {
+            return (Held::Refused, true);
+        }
         let range = self.overlapping(claim);
         let mut fresh = false;
         let mut conflict = false;
@@ -258,6 +267,21 @@ impl Reorder {
         let from = self.pieces.partition_point(|piece| piece.end() <= claim.start);
         let to = self.pieces.partition_point(|piece| piece.start < claim.end());
         from..to.max(from)
+    }
+
+    /// Whether `claim` overlaps so many pieces, neither covering them nor covered itself, that it is not held. So no place is
+    /// in more than these and one.
+    fn is_refused(&self, claim: &Claim<'_>) -> bool {
+        let range = self.overlapping(claim);
+        if range.len() <= MOST_OVERLAPPED {
+            return false;
+        }
+        let begins_within = self.pieces.partition_point(|piece| piece.start < claim.start);
+        let ends_beyond = self.pieces.partition_point(|piece| piece.end() < claim.end());
+        let is_covered = self.pieces.get(ends_beyond).is_some_and(|piece| piece.start <= claim.start);
+        let before = begins_within.saturating_sub(range.start);
+        let behind = range.end.saturating_sub(ends_beyond);
+        !is_covered && before.saturating_add(behind) > MOST_OVERLAPPED
     }
 
     /// Whether `claim` has other bytes than the piece at `idx`, where both have some and no piece before it gives

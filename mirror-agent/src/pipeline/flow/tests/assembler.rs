@@ -416,3 +416,28 @@ fn in_order_data_is_lent_and_nothing_is_held() {
     }
     assert_eq!(lender.1, 3);
 }
+
+#[test]
+fn segments_that_overlap_without_end_are_not_held_and_leave_nothing_certain() {
+    let mut wire = Wire::connected(&Limits::default());
+    for offset in 1..=1000 {
+        wire.client(offset, 0, &[b'a'; 1000], ACK);
+    }
+    assert!(wire.table.reorder_bytes_held() < 50_000, "{}", wire.table.reorder_bytes_held());
+    wire.client(0, 0, b"x", ACK);
+    assert_eq!(wire.record().client.conflicts.len(), wire.record().client.data.len());
+}
+
+#[test]
+fn one_segment_in_place_of_many_is_held() {
+    let mut wire = Wire::connected(&Limits::default());
+    for offset in 1..=1000 {
+        wire.client(2 * offset, 0, b"a", ACK);
+    }
+    // One that is covered, too.
+    for (offset, len) in [(1, 3000), (700, 1), (700, 1000)] {
+        wire.client(offset, 0, &vec![b'a'; len], ACK);
+    }
+    wire.client(0, 0, b"a", ACK);
+    assert_eq!((wire.client_text().len(), wire.record().client.conflicts.len()), (3001, 0));
+}
