@@ -26,6 +26,8 @@ struct Partial {
     parts: BTreeMap<usize, Vec<u8>>,
     /// Bytes of `parts`.
     received: usize,
+    /// Up to where nothing is missing.
+    unbroken: usize,
     /// Bytes of them all, once the last has come.
     len: Option<usize>,
     /// It carries a packet for sure, which UDP seldom does.
@@ -59,10 +61,7 @@ impl Joiner {
             self.give_up(gone);
         }
         let packet = self.packets.get_mut(&key)?;
-        // What came first stays.
-        if let Entry::Vacant(place) = packet.parts.entry(offset) {
-            place.insert(part.to_vec());
-            packet.received = packet.received.saturating_add(part.len());
+        if packet.put(offset, part) {
             self.held_bytes = self.held_bytes.saturating_add(part.len()).saturating_add(PART_WEIGHT);
         }
         if network.has_more == 0 {
@@ -94,12 +93,31 @@ impl Joiner {
 
 impl Partial {
     const fn new(is_tunnel: bool) -> Self {
-        Self { parts: BTreeMap::new(), received: 0, len: None, is_tunnel }
+        Self { parts: BTreeMap::new(), received: 0, unbroken: 0, len: None, is_tunnel }
+    }
+
+    /// Puts in a part, but in place of one: what came first stays. `false` where there is one.
+    fn put(&mut self, offset: usize, part: &[u8]) -> bool {
+        let Entry::Vacant(place) = self.parts.entry(offset) else { return false };
+        place.insert(part.to_vec());
+        self.received = self.received.saturating_add(part.len());
+        let mut from = self.unbroken;
+        if offset <= from {
+            self.unbroken = from.max(offset.saturating_add(part.len()));
+        }
+        // Each part is looked at once: when what is before it has come.
+        while self.unbroken > from {
+            let next = self.parts.range(from.saturating_add(1)..=self.unbroken);
+            let end = next.map(|(offset, part)| offset.saturating_add(part.len())).max();
+            from = self.unbroken;
+            self.unbroken = from.max(end.unwrap_or(0));
+        }
+        true
     }
 
     /// All of it, where nothing is missing.
     fn join(&self) -> Option<Vec<u8>> {
-        let len = self.len.filter(|len| self.received >= *len)?;
+        let len = self.len.filter(|len| self.unbroken == *len)?;
         let mut whole = Vec::with_capacity(len);
         for (offset, part) in &self.parts {
             let known = whole.len().checked_sub(*offset)?;
@@ -204,6 +222,21 @@ mod tests {
         let mut fragments = Fragments::new();
         run(&mut fragments, &cut(7, false, 17, &[&UDP[..], &segment()].concat(), &[16])[..1]);
         assert_eq!(fragments.lost(), 0);
+    }
+
+    #[test]
+    fn parts_that_overlap_hide_no_hole() {
+        let parts: [(usize, &[u8]); 5] =
+            [(8, b"bbbbbbbb"), (12, b"bbbb"), (24, b"d"), (0, b"aaaaaaaa"), (4, b"aaaa")];
+        let mut packet = Partial::new(true);
+        packet.len = Some(25);
+        for (offset, part) in parts {
+            assert!(packet.put(offset, part) && !packet.put(offset, part));
+        }
+        // As many bytes as it has, and a hole.
+        assert_eq!((packet.received, packet.unbroken, packet.join()), (25, 16, None));
+        assert!(packet.put(16, b"cccccccc"));
+        assert_eq!(packet.join().as_deref(), Some(&b"aaaaaaaabbbbbbbbccccccccd"[..]));
     }
 
     #[test]

@@ -184,11 +184,11 @@ impl Fragments {
             wire_len: frame.wire_len,
             network,
         };
-        let held_bytes = self.held_bytes.saturating_add(held.weight());
-        if held_bytes > MAX_HELD_BYTES {
-            return Err(FrameReason::Fragment);
+        while self.held_bytes.saturating_add(held.weight()) > MAX_HELD_BYTES && !self.packets.is_empty() {
+            let earliest = self.packets.take_earliest();
+            self.give_up(earliest);
         }
-        self.held_bytes = held_bytes;
+        self.held_bytes = self.held_bytes.saturating_add(held.weight());
         match self.packets.get_mut(&key) {
             Some(packet) => packet.held.push(held),
             None => self.open(at, key, Packet { first: None, held: vec![held] }),
@@ -313,6 +313,19 @@ mod tests {
             assert!(fragments.held_bytes <= MAX_HELD_BYTES);
         }
         assert_eq!(fragments.lost() + refused, 20_000);
+    }
+
+    #[test]
+    fn fragments_whose_first_never_comes_make_way_for_others() {
+        let mut fragments = Fragments::new();
+        for id in 0..2000 {
+            let frame = ipv4(id, 800, true, &[0; 4096]);
+            assert_eq!(handle(&mut fragments, 1, &frame, &mut |_| ()), Ok(()));
+        }
+        let mut frames = cut(7000, false, 0x18, &[32]);
+        frames.reverse();
+        assert_eq!(run(&mut fragments, &frames).len(), 2);
+        assert!(fragments.held_bytes <= MAX_HELD_BYTES && fragments.lost() == 2000);
     }
 
     #[test]
