@@ -63,3 +63,11 @@ impl Default for Limits {
         }
     }
 }
+
+/// Bytes of memory that a `T` in a box of its own takes with so many bytes in a buffer, the allocator's share of both
+/// blocks estimated.
+pub(super) const fn boxed_bytes<T>(buffer: usize) -> usize {
+    /// What the allocator adds to two blocks, rounding included.
+    const OVERHEAD_BYTES: usize = 32;
+    size_of::<T>().saturating_add(OVERHEAD_BYTES).saturating_add(buffer)
+}

@@ -3,6 +3,7 @@
 use crate::pipeline::{
     SeqNumber, Timestamp,
     exchange::{report::Place, trust::Trust},
+    limits::boxed_bytes,
     message::ReplyTo,
     reason::FlowSkipReason,
 };
@@ -35,11 +36,11 @@ impl Mode {
         Self::Resync { trust, heard_up_to: None }
     }
 
-    /// Bytes of memory that are held for it.
+    /// Bytes of memory that are held for it, the allocator's share estimated.
     pub(super) fn bytes_held(&self) -> usize {
         match self {
-            Self::Opening(Some(opening)) => opening.held.capacity(),
-            Self::AwaitAnswer(awaiting) => awaiting.held.capacity(),
+            Self::Opening(Some(opening)) => boxed_bytes::<Opening>(opening.held.capacity()),
+            Self::AwaitAnswer(awaiting) => boxed_bytes::<AwaitAnswer>(awaiting.held.capacity()),
             Self::Opening(None) | Self::Foreign(_) | Self::HandedOff | Self::InStep | Self::Resync { .. } => {
                 0
             }

@@ -1,6 +1,7 @@
 //! Enters: the bytes of a head, cut anywhere. Leaves: the head in one piece.
 
 use super::{Refusal, find_line_feed};
+use crate::pipeline::limits::boxed_bytes;
 
 /// Finds the end of a head. Holds bytes only where the head does not lie whole in one input, and looks at each byte
 /// once however small the pieces are.
@@ -90,9 +91,9 @@ impl HeadBuffer {
         }
     }
 
-    /// Memory of the bytes held.
+    /// Memory of what is held, the allocator's share estimated.
     pub(super) fn bytes_held(&self) -> usize {
-        self.partial.as_ref().map_or(0, |partial| partial.held.capacity())
+        self.partial.as_ref().map_or(0, |partial| boxed_bytes::<Partial>(partial.held.capacity()))
     }
 }
 

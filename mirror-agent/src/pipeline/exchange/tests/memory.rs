@@ -72,6 +72,21 @@ fn body_that_gave_way_is_stepped_over() {
     assert_eq!(crowd.handed_out(), 1);
 }
 
+#[test]
+fn beginnings_are_charged_with_all_that_they_take() {
+    let upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    for begun in [&b"G"[..], b"GET / HTTP/1.1\r\n", upgrade] {
+        let mut crowd = Crowd::new();
+        for flow in 0..10 {
+            crowd.send(flow, begun);
+        }
+        crowd.handed_out();
+        // Two blocks of memory each, if the second is empty.
+        let held = crowd.pipeline.bytes_held().1;
+        assert!((10 * 64..10 * 200).contains(&held), "{held}");
+    }
+}
+
 /// A pipeline with many connections.
 struct Crowd {
     pipeline: Pipeline,
