@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::assembler::Assembler;
 use crate::pipeline::{
     limits::Limits,
     segment::{Segment, TcpFlags},
@@ -61,6 +62,11 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
+    /// How long a gap is kept open that is not acknowledged, by its sender's `peer`.
+    pub(super) const fn age_beside(&self, peer: &Assembler) -> Duration {
+        if peer.is_started() { self.age } else { self.age_one_sided }
+    }
+
     /// Whether segments come in the order in which they passed, so that what one acknowledges has been seen or never will be.
     pub(super) const fn is_causal(&self) -> bool {
         self.patience.is_zero()

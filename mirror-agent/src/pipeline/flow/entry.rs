@@ -9,6 +9,7 @@ use super::{
     arrival::{Arrival, Bounds, Fit},
     assembler::Assembler,
     handler::{FlowHandler, FlowInfo, Outlet},
+    holders::Standing,
     reorder::Reorder,
     stats::{FlowStats, bump},
 };
@@ -67,15 +68,15 @@ pub(super) struct Streams {
 /// What the streams of a flow hold out of order.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Holding {
-    client: Option<u64>,
-    server: Option<u64>,
+    client: Option<Standing>,
+    server: Option<Standing>,
     /// Memory of both together.
     pub(super) bytes: usize,
 }
 
 impl Holding {
-    /// The number of `side` among the holders, 0 where it has none yet; `None` where it holds nothing.
-    pub(super) const fn serial(&self, side: Side) -> Option<u64> {
+    /// Where `side` stands among the holders; `None` where it holds nothing.
+    pub(super) const fn standing(&self, side: Side) -> Option<Standing> {
         match side {
             Side::Client => self.client,
             Side::Server => self.server,
@@ -403,7 +404,7 @@ impl Streams {
         outlet: &mut Outlet<'_, H>,
     ) {
         let (own, peer) = self.of_mut(side);
-        let age = if peer.is_started() { bounds.age } else { bounds.age_one_sided };
+        let age = bounds.age_beside(peer);
         let deliver = &mut |span: Span<'_>| outlet.hand_on(side, span);
         own.handle_time(now, bounds, stats.side_mut(side), deliver);
         own.give_up_old_gaps(now, age, stats.side_mut(side), deliver);
@@ -444,14 +445,20 @@ impl Streams {
         }
         let bytes = |held: Option<&Reorder>| held.map_or(0, Reorder::memory_bytes);
         Some(Holding {
-            client: client.map(|held| held.serial),
-            server: server.map(|held| held.serial),
+            client: client.map(|held| held.standing),
+            server: server.map(|held| held.standing),
             bytes: bytes(client).saturating_add(bytes(server)),
         })
     }
 
-    pub(super) fn held_mut(&mut self, side: Side) -> Option<&mut Reorder> {
-        self.of_mut(side).0.held_mut()
+    /// What `side` holds out of order, and when something of it may be given up.
+    pub(super) fn held_mut(&mut self, side: Side, bounds: &Bounds) -> Option<(&mut Reorder, Timestamp)> {
+        let (own, peer) = self.of_mut(side);
+        let age = bounds.age_beside(peer);
+        own.held_mut().map(|held| {
+            let due = held.due(bounds.patience, age);
+            (held, due)
+        })
     }
 
     /// Whether an RST is believed. The receiver takes only the number it expects next (RFC 5961 section 3.2); how

@@ -32,6 +32,7 @@ mod assembler;
 mod clock;
 mod entry;
 mod handler;
+mod holders;
 mod reorder;
 mod sightings;
 mod stats;

@@ -5,8 +5,9 @@
 //! where two overlap, the one that starts earlier gives the bytes; a segment that lies within one already there is
 //! dropped; one that covers another replaces it. The rules were measured against a real socket as well.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{collections::VecDeque, ops::Range, time::Duration};
 
+use super::holders::{NEVER, Standing};
 use crate::pipeline::{segment::Side, seq::SeqNumber, span::Acked, time::Timestamp};
 
 /// A segment held until its place comes up.
@@ -116,8 +117,8 @@ pub(super) struct Reorder {
     pub(super) early: Option<Piece>,
     /// The number given last, and by whom, where that is too far away to be of what may be in flight.
     pub(super) stray: Option<(SeqNumber, Side)>,
-    /// The holder's number in the table, in the order in which holding began; 0 until it is given.
-    pub(super) serial: u64,
+    /// Where it stands among the holders of the table.
+    pub(super) standing: Standing,
 }
 
 impl Reorder {
@@ -156,6 +157,13 @@ impl Reorder {
     /// Since when what is missing before the nearest known offset is missed: that of the segment that showed it.
     pub(super) fn missed_since(&self) -> Option<Timestamp> {
         self.resume().map(|(_, at)| at)
+    }
+
+    /// When something of it may be given up, though nothing comes: a gap that was acknowledged is waited for as long as
+    /// `patience` says, any other as long as `age` says.
+    pub(super) fn due(&self, patience: Duration, age: Duration) -> Timestamp {
+        let acked = self.awaited.map_or(NEVER, |awaited| awaited.since.after(patience));
+        acked.min(self.missed_since().map_or(NEVER, |since| since.after(age)))
     }
 
     /// The offset behind all that is held; `None` where nothing is.

@@ -6,7 +6,7 @@
 //! third one until late duplicates of their segments have died out.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     hash::{BuildHasher, BuildHasherDefault, Hasher},
     mem,
 };
@@ -18,6 +18,7 @@ use super::{
     clock::Clock,
     entry::{Entry, Hashed, Holding, Phase, Recognised, Slots, Streams, affordable_entries, index_bytes},
     handler::{CloseCause, FlowHandler, FlowId, FlowInfo, Outlet},
+    holders::{Holders, Rank},
     sightings::Sightings,
     stats::{FlowStats, bump},
 };
@@ -47,15 +48,12 @@ pub struct FlowTable<S> {
     free: List,
     /// At which interfaces the flows are seen.
     sightings: Sightings,
-    /// Sides that hold something out of order, the one that has done so for longest first.
-    holders: BTreeMap<u64, (u32, Side)>,
+    /// Sides that hold something out of order.
+    holders: Holders,
     /// Bytes held out of order by all flows.
     held_bytes: usize,
     next_id: u64,
-    next_serial: u64,
     clock: Clock,
-    /// When the holders were last asked whether their patience has ended.
-    asked_at: Timestamp,
     max_entries: usize,
     /// Most bytes that are held out of order, what is known of interfaces included.
     max_held_bytes: usize,
@@ -79,12 +77,10 @@ impl<S> FlowTable<S> {
             ended: List::new(),
             free: List::new(),
             sightings: Sightings::new(max_entries),
-            holders: BTreeMap::new(),
+            holders: Holders::default(),
             held_bytes: 0,
             next_id: 0,
-            next_serial: 1,
             clock: Clock::default(),
-            asked_at: Timestamp::ZERO,
             max_entries,
             max_held_bytes: quarter,
             limits: limits.clone(),
@@ -397,31 +393,21 @@ impl<S> FlowTable<S> {
     /// Keeps the sum of what is held and the order of the holders.
     fn account(&mut self, slot: u32, before: Holding, after: Holding) {
         self.held_bytes = self.held_bytes.saturating_sub(before.bytes).saturating_add(after.bytes);
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let rank = Rank::of(entry.is_proven(), after.bytes);
         for side in Side::ALL {
-            let (was, is) = (before.serial(side), after.serial(side));
-            if was == is {
-                continue;
-            }
-            if let Some(serial) = was {
-                self.holders.remove(&serial);
-            }
-            if is.is_some()
-                && let Some(held) = self.slots.get_mut(slot).and_then(|entry| entry.streams.held_mut(side))
-            {
-                held.serial = self.next_serial;
-                self.holders.insert(self.next_serial, (slot, side));
-                self.next_serial = self.next_serial.saturating_add(1);
-            }
+            let held = entry.streams.held_mut(side, &self.bounds).map(|(held, due)| (held, rank, due));
+            self.holders.note((slot, side), before.standing(side), held);
         }
     }
 
-    /// Gives up gaps, those of the side that has held for longest first, until all flows together hold no more
-    /// than they may.
+    /// Gives up gaps, first those of flows that are not proven, then of those that hold most, until all flows together
+    /// hold no more than they may.
     fn release_held<H: FlowHandler<State = S>>(&mut self, handler: &mut H) {
         while self.held_bytes > 0
             && self.held_bytes.saturating_add(self.sightings.bytes()) > self.max_held_bytes
         {
-            let Some((_, &(slot, side))) = self.holders.first_key_value() else { return };
+            let Some((slot, side)) = self.holders.first() else { return };
             let now = self.clock.now();
             self.with_streams(slot, handler, |streams, _, stats, outlet| {
                 streams.give_up_gap(side, now, stats, outlet);
@@ -430,20 +416,10 @@ impl<S> FlowTable<S> {
         }
     }
 
-    /// Lets each side whose patience with a gap has ended declare it. Each holder is asked once in that time, or a few
-    /// times in that of a gap that nobody acknowledges, so the cost is bounded however often the time is told.
+    /// Lets each side whose patience with a gap has ended declare it.
     fn ask_holders<H: FlowHandler<State = S>>(&mut self, handler: &mut H) {
-        let Bounds { patience, age_one_sided, .. } = self.bounds;
-        let interval =
-            if patience.is_zero() { age_one_sided.checked_div(4).unwrap_or_default() } else { patience };
-        if self.clock.now().since(self.asked_at) < interval {
-            return;
-        }
-        self.asked_at = self.clock.now();
-        let (now, end) = (self.clock.now(), self.next_serial);
-        let mut from = 0;
-        while let Some((&serial, &(slot, side))) = self.holders.range(from..end).next() {
-            from = serial.saturating_add(1);
+        let now = self.clock.now();
+        for (slot, side) in self.holders.due(now) {
             self.with_streams(slot, handler, |streams, bounds, stats, outlet| {
                 streams.handle_time(side, now, bounds, stats, outlet);
             });
@@ -470,6 +446,9 @@ impl<S> FlowTable<S> {
     fn note_proven(&mut self, slot: u32, segment: &Segment<'_>) {
         if let Some(entry) = self.slots.get_mut(slot).filter(|entry| !entry.is_proven()) {
             entry.note_proven(segment);
+            if let Some(holding) = entry.streams.holding() {
+                self.account(slot, holding, holding);
+            }
             self.unproven.unlink(&mut self.slots, slot);
             self.proven.push_back(&mut self.slots, slot);
         }

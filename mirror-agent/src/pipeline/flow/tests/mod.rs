@@ -1,6 +1,7 @@
 //! Enters: what a test sends. Leaves: what the handler was told, written down so that a line shows it.
 
 mod assembler;
+mod holders;
 mod interfaces;
 mod interruption;
 mod model;
