@@ -104,6 +104,16 @@ impl Assembler {
         self.next.advance(u32::from_be_bytes(low))
     }
 
+    /// Whether `len` bytes at `seq` can be no part of this stream, which has ended: they lie behind its end, or before all
+    /// that was seen of it. Where its beginning was not seen, what lies shortly before may be sent again.
+    pub(super) fn excludes(&self, seq: SeqNumber, len: u32, lacks_beginning: bool) -> bool {
+        let distance = seq.distance(self.next);
+        let before = if lacks_beginning { RESENT_BYTES } else { 0 };
+        let oldest = self.offset.saturating_add(u64::from(before)).saturating_add(u64::from(len));
+        // The FIN has a number, too, which is acknowledged with one more.
+        self.has_position() && (distance > 1 || u64::from(distance.min(0).unsigned_abs()) > oldest)
+    }
+
     /// What is held out of order.
     pub(super) fn held(&self) -> Option<&Reorder> {
         self.held.as_deref()

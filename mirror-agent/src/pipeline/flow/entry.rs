@@ -15,6 +15,7 @@ use super::{
 };
 use crate::pipeline::{
     list::{Linked, Links},
+    http::sniff::strict_request_start,
     segment::{Endpoint, Segment, Side, TcpFlags},
     seq::SeqNumber,
     span::{Acked, Span},
@@ -130,6 +131,7 @@ impl<S> Slots<S> {
         let idx = usize::try_from(slot).unwrap_or(usize::MAX);
         match self.0.get(idx).filter(|entry| entry.info.key == segment.flow) {
             Some(entry) if entry.is_over_before(segment, now, bounds) => Recognised::Other,
+            Some(entry) if entry.is_followed_by(segment) => Recognised::Other,
             Some(entry) => entry.recognise(segment),
             None => Recognised::Other,
         }
@@ -156,6 +158,20 @@ impl<S> Entry<S> {
             && self.is_live()
             && segment.payload_len > 0
             && !self.streams.proves(segment, bounds)
+    }
+
+    /// Whether `segment`, which comes when both sides have ended, is of the next connection between the same ends, of
+    /// which the capture lacks the handshake: it begins like a request, and none of its numbers is one of this connection's.
+    /// What is sent again of it bears both.
+    fn is_followed_by(&self, segment: &Segment<'_>) -> bool {
+        let flags = segment.flags;
+        self.is_ended()
+            && segment.side == Side::Client
+            && !flags.has(TcpFlags::SYN)
+            && !flags.has(TcpFlags::RST)
+            && self.streams.client.excludes(segment.seq, segment.payload_len, self.info.adopted)
+            && self.streams.server.excludes(segment.ack, 0, self.info.adopted)
+            && strict_request_start(segment.payload)
     }
 
     /// Whether `segment`, which has the addresses of this flow, belongs to it.

@@ -20,6 +20,8 @@
 //! **Trust.** A number more than 1 GiB away from the next expected one moves nothing, and does not keep its flow from
 //! being evicted as idle, unless both sides give one: then the stream goes on there, behind a gap of which nobody knows
 //! how long it is. An RST must lie within [`Limits::reorder_bytes`](crate::pipeline::Limits::reorder_bytes).
+//! After both sides have ended, a request whose numbers are none of the flow's opens another one, as it would where the first
+//! had been forgotten; whatever may be sent again of the first opens nothing.
 //! An ACK within 1 GiB is believed: whoever forges one damages what is mirrored of that flow, nothing else.
 //!
 //! **Refused.** What no receiver takes counts for nothing: a segment that has neither ACK nor SYN nor RST; data in a SYN

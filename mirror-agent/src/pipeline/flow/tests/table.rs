@@ -72,6 +72,74 @@ fn late_duplicates_of_a_flow_that_ended_open_nothing() {
     }
 }
 
+/// A connection that has ended, of which the client has sent 60 bytes and the server 4.
+fn ended_wire(end: TcpFlags) -> Wire {
+    let mut wire = Wire::connected(&Limits::default());
+    wire.client(0, 0, b"GET /a HTTP/1.1\r\nHost: a.test\r\n\r\n", ACK);
+    wire.client(34, 0, b"GET /b HTTP/1.1\r\n\r\n", ACK);
+    wire.client(53, 0, b"\r\n--end", ACK);
+    wire.server(0, 60, b"resp", end);
+    wire.client(60, 5, b"", end);
+    assert_eq!(wire.closings(), [ENDED]);
+    wire
+}
+
+#[test]
+fn request_with_other_numbers_after_the_end_is_of_another_connection() {
+    for end in [FIN_ACK, RST_ACK] {
+        for (seq, ack) in [
+            (62, 6),
+            (2_000_000, 3_000_000),
+            (-40, -1),
+            (-2_000_000_000, 7_000),
+            (i64::from(u32::MAX / 2), -9),
+        ] {
+            let mut wire = ended_wire(end);
+            wire.client(seq, ack, b"GET /c HTTP/1.1\r\n\r\n", ACK);
+            wire.server(ack, seq + 19, b"HTTP/1.1 200 OK\r\n\r\n", ACK);
+            assert_eq!(wire.closings(), [ENDED, None], "{seq} {ack}");
+            assert_eq!(wire.client_text(), "GET /c HTTP/1.1\r\n\r\n");
+            assert_eq!(wire.server_text(), "HTTP/1.1 200 OK\r\n\r\n");
+        }
+    }
+}
+
+#[test]
+fn what_may_be_of_a_connection_that_ended_opens_nothing() {
+    let request = &b"GET /c HTTP/1.1\r\n\r\n"[..];
+    for (seq, ack, payload) in [
+        // Both sent again, or shortly behind the end.
+        (0, 0, request),
+        (34, 4, request),
+        (60, 5, request),
+        (61, 5, request),
+        (-10, 0, request),
+        // One of the numbers is.
+        (34, 3_000_000, request),
+        (2_000_000, 4, request),
+        // No request.
+        (2_000_000, 3_000_000, b"DATA"),
+        (2_000_000, 3_000_000, b"HTTP/1.1 200 OK\r\n\r\n"),
+    ] {
+        let mut wire = ended_wire(FIN_ACK);
+        wire.client(seq, ack, payload, ACK);
+        wire.server(2_000_000, 3_000_000, request, ACK);
+        wire.client(seq, ack, payload, RST_ACK);
+        assert_eq!(wire.closings(), [ENDED], "{seq} {ack}");
+    }
+}
+
+#[test]
+fn of_a_connection_that_lacks_its_beginning_what_lay_before_may_be_sent_again_after_its_end() {
+    let mut wire = Wire::silent(&Limits::default());
+    wire.client(1_000_000, 9_000_000, b"x", FIN_ACK);
+    wire.server(9_000_000, 1_000_002, b"", FIN_ACK);
+    wire.client(900_000, 8_000_000, b"GET /c HTTP/1.1\r\n\r\n", ACK);
+    assert_eq!(wire.closings(), [ENDED]);
+    wire.client(-20_000_000, -20_000_000, b"GET /c HTTP/1.1\r\n\r\n", ACK);
+    assert_eq!(wire.closings(), [ENDED, None]);
+}
+
 #[test]
 fn reset_ends_both_sides_and_what_was_not_acknowledged_is_not_handed_on() {
     let mut wire = Wire::connected(&Limits::default());
