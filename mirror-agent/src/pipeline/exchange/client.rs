@@ -135,8 +135,10 @@ impl ClientSide {
             Trust::Shape => is_pick_up(run.bytes).then_some(run),
             Trust::ShapeWhenQuiet => {
                 let is_start = |run: &Run<'_>| whole_request_start(run.bytes) || lenient_pick_up(run.bytes);
-                // A file may hold one direction only, and what is read from it is not sent anywhere.
-                let is_free = quiet.is_empty() && is_start(&run);
+                // A file may hold one direction only, and what is read from it is not sent anywhere. Where the client has
+                // received what was not seen, the server has answered since, and both go on behind their gaps.
+                let is_unseen = quiet.is_empty() || matches!(run.acked, Acked::Beyond(_));
+                let is_free = is_unseen && is_start(&run);
                 is_free.then_some(run).or_else(|| quiet.parts_of(run).find(is_start))
             }
         }

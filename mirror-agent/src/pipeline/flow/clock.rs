@@ -14,11 +14,16 @@ pub(super) struct Clock {
     now: Option<Timestamp>,
     /// The time from which the next step is measured.
     latest: Timestamp,
+    /// The time before the last pause between two segments that was a long one, and how long that was by their own times.
+    pause: (Timestamp, Duration),
 }
 
 /// Longest step that the time of one segment brings about. Short against what is waited for, so that one wrong time
 /// ends no waiting; after a pause in a capture, a few segments make up for it.
 const MAX_STEP: Duration = Duration::from_millis(500);
+
+/// Pauses between two segments that are remembered: as long as a flow is idle before it is forgotten elsewhere.
+const LONG_PAUSE: Duration = Duration::from_secs(300);
 
 /// Segments may be this much older than the latest one, as in captures of several queues. If one is older still, the
 /// latest one was wrong, or the clock was set back.
@@ -31,6 +36,12 @@ impl Clock {
             Some(now) => now,
             None => Timestamp::ZERO,
         }
+    }
+
+    /// How long the last long pause between two segments was by their own times, where it came after `time`.
+    pub(super) fn pause_since(&self, time: Timestamp) -> Duration {
+        let (before, length) = self.pause;
+        if time <= before { length } else { Duration::ZERO }
     }
 
     /// Takes the time of a clock that is right.
@@ -49,7 +60,11 @@ impl Clock {
             return;
         };
         if at > self.latest {
-            self.now = Some(now.after(at.since(self.latest).min(MAX_STEP)));
+            let step = at.since(self.latest);
+            if step >= LONG_PAUSE {
+                self.pause = (now, step);
+            }
+            self.now = Some(now.after(step.min(MAX_STEP)));
             self.latest = at;
         } else if self.latest.since(at) > MAX_DISORDER {
             self.latest = at;
@@ -87,6 +102,17 @@ mod tests {
             clock.note_segment(at(millis));
         }
         assert_eq!(clock.now(), at(1_700));
+    }
+
+    #[test]
+    fn long_pause_is_known_of_what_was_before_it() {
+        let mut clock = Clock::default();
+        for millis in [1_000, 1_200, 400_000] {
+            clock.note_segment(at(millis));
+        }
+        assert_eq!(clock.now(), at(1_700));
+        assert_eq!(clock.pause_since(at(1_200)), Duration::from_millis(398_800));
+        assert_eq!(clock.pause_since(clock.now()), Duration::ZERO);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::hash::Hasher;
 use super::{
     arrival::{Arrival, Bounds, Fit},
     assembler::Assembler,
+    clock::Clock,
     handler::{FlowHandler, FlowInfo, Outlet},
     holders::Standing,
     reorder::Reorder,
@@ -125,12 +126,12 @@ impl<S> Slots<S> {
         &self,
         slot: u32,
         segment: &Segment<'_>,
-        now: Timestamp,
+        clock: &Clock,
         bounds: &Bounds,
     ) -> Recognised {
         let idx = usize::try_from(slot).unwrap_or(usize::MAX);
         match self.0.get(idx).filter(|entry| entry.info.key == segment.flow) {
-            Some(entry) if entry.is_over_before(segment, now, bounds) => Recognised::Other,
+            Some(entry) if entry.is_over_before(segment, clock, bounds) => Recognised::Other,
             Some(entry) if entry.is_followed_by(segment) => Recognised::Other,
             Some(entry) => entry.recognise(segment),
             None => Recognised::Other,
@@ -152,12 +153,15 @@ impl<S> Slots<S> {
 
 impl<S> Entry<S> {
     /// Whether `segment`, which has data, comes after a long silence and does not go on where that began: a connection
-    /// between the same ends of which the capture lacks the handshake.
-    fn is_over_before(&self, segment: &Segment<'_>, now: Timestamp, bounds: &Bounds) -> bool {
-        now.since(self.touched_at) >= bounds.doubt
+    /// between the same ends of which the capture lacks the handshake. That the silence was long only the segments
+    /// themselves may say, which can be wrong: then it has to begin like a request, too.
+    fn is_over_before(&self, segment: &Segment<'_>, clock: &Clock, bounds: &Bounds) -> bool {
+        let is_certain = clock.now().since(self.touched_at) >= bounds.doubt;
+        (is_certain || clock.pause_since(self.touched_at) >= bounds.doubt)
             && self.is_live()
             && segment.payload_len > 0
             && !self.streams.proves(segment, bounds)
+            && (is_certain || segment.side == Side::Client && strict_request_start(segment.payload))
     }
 
     /// Whether `segment`, which comes when both sides have ended, is of the next connection between the same ends, of

@@ -101,7 +101,7 @@ impl<S> FlowTable<S> {
         }
         let hash = self.hash(&segment.flow);
         let slot = match self.index.get(&hash).copied() {
-            Some(slot) => match self.slots.recognise(slot, segment, self.clock.now(), &self.bounds) {
+            Some(slot) => match self.slots.recognise(slot, segment, &self.clock, &self.bounds) {
                 Recognised::Known => slot,
                 Recognised::Late => return,
                 Recognised::Other => {

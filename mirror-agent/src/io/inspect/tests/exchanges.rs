@@ -374,6 +374,53 @@ fn connection_without_a_handshake_is_another_after_a_long_pause() {
     assert_eq!((told.len(), told[1001].as_str()), (1002, "GET /later > 200 3"));
 }
 
+#[test]
+fn the_same_in_a_small_file_of_which_nothing_else_moves_the_time() {
+    for next in [[3_777_777_777, 2_999_999_999], [777_777, 999_999]] {
+        let mut capture = Capture::ethernet();
+        let mut talk = capture.connect(4000);
+        capture.client(&mut talk, GET);
+        capture.server(&mut talk, OK);
+        capture.pause(Duration::from_secs(400));
+        talk.next = next;
+        capture.client(&mut talk, b"GET /2 HTTP/1.1\r\n\r\n");
+        capture.server(&mut talk, OK);
+        capture.client(&mut talk, b"GET /3 HTTP/1.1\r\n\r\n");
+        capture.server(&mut talk, OK);
+        assert_eq!(capture.summary(), ["GET /a > 200 3", "GET /2 > 200 3", "GET /3 > 200 3"], "{next:?}");
+    }
+}
+
+#[test]
+fn request_behind_a_gap_of_both_sides_is_told() {
+    let mut capture = Capture::ethernet();
+    let mut talk = capture.connect(4000);
+    capture.client(&mut talk, GET);
+    capture.server(&mut talk, OK);
+    talk.skip(Side::Client, 30);
+    talk.skip(Side::Server, 70);
+    capture.client(&mut talk, b"GET /2 HTTP/1.1\r\n\r\n");
+    capture.server(&mut talk, OK);
+    assert_eq!(capture.summary(), ["GET /a > 200 3", "GET /2 > 200 3"]);
+}
+
+#[test]
+fn connection_without_a_handshake_is_another_right_after_the_end_of_one() {
+    let mut capture = Capture::ethernet();
+    let mut talk = capture.connect(4000);
+    capture.client(&mut talk, GET);
+    capture.server(&mut talk, OK);
+    let first = Talk { port: 4000, next: talk.next };
+    capture.fin(&mut talk, Side::Client);
+    capture.fin(&mut talk, Side::Server);
+    capture.frame(&first, Side::Client, TcpFlags::ACK, -i32::try_from(GET.len()).unwrap(), GET);
+    capture.pause(Duration::from_secs(2));
+    let mut talk = Talk { next: [777_777, 999_999], ..talk };
+    capture.client(&mut talk, b"GET /2 HTTP/1.1\r\n\r\n");
+    capture.server(&mut talk, OK);
+    assert_eq!(capture.summary(), ["GET /a > 200 3", "GET /2 > 200 3"]);
+}
+
 /// Another connection has a thousand seconds for itself: the time moves by half a second with a segment, at most.
 fn pause_among_others(capture: &mut Capture) {
     let mut other = capture.connect(4001);
