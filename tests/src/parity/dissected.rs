@@ -173,8 +173,9 @@ impl Frame {
             return Some("quoted in an ICMP message");
         }
         match below {
-            // A proxy's greeting stands before HTTP in the same stream, and `inspect` reads on behind it.
-            [.., "tcp"] | [.., "tcp", "socks" | "proxy"] => None,
+            // A proxy's greeting stands before HTTP in the same stream, and `inspect` reads on behind it. What is taken out
+            // of TCP's options stands in between, too.
+            [.., "tcp"] | [.., "tcp", "socks" | "proxy" | "mptcp"] => None,
             [.., "tls"] => Some("decrypted from TLS"),
             [.., "udp"] => Some("over UDP"),
             _ => Some("inside another protocol"),
@@ -366,7 +367,7 @@ mod tests {
     #[test]
     fn greeting_of_a_proxy_is_nothing_that_http_is_inside_of() {
         let reason = |protocols: &str| Frame::parse(&packet(protocols, "")).foreign();
-        for ours in ["tcp", "tcp:socks", "tcp:proxy"] {
+        for ours in ["tcp", "tcp:socks", "tcp:proxy", "tcp:mptcp"] {
             assert_eq!(reason(&format!("eth:ethertype:ip:{ours}:http:data")), None);
         }
         assert_eq!(reason("eth:ethertype:ip:tcp:tls:http"), Some("decrypted from TLS"));
