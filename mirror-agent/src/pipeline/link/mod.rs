@@ -109,8 +109,8 @@ const fn layout(link_type: LinkType) -> Layout {
         // LINKTYPE_FDDI, LINKTYPE_IP_OVER_FC: kind and addresses.
         10 => Layout::Llc { header_len: 13, padding: Padding::None },
         122 => Layout::Llc { header_len: 16, padding: Padding::None },
-        // LINKTYPE_ATM_RFC1483, LINKTYPE_SUNATM.
-        11 => Layout::Llc { header_len: 0, padding: Padding::Two },
+        // LINKTYPE_ATM_RFC1483, what some wrote for it (DLT_ATM_RFC1483), LINKTYPE_SUNATM.
+        100 | 11 => Layout::Llc { header_len: 0, padding: Padding::Two },
         123 => Layout::Llc { header_len: 4, padding: Padding::Two },
         // LINKTYPE_FRELAY.
         107 => Layout::FrameRelay,
