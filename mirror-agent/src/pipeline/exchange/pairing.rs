@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::pipeline::{
-    ExchangeId, FlowKey, GapCause, ReplyTo, Timestamp,
+    Acked, ExchangeId, FlowKey, GapCause, ReplyTo, Timestamp,
     exchange::{
         builder::MessageBuilder,
         context::Context,
@@ -48,6 +48,8 @@ struct OpenResponse {
     builder: Option<Box<MessageBuilder>>,
     start: Place,
     first_byte_at: Timestamp,
+    /// How far the server had received of the client's stream when it began.
+    acked: Acked,
     is_interim: bool,
 }
 
@@ -150,7 +152,7 @@ impl Pairing {
         }
         let mut input = run.bytes;
         loop {
-            if response_start(input).is_some() && self.may_answer_head() {
+            if response_start(input).is_some() && self.may_answer_head(run.acked) {
                 self.decoder.reset();
                 self.finish(context, true);
             }
@@ -162,8 +164,9 @@ impl Pairing {
                     let start = run.start.advance(position);
                     let id = self.assign(context, start.offset, &run);
                     let first_byte_at = run.at;
+                    let (acked, is_interim) = (run.acked, false);
                     self.current =
-                        Some(OpenResponse { id, builder: None, start, first_byte_at, is_interim: false });
+                        Some(OpenResponse { id, builder: None, start, first_byte_at, acked, is_interim });
                 }
                 Event::Head(head) => {
                     if let Some(current) = &mut self.current {
@@ -197,12 +200,19 @@ impl Pairing {
     }
 
     /// Whether the head of a response was taken, none of its content, and nobody knows what it answers: what was asked for by
-    /// HEAD announces content that does not come (RFC 9112 section 6.3).
-    fn may_answer_head(&self) -> bool {
-        let Some(OpenResponse { id, builder: Some(builder), .. }) = &self.current else { return false };
+    /// HEAD announces content that does not come (RFC 9112 section 6.3). Nor may it come with what the server sends once it has
+    /// received more, as far as `now`: content that begins like a response is sent without another request.
+    fn may_answer_head(&self, now: Acked) -> bool {
+        let Some(OpenResponse { id, builder: Some(builder), acked, .. }) = &self.current else {
+            return false;
+        };
+        let has_received_more = match (*acked, now) {
+            (Acked::Unseen(before), Acked::Unseen(now)) => before.is_before(now),
+            (before, now) => before.offset().zip(now.offset()).is_none_or(|(before, now)| before < now),
+        };
         let is_alone =
             || self.exchanges.iter().any(|exchange| exchange.id == *id && exchange.start.is_none());
-        builder.is_without_content() && !self.decoder.is_between_messages() && is_alone()
+        has_received_more && builder.is_without_content() && !self.decoder.is_between_messages() && is_alone()
     }
 
     /// Whether the last bytes of the server's stream were understood.

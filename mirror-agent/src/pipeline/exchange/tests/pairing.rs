@@ -63,6 +63,7 @@ fn response_that_may_answer_head_has_no_content_where_another_one_follows() {
         // A request is missing from the capture.
         talk.skip(Side::Client, 40);
         talk.server_full(head_alone);
+        talk.skip(Side::Client, 30);
         talk.server_full(follows);
         talk.finish();
         let told = talk.reports();
@@ -125,6 +126,29 @@ fn open_exchanges_hold_so_much_and_beyond_it_the_oldest_are_told_as_they_are() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), early.len() + late.len());
+}
+
+#[test]
+fn content_that_begins_like_a_response_is_one_where_no_other_request_was_received() {
+    let inner = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfake and more";
+    let head = format!("HTTP/1.1 203 Outer\r\nContent-Length: {}\r\n\r\n", inner.len());
+    for pieces in [vec![[head.as_bytes(), inner].concat()], vec![head.as_bytes().to_vec(), inner.to_vec()]] {
+        for has_client in [false, true] {
+            let mut talk = Conversation::with(Purpose::Inspect, Limits::default());
+            if has_client {
+                talk.client(&get("/1"));
+                talk.server_full(OK);
+            }
+            talk.skip(Side::Client, 40);
+            pieces.iter().for_each(|piece| talk.server_full(piece));
+            talk.skip(Side::Client, 40);
+            talk.server_full(OK);
+            talk.finish();
+            let told = talk.reports();
+            let told: Vec<_> = told.iter().skip(usize::from(has_client)).map(|told| pair(told).1).collect();
+            assert_eq!(told, [Some(203), Some(200)]);
+        }
+    }
 }
 
 /// The target of the request and the status of its response.
