@@ -74,7 +74,9 @@ impl SegmentSource {
                 FrameReason::Aggregate => {
                     "hold several packets each (802.11 A-MSDU), which are not looked into"
                 }
-                FrameReason::Fragment => "are fragments of IP packets of which others are missing",
+                FrameReason::Fragment => {
+                    "are fragments of IP packets of which others are missing, or of 802.11 and PPP, which are not joined"
+                }
                 FrameReason::LinkType => "are of link types that are not supported",
                 FrameReason::Malformed => "have headers that contradict themselves",
                 FrameReason::TooDeep => {

@@ -1,5 +1,7 @@
 //! Enters: a link type and the bytes of a frame. Leaves: where its network layer begins, and with what.
 
+mod exported;
+
 use mirror_common::packet::{Start, ether_type};
 
 use crate::pipeline::frame::{FrameReason, LinkType};
@@ -46,6 +48,14 @@ pub(super) fn network_layer(link_type: LinkType, bytes: &[u8]) -> Result<(u32, S
             wireless(bytes, len, array(bytes, len)?, Padding::None)
         }
         Layout::Radiotap => radiotap(bytes),
+        Layout::Exported => exported::packet(bytes),
+        Layout::Cooked { device_offset, type_offset, header_len } => {
+            if u16::from_be_bytes(array(bytes, device_offset)?) == RADIOTAP_DEVICE {
+                return inner(bytes, header_len, RADIOTAP.into());
+            }
+            let ether_type = u16::from_be_bytes(array(bytes, type_offset)?);
+            Ok((header_len, Start::EtherType(ether_type)))
+        }
         Layout::Unknown => Err(FrameReason::LinkType),
     }
 }
@@ -86,8 +96,20 @@ enum Layout {
     /// 802.11 behind what drivers put before it: of Prism, or of AVS.
     Prism,
     Radiotap,
+    /// Behind tags that Wireshark writes.
+    Exported,
+    /// As `EtherTypeAt`, with the kind of the device at `device_offset`, of which one has no EtherType.
+    Cooked {
+        device_offset: usize,
+        type_offset: usize,
+        header_len: u32,
+    },
     Unknown,
 }
+
+/// LINKTYPE_IEEE802_11_RADIOTAP, and the kind of a device with it (ARPHRD_IEEE80211_RADIOTAP).
+const RADIOTAP: u16 = 127;
+const RADIOTAP_DEVICE: u16 = 803;
 
 /// What stands before a bridged Ethernet header, or behind the header of 802.11.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -125,20 +147,22 @@ const fn layout(link_type: LinkType) -> Layout {
         104 => Layout::EtherTypeAt { type_offset: 2, header_len: 4 },
         105 => Layout::Wireless,
         // LINKTYPE_LINUX_SLL, LINKTYPE_LINUX_SLL2.
-        113 => Layout::EtherTypeAt { type_offset: 14, header_len: 16 },
-        276 => Layout::EtherTypeAt { type_offset: 0, header_len: 20 },
+        113 => Layout::Cooked { device_offset: 2, type_offset: 14, header_len: 16 },
+        276 => Layout::Cooked { device_offset: 8, type_offset: 0, header_len: 20 },
         // LINKTYPE_APPLE_IP_OVER_IEEE1394, LINKTYPE_IPOIB: addresses and an EtherType.
         138 => Layout::EtherTypeAt { type_offset: 16, header_len: 18 },
         242 => Layout::EtherTypeAt { type_offset: 40, header_len: 44 },
         // LINKTYPE_IEEE802_11_PRISM, LINKTYPE_IEEE802_11_AVS.
         119 | 163 => Layout::Prism,
-        127 => Layout::Radiotap,
+        RADIOTAP => Layout::Radiotap,
         // LINKTYPE_JUNIPER_ETHER, LINKTYPE_ERF.
         178 => Layout::Juniper,
         197 => Layout::Erf,
         117 => Layout::PfLog,
         192 => Layout::Ppi,
         239 => Layout::NfLog,
+        // LINKTYPE_WIRESHARK_UPPER_PDU.
+        252 => Layout::Exported,
         // What macOS wrote for LINKTYPE_PKTAP at first was a number for everybody's use.
         149 | 258 => Layout::PkTap,
         _ => Layout::Unknown,
@@ -199,6 +223,8 @@ const HDLC: [u8; 2] = [0xff, 0x03];
 /// PPP: address and control, which may be compressed away, then the protocol, in one byte where that is odd (RFC 1661
 /// section 6.5 and 6.6). Some say there that it is Cisco's HDLC (RFC 1547 section 4.3.1).
 pub(super) fn ppp(bytes: &[u8], mut offset: usize) -> Result<(u32, Start), FrameReason> {
+    const MULTILINK: u16 = 0x003d;
+    const BRIDGED: u16 = 0x0031;
     const CISCO_HDLC: [[u8; 2]; 2] = [[0x0f, 0], [0x8f, 0]];
     let start: [u8; 2] = array(bytes, offset)?;
     if CISCO_HDLC.contains(&start) {
@@ -208,11 +234,24 @@ pub(super) fn ppp(bytes: &[u8], mut offset: usize) -> Result<(u32, Start), Frame
     if start == HDLC {
         offset = offset.saturating_add(2);
     }
-    let [first] = array(bytes, offset)?;
-    let (protocol, len) =
-        if first & 1 == 1 { (u16::from(first), 1) } else { (u16::from_be_bytes(array(bytes, offset)?), 2) };
-    let behind = to_offset(offset.saturating_add(len))?;
+    let mut protocol = ppp_protocol(bytes, &mut offset)?;
+    // RFC 1990 section 3: the first two bits mark the beginning and the end of a packet, a number follows, then the packet
+    // without address and control. Its short form is negotiated, and seldom.
+    if protocol == MULTILINK {
+        let [marks, ..]: [u8; 4] = array(bytes, offset)?;
+        if marks & 0xc0 != 0xc0 {
+            return Err(FrameReason::Fragment);
+        }
+        offset = offset.saturating_add(4);
+        protocol = ppp_protocol(bytes, &mut offset)?;
+    }
+    let behind = to_offset(offset)?;
     match protocol {
+        // RFC 3518 section 4.2: flags, one of which announces a number of four bytes, and the kind of network.
+        BRIDGED => match array(bytes, offset)? {
+            [flags, 1] => Ok((behind.saturating_add(if flags & 0x40 == 0 { 2 } else { 6 }), Start::Ethernet)),
+            _ => Err(FrameReason::NotIp),
+        },
         // IPv4 and IPv6.
         0x0021 | 0x0057 => Ok((behind, Start::Ip)),
         // RFC 3032 section 4.3.
@@ -221,9 +260,18 @@ pub(super) fn ppp(bytes: &[u8], mut offset: usize) -> Result<(u32, Start), Frame
     }
 }
 
+/// The protocol at `offset`, which is moved behind it.
+fn ppp_protocol(bytes: &[u8], offset: &mut usize) -> Result<u16, FrameReason> {
+    let [first] = array(bytes, *offset)?;
+    let (protocol, len) =
+        if first & 1 == 1 { (u16::from(first), 1) } else { (u16::from_be_bytes(array(bytes, *offset)?), 2) };
+    *offset = offset.saturating_add(len);
+    Ok(protocol)
+}
+
 /// Frame relay: an address of two to four bytes, of which the last one's last bit is set, then control and a protocol (RFC
 /// 2427 section 3), or an EtherType.
-fn frame_relay(bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
+pub(super) fn frame_relay(bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
     const MAX_ADDRESS_LEN: usize = 4;
     let ends = |byte: &u8| byte & 1 == 1;
     let last = bytes.iter().take(MAX_ADDRESS_LEN).position(ends).ok_or(FrameReason::NotIp)?;
@@ -382,6 +430,11 @@ pub(super) fn wireless(
     let is_encrypted = flags & 0x40 != 0;
     if !is_data || !has_body || is_encrypted {
         return Err(FrameReason::NotIp);
+    }
+    // More to come, or not the first.
+    let [number, _] = array(bytes, at(22))?;
+    if flags & 0x04 != 0 || number & 0x0f != 0 {
+        return Err(FrameReason::Fragment);
     }
     let mut len = 24_usize;
     if flags & 0x03 == 0x03 {

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LINK_TYPES: [u16; 28] = [
+const LINK_TYPES: [u16; 29] = [
     0, 6, 9, 10, 11, 50, 51, 100, 104, 105, 107, 109, 117, 119, 122, 123, 127, 149, 163, 166, 178, 192, 197,
-    204, 239, 242, 258, 138,
+    204, 239, 242, 258, 138, 252,
 ];
 
 #[test]
@@ -24,6 +24,32 @@ fn network_layer_is_found_behind_each_link_layer() {
         (166, vec![1, 0xff, 3, 0, 0x21], Ok(5)),
         (50, vec![0xff, 3, 2, 0x81], Ok(4)),
         (50, vec![0x8f, 0, 8, 0], Ok(4)),
+        (50, vec![0xff, 3, 0, 0x3d, 0xc0, 0, 0, 1, 0, 0x21], Ok(10)),
+        (50, vec![0x3d, 0xc0, 0, 0, 1, 0x57], Ok(6)),
+        (50, vec![0x3d, 0x80, 0, 0, 1, 0x57], Err(FrameReason::Fragment)),
+        (50, vec![0x3d, 0xc0, 0, 0, 1, 0x3d, 0xc0, 0, 0, 2, 0x57], Err(FrameReason::NotIp)),
+        (50, vec![0xff, 3, 0, 0x31, 0, 1], Ok(6)),
+        (50, vec![0xff, 3, 0, 0x31, 0x40, 1, 0, 0, 0, 9], Ok(10)),
+        (50, vec![0xff, 3, 0, 0x31, 0, 2], Err(FrameReason::NotIp)),
+        (
+            113,
+            [&[0, 0, 3, 0x23][..], &[0; 12], &[0, 0, 8, 0, 0, 0, 0, 0], &wireless(8, 1, &[])].concat(),
+            Ok(56),
+        ),
+        (113, [&[0, 0, 0, 1][..], &[0; 12]].concat(), Ok(16)),
+        (
+            276,
+            [&[0; 8][..], &[3, 0x23], &[0; 10], &[0, 0, 8, 0, 0, 0, 0, 0], &wireless(8, 1, &[])].concat(),
+            Ok(60),
+        ),
+        (252, b"\0\x0c\0\x04ip\0\0\0\x14\0\x01x\0\0\0\0".to_vec(), Ok(17)),
+        (252, b"\0\x0c\0\x0eeth_withoutfcs\0\0\0\0".to_vec(), Ok(22)),
+        (252, b"\0\x0c\0\x04http\0\0\0\0".to_vec(), Err(FrameReason::LinkType)),
+        (252, b"\0\0\0\0".to_vec(), Err(FrameReason::LinkType)),
+        (252, b"\0\x0c\0\x09http".to_vec(), Err(FrameReason::Truncated)),
+        (252, [b"\0\x0c\0\x02ip".repeat(64), vec![0; 4]].concat(), Err(FrameReason::TooDeep)),
+        (105, wireless(0x08, 0x05, &[]), Err(FrameReason::Fragment)),
+        (105, [&[8, 1][..], &[0; 20], &[0x31, 0]].concat(), Err(FrameReason::Fragment)),
         (51, vec![0x11, 0, 0, 1, 0, 9, 0, 0x21], Ok(8)),
         (104, vec![0x0f, 0, 8, 0], Ok(4)),
         (107, vec![0x18, 0x41, 3, 0xcc], Ok(4)),
