@@ -2,7 +2,7 @@
 
 use mirror_common::packet::{CapturedBytes, Layer, Network, PacketBytes, Start, ether_type, protocol};
 
-use super::{PPP, after_nsh, inside, ip_type, load, load_u16, start_type};
+use super::{PPP, after_nsh, inside, ip_type, load, load_u16, lower::is_ethernet, start_type};
 use crate::pipeline::{
     frame::{Frame, FrameReason},
     link,
@@ -67,8 +67,8 @@ pub(super) fn enter(
     let ip = |at: u32| (at, ether_type::IPV4);
     // Where one end of a tunnel chooses its port, what it is sent has the other's as its source.
     let (inner, announced) = match ports {
-        [GTP_U_PORT, _] | [_, GTP_U_PORT] => ip(after_gtp_u(bytes, at)?),
-        [GTP_0_PORT, _] | [_, GTP_0_PORT] => ip(after_gtp_0(bytes, at)?),
+        [GTP_U_PORT, _] | [_, GTP_U_PORT] => after_gtp(bytes, at)?,
+        [GTP_0_PORT, _] | [_, GTP_0_PORT] => after_gtp(bytes, at)?,
         [LISP_PORT, _] => ip(at.saturating_add(8)),
         [L2TP_PORT, _] | [_, L2TP_PORT] => after_l2tp(bytes, at)?,
         [AYIYA_PORT, _] | [_, AYIYA_PORT] => ip(after_ayiya(bytes, at)?),
@@ -88,6 +88,16 @@ pub(super) fn enter(
         other => other,
     };
     Ok(inside(network, inner, ether_type))
+}
+
+/// What GTP carries, of whichever version: IP, or Ethernet of a 5G network's session (3GPP TS 23.501 section 5.6.10.2), which is
+/// known by its own type alone.
+fn after_gtp(bytes: &CapturedBytes<'_>, at: u32) -> Result<(u32, u16), FrameReason> {
+    let inner = after_gtp_0(bytes, at).or_else(|_| after_gtp_u(bytes, at))?;
+    if ip_type(bytes, inner) == Ok(None) && is_ethernet(bytes, inner) == Ok(true) {
+        return Ok((inner, ether_type::BRIDGED));
+    }
+    Ok((inner, ether_type::IPV4))
 }
 
 /// Where a G-PDU's packet begins (3GPP TS 29.281 section 5.1).

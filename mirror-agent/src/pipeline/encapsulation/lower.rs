@@ -28,6 +28,9 @@ const E_TAG: u16 = 0x893f;
 /// High-availability seamless redundancy (IEC 62439-3).
 const HSR: u16 = 0x892f;
 
+/// The tag of Cisco's virtual interfaces.
+const VN_TAG: u16 = 0x8926;
+
 /// Redundancy tag (IEEE 802.1CB section 7.8).
 const R_TAG: u16 = 0xf1c1;
 
@@ -66,7 +69,7 @@ pub(super) fn open(
             }
             ether_type::MPLS | ether_type::MPLS_UPSTREAM => label(bytes, at, layer.ether_type)?,
             CISCO_METADATA | E_TAG => (8, number(6)?),
-            HSR | R_TAG => (6, number(4)?),
+            HSR | R_TAG | VN_TAG => (6, number(4)?),
             MACSEC => after_macsec(bytes, at)?,
             BACKBONE => (4, ether_type::BRIDGED),
             // RFC 6325 section 3: the options' length in units of four bytes.
@@ -150,7 +153,7 @@ fn label(bytes: &CapturedBytes<'_>, at: u32, kind: u16) -> Result<(u32, u16), Fr
 }
 
 /// Whether the EtherType of an Ethernet header at `at` announces IP or a tag.
-fn is_ethernet(bytes: &CapturedBytes<'_>, at: u32) -> Result<bool, FrameReason> {
+pub(super) fn is_ethernet(bytes: &CapturedBytes<'_>, at: u32) -> Result<bool, FrameReason> {
     let found = load_u16(bytes, at.saturating_add(12))?;
     Ok(found == ether_type::IPV4 || found == ether_type::IPV6 || ether_type::is_tag(found))
 }

@@ -71,7 +71,7 @@ pub(super) fn find_innermost(frame: &Frame<'_>, offset: u32, start: Start) -> Re
                 datagram::enter(frame, &bytes, &network)?
             }
             Err(Unparsed::NotTcp | Unparsed::Tunnel) if network.protocol == protocol::GRE => {
-                gre::enter(&bytes, &network)?
+                gre::enter(frame, &bytes, &network)?
             }
             Err(Unparsed::NotTcp) => enter_ip(&bytes, &network)?,
             Err(reason) => return Err(reason.into()),
