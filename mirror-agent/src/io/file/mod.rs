@@ -3,6 +3,7 @@
 //! The file is read as a stream: memory is one buffer, which holds at least the largest block.
 
 mod gzip;
+mod modified;
 
 use std::{
     fs::File,
@@ -137,7 +138,12 @@ impl CaptureFile {
         if COMPRESSED.iter().any(|magic| beginning.starts_with(magic)) {
             return Err(FileError::Compressed);
         }
-        let Ok(reader) = create_reader(BUFFER_BYTES, FullReads(input)) else {
+        let reader = if beginning.starts_with(modified::MAGIC) {
+            create_reader(BUFFER_BYTES, FullReads(modified::Usual::new(input)))
+        } else {
+            create_reader(BUFFER_BYTES, FullReads(input))
+        };
+        let Ok(reader) = reader else {
             return Err(FileError::NotACapture);
         };
         Ok(Self {

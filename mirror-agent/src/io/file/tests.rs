@@ -28,6 +28,26 @@ fn pcap_is_read_in_both_byte_orders_and_resolutions() {
 }
 
 #[test]
+fn modified_pcap_is_read_in_both_byte_orders() {
+    for order in ORDERS {
+        let mut file = order.pcap(0xa1b2_cd34, 1);
+        for data in [&b"abc"[..], b"", b"defg"] {
+            let record = order.record(1_700_000_000, 5, data, 9);
+            let (header, data) = record.split_at(16);
+            file.extend([header, &[0, 0, 0, 2, 8, 0, 0, 0], data].concat());
+        }
+        let told = |data: &[u8]| (1_700_000_000_000_005_000, 1, data.to_vec(), 9);
+        assert_eq!(read(file.clone()).unwrap(), [told(b"abc"), told(b""), told(b"defg")]);
+        for cut in [1, 5, 20] {
+            let capture = CaptureFile::new(Cursor::new(file[..file.len() - cut].to_vec()));
+            let mut capture = capture.unwrap();
+            while capture.next_frame().unwrap().is_some() {}
+            assert!(capture.is_truncated(), "{cut}");
+        }
+    }
+}
+
+#[test]
 fn length_of_a_check_sequence_is_not_part_of_the_link_type() {
     let mut file = Order::Little.pcap(0xa1b2_c3d4, 0x2400_0001);
     file.extend(Order::Little.record(0, 0, b"a", 1));
