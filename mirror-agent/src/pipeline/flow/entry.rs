@@ -15,8 +15,8 @@ use super::{
     stats::{FlowStats, bump},
 };
 use crate::pipeline::{
-    list::{Linked, Links},
     http::sniff::strict_request_start,
+    list::{Linked, Links},
     segment::{Endpoint, Segment, Side, TcpFlags},
     seq::SeqNumber,
     span::{Acked, Span},
