@@ -107,6 +107,18 @@ pub struct Accounts {
     pub beginnings: Vec<Message>,
 }
 
+impl Comparison {
+    /// Counts disagreements as not compared, for this reason.
+    pub(super) fn set_aside(&mut self, reason: &'static str, is_meant: impl Fn(&Disagreement) -> bool) {
+        let before = self.disagreements.len();
+        self.disagreements.retain(|disagreement| !is_meant(disagreement));
+        let left_out = before.saturating_sub(self.disagreements.len());
+        if left_out > 0 {
+            *self.not_compared.entry(reason).or_default() += left_out as u64;
+        }
+    }
+}
+
 /// Whether Wireshark tells of each message of `inspect`.
 #[must_use]
 pub fn is_covered(wireshark: &[Message], inspect: &[Message]) -> bool {

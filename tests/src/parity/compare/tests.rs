@@ -12,6 +12,16 @@ fn equal_accounts_agree() {
 }
 
 #[test]
+fn what_is_set_aside_is_counted_as_not_compared() {
+    let ours = [get("/a", 0), get("/b", 50)];
+    let mut comparison = compare(&Accounts::default(), &ours);
+    comparison.set_aside("unread", |disagreement| disagreement.offset == 50);
+    comparison.set_aside("else", |_| false);
+    assert_eq!(comparison.disagreements.len(), 1);
+    assert_eq!(comparison.not_compared, [("unread", 1)].into());
+}
+
+#[test]
 fn each_difference_is_named_with_both_values() {
     let ours = get("/a", 7);
     let with_method = |method: &[u8]| StartLine::Request { method: method.to_vec(), target: b"/a".to_vec() };
