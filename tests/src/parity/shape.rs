@@ -53,6 +53,8 @@ pub enum Shape {
     WrongDirection,
     /// A response to the preface of HTTP/2.
     Http2Preface,
+    /// The first message of a stream, of which the first segment holds a part of the first word.
+    SplitMethod,
     /// A message behind content of which the dissector gave up.
     GivenUp,
     /// Data of a segment without an acknowledgement, which its receiver drops.
@@ -63,7 +65,7 @@ pub enum Shape {
 
 impl Shape {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::FoldedField,
         Self::LineWithoutColon,
         Self::WhiteSpaceBeforeFields,
@@ -89,6 +91,7 @@ impl Shape {
         Self::HandOver,
         Self::WrongDirection,
         Self::Http2Preface,
+        Self::SplitMethod,
         Self::GivenUp,
         Self::WithoutAck,
         Self::CutContent,
@@ -123,6 +126,7 @@ impl Shape {
             Self::HandOver => "hand-over",
             Self::WrongDirection => "wrong-direction",
             Self::Http2Preface => "http2-preface",
+            Self::SplitMethod => "split-method",
             Self::GivenUp => "given-up",
             Self::WithoutAck => "without-acknowledgement",
             Self::CutContent => "cut-content",

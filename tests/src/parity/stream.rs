@@ -125,6 +125,11 @@ impl Stream {
         self.segments.contains_key(&position)
     }
 
+    /// Whether the segment at this position holds a part of a word, and no more.
+    pub(super) fn has_part_of_word_at(&self, position: i64) -> bool {
+        self.segments.get(&position).is_some_and(|bytes| !bytes.contains(&b' '))
+    }
+
     /// Position of the first byte.
     pub(super) fn first(&self) -> Option<i64> {
         self.segments.keys().next().copied()

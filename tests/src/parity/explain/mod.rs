@@ -192,6 +192,9 @@ impl<'a> Way<'a> {
             let is_proxy = self.stream.between(first, at).is_some_and(|bytes| is_proxy_header(&bytes));
             return is_proxy.then_some(Shape::ProxyHeader).or_else(|| self.shape_of_bytes_before(first, at));
         }
+        if self.stream.has_part_of_word_at(at) {
+            return Some(Shape::SplitMethod);
+        }
         let back = self.back?;
         let is_http2 = back.run_from(back.first()?).starts_with(b"PRI * HTTP/2.0\r\n\r\n");
         is_http2.then_some(Shape::Http2Preface)

@@ -29,6 +29,13 @@ fn message_whose_bytes_are_odd_is_explained_where_inspect_reads_them_as_the_stan
 }
 
 #[test]
+fn first_message_is_explained_by_a_segment_that_ends_within_its_first_word() {
+    let told = request(0, "GET /b", &[], whole(""));
+    assert_eq!(untold(&["G", &NEXT[1..]], std::slice::from_ref(&told)), [Some(Shape::SplitMethod)]);
+    assert_eq!(untold(&["GET ", &NEXT[4..]], &[told]), [None]);
+}
+
+#[test]
 fn fields_are_explained_by_what_miscuts_them() {
     type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Option<Shape>);
     let cases: &[Case<'_>] = &[
