@@ -541,7 +541,10 @@ impl ClientSide {
     /// Lets go of what is held of a message that is not complete, of which others need the memory.
     pub(crate) fn relieve(&mut self, context: &mut Context, observer: &mut impl RequestObserver) -> Interest {
         if self.waiting_bytes() > 0 {
-            return self.give_up(context, observer);
+            let interest = self.give_up(context, observer);
+            // Whatever is left of it: nobody is asked twice before there is progress.
+            context.strike_holder();
+            return interest;
         }
         if let Some(request) = &mut self.current {
             // Where it ends is known still: its remaining bytes are stepped over.
