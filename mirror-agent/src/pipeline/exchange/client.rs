@@ -540,18 +540,16 @@ impl ClientSide {
 
     /// Lets go of what is held of a message that is not complete, of which others need the memory.
     pub(crate) fn relieve(&mut self, context: &mut Context, observer: &mut impl RequestObserver) -> Interest {
+        let mut interest = Interest::Continue;
         if self.waiting_bytes() > 0 {
-            let interest = self.give_up(context, observer);
-            // Whatever is left of it: nobody is asked twice before there is progress.
-            context.strike_holder();
-            return interest;
-        }
-        if let Some(request) = &mut self.current {
+            interest = self.give_up(context, observer);
+        } else if let Some(request) = &mut self.current {
             // Where it ends is known still: its remaining bytes are stepped over.
             request.lose(context, LostReason::Memory);
         }
+        // Whatever is left of it: nobody is asked twice before there is progress.
         context.strike_holder();
-        Interest::Continue
+        interest
     }
 
     /// Lets go of what is held for bytes that are no request yet: the memory for messages is exhausted.
