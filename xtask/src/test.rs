@@ -112,8 +112,8 @@ struct Tally {
     ignored: u64,
     /// Tests that started, said why they cannot run here, and are among the passed.
     skipped: u64,
-    /// The test whose output this is has said so.
-    has_said: bool,
+    /// In the output of one test: whether it has said so.
+    has_said: Option<bool>,
 }
 
 impl Tally {
@@ -123,12 +123,13 @@ impl Tally {
             self.passed += count(counts, "passed");
             self.failed += count(counts, "failed");
             self.ignored += count(counts, "ignored");
-        } else if line.starts_with("---- ") || line.is_empty() {
-            self.has_said = false;
+            self.has_said = None;
+        } else if line.starts_with("---- ") {
+            self.has_said = Some(false);
         } else if line.contains("SKIPPED: ") {
-            // One that leaves out several things is one test.
-            self.skipped += u64::from(!self.has_said);
-            self.has_said = true;
+            // One that leaves out several things is one test; what is not within the output of one is each of another.
+            self.skipped += u64::from(self.has_said != Some(true));
+            self.has_said = self.has_said.map(|_| true);
         }
     }
 
@@ -138,7 +139,7 @@ impl Tally {
             failed: self.failed + other.failed,
             ignored: self.ignored + other.ignored,
             skipped: self.skipped + other.skipped,
-            has_said: false,
+            has_said: None,
         }
     }
 
@@ -174,6 +175,10 @@ mod tests {
 
         assert_eq!(summary(output), "2 passed, 0 failed, 1 skipped");
         let output = "---- a stdout ----\nSKIPPED: no tun\nSKIPPED: no bond\n\n---- b stdout ----\nSKIPPED: no tun\n\n\
+                      test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n";
+
+        assert_eq!(summary(output), "1 passed, 0 failed, 2 skipped");
+        let output = "SKIPPED: a: needs root\nSKIPPED: b: needs root\n\
                       test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n";
 
         assert_eq!(summary(output), "1 passed, 0 failed, 2 skipped");

@@ -51,7 +51,11 @@ fn generated_frames_are_seen_alike() -> Result<()> {
     tally.assert_agreement();
     // A run that never met a case says nothing about it.
     ensure!(tally.records > frames / 20, "few frames became records");
-    ensure!(tally.deeper < tally.frames / MOST_DEEPER, "in many frames files were searched deeper");
+    // Captures of somebody's tunnels may hold nothing else.
+    ensure!(
+        !captured.is_empty() || tally.deeper < tally.frames / MOST_DEEPER,
+        "in many frames files were searched deeper"
+    );
     for counter in [
         Counter::CopiedClient,
         Counter::CopiedServer,
