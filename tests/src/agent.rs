@@ -33,6 +33,9 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an agent may take to start. Verifiers of emulated machines on a busy host take minutes for the programs.
 const START_PATIENCE: Duration = Duration::from_secs(300);
 
+/// A worker's longest wait for its ring, and half of that.
+const LONGEST_UNREAD: Duration = Duration::from_millis(150);
+
 /// How long an agent that is paused or resumed may take to say so.
 const HEED_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -337,6 +340,26 @@ impl Agent {
                 bail!("not within {patience:?}: {ledger}; log: {}", self.printed("stderr"));
             }
             thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The books once nothing is pending and nothing more comes: what was captured last may not have been read when
+    /// nothing is pending for the first time.
+    ///
+    /// # Errors
+    ///
+    /// They do not balance, or are not at rest in time; they are in the error.
+    pub fn at_rest(&self, patience: Duration) -> Result<Ledger> {
+        let deadline = Instant::now() + patience;
+        let mut seen = u64::MAX;
+        loop {
+            let ledger = self.wait_for(patience, |ledger| ledger.pending == 0)?;
+            if ledger.seen == seen {
+                return Ok(ledger);
+            }
+            ensure!(Instant::now() < deadline, "more comes after {patience:?}: {ledger}");
+            seen = ledger.seen;
+            thread::sleep(LONGEST_UNREAD);
         }
     }
 

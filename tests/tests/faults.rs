@@ -171,7 +171,7 @@ fn tiny_ring_drops_counts_and_recovers() -> Result<()> {
     }
     expect_clean(&running.finish()?)?;
     // Books close once the flows have: what was being assembled is given up at their end.
-    let ledger = scenario.agent.wait_for(PATIENCE, |books| books.pending == 0)?;
+    let ledger = scenario.agent.at_rest(PATIENCE)?;
     ensure!(ledger.all_frames_dropped() > 0, "nothing was dropped: {ledger}");
     ensure!(ledger.seen <= scenario.live.requests(), "{ledger}");
     // The last of them may lie in the sockets of a shadow that is slow.

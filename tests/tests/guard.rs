@@ -41,7 +41,7 @@ fn agent_that_may_use_little_sheds_new_connections_and_takes_them_up_again() -> 
     let report = load.finish()?;
 
     ensure!(report.is_clean(), "live was affected: {report:?}");
-    let ledger = scenario.agent.wait_for(PATIENCE, |ledger| ledger.pending == 0)?;
+    let ledger = scenario.agent.at_rest(PATIENCE)?;
     let live = scenario.live.requests();
     let metrics = scenario.agent.metrics()?;
     let shed = metrics.value("mirror_flows_skipped_total", "reason", "shed");
@@ -91,7 +91,7 @@ fn agent_that_may_use_little_lets_go_of_connections_that_do_not_end_and_takes_th
         ensure!(report.is_clean(), "live was affected: {report:?}");
     }
 
-    let ledger = scenario.agent.wait_for(PATIENCE, |ledger| ledger.pending == 0)?;
+    let ledger = scenario.agent.at_rest(PATIENCE)?;
     let (requests, metrics) = (sent.digests(), scenario.agent.metrics()?);
     println!(
         "of {} requests on connections that did not end: {ledger}; capture ratio {}",
@@ -169,7 +169,7 @@ fn agent_whose_memory_fills_sheds_new_connections_and_keeps_what_it_has() -> Res
     kept.ask(GET)?;
     scenario.agent.wait_for(PATIENCE, |ledger| ledger.mirrored > before)?;
     drop(endless);
-    let ledger = scenario.agent.wait_for(PATIENCE, |ledger| ledger.pending == 0)?;
+    let ledger = scenario.agent.at_rest(PATIENCE)?;
     println!("{ledger}");
     ensure!(ledger.all_lost() == 10 && ledger.mirrored + 10 == ledger.seen, "{ledger}");
     // It goes as it came, but for the pages of the ring, which are resident from then on.

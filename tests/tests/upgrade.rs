@@ -126,7 +126,7 @@ fn reign_in_turn(stage: &Stage, order: Order) -> Result<Vec<Ended>> {
         }
         counted = now;
     }
-    reigning.wait_for(PATIENCE, |books| books.pending == 0)?;
+    reigning.at_rest(PATIENCE)?;
     ended.push(reigning.stop()?);
     Ok(ended)
 }

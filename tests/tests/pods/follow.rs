@@ -50,7 +50,7 @@ fn follow_pods(wiring: Wiring, stack: Stack) -> Result<String> {
     for took in [came, moved, went] {
         ensure!(took < promise(), "{wiring:?}, {stack:?}: {took:?}");
     }
-    let books = agent.wait_for(PATIENCE, |books| books.pending == 0)?;
+    let books = agent.at_rest(PATIENCE)?;
     ensure!(books.all_lost() == 0, "{books}");
     Ok(format!(
         "{wiring:?}, {stack:?}: came after {came:?}, had another address after {moved:?}, was gone after {went:?}"

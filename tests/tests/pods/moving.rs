@@ -20,7 +20,7 @@ use mirror_tests::{
     scenario::PATIENCE,
 };
 
-use crate::scene::{ask_until_mirrored, expect_left_alone, mirrored_so_far, pods, promise, until};
+use crate::scene::{ask_until_mirrored, expect_left_alone, pods, promise, until};
 
 /// How long customers ask before the pod moves, and after both nodes have followed.
 const QUIET: Duration = Duration::from_millis(700);
@@ -77,7 +77,7 @@ fn moves_from_node_to_node(wiring: Wiring, stack: Stack) -> Result<String> {
     cluster.tell("shop-0", 0, 10);
     ask_until_mirrored(&cluster, first, &old)?;
     ensure!(pods(&second.metrics()?) == 0.0, "the second node has no pod yet");
-    let before = mirrored_so_far(first)?;
+    let before = first.at_rest(PATIENCE)?.mirrored;
 
     let (service, is_over) = (Mutex::new(&old), AtomicBool::new(false));
     let (asked, moved_at, let_go, followed) = thread::scope(|scope| -> Result<_> {
@@ -117,7 +117,7 @@ fn moves_from_node_to_node(wiring: Wiring, stack: Stack) -> Result<String> {
     })?;
 
     // Each request that an agent could see is at the shadow, once; none is there that nobody asked.
-    let mirrored = mirrored_so_far(first)? - before + mirrored_so_far(second)?;
+    let mirrored = first.at_rest(PATIENCE)?.mirrored - before + second.at_rest(PATIENCE)?.mirrored;
     let copies = copies(&cluster)?;
     let families: Vec<bool> = new.at.iter().map(|at| at.is_ipv4()).collect();
     let is_whole = |one: &Asked| families.iter().all(|family| copies.contains(&(one.number, *family)));
@@ -131,7 +131,7 @@ fn moves_from_node_to_node(wiring: Wiring, stack: Stack) -> Result<String> {
     ensure!(covered >= 40, "only {covered} requests show anything");
     ensure!(copies.len() as u64 == mirrored, "{} copies of {mirrored} that the agents sent", copies.len());
     for agent in &agents {
-        let books = agent.wait_for(PATIENCE, |books| books.pending == 0)?;
+        let books = agent.at_rest(PATIENCE)?;
         books.assert_balanced();
         // One that was under way when its node let go may be lost, and is counted as that.
         ensure!(books.all_lost() <= 1 && books.all_dropped() == 0 && books.all_skipped() == 0, "{books}");

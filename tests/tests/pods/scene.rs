@@ -63,40 +63,26 @@ pub(super) fn ask_until_mirrored(cluster: &Cluster, agent: &Agent, pod: &Pod) ->
     Ok(start.elapsed())
 }
 
-/// How many requests were mirrored when nothing more of what was asked is on its way.
-pub(super) fn mirrored_so_far(agent: &Agent) -> Result<u64> {
-    let mut seen = u64::MAX;
-    loop {
-        let books = agent.wait_for(PATIENCE, |books| books.pending == 0)?;
-        if books.seen == seen {
-            return Ok(books.mirrored);
-        }
-        seen = books.seen;
-        // Rings are read each millisecond while there is traffic.
-        thread::sleep(Duration::from_millis(150));
-    }
-}
-
 /// Asserts that what the pod is asked from here on is mirrored, each request once.
 pub(super) fn expect_mirrored(cluster: &Cluster, agent: &Agent, pod: &Pod) -> Result<()> {
-    let before = mirrored_so_far(agent)?;
+    let before = agent.at_rest(PATIENCE)?.mirrored;
     for _ in 0..5 {
         ask(cluster, pod)?;
     }
     let asked = 5 * u64::try_from(pod.at.len())?;
     agent.wait_for(PATIENCE, |books| books.mirrored >= before + asked)?;
-    let mirrored = mirrored_so_far(agent)? - before;
+    let mirrored = agent.at_rest(PATIENCE)?.mirrored - before;
     ensure!(mirrored == asked, "{asked} requests, {mirrored} copies");
     Ok(())
 }
 
 /// Asserts that nothing of what the pod is asked from here on is mirrored.
 pub(super) fn expect_left_alone(cluster: &Cluster, agent: &Agent, pod: &Pod) -> Result<()> {
-    let before = mirrored_so_far(agent)?;
+    let before = agent.at_rest(PATIENCE)?.mirrored;
     for _ in 0..5 {
         ask(cluster, pod)?;
     }
-    let copies = mirrored_so_far(agent)? - before;
+    let copies = agent.at_rest(PATIENCE)?.mirrored - before;
     ensure!(copies == 0, "{copies} copies of a pod that no experiment is about");
     Ok(())
 }
