@@ -39,7 +39,7 @@ pub(crate) struct Plan {
 }
 
 /// The targets, each a binary of the fuzz crate and a folder of inputs.
-const TARGETS: [&str; 10] =
+pub(crate) const TARGETS: [&str; 10] =
     ["capture_file", "compare", "config", "flow", "frame", "http", "pipeline", "policy", "redact", "rewrite"];
 
 /// What cargo-fuzz asks of rustc, too: coverage counters at every branch, and the operands of comparisons.

@@ -32,7 +32,7 @@ mod workspace;
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, builder::PossibleValuesParser};
 
 use build::{KernelLog, Linkage, Profile};
 
@@ -101,7 +101,8 @@ enum Chore {
         /// Adds inputs that reach something new to those in tests/fuzz/corpus
         #[arg(long)]
         minimize: bool,
-        /// All where none is named: capture_file, compare, config, flow, frame, http, pipeline, policy, rewrite
+        /// All where none is named
+        #[arg(value_parser = PossibleValuesParser::new(fuzz::TARGETS))]
         targets: Vec<String>,
     },
     /// Measures what the mirror costs

@@ -155,6 +155,7 @@ impl Worker {
     fn round(&mut self) -> usize {
         let Self { reader, pipeline, dispatcher, ledger, gauges, warned, tally, interfaces, probes, .. } =
             self;
+        let begun = clock::now();
         let fill = reader.utilization();
         let taken = reader.drain(ROUND_RECORDS, |captured| {
             take(captured, tally, pipeline, |pipeline| hand_on(pipeline, ledger, warned, dispatcher));
@@ -166,6 +167,9 @@ impl Worker {
         pipeline.handle_time(now);
         self.heartbeat.beat(now);
         self.publish();
+        if taken < ROUND_RECORDS {
+            self.heartbeat.note_empty(begun);
+        }
         taken
     }
 
@@ -254,18 +258,32 @@ impl Warned {
 
 /// When a worker last went round.
 #[derive(Debug, Default)]
-pub struct Heartbeat(AtomicU64);
+pub struct Heartbeat {
+    beat_at: AtomicU64,
+    read_until: AtomicU64,
+}
 
 impl Heartbeat {
     /// Notes that the worker is alive.
     pub fn beat(&self, now: Timestamp) {
-        self.0.store(now.as_nanos(), Ordering::Relaxed);
+        self.beat_at.store(now.as_nanos(), Ordering::Relaxed);
     }
 
     /// Whether the worker went round lately.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        clock::now().since(Timestamp::from_nanos(self.0.load(Ordering::Relaxed))) < HEARTBEAT_LIMIT
+        clock::now().since(Timestamp::from_nanos(self.beat_at.load(Ordering::Relaxed))) < HEARTBEAT_LIMIT
+    }
+
+    /// Notes that the ring was read until it was empty, beginning at `since` at the earliest.
+    fn note_empty(&self, since: Timestamp) {
+        self.read_until.store(since.as_nanos(), Ordering::Release);
+    }
+
+    /// Whether everything that was in the ring at `at` has been read, and its probes told.
+    #[must_use]
+    pub fn has_read_until(&self, at: Timestamp) -> bool {
+        at <= Timestamp::from_nanos(self.read_until.load(Ordering::Acquire))
     }
 }
 

@@ -3,24 +3,30 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tracing::warn;
 
 use super::lock;
-use crate::io::{
-    admin::Health,
-    capture::{
-        CounterValues, Kernel, KernelCounters, Matched, OwnSockets, OwnSocketsError, PortSample,
-        follow::Attached, role::Role,
+use crate::{
+    io::{
+        admin::Health,
+        capture::{
+            CounterValues, Kernel, KernelCounters, Matched, OwnSockets, OwnSocketsError, PortSample,
+            follow::Attached, role::Role,
+        },
+        experiments::{Directory, Lane},
+        guard::{GuardGauges, GuardValues},
+        metrics::{Gauges, TargetGauges},
+        replay::{Hook, OwnSocketRegistry, clock},
+        steering::{AnyError, Tap},
+        worker::{Heartbeat, Orders},
     },
-    experiments::{Directory, Lane},
-    guard::{GuardGauges, GuardValues},
-    metrics::{Gauges, TargetGauges},
-    replay::{OwnSocketRegistry, clock},
-    steering::{AnyError, Tap},
-    worker::{Heartbeat, Orders},
+    pipeline::Timestamp,
 };
 
 /// The kernel's list of own sockets, shared by the tasks of the replay.
@@ -128,6 +134,34 @@ impl Gauges for AgentGauges {
 
     fn guard(&self) -> GuardValues {
         self.guard.read()
+    }
+}
+
+/// What probes have to know of the capture.
+pub(super) struct OwnHook {
+    /// Whether it is attached.
+    pub(super) attached: Arc<AtomicBool>,
+    pub(super) orders: Arc<Orders>,
+    pub(super) counters: Arc<KernelCounters>,
+    pub(super) guard: Arc<GuardGauges>,
+    pub(super) heartbeats: Vec<Arc<Heartbeat>>,
+}
+
+impl Hook for OwnHook {
+    fn is_watching(&self) -> bool {
+        self.attached.load(Ordering::Acquire) && !self.orders.is_paused()
+    }
+
+    fn overlooked(&self) -> u64 {
+        self.counters.read().unwrap_or_default().overlooked()
+    }
+
+    fn shed_millionths(&self) -> u32 {
+        self.guard.shed_millionths()
+    }
+
+    fn has_read_until(&self, at: Timestamp) -> bool {
+        self.heartbeats.iter().all(|heartbeat| heartbeat.has_read_until(at))
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::{
-    gauges::{AgentGauges, Heartbeats, KernelTap, Registry},
+    gauges::{AgentGauges, Heartbeats, KernelTap, OwnHook, Registry},
     signals::{Signals, Told},
     turn::{Front, Outcome, await_turn},
     values::{READER, attach_mode, limits, rules},
@@ -136,10 +136,15 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     let captured = Arc::<CapturedCell>::default();
     let is_captured = Arc::clone(&captured);
     let orders = Arc::new(Orders::default());
-    // A probe is seen once capture is attached, and not while it is paused.
+    let heartbeats: Vec<_> = rings.iter().map(|_| Arc::new(Heartbeat::default())).collect();
     let attached = Arc::new(AtomicBool::new(false));
-    let (is_attached, watched) = (Arc::clone(&attached), Arc::clone(&orders));
-    let probes = Arc::new(Probes::new(move || is_attached.load(Ordering::Acquire) && !watched.is_paused()));
+    let probes = Arc::new(Probes::new(OwnHook {
+        attached: Arc::clone(&attached),
+        orders: Arc::clone(&orders),
+        counters: Arc::clone(&counters),
+        guard: guard.gauges(),
+        heartbeats: heartbeats.clone(),
+    }));
     let experiments = Experiments::new(Common {
         ledger: Arc::clone(&ledger),
         registry: Arc::new(Registry::new(own_sockets)),
@@ -177,7 +182,6 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
     .await?;
 
     let pipelines: Vec<_> = rings.iter().map(|_| Arc::new(PipelineGauges::default())).collect();
-    let heartbeats: Vec<_> = rings.iter().map(|_| Arc::new(Heartbeat::default())).collect();
     let interfaces_seen = Arc::new(Interfaces::default());
     let mut registry = metrics::registry(
         Arc::clone(&ledger),

@@ -73,6 +73,12 @@ impl CounterValues {
         self.get(Counter::CopiedClient).saturating_add(self.get(Counter::CopiedServer))
     }
 
+    /// Segments that were copied nowhere though nothing about them stood in the way.
+    #[must_use]
+    pub fn overlooked(&self) -> u64 {
+        self.get(Counter::DroppedRingFull).saturating_add(self.get(Counter::DroppedUnreadable))
+    }
+
     /// Frames of matched ports that were not copied in full, by reason.
     pub fn frame_drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
         FRAME_DROPS.iter().map(|(reason, counter)| (*reason, self.get(*counter)))

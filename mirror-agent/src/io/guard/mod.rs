@@ -65,6 +65,12 @@ impl GuardGauges {
         GuardValues { capture: load(&self.capture), cpu: load(&self.cpu), memory: load(&self.memory) }
     }
 
+    /// Of a million connections that begin, those that are shed.
+    #[must_use]
+    pub fn shed_millionths(&self) -> u32 {
+        shed_millionths(self.read().capture)
+    }
+
     fn set(&self, GuardValues { capture, cpu, memory }: GuardValues) {
         for (gauge, value) in [(&self.capture, capture), (&self.cpu, cpu), (&self.memory, memory)] {
             gauge.store(value.to_bits(), Ordering::Relaxed);
@@ -245,7 +251,8 @@ mod tests {
 
     #[test]
     fn all_is_captured_until_it_is_known_better() {
-        let values = Guard::new(GuardConfig::default()).gauges().read();
-        assert_eq!(values, GuardValues { capture: 1.0, cpu: 0.0, memory: 0.0 });
+        let gauges = Guard::new(GuardConfig::default()).gauges();
+        assert_eq!(gauges.read(), GuardValues { capture: 1.0, cpu: 0.0, memory: 0.0 });
+        assert_eq!(gauges.shed_millionths(), 0);
     }
 }

@@ -18,17 +18,32 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use super::{
-    OwnSocketRegistry, Refusal, RefuseAddress,
+    OwnSocketRegistry, Refusal, RefuseAddress, clock,
     event::{Event, Observer},
-    sampled::ports_beside,
+    sampled::{Taken, ports_beside},
     socket::{Connector, Registration},
     stream::Stream,
     tls::{Complaints, Tls},
 };
 use crate::{
     io::{capture::PortSample, join::join_all, ledger::CopyBooks},
-    pipeline::{Endpoint, Probe, probe_id},
+    pipeline::{Endpoint, Probe, Timestamp, probe_id},
 };
+
+/// What has to be known of the agent's own hook before it means something that a probe was not seen there.
+pub trait Hook: Send + Sync {
+    /// Whether what arrives is seen: it is not before capture is attached, and while it is paused.
+    fn is_watching(&self) -> bool;
+
+    /// How many segments that arrived so far could not be told of.
+    fn overlooked(&self) -> u64;
+
+    /// Of a million connections that begin, those that are shed.
+    fn shed_millionths(&self) -> u32;
+
+    /// Whether everything that arrived before `at` has been looked at.
+    fn has_read_until(&self, at: Timestamp) -> bool;
+}
 
 /// The probes that are out, by the value of their `x-mirror-id`: replay --sent--> probes <--seen-- capture.
 pub struct Probes {
@@ -38,7 +53,7 @@ pub struct Probes {
     out: Mutex<Vec<Out>>,
     /// Of which connections the kernel program takes no others.
     samples: Mutex<Vec<PortSample>>,
-    is_watching: Box<dyn Fn() -> bool + Send + Sync>,
+    hook: Box<dyn Hook>,
 }
 
 #[derive(Debug)]
@@ -58,15 +73,15 @@ impl fmt::Debug for Probes {
 }
 
 impl Probes {
-    /// None yet. `is_watching` says whether what arrives at the hook is seen: it is not while capture is paused.
+    /// None yet. They would be seen at `hook`.
     #[must_use]
-    pub fn new(is_watching: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+    pub fn new(hook: impl Hook + 'static) -> Self {
         Self {
             random: RandomState::new(),
             next: AtomicU64::default(),
             out: Mutex::default(),
             samples: Mutex::default(),
-            is_watching: Box::new(is_watching),
+            hook: Box::new(hook),
         }
     }
 
@@ -75,10 +90,12 @@ impl Probes {
         *self.samples.lock().unwrap_or_else(PoisonError::into_inner) = samples;
     }
 
-    /// Ports to come from beside that of `from`.
-    fn ports_beside(&self, from: SocketAddr) -> Vec<u16> {
+    /// Ports to come from beside that of `from`, where so many of a million connections are shed; `None` where there are
+    /// none that would be seen.
+    fn ports_beside(&self, from: SocketAddr, shed_millionths: u32) -> Option<Vec<u16>> {
         let random = self.random.hash_one((from, self.next.load(Ordering::Relaxed)));
-        ports_beside(&self.samples.lock().unwrap_or_else(PoisonError::into_inner), from, random)
+        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        ports_beside(&Taken { samples: &samples, shed_millionths }, from, random)
     }
 
     /// A marked request arrived at the hook. One that arrived at the very address that it was sent to says no more than
@@ -195,7 +212,7 @@ impl Judge {
 
     /// Waits until probes can be seen, as long as that takes.
     pub(super) async fn watched(&self) {
-        while self.probes.as_ref().is_some_and(|probes| !(probes.is_watching)()) {
+        while self.probes.as_ref().is_some_and(|probes| !probes.hook.is_watching()) {
             sleep(LOOK_INTERVAL).await;
         }
     }
@@ -259,7 +276,9 @@ impl Judge {
     }
 
     async fn probe(&self, probes: &Probes, addr: SocketAddr) -> Finding {
-        if !(probes.is_watching)() {
+        let hook = &probes.hook;
+        let (overlooked, shed) = (hook.overlooked(), hook.shed_millionths());
+        if !hook.is_watching() {
             return Finding::Unknown;
         }
         let sent = probes.send_off(addr);
@@ -270,7 +289,8 @@ impl Judge {
         let Some(first) = self.open(None, addr).await else { return Finding::Unknown };
         let mut from = first.1.local();
         let mut opened = vec![first];
-        for port in probes.ports_beside(from) {
+        let Some(ports) = probes.ports_beside(from, shed) else { return Finding::Unknown };
+        for port in ports {
             // Somebody else may have the port: then others are tried the next time.
             from.set_port(port);
             let Some(next) = self.open(Some(from), addr).await else { return Finding::Unknown };
@@ -287,17 +307,24 @@ impl Judge {
         let answers = join_all(asked).await;
         let is_answered = answers.into_iter().all(|answer| answer.is_ok_and(|read| read.is_ok()));
         debug!(%addr, is_answered, "An address of the shadow was probed.");
-        let deadline = Instant::now() + ARRIVAL_TIME;
-        loop {
-            if sent.is_seen() {
-                return Finding::Here;
-            }
-            if Instant::now() >= deadline {
-                break;
-            }
+        let (answered, answered_at) = (Instant::now(), clock::now());
+        let is_over = || {
+            let waited = answered.elapsed();
+            waited >= READ_TIME || (waited >= ARRIVAL_TIME && hook.has_read_until(answered_at))
+        };
+        while !is_over() && !sent.is_seen() {
             sleep(LOOK_INTERVAL).await;
         }
-        let would_be_seen = (probes.is_watching)() && !sent.may_be_missed();
+        // What is asked first may change first.
+        let is_read = hook.has_read_until(answered_at);
+        if sent.is_seen() {
+            return Finding::Here;
+        }
+        let would_be_seen = is_read
+            && hook.is_watching()
+            && hook.overlooked() == overlooked
+            && hook.shed_millionths() <= shed
+            && !sent.may_be_missed();
         if would_be_seen { Finding::Elsewhere } else { Finding::Unknown }
     }
 }
@@ -332,7 +359,30 @@ const CONNECT_TIME: Duration = Duration::from_secs(2);
 /// How long an answer to a probe is waited for: a proxy may have to connect first.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 
-/// How long after its answer a probe is looked for. A capture thread reads its ring every 100 ms at the least.
+/// How long after its answer a probe is looked for at least: who answers may have sent it on.
 const ARRIVAL_TIME: Duration = Duration::from_millis(250);
 
+/// How long the capture threads may take to read what arrived before the answer. It is 100 ms at most where they keep up.
+const READ_TIME: Duration = Duration::from_secs(2);
+
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Everything is seen at once.
+#[cfg(test)]
+impl Hook for () {
+    fn is_watching(&self) -> bool {
+        true
+    }
+
+    fn overlooked(&self) -> u64 {
+        0
+    }
+
+    fn shed_millionths(&self) -> u32 {
+        0
+    }
+
+    fn has_read_until(&self, _at: Timestamp) -> bool {
+        true
+    }
+}

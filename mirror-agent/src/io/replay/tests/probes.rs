@@ -4,16 +4,19 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use mirror_common::sample::{connection_draw, is_in_share};
+use mirror_common::{
+    maps::SHED_KEY,
+    sample::{connection_draw, is_in_share},
+};
 use tokio::{net::TcpListener, time::Instant};
 
 use super::{
-    super::{Probes, Queue, Refusal, Replay, ReplayConfig},
+    super::{Hook, Probes, Queue, Refusal, Replay, ReplayConfig},
     harness::{Books, Running, Sockets, get},
     server::Server,
 };
@@ -22,10 +25,37 @@ use crate::{
         capture::PortSample,
         ledger::{DropReason, ReplayOutcome},
     },
-    pipeline::{Endpoint, Probe},
+    pipeline::{Endpoint, Probe, Timestamp},
 };
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+/// A hook, and what is wrong with it.
+#[derive(Default)]
+struct Sight {
+    is_blind: AtomicBool,
+    overlooked: AtomicU64,
+    shed_millionths: AtomicU32,
+    is_behind: AtomicBool,
+}
+
+impl Hook for Arc<Sight> {
+    fn is_watching(&self) -> bool {
+        !self.is_blind.load(Ordering::SeqCst)
+    }
+
+    fn overlooked(&self) -> u64 {
+        self.overlooked.load(Ordering::SeqCst)
+    }
+
+    fn shed_millionths(&self) -> u32 {
+        self.shed_millionths.load(Ordering::SeqCst)
+    }
+
+    fn has_read_until(&self, _at: Timestamp) -> bool {
+        !self.is_behind.load(Ordering::SeqCst)
+    }
+}
 
 /// Has the hook see a probe on its way to a live service.
 fn see(probes: &Probes, request: Vec<u8>) {
@@ -50,16 +80,18 @@ async fn live(probes: &Arc<Probes>) -> Server {
     .await
 }
 
-/// A way to a live service of which the hook takes the connections that are in a sample.
-async fn sampled(probes: &Arc<Probes>, key: u64, millionths: u32) -> Server {
+/// A way to a live service of which the hook takes the connections that `is_taken` picks by their client.
+async fn taking(
+    probes: &Arc<Probes>,
+    is_taken: impl Fn(Endpoint) -> bool + Clone + Send + Sync + 'static,
+) -> Server {
     let probes = Arc::clone(probes);
     Server::start(move |mut peer| {
-        let probes = Arc::clone(&probes);
+        let (probes, is_taken) = (Arc::clone(&probes), is_taken.clone());
         async move {
             let client = Endpoint::from(peer.stream.peer_addr().unwrap());
-            let draw = connection_draw(key, client.addr.octets(), client.port);
             while let Some(request) = peer.request().await {
-                if is_in_share(draw, millionths) {
+                if is_taken(client) {
                     see(&probes, request);
                 }
                 peer.send(OK).await;
@@ -72,8 +104,11 @@ async fn sampled(probes: &Arc<Probes>, key: u64, millionths: u32) -> Server {
 #[tokio::test]
 async fn probe_is_seen_where_a_connection_in_thousands_is() {
     let (key, millionths) = (0x0123_4567_89ab_cdef, 300);
-    let probes = Arc::new(Probes::new(|| true));
-    let server = sampled(&probes, key, millionths).await;
+    let probes = Arc::new(Probes::new(()));
+    let server = taking(&probes, move |client| {
+        is_in_share(connection_draw(key, client.addr.octets(), client.port), millionths)
+    })
+    .await;
     probes.set_samples(vec![PortSample { port: 8080, lanes: vec![(key, millionths)] }]);
     let mut replay = prepare(server.addr, &probes).await;
     let mut refusal = None;
@@ -100,7 +135,7 @@ async fn prepare(addr: SocketAddr, probes: &Arc<Probes>) -> Replay {
 
 #[tokio::test]
 async fn target_whose_probe_arrives_at_the_hook_is_refused() {
-    let probes = Arc::new(Probes::new(|| true));
+    let probes = Arc::new(Probes::new(()));
     let server = live(&probes).await;
     let refusal = prepare(server.addr, &probes).await.review().await.unwrap();
     assert_eq!(refusal, Refusal::LeadsBack { target: server.addr });
@@ -115,7 +150,7 @@ async fn target_whose_probe_arrives_at_the_hook_is_refused() {
 
 #[tokio::test]
 async fn target_that_leads_elsewhere_is_accepted_whatever_others_send() {
-    let probes = Arc::new(Probes::new(|| true));
+    let probes = Arc::new(Probes::new(()));
     let server = SocketAddr::from(([10, 0, 0, 7], 8080)).into();
     probes.saw(&Probe { id: b"probe-0123456789abcdef".to_vec(), server });
     let server = Server::answering(OK).await;
@@ -129,38 +164,94 @@ async fn target_that_leads_elsewhere_is_accepted_whatever_others_send() {
 
 #[tokio::test]
 async fn target_is_not_accepted_while_probes_may_be_missed() {
-    let probes = Arc::new(Probes::new(|| true));
-    let is_flooded = Arc::new(AtomicBool::new(true));
-    let (of_hook, flooded) = (Arc::clone(&probes), Arc::clone(&is_flooded));
-    let server = Server::start(move |mut peer| {
-        let (probes, is_flooded) = (Arc::clone(&of_hook), Arc::clone(&flooded));
-        async move {
-            while peer.request().await.is_some() {
-                if is_flooded.load(Ordering::SeqCst) {
-                    probes.missed();
+    type Harm = fn(&Sight, &Probes);
+    let harms: [(&str, Harm); 4] = [
+        ("more look like probes than can be kept", |_, probes| probes.missed()),
+        ("the ring is full", |sight, _| sight.overlooked.store(1, Ordering::SeqCst)),
+        ("more is shed", |sight, _| sight.shed_millionths.store(1, Ordering::SeqCst)),
+        ("capture is paused", |sight, _| sight.is_blind.store(true, Ordering::SeqCst)),
+    ];
+    for (what, harm) in harms {
+        let sight = Arc::<Sight>::default();
+        let probes = Arc::new(Probes::new(Arc::clone(&sight)));
+        let is_harmed = Arc::new(AtomicBool::new(true));
+        let (of_hook, harmed, seeing) = (Arc::clone(&probes), Arc::clone(&is_harmed), Arc::clone(&sight));
+        let server = Server::start(move |mut peer| {
+            let (probes, is_harmed, sight) = (Arc::clone(&of_hook), Arc::clone(&harmed), Arc::clone(&seeing));
+            async move {
+                while peer.request().await.is_some() {
+                    if is_harmed.load(Ordering::SeqCst) {
+                        harm(&sight, &probes);
+                    }
+                    peer.send(OK).await;
                 }
+            }
+        })
+        .await;
+        let mut replay =
+            Running::start(server.addr, |config| config.probes = Some(Arc::clone(&probes))).await;
+        replay.until(|| !server.requests().is_empty()).await;
+        // Longer than a probe that is not seen is looked for.
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        replay.push([get("early")]);
+        replay.settled().await;
+        let refused = replay.gauges.addresses_refused();
+        assert_eq!((replay.books.dropped(DropReason::Connect), refused), (1, 0), "{what}");
+        is_harmed.store(false, Ordering::SeqCst);
+        sight.is_blind.store(false, Ordering::SeqCst);
+        let probed = server.requests().len();
+        replay.until(|| server.requests().len() > probed).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        replay.push([get("late")]);
+        replay.ended(ReplayOutcome::Answered, 1).await;
+        assert_eq!(replay.stop().await.0, 1, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn probe_that_is_read_late_is_waited_for() {
+    let sight = Arc::<Sight>::default();
+    sight.is_behind.store(true, Ordering::SeqCst);
+    let probes = Arc::new(Probes::new(Arc::clone(&sight)));
+    let (of_hook, seeing) = (Arc::clone(&probes), Arc::clone(&sight));
+    let server = Server::start(move |mut peer| {
+        let (probes, sight) = (Arc::clone(&of_hook), Arc::clone(&seeing));
+        async move {
+            while let Some(request) = peer.request().await {
                 peer.send(OK).await;
+                tokio::time::sleep(Duration::from_millis(700)).await;
+                see(&probes, request);
+                sight.is_behind.store(false, Ordering::SeqCst);
             }
         }
     })
     .await;
-    let mut replay = Running::start(server.addr, |config| config.probes = Some(Arc::clone(&probes))).await;
-    replay.until(|| server.requests().len() > 1).await;
-    replay.push([get("early")]);
-    replay.settled().await;
-    assert_eq!((replay.books.dropped(DropReason::Connect), replay.gauges.addresses_refused()), (1, 0));
-    is_flooded.store(false, Ordering::SeqCst);
-    let probed = server.requests().len();
-    replay.until(|| server.requests().len() > probed).await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    replay.push([get("late")]);
-    replay.ended(ReplayOutcome::Answered, 1).await;
-    assert_eq!(replay.stop().await.0, 1);
+    let refusal = prepare(server.addr, &probes).await.review().await;
+    assert_eq!(refusal, Some(Refusal::LeadsBack { target: server.addr }));
+}
+
+#[tokio::test]
+async fn probe_comes_from_where_nothing_is_shed() {
+    let sight = Arc::<Sight>::default();
+    let shed = 950_000;
+    sight.shed_millionths.store(shed, Ordering::SeqCst);
+    let probes = Arc::new(Probes::new(Arc::clone(&sight)));
+    // The hook takes what is not shed.
+    let server = taking(&probes, move |client| {
+        !is_in_share(connection_draw(SHED_KEY, client.addr.octets(), client.port), shed)
+    })
+    .await;
+    let mut replay = prepare(server.addr, &probes).await;
+    let mut refusal = None;
+    for _ in 0..20 {
+        refusal = refusal.or(replay.review().await);
+    }
+    assert_eq!(refusal, Some(Refusal::LeadsBack { target: server.addr }));
 }
 
 #[tokio::test]
 async fn address_that_cannot_be_probed_has_no_copies_until_it_was() {
-    let probes = Arc::new(Probes::new(|| true));
+    let probes = Arc::new(Probes::new(()));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     drop(listener);
@@ -180,7 +271,7 @@ async fn address_that_cannot_be_probed_has_no_copies_until_it_was() {
 
 #[tokio::test]
 async fn address_that_leads_back_is_told_once_and_never_used() {
-    let probes = Arc::new(Probes::new(|| true));
+    let probes = Arc::new(Probes::new(()));
     let server = live(&probes).await;
     let mut replay = Running::start(server.addr, |config| {
         config.probes = Some(Arc::clone(&probes));
@@ -199,16 +290,16 @@ async fn address_that_leads_back_is_told_once_and_never_used() {
 
 #[tokio::test]
 async fn copies_wait_until_probes_can_be_seen() {
-    let is_attached = Arc::new(AtomicBool::new(false));
-    let watching = Arc::clone(&is_attached);
-    let probes = Arc::new(Probes::new(move || watching.load(Ordering::SeqCst)));
+    let sight = Arc::<Sight>::default();
+    sight.is_blind.store(true, Ordering::SeqCst);
+    let probes = Arc::new(Probes::new(Arc::clone(&sight)));
     let server = Server::answering(OK).await;
     let mut replay = Running::start(server.addr, |config| config.probes = Some(Arc::clone(&probes))).await;
     replay.push([get("")]);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!((server.requests().len(), replay.queue.len()), (0, 1));
     assert_eq!(replay.gauges.verdict(), None);
-    is_attached.store(true, Ordering::SeqCst);
+    sight.is_blind.store(false, Ordering::SeqCst);
     replay.ended(ReplayOutcome::Answered, 1).await;
     assert_eq!(replay.gauges.verdict(), Some(None));
     assert!(server.requests()[0].contains("probe-"), "the probe came first");
@@ -217,9 +308,8 @@ async fn copies_wait_until_probes_can_be_seen() {
 
 #[tokio::test]
 async fn doubt_holds_copies_back_and_one_that_is_never_settled_ends_with_the_replay() {
-    let is_seen = Arc::new(AtomicBool::new(true));
-    let watching = Arc::clone(&is_seen);
-    let probes = Arc::new(Probes::new(move || watching.load(Ordering::SeqCst)));
+    let sight = Arc::<Sight>::default();
+    let probes = Arc::new(Probes::new(Arc::clone(&sight)));
     let server = Server::answering(OK).await;
     let mut replay = Running::start(server.addr, |config| {
         config.probes = Some(Arc::clone(&probes));
@@ -228,16 +318,16 @@ async fn doubt_holds_copies_back_and_one_that_is_never_settled_ends_with_the_rep
     .await;
     replay.push([get("a")]);
     replay.ended(ReplayOutcome::Answered, 1).await;
-    is_seen.store(false, Ordering::SeqCst);
+    sight.is_blind.store(true, Ordering::SeqCst);
     replay.queue.doubt();
     replay.push([get("b")]);
     // It has not waited for the target for so long.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert_eq!((server.requests().len(), replay.queue.len()), (2, 1), "a probe and a copy");
-    is_seen.store(true, Ordering::SeqCst);
+    sight.is_blind.store(false, Ordering::SeqCst);
     replay.ended(ReplayOutcome::Answered, 2).await;
     assert!(server.requests()[2].contains("probe-"), "the probe came first");
-    is_seen.store(false, Ordering::SeqCst);
+    sight.is_blind.store(true, Ordering::SeqCst);
     replay.queue.doubt();
     replay.push([get("c")]);
     let start = Instant::now();

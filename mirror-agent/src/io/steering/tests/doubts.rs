@@ -55,7 +55,7 @@ impl Way {
 
 #[tokio::test]
 async fn a_target_that_goes_on_is_judged_anew_before_its_next_copy_where_more_is_captured() {
-    let (tap, probes) = (FakeTap::default(), Arc::new(Probes::new(|| true)));
+    let (tap, probes) = (FakeTap::default(), Arc::new(Probes::new(())));
     let way = |port| Way::start(tap.clone(), Arc::clone(&probes), port);
     let (back, elsewhere) = (way(7002).await, way(7009).await);
     let one = ("x", 7001, "", &[("back", url(back.addr)), ("elsewhere", url(elsewhere.addr))][..]);
@@ -89,7 +89,7 @@ async fn a_target_that_goes_on_is_judged_anew_before_its_next_copy_where_more_is
 
 #[tokio::test]
 async fn targets_are_judged_anew_once_interfaces_of_pods_are_attached_to() {
-    let (tap, probes) = (FakeTap::default(), Arc::new(Probes::new(|| true)));
+    let (tap, probes) = (FakeTap::default(), Arc::new(Probes::new(())));
     let way = Way::start(tap.clone(), Arc::clone(&probes), 7002).await;
     let text = file(&[("x", 7001, "", &[("a", url(way.addr))])]);
     let mut bench = Bench::with(&text, tap.clone(), Some(probes)).await;
