@@ -11,6 +11,7 @@ use mirror_tests::{
     agent::{self, Agent, Arguments},
     client::RawClient,
     foreign::{Ending, Foreign, Place},
+    relay::relay,
     require_agent,
     scenario::{PATIENCE, PORT, Stage, Weight},
     server::Record,
@@ -101,6 +102,25 @@ fn an_interface_that_a_pattern_means_is_followed_from_its_coming_to_its_end() ->
         ensure!(ended.status.success() && !ended.stderr.contains("failed"), "{ended:?}");
         hub.ip("link add p2 type veth peer name gone0\n")?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_target_that_leads_to_an_interface_that_came_later_gets_no_copies_from_then_on() -> Result<()> {
+    require_agent!();
+    let stage = Stage::set(Weight::Light, Record::Count)?;
+    let way = relay(&stage.net.other, stage.net.live.at_v4(PORT))?;
+    // Nothing is captured yet: as far as can be told, it leads elsewhere.
+    let agent = Agent::start(&stage.net.hub, &Arguments::on("n[a-z]*", PORT, &format!("http://{way}")))?;
+    ensure!(agent.metrics()?.sum("mirror_target_addresses_refused") == 0.0);
+    replace_wire(&stage, "p2", "new0")?;
+    wait_until(|| Ok(agent.metrics()?.sum("mirror_target_addresses_refused") == 1.0))?;
+    let live = stage.live.requests();
+    for _ in 0..5 {
+        RawClient::connect(&stage.net.client, stage.net.live.at_v4(PORT))?.ask(GET)?;
+    }
+    let books = agent.wait_for(PATIENCE, |books| books.all_dropped() == 5)?;
+    ensure!(books.mirrored == 0 && stage.live.requests() == live + 5, "{books}");
     Ok(())
 }
 

@@ -117,8 +117,7 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
         follower = Follower::open(specs, attach_mode(capture.attach))?;
     }
     let (addresses, pod_addresses) = watch::channel(BTreeSet::new());
-    let (pods_attached, attached_pods) = watch::channel(());
-    let mut follower = follower.with_pods(pod_addresses, pods_attached, Arc::clone(&pods_status));
+    let mut follower = follower.with_pods(pod_addresses, Arc::clone(&pods_status));
 
     let (audit, audit_writer) = Audit::open(&config.audit).with_context(|| audit_file(config))?;
     let (teller, telling) = Telling::new();
@@ -177,7 +176,8 @@ async fn mirror(config: &Config, Surroundings { file, name, log }: Surroundings)
         gauges: Arc::<AgentGauges>::clone(&gauges),
         status: Arc::clone(&status),
         teller,
-        pods: PodsParts { pods, addresses, attached: attached_pods, status: Arc::clone(&pods_status) },
+        attached: follower.news(),
+        pods: PodsParts { pods, addresses, status: Arc::clone(&pods_status) },
     })
     .await?;
 

@@ -127,6 +127,10 @@ pub struct Follower {
     /// Whether Cilium runs here.
     is_ciliums: bool,
     attached: Arc<Attached>,
+    /// That another interface is attached to than were: follower --news--> owner.
+    news: watch::Sender<()>,
+    /// Whether that is to be said once the work is done.
+    is_news: bool,
     pods: Option<FollowedPods>,
 }
 
@@ -135,12 +139,6 @@ pub struct Follower {
 struct FollowedPods {
     /// Their addresses: owner --addresses--> follower.
     addresses: watch::Receiver<BTreeSet<IpAddr>>,
-    /// That their interfaces are attached to: follower --news--> owner.
-    attached: watch::Sender<()>,
-    /// Whether that is to be said once the work is done.
-    is_news: bool,
-    /// Whether other addresses were told since the last look.
-    is_told: bool,
     status: Arc<PodsStatus>,
     /// Addresses whose interface was not found when it was last looked for.
     missing: BTreeSet<IpAddr>,
@@ -188,29 +186,29 @@ impl Follower {
             is_blind: false,
             is_ciliums: false,
             attached: Arc::default(),
+            news: watch::Sender::default(),
+            is_news: false,
             pods: None,
         })
     }
 
-    /// Attaches to the interfaces of pods, too: of those with the addresses that are told. Says so each time that it has.
+    /// Attaches to the interfaces of pods, too: of those with the addresses that are told.
     #[must_use]
-    pub fn with_pods(
-        self,
-        addresses: watch::Receiver<BTreeSet<IpAddr>>,
-        attached: watch::Sender<()>,
-        status: Arc<PodsStatus>,
-    ) -> Self {
+    pub fn with_pods(self, addresses: watch::Receiver<BTreeSet<IpAddr>>, status: Arc<PodsStatus>) -> Self {
         let pods = FollowedPods {
             addresses,
-            attached,
-            is_news: false,
-            is_told: false,
             status,
             missing: BTreeSet::new(),
             said: BTreeSet::new(),
             round: ROUND_MISSING,
         };
         Self { pods: Some(pods), ..self }
+    }
+
+    /// Told each time that it has attached to other interfaces than before, those that it began with aside.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
     }
 
     /// What is attached, for the metrics.
@@ -269,10 +267,8 @@ impl Follower {
                     outcome
                 }));
             } else {
-                if let Some(pods) = &mut self.pods
-                    && mem::take(&mut pods.is_news)
-                {
-                    pods.attached.send_replace(());
+                if mem::take(&mut self.is_news) {
+                    self.news.send_replace(());
                 }
                 self.look_when_due().await;
                 self.plan(kernel);
@@ -308,7 +304,6 @@ impl Follower {
                     && pods.addresses.changed().await.is_ok()
                 {
                     pods.round = ROUND_MISSING;
-                    pods.is_told = true;
                 } else {
                     std::future::pending::<()>().await;
                 }
@@ -350,8 +345,6 @@ impl Follower {
         self.warnings = 0;
         self.is_ciliums = view.is_ciliums();
         if let Some(pods) = &mut self.pods {
-            let is_other = mem::take(&mut pods.is_told) || pods.missing != view.pods.missing;
-            pods.is_news = is_other && self.work.iter().any(|change| matches!(change, Change::Attach(_)));
             pods.note(view.pods.missing);
             if !pods.missing.is_empty() {
                 self.pace.sooner(Instant::now() + pods.round);
@@ -362,8 +355,9 @@ impl Follower {
 
     fn note_outcome(&mut self, outcome: Result<Outcome, JoinError>) {
         match outcome {
-            Ok(Ok(index)) => {
+            Ok(Ok(Made { index, sees_more })) => {
                 self.failed.remove(&index);
+                self.is_news |= sees_more;
             }
             Ok(Err((interface, error))) => self.note_failure(interface.index, &interface.name, &error),
             Err(error) => warn!(%error, "Attaching or detaching ended in a panic."),
@@ -443,8 +437,16 @@ fn subscribe(routes: Routes) -> Option<LinkWatch> {
     LinkWatch::open(routes).inspect_err(unheard).ok()
 }
 
-/// The index of the interface that a change was made to, or why it could not be attached to.
-type Outcome = Result<u32, (Interface, AttachError)>;
+/// A change that was made, or why the interface could not be attached to.
+type Outcome = Result<Made, (Interface, AttachError)>;
+
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    /// The interface.
+    index: u32,
+    /// Whether it is attached to that was not before.
+    sees_more: bool,
+}
 
 /// A thread that panicked has said so, and what it left is no worse than what a failed change leaves.
 fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
@@ -454,18 +456,18 @@ fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
 fn make(kernel: &mut Kernel, change: Change, mode: AttachMode, is_ciliums: bool) -> Outcome {
     match change {
         Change::Attach(interface) => match attach(kernel, &interface, mode, is_ciliums) {
-            Ok(()) => Ok(interface.index),
+            Ok(()) => Ok(Made { index: interface.index, sees_more: true }),
             Err(error) => Err((interface, error)),
         },
         Change::Detach(index) => {
             detach(kernel, index);
-            Ok(index)
+            Ok(Made { index, sees_more: false })
         }
         Change::Rename(interface) => {
             let index = interface.index;
             info!(interface = %interface.name, "An attached interface has another name.");
             kernel.rename(interface);
-            Ok(index)
+            Ok(Made { index, sees_more: false })
         }
     }
 }

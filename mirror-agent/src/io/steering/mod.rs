@@ -28,6 +28,7 @@ use std::{
 };
 
 use tokio::{
+    sync::watch,
     task::JoinHandle,
     time::{Interval, MissedTickBehavior, interval, sleep, sleep_until},
 };
@@ -173,6 +174,8 @@ pub struct Parts {
     pub status: Arc<Status>,
     /// Who compares the answers.
     pub teller: Teller,
+    /// That other interfaces are attached to: follower of interfaces --news--> owner.
+    pub attached: watch::Receiver<()>,
     /// Who knows of pods.
     pub pods: PodsParts,
 }
@@ -355,7 +358,7 @@ impl Helm {
                 self.pods_due = None;
                 self.pods_changed();
             }
-            Ok(()) = parts.pods.attached.changed() => parts.experiments.doubt(),
+            Ok(()) = parts.attached.changed() => parts.experiments.doubt(),
             _ = tick.tick() => self.look_at_the_clock(),
         }
     }

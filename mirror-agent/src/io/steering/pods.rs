@@ -25,8 +25,6 @@ pub struct PodsParts {
     pub pods: Option<Pods>,
     /// Whose interfaces are to be attached to: owner --addresses--> follower of interfaces.
     pub addresses: watch::Sender<BTreeSet<IpAddr>>,
-    /// That they are, as far as they were found: follower of interfaces --news--> owner.
-    pub attached: watch::Receiver<()>,
     /// What the metrics show.
     pub status: Arc<PodsStatus>,
 }

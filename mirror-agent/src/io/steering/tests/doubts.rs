@@ -88,13 +88,13 @@ async fn a_target_that_goes_on_is_judged_anew_before_its_next_copy_where_more_is
 }
 
 #[tokio::test]
-async fn targets_are_judged_anew_once_interfaces_of_pods_are_attached_to() {
+async fn targets_are_judged_anew_once_other_interfaces_are_attached_to() {
     let (tap, probes) = (FakeTap::default(), Arc::new(Probes::new(())));
     let way = Way::start(tap.clone(), Arc::clone(&probes), 7002).await;
     let text = file(&[("x", 7001, "", &[("a", url(way.addr))])]);
     let mut bench = Bench::with(&text, tap.clone(), Some(probes)).await;
     bench.until(|_| way.probes() == 1).await;
-    bench.told.attached.send_replace(());
+    bench.attached.send_replace(());
     bench.until(|_| way.probes() == 2).await;
     let lane = bench.lane("x", "a").unwrap();
     bench.send(&lane, 1);

@@ -171,6 +171,7 @@ fn url(addr: SocketAddr) -> String {
 struct Bench {
     helm: Helm,
     told: Told,
+    attached: watch::Sender<()>,
     tap: FakeTap,
     ledger: Arc<Ledger>,
     status: Arc<Status>,
@@ -206,6 +207,7 @@ impl Bench {
             captured: |config| Ok(Captured { ports: config.ports(), ..Captured::default() }),
             now: || at(NOW.get()),
         };
+        let attached = watch::Sender::default();
         let helm = Helm::start(Parts {
             config,
             experiments: Experiments::new(common),
@@ -217,11 +219,12 @@ impl Bench {
             gauges: Arc::new(NoGauges),
             status: Arc::clone(&status),
             teller: Telling::new().0,
+            attached: attached.subscribe(),
             pods,
         })
         .await
         .unwrap();
-        Self { helm, told, tap, ledger, status }
+        Self { helm, told, attached, tap, ledger, status }
     }
 
     fn lane(&self, experiment: &str, target: &str) -> Option<Lane> {

@@ -11,7 +11,6 @@ use crate::io::pods::{Pod, Pods, PodsStatus, Scope, Sink, Which};
 pub(super) struct Told {
     watched: Arc<Mutex<Vec<(Scope, Sink)>>>,
     addresses: watch::Receiver<BTreeSet<IpAddr>>,
-    pub(super) attached: watch::Sender<()>,
     status: Arc<PodsStatus>,
 }
 
@@ -19,7 +18,6 @@ impl Told {
     pub(super) fn new() -> (Self, PodsParts) {
         let (watched, status) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<PodsStatus>::default());
         let (addresses_tx, addresses) = watch::channel(BTreeSet::new());
-        let (attached_tx, attached) = watch::channel(());
         let watch = Arc::clone(&watched);
         let agents = Scope { namespace: "mirror".to_owned(), which: Which::Labelled("a=b".to_owned()) };
         let pods = Pods::new(
@@ -32,9 +30,8 @@ impl Told {
             Arc::clone(&status),
         );
         let status_of_parts = Arc::clone(&status);
-        let parts =
-            PodsParts { pods: Some(pods), addresses: addresses_tx, attached, status: status_of_parts };
-        (Self { watched, addresses, attached: attached_tx, status }, parts)
+        let parts = PodsParts { pods: Some(pods), addresses: addresses_tx, status: status_of_parts };
+        (Self { watched, addresses, status }, parts)
     }
 
     /// The sink of the watch that was begun last of this namespace.
