@@ -1,6 +1,7 @@
 //! Enters: nothing. Leaves: what the mirror costs on this machine, measured, as text, Markdown and JSON.
 #![expect(clippy::print_stdout, reason = "the tables are its purpose")]
 
+mod awake;
 mod bulk;
 mod crowd;
 mod kernel;
@@ -69,6 +70,8 @@ enum Part {
     Kernel,
     /// Small GETs at fixed rates and at maximum
     Gets,
+    /// The same at fixed rates, while no processor falls asleep
+    Awake,
     /// A connection for each request
     Close,
     /// POSTs of 64 KiB and 1 MiB
@@ -162,6 +165,7 @@ fn measure(options: &Options, report: &mut Report) -> Result<()> {
             Part::Yardstick => yardstick::measure(&stage, effort),
             Part::Kernel => kernel::measure(if options.quick { 10 } else { 40 }),
             Part::Gets => workloads::gets(&stage, effort),
+            Part::Awake => awake::measure(&stage, effort),
             Part::Close => workloads::close(&stage, effort),
             Part::Posts => workloads::posts(&stage, effort),
             Part::Pipelined => workloads::pipelined(&stage, effort),

@@ -52,6 +52,14 @@ unsafe impl GlobalAlloc for CountingAllocator {
     }
 }
 
+/// Has the calling thread run only where nobody else wants to (`SCHED_IDLE`, sched(7)).
+pub(crate) fn give_way_to_all() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads the parameters, and keeps no pointer to them.
+    let answer = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// `enum bpf_cmd` of the kernel's uapi/linux/bpf.h.
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;

@@ -357,10 +357,10 @@ pub(crate) fn bare_rate(work: &Work, mirror: Option<&Trial>) -> u32 {
     }
 }
 
-/// The table of live's view and that of the mirror's.
-fn tables(names: [&'static str; 2], title: &str, all: &[Runs]) -> Vec<Table> {
+/// The table of live's view.
+pub(crate) fn live_table(name: &'static str, title: &str, all: &[Runs]) -> Table {
     let mut live = Table::new(
-        names[0],
+        name,
         format!("{title}: what live's clients see"),
         &["work", "beside live", "req/s", "ratio", "p50 µs", "p99 µs", "p99.9 µs", "failed"],
     );
@@ -388,6 +388,14 @@ fn tables(names: [&'static str; 2], title: &str, all: &[Runs]) -> Vec<Table> {
         "Median of the rounds (least–most); rounds of the three kinds are interleaved. Failed: requests of all rounds \
          without a good answer.",
     );
+    let trials = all.iter().flat_map(|runs| [&runs.nothing, &runs.bare, &runs.mirror]).flatten();
+    live.note(others(trials));
+    live
+}
+
+/// The table of live's view and that of the mirror's.
+fn tables(names: [&'static str; 2], title: &str, all: &[Runs]) -> Vec<Table> {
+    let live = live_table(names[0], title, all);
     let mut mirror =
         Table::new(names[1], format!("{title}: what the mirror costs and does"), &MIRROR_COLUMNS);
     for runs in all {
@@ -402,8 +410,6 @@ fn tables(names: [&'static str; 2], title: &str, all: &[Runs]) -> Vec<Table> {
          calls: and memory's peak: from one more run with statistics on, which they slow down. Lag: linear within the histogram's buckets; of \
          copies sent in the first 0.3 s it is left out, as latencies are.",
     );
-    let trials = all.iter().flat_map(|runs| [&runs.nothing, &runs.bare, &runs.mirror]).flatten();
-    live.note(others(trials));
     vec![live, mirror]
 }
 
