@@ -22,7 +22,7 @@ use crate::{
         experiments::{Directory, Lane},
         guard::{GuardGauges, GuardValues},
         metrics::{Gauges, TargetGauges},
-        replay::{Hook, OwnSocketRegistry, clock},
+        replay::{Arrived, Hook, OwnSocketRegistry, clock},
         steering::{AnyError, Tap},
         worker::{Heartbeat, Orders},
     },
@@ -152,8 +152,9 @@ impl Hook for OwnHook {
         self.attached.load(Ordering::Acquire) && !self.orders.is_paused()
     }
 
-    fn overlooked(&self) -> u64 {
-        self.counters.read().unwrap_or_default().overlooked()
+    fn arrived(&self) -> Arrived {
+        let counts = self.counters.read().unwrap_or_default();
+        Arrived { taken: counts.frames_captured(), overlooked: counts.overlooked() }
     }
 
     fn shed_millionths(&self) -> u32 {

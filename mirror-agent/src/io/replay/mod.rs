@@ -66,7 +66,7 @@ pub use self::{
     event::{Event, Observer},
     gauges::Gauges,
     interlock::InterlockGauge,
-    probe::{Hook, Probes},
+    probe::{Arrived, Hook, Probes},
     queue::{Job, QUEUE_BYTES, QUEUE_JOBS, Queue},
     refusal::{Captured, Refusal},
     socket::OwnSocketRegistry,

@@ -4,6 +4,7 @@
 //! program does not know as the agent's own: where it arrives at our own hook, so would the copies.
 
 use std::{
+    collections::HashMap,
     fmt,
     hash::{BuildHasher as _, RandomState},
     net::SocketAddr,
@@ -35,14 +36,34 @@ pub trait Hook: Send + Sync {
     /// Whether what arrives is seen: it is not before capture is attached, and while it is paused.
     fn is_watching(&self) -> bool;
 
-    /// How many segments that arrived so far could not be told of.
-    fn overlooked(&self) -> u64;
+    /// What has arrived so far.
+    fn arrived(&self) -> Arrived;
 
     /// Of a million connections that begin, those that are shed.
     fn shed_millionths(&self) -> u32;
 
     /// Whether everything that arrived before `at` has been looked at.
     fn has_read_until(&self, at: Timestamp) -> bool;
+}
+
+/// Segments that arrived at the hook.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Arrived {
+    /// That were told of.
+    pub taken: u64,
+    /// That could not be told of.
+    pub overlooked: u64,
+}
+
+impl Arrived {
+    /// Of those since `earlier` the share that was overlooked, 0 to 1; `None` where there are none.
+    fn overlooked_since(self, earlier: Self) -> Option<f64> {
+        let overlooked = self.overlooked.saturating_sub(earlier.overlooked);
+        let taken = self.taken.saturating_sub(earlier.taken);
+        #[expect(clippy::cast_precision_loss, reason = "it is a share")]
+        let share = overlooked as f64 / overlooked.saturating_add(taken) as f64;
+        (overlooked > 0).then_some(share)
+    }
 }
 
 /// The probes that are out, by the value of their `x-mirror-id`: replay --sent--> probes <--seen-- capture.
@@ -151,12 +172,14 @@ impl Drop for Sent<'_> {
 }
 
 /// What a probe showed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Finding {
     /// It arrived, and not at our own hook.
     Elsewhere,
     /// It arrived at our own hook, for another server than it was sent to.
     Here,
+    /// It did not arrive at our own hook, unless it was overlooked there: this share was meanwhile.
+    Unsure(f64),
     /// It could not be sent, or would not have been seen.
     Unknown,
 }
@@ -173,6 +196,8 @@ pub(super) struct Judge {
     accepted: Vec<SocketAddr>,
     /// They lead back, and are not asked again while the target's name stands for them.
     refused: Vec<SocketAddr>,
+    /// How likely it is that all probes to one that was never seen were overlooked.
+    unsure: HashMap<SocketAddr, f64>,
     observer: Option<Arc<dyn Observer>>,
     books: Arc<CopyBooks>,
     complaints: Arc<Complaints>,
@@ -204,6 +229,7 @@ impl Judge {
             refuse,
             accepted: Vec::new(),
             refused: Vec::new(),
+            unsure: HashMap::new(),
             observer: config.observer.clone(),
             books: Arc::clone(books),
             complaints,
@@ -225,6 +251,7 @@ impl Judge {
     /// Those that were accepted may lead back by now, and have to be probed again.
     pub(super) fn forget_accepted(&mut self) {
         self.accepted.clear();
+        self.unsure.clear();
     }
 
     /// Judges `addrs`, all that the target stands for at this moment. Those known from before are not probed again.
@@ -232,6 +259,7 @@ impl Judge {
         let mut judgement = Judgement::default();
         self.refused.retain(|addr| addrs.contains(addr));
         self.accepted.retain(|addr| addrs.contains(addr));
+        self.unsure.retain(|addr, _| addrs.contains(addr));
         let mut unknown = Vec::new();
         for addr in addrs {
             if let Some(refusal) = (self.refuse)(*addr) {
@@ -244,9 +272,9 @@ impl Judge {
             }
         }
         for (addr, finding) in self.probe_all(unknown).await {
-            match finding {
+            match self.weigh(addr, finding) {
                 Finding::Elsewhere => self.accepted.push(addr),
-                Finding::Unknown => judgement.is_open = true,
+                Finding::Unknown | Finding::Unsure(_) => judgement.is_open = true,
                 Finding::Here => {
                     self.refused.push(addr);
                     judgement.refusals.push(Refusal::LeadsBack { target: addr });
@@ -255,6 +283,21 @@ impl Judge {
             }
         }
         judgement
+    }
+
+    /// Where many probes were not seen, it is hardly for being overlooked, each of them.
+    fn weigh(&mut self, addr: SocketAddr, finding: Finding) -> Finding {
+        if let Finding::Unsure(overlooked) = finding {
+            let left = self.unsure.entry(addr).or_insert(1.0);
+            *left *= overlooked.max(LEAST_OVERLOOKED);
+            if *left > LEAST_DOUBT {
+                return finding;
+            }
+        }
+        if finding != Finding::Unknown {
+            self.unsure.remove(&addr);
+        }
+        if matches!(finding, Finding::Unsure(_)) { Finding::Elsewhere } else { finding }
     }
 
     fn tell(&self) {
@@ -277,7 +320,7 @@ impl Judge {
 
     async fn probe(&self, probes: &Probes, addr: SocketAddr) -> Finding {
         let hook = &probes.hook;
-        let (overlooked, shed) = (hook.overlooked(), hook.shed_millionths());
+        let (before, shed) = (hook.arrived(), hook.shed_millionths());
         if !hook.is_watching() {
             return Finding::Unknown;
         }
@@ -320,12 +363,10 @@ impl Judge {
         if sent.is_seen() {
             return Finding::Here;
         }
-        let would_be_seen = is_read
-            && hook.is_watching()
-            && hook.overlooked() == overlooked
-            && hook.shed_millionths() <= shed
-            && !sent.may_be_missed();
-        if would_be_seen { Finding::Elsewhere } else { Finding::Unknown }
+        if !(is_read && hook.is_watching() && hook.shed_millionths() <= shed) || sent.may_be_missed() {
+            return Finding::Unknown;
+        }
+        hook.arrived().overlooked_since(before).map_or(Finding::Elsewhere, Finding::Unsure)
     }
 }
 
@@ -365,6 +406,13 @@ const ARRIVAL_TIME: Duration = Duration::from_millis(250);
 /// How long the capture threads may take to read what arrived before the answer. It is 100 ms at most where they keep up.
 const READ_TIME: Duration = Duration::from_secs(2);
 
+/// The share of segments that counts as overlooked at the least where any was: they come in bursts.
+const LEAST_OVERLOOKED: f64 = 0.5;
+
+/// An address is believed to lead elsewhere once it is this unlikely that it does not: after ten probes where half of what
+/// arrives is overlooked.
+const LEAST_DOUBT: f64 = 0.001;
+
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Everything is seen at once.
@@ -374,8 +422,8 @@ impl Hook for () {
         true
     }
 
-    fn overlooked(&self) -> u64 {
-        0
+    fn arrived(&self) -> Arrived {
+        Arrived::default()
     }
 
     fn shed_millionths(&self) -> u32 {

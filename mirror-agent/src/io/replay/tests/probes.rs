@@ -16,7 +16,7 @@ use mirror_common::{
 use tokio::{net::TcpListener, time::Instant};
 
 use super::{
-    super::{Hook, Probes, Queue, Refusal, Replay, ReplayConfig},
+    super::{Arrived, Hook, Probes, Queue, Refusal, Replay, ReplayConfig},
     harness::{Books, Running, Sockets, get},
     server::Server,
 };
@@ -34,6 +34,7 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 #[derive(Default)]
 struct Sight {
     is_blind: AtomicBool,
+    /// Segments that were overlooked; as many were taken.
     overlooked: AtomicU64,
     shed_millionths: AtomicU32,
     is_behind: AtomicBool,
@@ -44,8 +45,9 @@ impl Hook for Arc<Sight> {
         !self.is_blind.load(Ordering::SeqCst)
     }
 
-    fn overlooked(&self) -> u64 {
-        self.overlooked.load(Ordering::SeqCst)
+    fn arrived(&self) -> Arrived {
+        let overlooked = self.overlooked.load(Ordering::SeqCst);
+        Arrived { taken: overlooked, overlooked }
     }
 
     fn shed_millionths(&self) -> u32 {
@@ -206,6 +208,33 @@ async fn target_is_not_accepted_while_probes_may_be_missed() {
         replay.ended(ReplayOutcome::Answered, 1).await;
         assert_eq!(replay.stop().await.0, 1, "{what}");
     }
+}
+
+#[tokio::test]
+async fn target_is_accepted_once_so_many_probes_were_not_seen_that_not_all_were_overlooked() {
+    let sight = Arc::<Sight>::default();
+    let probes = Arc::new(Probes::new(Arc::clone(&sight)));
+    let server = Server::start(move |mut peer| {
+        let sight = Arc::clone(&sight);
+        async move {
+            while peer.request().await.is_some() {
+                sight.overlooked.fetch_add(1, Ordering::SeqCst);
+                peer.send(OK).await;
+            }
+        }
+    })
+    .await;
+    let mut replay = Running::start(server.addr, |config| {
+        config.probes = Some(Arc::clone(&probes));
+        config.queue_age = Duration::from_secs(20);
+    })
+    .await;
+    replay.until(|| server.requests().len() == 10).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    replay.push([get("")]);
+    replay.ended(ReplayOutcome::Answered, 1).await;
+    assert!(server.requests()[..10].iter().all(|request| request.contains("probe-")));
+    assert_eq!((replay.stop().await.0, server.requests().len()), (1, 11));
 }
 
 #[tokio::test]
