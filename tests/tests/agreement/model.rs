@@ -312,7 +312,13 @@ pub(crate) fn in_user_space(bytes: &[u8]) -> InUserSpace {
         (Err(FrameReason::Fragment), Err(Unparsed::NotTcp | Unparsed::Fragment)) => true,
         (_, Err(Unparsed::NotTcp)) => may_hold(bytes, &PORTS) || ip_headers(bytes, &PROTOCOLS) > 0,
         (_, Err(Unparsed::Tunnel)) => {
-            may_hold(bytes, &TUNNELS) || may_hold(bytes, &LABELS) || ip_headers(bytes, &CARRIERS) > 2
+            // GRE whose list of routes is empty is one of them.
+            let may_hold_route =
+                || ip_headers(bytes, &[GRE]) > 0 && bytes.windows(4).any(|some| some == [0; 4]);
+            may_hold(bytes, &TUNNELS)
+                || may_hold(bytes, &LABELS)
+                || ip_headers(bytes, &CARRIERS) > 2
+                || may_hold_route()
         }
         (_, Err(Unparsed::TooDeep)) => may_hold(bytes, &TAGS) || may_hold(bytes, &LABELS),
         _ => false,
@@ -338,7 +344,8 @@ const LABELS: [u16; 2] = [0x8847, 0x8848];
 const PORTS: [u16; 10] = [2152, 3386, 4341, 1701, 5072, 3544, 6635, 4790, 5247, 37_008];
 
 /// What IP carries that files alone are searched in: GRE of other kinds, an authentication header, Ethernet, MPLS.
-const PROTOCOLS: [u8; 4] = [47, 51, 97, 137];
+const PROTOCOLS: [u8; 4] = [GRE, 51, 97, 137];
+const GRE: u8 = 47;
 
 /// Whether any of these numbers is somewhere in a frame.
 fn may_hold(bytes: &[u8], numbers: &[u16]) -> bool {

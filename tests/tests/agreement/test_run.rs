@@ -71,6 +71,17 @@ fn generated_frames_are_seen_alike() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn gre_with_a_route_that_is_cut_off_is_a_tunnel_to_all() {
+    let before = [&[0; 12][..], &[0x81, 0, 0, 5, 8, 0]].concat();
+    let ip = [0x45, 0, 1, 29, 0, 5, 0x40, 0, 64, 47, 0, 0, 192, 0, 2, 2, 192, 0, 2, 1];
+    for gre in [&[0x73, 0x5e, 0x65, 0x58, 0xd2, 0xb7, 0x35, 0x9b][..], &[0x40, 0, 8, 0, 0, 0, 0, 0, 1]] {
+        let frame = [&before, &ip[..], gre].concat();
+        let seen = in_user_space(&frame);
+        assert!(matches!(seen, InUserSpace::Same), "{gre:02x?}: {seen:?}");
+    }
+}
+
 struct Run {
     classifier: Classifier,
     rules: Rules,

@@ -34,7 +34,7 @@ pub(super) fn enter(
     let has_route = flags & 0x40 != 0;
     if has_route {
         // RFC 1701: a list of routes, which an empty one ends. Routers that are on one take it off where that ends.
-        if load(bytes, at)? != [0; 4] {
+        if load(bytes, at) != Ok([0; 4]) {
             return Err(FrameReason::Tunnel);
         }
         at = at.saturating_add(4);

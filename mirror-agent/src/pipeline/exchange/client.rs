@@ -91,12 +91,17 @@ impl ClientSide {
             Mode::Resync { trust, heard_up_to } => {
                 let trust = *trust;
                 let heard_so_far = run.acked.unseen().filter(|_| !may_await_go_ahead(run.bytes));
-                let heard_up_to = std::mem::replace(heard_up_to, heard_so_far);
-                if let Some(run) = self.find_start(trust, heard_up_to, run, observer) {
-                    self.mode = Mode::InStep;
-                    return self.feed(context, flow, run, observer);
+                let heard_before = std::mem::replace(heard_up_to, heard_so_far);
+                let Some(run) = self.find_start(trust, heard_before, run, observer) else {
+                    return Interest::Continue;
+                };
+                let is_untold = self.moment_of(&run, heard_before) == Moment::Untold;
+                if is_untold && observer.quiet_moments().is_none() && !self.is_alone(run.bytes) {
+                    self.mode = Mode::Resync { trust: Trust::ShapeWhenQuiet, heard_up_to: heard_so_far };
+                    return Interest::Continue;
                 }
-                Interest::Continue
+                self.mode = Mode::InStep;
+                self.feed(context, flow, run, observer)
             }
             Mode::Opening(opening) => {
                 let opening = opening.take();
@@ -127,9 +132,7 @@ impl ClientSide {
         observer: &impl RequestObserver,
     ) -> Option<Run<'a>> {
         let Some(quiet) = observer.quiet_moments() else {
-            let answered_up_to = Some(self.answered_up_to).filter(|offset| *offset != UNKNOWN);
-            let moment = Moment::of(&run, answered_up_to, heard_up_to);
-            return trust.believes(&run, moment).then_some(run);
+            return trust.believes(&run, self.moment_of(&run, heard_up_to)).then_some(run);
         };
         match trust {
             Trust::Shape => is_pick_up(run.bytes).then_some(run),
@@ -142,6 +145,27 @@ impl ClientSide {
                 is_free.then_some(run).or_else(|| quiet.parts_of(run).find(is_start))
             }
         }
+    }
+
+    fn moment_of(&self, run: &Run<'_>, heard_up_to: Option<SeqNumber>) -> Moment {
+        let answered_up_to = Some(self.answered_up_to).filter(|offset| *offset != UNKNOWN);
+        Moment::of(run, answered_up_to, heard_up_to)
+    }
+
+    /// Whether a request that `bytes` begin with ends where they do, or goes on behind them. Of one that others follow in the same
+    /// run nobody knows whether it was sent together with them, or all of them are text in a body.
+    fn is_alone(&mut self, bytes: &[u8]) -> bool {
+        let mut input = bytes;
+        let is_alone = loop {
+            match self.decoder.poll(&mut input) {
+                Event::NeedMore => break true,
+                Event::End => break input.is_empty(),
+                Event::Refused(_) => break false,
+                Event::Start | Event::Head(_) | Event::Content(_) | Event::Framing(_) => {}
+            }
+        };
+        self.decoder.reset();
+        is_alone
     }
 
     /// Takes bytes that are missing from the client's stream.

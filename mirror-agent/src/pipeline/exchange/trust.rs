@@ -12,8 +12,8 @@ const GO_AHEAD_BYTES: i32 = 25;
 /// What makes a message start believable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Trust {
-    /// A segment that begins like a request: nothing else can be known of a connection older than the capture, until
-    /// its server has answered. From then on as below.
+    /// A segment that begins like a request, and like no more than one: nothing else can be known of a connection older than
+    /// the capture, until its server has answered. From then on as below.
     Shape,
     /// The same, where the server had received everything before it and begun to answer. After a gap a segment in the
     /// middle of a body must not be taken for a request.

@@ -265,6 +265,43 @@ fn a_connection_older_than_the_capture_is_picked_up_at_its_next_request() {
 }
 
 #[test]
+fn what_looks_like_several_requests_in_a_connection_older_than_the_capture_may_be_a_body() {
+    let text = get("/in-the-body");
+    let ends_within = [&text[..], b"GET /in-the-b"].concat();
+    let goes_on = [&text[..], b"\r\n<p>That was a request.</p>"].concat();
+    let upload = b"POST /whole HTTP/1.1\r\nContent-Length: 10\r\n\r\n01234";
+    let posts = || Purpose::replay(Experiment::of_methods(Methods::All));
+    for (begin, is_believed) in [
+        (text.repeat(2), false),
+        (ends_within, false),
+        (goes_on, false),
+        ([&upload[..], b"56789", &text].concat(), false),
+        (text.clone(), true),
+        (text[..20].to_vec(), true),
+        (upload.to_vec(), true),
+    ] {
+        let mut talk = Conversation::adopted(posts(), Limits::default(), 1, 1);
+        talk.client(&begin);
+        // More of the same is believed no sooner.
+        let more: Vec<u8> = match begin.len() {
+            20 => text[20..].to_vec(),
+            _ if begin == upload => b"56789".to_vec(),
+            _ if is_believed => Vec::new(),
+            _ => text.clone(),
+        };
+        if !more.is_empty() {
+            talk.client(&more);
+        }
+        talk.server(OK);
+        talk.client(&get("/next"));
+        let expected =
+            if is_believed { vec![[begin, more].concat(), get("/next")] } else { vec![get("/next")] };
+        assert_eq!(talk.requests(), expected);
+        assert_eq!(talk.seen(), expected.len() as u64);
+    }
+}
+
+#[test]
 fn ambiguous_framing_is_counted_and_never_replayed() {
     let mut talk = Conversation::new();
     talk.client(b"POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
