@@ -8,7 +8,7 @@ use crate::pipeline::{
         mode::{AwaitAnswer, MAX_HELD_BYTES, MAX_OPENING_BYTES, Mode, Opening},
         observer::{RequestObserver, Run},
         report::Place,
-        trust::{Moment, Trust, is_pick_up, may_await_go_ahead},
+        trust::{Moment, Trust, is_alone, is_pick_up, may_await_go_ahead},
     },
     flow::Interest,
     http::{
@@ -96,7 +96,8 @@ impl ClientSide {
                     return Interest::Continue;
                 };
                 let is_untold = self.moment_of(&run, heard_before) == Moment::Untold;
-                if is_untold && observer.quiet_moments().is_none() && !self.is_alone(run.bytes) {
+                if is_untold && observer.quiet_moments().is_none() && !is_alone(&mut self.decoder, run.bytes)
+                {
                     self.mode = Mode::Resync { trust: Trust::ShapeWhenQuiet, heard_up_to: heard_so_far };
                     return Interest::Continue;
                 }
@@ -150,22 +151,6 @@ impl ClientSide {
     fn moment_of(&self, run: &Run<'_>, heard_up_to: Option<SeqNumber>) -> Moment {
         let answered_up_to = Some(self.answered_up_to).filter(|offset| *offset != UNKNOWN);
         Moment::of(run, answered_up_to, heard_up_to)
-    }
-
-    /// Whether a request that `bytes` begin with ends where they do, or goes on behind them. Of one that others follow in the same
-    /// run nobody knows whether it was sent together with them, or all of them are text in a body.
-    fn is_alone(&mut self, bytes: &[u8]) -> bool {
-        let mut input = bytes;
-        let is_alone = loop {
-            match self.decoder.poll(&mut input) {
-                Event::NeedMore => break true,
-                Event::End => break input.is_empty(),
-                Event::Refused(_) => break false,
-                Event::Start | Event::Head(_) | Event::Content(_) | Event::Framing(_) => {}
-            }
-        };
-        self.decoder.reset();
-        is_alone
     }
 
     /// Takes bytes that are missing from the client's stream.

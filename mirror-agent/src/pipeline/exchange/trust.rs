@@ -3,7 +3,10 @@
 use crate::pipeline::{
     Acked, SeqNumber,
     exchange::observer::Run,
-    http::sniff::{lenient_pick_up, strict_request_start, whole_request_start},
+    http::{
+        Event, RequestDecoder,
+        sniff::{lenient_pick_up, strict_request_start, whole_request_start},
+    },
 };
 
 /// Length of `HTTP/1.1 100 Continue` with its two line ends, the least that a server says without an answer.
@@ -67,6 +70,23 @@ impl Trust {
             (_, Moment::Busy) | (Self::ShapeWhenQuiet, Moment::Untold) => false,
         }
     }
+}
+
+/// Whether a request that `bytes` begin with ends where they do, or goes on behind them. Of one that others follow in the same
+/// run nobody knows whether it was sent together with them, or all of them are text in a body. The decoder is one between two
+/// messages, and is left so.
+pub(super) fn is_alone(decoder: &mut RequestDecoder, bytes: &[u8]) -> bool {
+    let mut input = bytes;
+    let is_alone = loop {
+        match decoder.poll(&mut input) {
+            Event::NeedMore => break true,
+            Event::End => break input.is_empty(),
+            Event::Refused(_) => break false,
+            Event::Start | Event::Head(_) | Event::Content(_) | Event::Framing(_) => {}
+        }
+    };
+    decoder.reset();
+    is_alone
 }
 
 /// Whether a request starts at the first of `bytes`, for a lenient decoder.
