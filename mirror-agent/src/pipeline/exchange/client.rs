@@ -1,7 +1,7 @@
 //! Enters: the client's byte stream, and what the server's says about hand-overs. Leaves: requests.
 
 use crate::pipeline::{
-    Acked, FlowKey, SeqNumber, Timestamp,
+    Acked, FlowKey, SeqNumber,
     exchange::{
         context::{Context, Purpose},
         message::{GoAhead, OpenRequest},
@@ -91,18 +91,12 @@ impl ClientSide {
             Mode::Resync { trust, heard_up_to } => {
                 let trust = *trust;
                 let heard_so_far = run.acked.unseen().filter(|_| !may_await_go_ahead(run.bytes));
-                let heard_before = std::mem::replace(heard_up_to, heard_so_far);
-                let Some(run) = self.find_start(trust, heard_before, run, observer) else {
-                    return Interest::Continue;
-                };
-                let is_untold = self.moment_of(&run, heard_before) == Moment::Untold;
-                if is_untold && observer.quiet_moments().is_none() && !is_alone(&mut self.decoder, run.bytes)
-                {
-                    self.mode = Mode::Resync { trust: Trust::ShapeWhenQuiet, heard_up_to: heard_so_far };
-                    return Interest::Continue;
+                let heard_up_to = std::mem::replace(heard_up_to, heard_so_far);
+                if let Some(run) = self.find_start(trust, heard_up_to, run, observer) {
+                    self.mode = Mode::InStep;
+                    return self.feed(context, flow, run, observer);
                 }
-                self.mode = Mode::InStep;
-                self.feed(context, flow, run, observer)
+                Interest::Continue
             }
             Mode::Opening(opening) => {
                 let opening = opening.take();
@@ -126,14 +120,22 @@ impl ClientSide {
     /// What of `run`, a run of a stream out of step, begins with a message that is believed. For `heard_up_to` see
     /// [`Moment::of`].
     fn find_start<'a>(
-        &self,
+        &mut self,
         trust: Trust,
         heard_up_to: Option<SeqNumber>,
         run: Run<'a>,
         observer: &impl RequestObserver,
     ) -> Option<Run<'a>> {
         let Some(quiet) = observer.quiet_moments() else {
-            return trust.believes(&run, self.moment_of(&run, heard_up_to)).then_some(run);
+            let answered_up_to = Some(self.answered_up_to).filter(|offset| *offset != UNKNOWN);
+            let moment = Moment::of(&run, answered_up_to, heard_up_to);
+            let is_believed = trust.believes(&run, moment);
+            if is_believed && moment == Moment::Untold && !is_alone(&mut self.decoder, run.bytes) {
+                // What may be text in a body is followed by more of it.
+                self.mode = Mode::Resync { trust: Trust::ShapeWhenQuiet, heard_up_to: run.acked.unseen() };
+                return None;
+            }
+            return is_believed.then_some(run);
         };
         match trust {
             Trust::Shape => is_pick_up(run.bytes).then_some(run),
@@ -146,11 +148,6 @@ impl ClientSide {
                 is_free.then_some(run).or_else(|| quiet.parts_of(run).find(is_start))
             }
         }
-    }
-
-    fn moment_of(&self, run: &Run<'_>, heard_up_to: Option<SeqNumber>) -> Moment {
-        let answered_up_to = Some(self.answered_up_to).filter(|offset| *offset != UNKNOWN);
-        Moment::of(run, answered_up_to, heard_up_to)
     }
 
     /// Takes bytes that are missing from the client's stream.
@@ -510,15 +507,7 @@ impl ClientSide {
     ) {
         let Some(request) = self.current.take() else { return };
         if request.handover {
-            self.mode = Mode::AwaitAnswer(Box::new(AwaitAnswer {
-                end,
-                reply_to: request.reply_to,
-                held: Vec::new(),
-                held_at: Timestamp::ZERO,
-                has_gap: false,
-                has_end: false,
-                conflict: false,
-            }));
+            self.mode = Mode::AwaitAnswer(Box::new(AwaitAnswer::behind(end, request.reply_to)));
         }
         let id = request.id;
         let report = request.end(context, flow);

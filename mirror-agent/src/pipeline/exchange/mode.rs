@@ -80,3 +80,18 @@ pub(super) struct AwaitAnswer {
     /// There was contradiction about some of `held`.
     pub(super) conflict: bool,
 }
+
+impl AwaitAnswer {
+    /// Nothing, yet, behind such a request.
+    pub(super) const fn behind(end: Place, reply_to: ReplyTo) -> Self {
+        Self {
+            end,
+            reply_to,
+            held: Vec::new(),
+            held_at: Timestamp::ZERO,
+            has_gap: false,
+            has_end: false,
+            conflict: false,
+        }
+    }
+}
