@@ -97,6 +97,8 @@ fn request_under_way_at_the_change_is_lost_at_the_first_and_the_next_one_is_the_
     for (word, figure) in [("seen", 2), ("mirrored", 1), ("lost", 1), ("dropped", 0)] {
         ensure!(ended.book_figure(word) == figure, "{word} {figure}: {}", ended.stdout);
     }
+    // A copy counts once its bytes are on their way.
+    expect_requests(&stage.shadow, 2)?;
     let copies: Vec<_> = stage.shadow.arrived().into_iter().map(|copy| copy.raw).collect();
     ensure!(copies.len() == 2 && copies.iter().all(|copy| copy.starts_with(b"GET /turn ")), "{books}");
     Ok(())

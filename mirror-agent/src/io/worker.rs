@@ -305,20 +305,23 @@ mod tests {
         let mut pipeline = Pipeline::new(Purpose::replay(Experiment::default()), Limits::default(), 0);
         let mut tally = Tally::default();
         let (mut handed_on, mut most) = (0, 0);
+        let of = |flags, seq| Segment {
+            flow,
+            interface: 1,
+            side: Side::Client,
+            at: Timestamp::from_nanos(1),
+            seq,
+            ack: SeqNumber(1),
+            flags,
+            payload: b"",
+            payload_len: 0,
+        };
+        pipeline.handle_segment(&of(TcpFlags::SYN, SeqNumber(0)));
+        let payload_len = u32::try_from(payload.len()).unwrap();
         let mut seq = SeqNumber(1);
         for _ in 0..ROUND_RECORDS {
-            let segment = Segment {
-                flow,
-                interface: 1,
-                side: Side::Client,
-                at: Timestamp::from_nanos(1),
-                seq,
-                ack: SeqNumber(1),
-                flags: TcpFlags::ACK,
-                payload: &payload,
-                payload_len: u32::try_from(payload.len()).unwrap(),
-            };
-            seq = seq.advance(segment.payload_len);
+            let segment = Segment { payload: &payload, payload_len, ..of(TcpFlags::ACK, seq) };
+            seq = seq.advance(payload_len);
             take(Captured::Segment(segment), &mut tally, &mut pipeline, |pipeline| {
                 most = most.max(pipeline.ready());
                 handed_on += std::iter::from_fn(|| pipeline.poll_request()).count();
