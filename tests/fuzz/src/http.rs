@@ -42,7 +42,10 @@ pub(crate) fn run(bytes: &[u8]) {
             }
         } else {
             let mut run = input.take(usize::from(choice) + 1);
-            whole.feed(run);
+            // No segment without data comes to a decoder.
+            if !run.is_empty() {
+                whole.feed(run);
+            }
             run.iter().for_each(|byte| by_byte.feed(&[*byte]));
             while !run.is_empty() {
                 let (piece, rest) = run.split_at(cuts[at_cut % cuts.len()].min(run.len()));

@@ -1,6 +1,6 @@
 //! Enters: GRE that is not looked into at a hook. Leaves: the packet that it carries.
 
-use mirror_common::packet::{CapturedBytes, Layer, Network, ether_type};
+use mirror_common::packet::{CapturedBytes, Layer, Network, PacketBytes as _, ether_type};
 
 use super::{NSH, PPP, inside, load, start_type};
 use crate::pipeline::{
@@ -33,8 +33,10 @@ pub(super) fn enter(
         network.at.saturating_add(4).saturating_add(checksum).saturating_add(key).saturating_add(sequence);
     let has_route = flags & 0x40 != 0;
     if has_route {
-        // RFC 1701: a list of routes, which an empty one ends. Routers that are on one take it off where that ends.
-        if load(bytes, at) != Ok([0; 4]) {
+        // RFC 1701: a list of routes, which an empty one ends. Routers that are on one take it off where that ends. A hook
+        // follows none of them: a packet that ends within the list is to it what one with a list is.
+        let ends_within = at.saturating_add(4) > bytes.wire_len();
+        if ends_within || load(bytes, at)? != [0; 4] {
             return Err(FrameReason::Tunnel);
         }
         at = at.saturating_add(4);

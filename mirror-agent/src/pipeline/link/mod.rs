@@ -274,7 +274,9 @@ fn ppp_protocol(bytes: &[u8], offset: &mut usize) -> Result<u16, FrameReason> {
 pub(super) fn frame_relay(bytes: &[u8]) -> Result<(u32, Start), FrameReason> {
     const MAX_ADDRESS_LEN: usize = 4;
     let ends = |byte: &u8| byte & 1 == 1;
-    let last = bytes.iter().take(MAX_ADDRESS_LEN).position(ends).ok_or(FrameReason::NotIp)?;
+    let is_cut_off = bytes.len() < MAX_ADDRESS_LEN;
+    let no_end = if is_cut_off { FrameReason::Truncated } else { FrameReason::NotIp };
+    let last = bytes.iter().take(MAX_ADDRESS_LEN).position(ends).ok_or(no_end)?;
     let at = last.saturating_add(1);
     let [control, mut protocol] = array(bytes, at)?;
     if control != 0x03 {
