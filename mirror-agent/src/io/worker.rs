@@ -33,6 +33,9 @@ const ROUND_RECORDS: usize = 512;
 /// round finds far fewer.
 const ROUND_READY: usize = 4096;
 
+/// By how much records may stand in a ring in another order than that of their times.
+const DISORDER: Duration = Duration::from_millis(10);
+
 /// A worker that has not gone round for this long is stuck. Its longest wait is 100 ms.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -84,6 +87,12 @@ impl Orders {
             self.pauses.fetch_add(1, Ordering::Release);
         }
         self.paused.store(is_paused, Ordering::Release);
+    }
+
+    /// How often capture was paused.
+    #[must_use]
+    pub fn pauses(&self) -> u64 {
+        self.pauses.load(Ordering::Acquire)
     }
 
     /// Whether nothing is captured for the time being.
@@ -157,7 +166,9 @@ impl Worker {
             self;
         let begun = clock::now();
         let fill = reader.utilization();
+        let mut last_at = None;
         let taken = reader.drain(ROUND_RECORDS, |captured| {
+            last_at = Some(captured.at());
             take(captured, tally, pipeline, |pipeline| hand_on(pipeline, ledger, warned, dispatcher));
             tell_probes(pipeline, probes);
         });
@@ -167,9 +178,13 @@ impl Worker {
         pipeline.handle_time(now);
         self.heartbeat.beat(now);
         self.publish();
-        if taken < ROUND_RECORDS {
-            self.heartbeat.note_empty(begun);
-        }
+        // A ring that is filled as fast as it is read is never empty.
+        let is_empty = taken < ROUND_RECORDS;
+        self.heartbeat.note_read(if is_empty {
+            begun
+        } else {
+            last_at.map_or(begun, |at| at.before(DISORDER))
+        });
         taken
     }
 
@@ -275,9 +290,9 @@ impl Heartbeat {
         clock::now().since(Timestamp::from_nanos(self.beat_at.load(Ordering::Relaxed))) < HEARTBEAT_LIMIT
     }
 
-    /// Notes that the ring was read until it was empty, beginning at `since` at the earliest.
-    fn note_empty(&self, since: Timestamp) {
-        self.read_until.store(since.as_nanos(), Ordering::Release);
+    /// Notes that everything was read that was in the ring at `until`.
+    fn note_read(&self, until: Timestamp) {
+        self.read_until.fetch_max(until.as_nanos(), Ordering::Release);
     }
 
     /// Whether everything that was in the ring at `at` has been read, and its probes told.

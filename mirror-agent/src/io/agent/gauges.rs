@@ -152,6 +152,10 @@ impl Hook for OwnHook {
         self.attached.load(Ordering::Acquire) && !self.orders.is_paused()
     }
 
+    fn pauses(&self) -> u64 {
+        self.orders.pauses()
+    }
+
     fn arrived(&self) -> Arrived {
         let counts = self.counters.read().unwrap_or_default();
         Arrived { taken: counts.frames_captured(), overlooked: counts.overlooked() }

@@ -45,6 +45,15 @@ pub enum Captured<'a> {
 }
 
 impl Captured<'_> {
+    /// When it was seen.
+    #[must_use]
+    pub const fn at(&self) -> Timestamp {
+        match self {
+            Self::Segment(segment) => segment.at,
+            Self::LetGo(at, _) => *at,
+        }
+    }
+
     /// Whether it is one of those of which a round is to find [`ROUND_AIM`].
     fn is_counted(&self) -> bool {
         let Self::Segment(segment) = self else { return false };

@@ -23,6 +23,20 @@ pub struct Reach {
 }
 
 impl Reach {
+    /// Whether a probe that was not seen while `before` was taken might be seen now: more servers are, or of a port of which
+    /// so few connections were taken that an address may have none of them, more are.
+    #[must_use]
+    pub fn shows_more_than(&self, before: &Self) -> bool {
+        let lanes_of = |reach: &Self, port: u16| {
+            reach.samples.iter().find(|sample| sample.port == port).map(|sample| sample.lanes.clone())
+        };
+        let shows_more = |sample: &PortSample| {
+            let is_hidden = sample.lanes.iter().all(|(_, millionths)| *millionths < LEAST_SHOWN_MILLIONTHS);
+            is_hidden && lanes_of(self, sample.port).as_ref() != Some(&sample.lanes)
+        };
+        self.matched.takes_more_than(&before.matched) || before.samples.iter().any(shows_more)
+    }
+
     /// Whether segments of this connection are taken, unless it is shed.
     #[must_use]
     pub fn takes(&self, flow: &FlowKey) -> bool {
@@ -35,6 +49,10 @@ impl Reach {
             && sample.is_none_or(|sample| sample.lanes.iter().any(is_in))
     }
 }
+
+/// A sample this large has some of the connections that an address can begin, but for one address in 10^13: there are 64,512
+/// ports to come from.
+const LEAST_SHOWN_MILLIONTHS: u32 = 500;
 
 /// Of which connections to which ports the kernel program has to copy segments for these experiments, and no others.
 #[must_use]
@@ -108,6 +126,27 @@ mod tests {
             taken += u32::from(by_agent);
         }
         assert!((2_800..3_200).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn reach_shows_more_where_a_sample_that_hid_everything_has_become_another() {
+        let reach = |millionths: Option<u32>| {
+            let sample = millionths.map(|millionths| PortSample { port: 80, lanes: vec![(7, millionths)] });
+            Reach { matched: Matched::new(&[80], &[]), samples: sample.into_iter().collect() }
+        };
+        let nothing = Reach::default();
+        assert!(reach(Some(0)).shows_more_than(&nothing), "another port");
+        for (before, now, shows_more) in [
+            (Some(0), Some(0), false),
+            (Some(0), Some(1), true),
+            (Some(0), None, true),
+            (Some(400), Some(500), true),
+            (Some(500), Some(600_000), false),
+            (Some(500), None, false),
+            (None, Some(0), false),
+        ] {
+            assert_eq!(reach(now).shows_more_than(&reach(before)), shows_more, "{before:?} to {now:?}");
+        }
     }
 
     #[test]

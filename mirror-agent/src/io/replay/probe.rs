@@ -36,6 +36,9 @@ pub trait Hook: Send + Sync {
     /// Whether what arrives is seen: it is not before capture is attached, and while it is paused.
     fn is_watching(&self) -> bool;
 
+    /// How often that was interrupted so far.
+    fn pauses(&self) -> u64;
+
     /// What has arrived so far.
     fn arrived(&self) -> Arrived;
 
@@ -56,13 +59,14 @@ pub struct Arrived {
 }
 
 impl Arrived {
-    /// Of those since `earlier` the share that was overlooked, 0 to 1; `None` where there are none.
+    /// Of those since `earlier` the share that was overlooked, 0 to [`MOST_OVERLOOKED`]; `None` where there are none.
     fn overlooked_since(self, earlier: Self) -> Option<f64> {
         let overlooked = self.overlooked.saturating_sub(earlier.overlooked);
         let taken = self.taken.saturating_sub(earlier.taken);
         #[expect(clippy::cast_precision_loss, reason = "it is a share")]
         let share = overlooked as f64 / overlooked.saturating_add(taken) as f64;
-        (overlooked > 0).then_some(share)
+        // Where the ring is full all the time, no number of probes would do.
+        (overlooked > 0).then_some(share.min(MOST_OVERLOOKED))
     }
 }
 
@@ -108,7 +112,12 @@ impl Probes {
 
     /// Probes are sent so that they are in each of these samples from here on.
     pub fn set_samples(&self, samples: Vec<PortSample>) {
-        *self.samples.lock().unwrap_or_else(PoisonError::into_inner) = samples;
+        let mut current = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current != samples {
+            *current = samples;
+            // Those that are out are in the samples from before.
+            self.missed();
+        }
     }
 
     /// Ports to come from beside that of `from`, where so many of a million connections are shed; `None` where there are
@@ -239,7 +248,7 @@ impl Judge {
     /// Waits until probes can be seen, as long as that takes.
     pub(super) async fn watched(&self) {
         while self.probes.as_ref().is_some_and(|probes| !probes.hook.is_watching()) {
-            sleep(LOOK_INTERVAL).await;
+            sleep(WATCH_INTERVAL).await;
         }
     }
 
@@ -320,7 +329,7 @@ impl Judge {
 
     async fn probe(&self, probes: &Probes, addr: SocketAddr) -> Finding {
         let hook = &probes.hook;
-        let (before, shed) = (hook.arrived(), hook.shed_millionths());
+        let (before, shed, pauses) = (hook.arrived(), hook.shed_millionths(), hook.pauses());
         if !hook.is_watching() {
             return Finding::Unknown;
         }
@@ -363,7 +372,8 @@ impl Judge {
         if sent.is_seen() {
             return Finding::Here;
         }
-        if !(is_read && hook.is_watching() && hook.shed_millionths() <= shed) || sent.may_be_missed() {
+        let was_watching = hook.is_watching() && hook.pauses() == pauses && hook.shed_millionths() <= shed;
+        if !is_read || !was_watching || sent.may_be_missed() {
             return Finding::Unknown;
         }
         hook.arrived().overlooked_since(before).map_or(Finding::Elsewhere, Finding::Unsure)
@@ -409,17 +419,27 @@ const READ_TIME: Duration = Duration::from_secs(2);
 /// The share of segments that counts as overlooked at the least where any was: they come in bursts.
 const LEAST_OVERLOOKED: f64 = 0.5;
 
+/// And at the most.
+const MOST_OVERLOOKED: f64 = 0.9;
+
 /// An address is believed to lead elsewhere once it is this unlikely that it does not: after ten probes where half of what
 /// arrives is overlooked.
 const LEAST_DOUBT: f64 = 0.001;
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
+/// How often it is looked whether capture goes on.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Everything is seen at once.
 #[cfg(test)]
 impl Hook for () {
     fn is_watching(&self) -> bool {
         true
+    }
+
+    fn pauses(&self) -> u64 {
+        0
     }
 
     fn arrived(&self) -> Arrived {

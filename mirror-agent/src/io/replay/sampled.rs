@@ -16,6 +16,9 @@ use crate::{io::capture::PortSample, pipeline::Endpoint};
 /// Ports to come from. Those below are for servers, or for programs that have a right to them.
 const PORTS: RangeInclusive<u16> = 1024..=u16::MAX;
 
+/// Those of them that Linux gives to clients, unless told otherwise (`ip_local_port_range`): no server waits for one.
+const CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
+
 /// Most ports for one address: samples of as many live ports, or more where a port is in several of them.
 const MOST: usize = 64;
 
@@ -39,9 +42,12 @@ pub(super) fn ports_beside(taken: &Taken<'_>, from: SocketAddr, random: u64) -> 
         let lanes = &sample.lanes;
         lanes.iter().any(|(key, millionths)| is_in_share(connection_draw(*key, addr, port), *millionths))
     };
-    let count = u64::try_from(PORTS.len()).unwrap_or(u64::MAX);
-    let skipped = usize::try_from(random % count).unwrap_or_default();
-    let turn = || PORTS.skip(skipped).chain(PORTS.take(skipped));
+    let round = |ports: RangeInclusive<u16>| {
+        let count = u64::try_from(ports.len()).unwrap_or(u64::MAX);
+        let skipped = usize::try_from(random % count).unwrap_or_default();
+        ports.clone().skip(skipped).chain(ports.take(skipped))
+    };
+    let turn = || round(CLIENT_PORTS).chain(round(PORTS));
     let mut ports = Vec::new();
     // Where nothing is sampled, any will do.
     for sample in taken.samples.iter().map(Some).chain([None]) {

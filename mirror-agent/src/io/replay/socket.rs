@@ -60,6 +60,8 @@ impl Connector {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_nodelay(true)?;
         if let Some(from) = from {
+            // A server that comes for this port meanwhile gets it all the same, as most ask for it with the same option.
+            socket.set_reuseaddr(true)?;
             socket.bind(from)?;
         }
         let is_marked = self.mark != 0 && self.mark(&socket);

@@ -9,6 +9,7 @@
 //! more.
 
 mod control;
+mod news;
 mod offer;
 mod overrides;
 mod pods;
@@ -35,6 +36,7 @@ use tokio::{
 use tracing::{error, warn};
 
 use self::{
+    news::Rest,
     overrides::Overrides,
     source::{Reading, Source},
     status::seconds,
@@ -186,7 +188,8 @@ pub struct Helm {
     overrides: Overrides,
     is_paused: bool,
     /// What the experiments and their targets were told last.
-    matched: Matched,
+    reach: Reach,
+    rest: Rest,
     begun: Instant,
     tick: Interval,
     source: Option<(Followed, Source)>,
@@ -266,7 +269,8 @@ impl Helm {
             parts,
             overrides: Overrides::default(),
             is_paused: false,
-            matched: Matched::default(),
+            reach: Reach::default(),
+            rest: Rest::over(),
             begun: Instant::now(),
             tick,
             source: None,
@@ -313,7 +317,7 @@ impl Helm {
 
     /// Does the next thing that is due by itself. May be given up while it waits.
     pub async fn turn(&mut self) {
-        let Self { preparing, source, tick, parts, pods_due, .. } = self;
+        let Self { preparing, source, tick, parts, pods_due, rest, .. } = self;
         tokio::select! {
             result = async {
                 match preparing {
@@ -358,7 +362,7 @@ impl Helm {
                 self.pods_due = None;
                 self.pods_changed();
             }
-            Ok(()) = parts.attached.changed() => parts.experiments.doubt(),
+            Ok(()) = rest.changed(&mut parts.attached) => parts.experiments.doubt(),
             _ = tick.tick() => self.look_at_the_clock(),
         }
     }
@@ -460,7 +464,7 @@ impl Helm {
             wanted.iter().filter(is_new).map(|wanted| wanted.config.clone()).collect()
         };
         tap.take_less(matched).map_err(SteerError::Kernel)?;
-        if self.takes_too_little || matched.takes_more_than(&self.matched) {
+        if self.takes_too_little || reach.shows_more_than(&self.reach) {
             // A probe that was not seen then might be by now. Those that are to start are judged when they do.
             experiments.doubt();
         }
@@ -491,7 +495,7 @@ impl Helm {
                 audit.expired(name, owner.as_deref(), *time);
             }
         }
-        self.matched = reach.matched;
+        self.reach = reach;
         self.tell();
         self.tell_addresses();
         self.show();
@@ -513,7 +517,7 @@ impl Helm {
 
     /// Takes again what was taken before.
     fn take_back(&mut self, error: SteerError) -> SteerError {
-        if let Err(error) = self.parts.tap.take_more(&self.matched) {
+        if let Err(error) = self.parts.tap.take_more(&self.reach.matched) {
             error!(error = &*error, "The kernel program does not take all that is asked for.");
         }
         error

@@ -38,11 +38,16 @@ struct Sight {
     overlooked: AtomicU64,
     shed_millionths: AtomicU32,
     is_behind: AtomicBool,
+    pauses: AtomicU64,
 }
 
 impl Hook for Arc<Sight> {
     fn is_watching(&self) -> bool {
         !self.is_blind.load(Ordering::SeqCst)
+    }
+
+    fn pauses(&self) -> u64 {
+        self.pauses.load(Ordering::SeqCst)
     }
 
     fn arrived(&self) -> Arrived {
@@ -167,10 +172,13 @@ async fn target_that_leads_elsewhere_is_accepted_whatever_others_send() {
 #[tokio::test]
 async fn target_is_not_accepted_while_probes_may_be_missed() {
     type Harm = fn(&Sight, &Probes);
-    let harms: [(&str, Harm); 4] = [
+    let harms: [(&str, Harm); 5] = [
         ("more look like probes than can be kept", |_, probes| probes.missed()),
         ("the ring is full", |sight, _| sight.overlooked.store(1, Ordering::SeqCst)),
         ("more is shed", |sight, _| sight.shed_millionths.store(1, Ordering::SeqCst)),
+        ("capture was paused and resumed", |sight, _| {
+            sight.pauses.fetch_add(1, Ordering::SeqCst);
+        }),
         ("capture is paused", |sight, _| sight.is_blind.store(true, Ordering::SeqCst)),
     ];
     for (what, harm) in harms {

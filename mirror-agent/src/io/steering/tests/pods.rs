@@ -73,7 +73,7 @@ fn text(experiments: &[String]) -> String {
 
 /// What the kernel program takes, of these servers.
 fn taken(bench: &Bench, servers: &[&str]) -> Vec<String> {
-    let matched = bench.helm.matched.clone();
+    let matched = bench.helm.reach.matched.clone();
     let is_taken = |server: &&&str| {
         let server: SocketAddr = server.parse().unwrap();
         let IpAddr::V4(v4) = server.ip() else { panic!("not IPv4") };
