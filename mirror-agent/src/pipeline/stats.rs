@@ -22,6 +22,8 @@ pub struct Stats {
     pub flows_evicted: [u64; EvictReason::ALL.len()],
     /// Flows that were recognised at another interface under another key.
     pub flows_observed_twice: u64,
+    /// What begins like a request and was not taken for one, since nothing says that it does not stand in a body.
+    pub starts_doubted: u64,
     /// Bytes that the capture never saw though the receiver did, by [`Side`].
     pub gap_bytes: [u64; Side::ALL.len()],
     /// Overlapping segments whose bytes differ.

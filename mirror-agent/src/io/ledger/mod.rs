@@ -95,6 +95,7 @@ pub struct Ledger {
     conflicts: AtomicU64,
     out_of_window: AtomicU64,
     refused: AtomicU64,
+    starts_doubted: AtomicU64,
     copies: Mutex<Vec<Arc<CopyBooks>>>,
     /// One for each capture thread.
     left_aside: Mutex<Vec<Arc<LeftAside>>>,
@@ -119,6 +120,7 @@ impl Ledger {
         self.conflicts.fetch_add(stats.conflicts, Ordering::Relaxed);
         self.out_of_window.fetch_add(stats.out_of_window, Ordering::Relaxed);
         self.refused.fetch_add(stats.refused, Ordering::Relaxed);
+        self.starts_doubted.fetch_add(stats.starts_doubted, Ordering::Relaxed);
     }
 
     /// The books of the copies that `experiment` makes for `target`: those there are, else new ones.
@@ -200,6 +202,7 @@ impl Ledger {
             conflicts: self.conflicts.load(Ordering::Relaxed),
             out_of_window: self.out_of_window.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
+            starts_doubted: self.starts_doubted.load(Ordering::Relaxed),
             copies: self.lock_copies().iter().map(|books| books.snapshot()).collect(),
             comparisons: self.lock_comparisons().iter().map(|books| books.snapshot()).collect(),
         }
@@ -260,6 +263,8 @@ pub struct Snapshot {
     pub out_of_window: u64,
     /// Segments that the receiver's TCP drops.
     pub refused: u64,
+    /// What begins like a request and was not taken for one.
+    pub starts_doubted: u64,
     /// Those of the copies, an entry for each target of each experiment.
     pub copies: Vec<CopySnapshot>,
     /// Those of the comparisons, an entry for each experiment that compares.

@@ -244,6 +244,11 @@ impl Metrics {
             "Flows that were recognised at a second interface though addresses, tags or networks differ there",
             books.flows_observed_twice,
         )?;
+        out.counter(
+            "request_starts_doubted",
+            "Bytes that begin like a request and were not taken for one: a request that was missed, or text in a body",
+            books.starts_doubted,
+        )?;
         out.family(
             "stream_gap_bytes",
             "Bytes of streams that the capture never saw, though the receiver did",

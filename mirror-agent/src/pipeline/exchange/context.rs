@@ -258,6 +258,11 @@ impl Context {
         self.reports.extend(self.open.end(key));
     }
 
+    /// Counts what begins like a request and is not taken for one.
+    pub(crate) fn note_doubted_start(&mut self) {
+        self.stats.starts_doubted = self.stats.starts_doubted.saturating_add(1);
+    }
+
     /// Counts a flow that is not parsed any further.
     pub(crate) fn skip_flow(&mut self, reason: FlowSkipReason) {
         bump(&mut self.stats.flows_skipped, reason.index(), 1);

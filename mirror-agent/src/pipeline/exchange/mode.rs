@@ -1,8 +1,11 @@
 //! Enters: nothing. Leaves: what a client's stream can be taken for, and what is held of it meanwhile.
 
 use crate::pipeline::{
-    SeqNumber, Timestamp,
-    exchange::{report::Place, trust::Trust},
+    Timestamp,
+    exchange::{
+        report::Place,
+        trust::{Guess, Heard, Trust},
+    },
     limits::boxed_bytes,
     message::ReplyTo,
     reason::FlowSkipReason,
@@ -14,14 +17,11 @@ pub(super) enum Mode {
     /// The first bytes of the connection; held until they can be told apart.
     Opening(Option<Box<Opening>>),
     /// Out of step: bytes are passed over until a message starts.
-    Resync {
-        trust: Trust,
-        /// Where the server is never seen, how far the client had received its stream when it sent the bytes right
-        /// before those that come next. `None` where a gap is between.
-        heard_up_to: Option<SeqNumber>,
-    },
+    Resync { trust: Trust, heard: Heard },
     /// The decoder knows what each byte is.
     InStep,
+    /// The same, of an old connection, if that was a request which was taken for one by its shape alone.
+    Guess(Guess),
     /// A request for an upgrade, or CONNECT, has ended; what follows is held until it is answered.
     AwaitAnswer(Box<AwaitAnswer>),
     /// Another protocol from the first byte on. A server that does not speak it may say so in HTTP/1.x, so its side is
@@ -33,7 +33,7 @@ pub(super) enum Mode {
 
 impl Mode {
     pub(super) const fn resync(trust: Trust) -> Self {
-        Self::Resync { trust, heard_up_to: None }
+        Self::Resync { trust, heard: Heard::Nothing }
     }
 
     /// Bytes of memory that are held for it, the allocator's share estimated.
@@ -41,9 +41,12 @@ impl Mode {
         match self {
             Self::Opening(Some(opening)) => boxed_bytes::<Opening>(opening.held.capacity()),
             Self::AwaitAnswer(awaiting) => boxed_bytes::<AwaitAnswer>(awaiting.held.capacity()),
-            Self::Opening(None) | Self::Foreign(_) | Self::HandedOff | Self::InStep | Self::Resync { .. } => {
-                0
-            }
+            Self::Opening(None)
+            | Self::Foreign(_)
+            | Self::Guess(_)
+            | Self::HandedOff
+            | Self::InStep
+            | Self::Resync { .. } => 0,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Enters: what is known where bytes come out of step. Leaves: whether a request may begin there.
 
 use crate::pipeline::{
-    Acked, SeqNumber,
+    SeqNumber,
     exchange::observer::Run,
     http::{
         Event, RequestDecoder,
@@ -11,6 +11,28 @@ use crate::pipeline::{
 
 /// Length of `HTTP/1.1 100 Continue` with its two line ends, the least that a server says without an answer.
 const GO_AHEAD_BYTES: i32 = 25;
+
+/// A request that was taken for one by its shape alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Guess {
+    /// What was heard before the next run.
+    heard: Heard,
+    /// Whether it has begun: the next is another one.
+    pub(super) has_begun: bool,
+}
+
+impl Guess {
+    /// One that begins next.
+    pub(super) const fn new(heard: Heard) -> Self {
+        Self { heard, has_begun: false }
+    }
+
+    /// What was heard before `run`, behind which the next will be.
+    pub(super) fn heard_before(&mut self, run: &Run<'_>) -> Heard {
+        let behind = self.heard.behind(run);
+        std::mem::replace(&mut self.heard, behind)
+    }
+}
 
 /// What makes a message start believable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,29 +56,64 @@ pub(super) enum Moment {
     Untold,
 }
 
-/// Whether bytes that were passed over may hold a request after which the server says more than its answer: a go-ahead
-/// may bear fields, and be of any length (RFC 9110 section 15.2.1).
-pub(super) fn may_await_go_ahead(bytes: &[u8]) -> bool {
+/// Where the server is never seen, how far the client had received its stream when it sent the bytes right before those that
+/// come next.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Heard {
+    /// A gap is between, or the client does not tell.
+    Nothing,
+    /// Up to here.
+    UpTo(SeqNumber),
+    /// Up to here, and among the bytes that were passed over may be a request after which the server says more than its answer;
+    /// it has said nothing since.
+    AwaitsGoAhead(SeqNumber),
+}
+
+impl Heard {
+    /// The same behind `run`, which is passed over, too.
+    pub(super) fn behind(self, run: &Run<'_>) -> Self {
+        let Some(now) = run.acked.unseen() else { return Self::Nothing };
+        match self {
+            _ if may_await_go_ahead(run.bytes) => Self::AwaitsGoAhead(now),
+            Self::AwaitsGoAhead(before) if !says_more(before, now) => self,
+            _ => Self::UpTo(now),
+        }
+    }
+
+    /// Whether that shows that the server had answered everything before `run`.
+    fn is_answered_before(self, run: &Run<'_>) -> bool {
+        match (self, run.acked.unseen()) {
+            (Self::UpTo(before), Some(now)) => says_more(before, now),
+            _ => false,
+        }
+    }
+}
+
+/// Whether a server that had said all `before` and has said all up to `now` must have said more than a go-ahead.
+fn says_more(before: SeqNumber, now: SeqNumber) -> bool {
+    now.distance(before) > GO_AHEAD_BYTES
+}
+
+/// Whether bytes hold an expectation. What the server says to it may bear fields, and be of any length (RFC 9110 section
+/// 15.2.1).
+fn may_await_go_ahead(bytes: &[u8]) -> bool {
     const EXPECTATION: &[u8] = b"100-continue";
     bytes.windows(EXPECTATION.len()).any(|window| window.eq_ignore_ascii_case(EXPECTATION))
 }
 
 impl Moment {
     /// The moment of `run`. `answered_up_to` is how far the server had received when it last began to send, `None`
-    /// before it did; `heard_up_to` how far the client had received of a server that is never seen, when it sent the
-    /// bytes right before the run.
+    /// before it did; `heard` is what is known before the run.
     ///
     /// Of a server that is never seen, the client tells: where it has received more than a go-ahead since the bytes
     /// before, those have been answered. That a client goes on with a body when it has an answer is possible, but
     /// what it goes on with must begin with a request, at the beginning of a segment.
-    pub(super) fn of(run: &Run<'_>, answered_up_to: Option<u64>, heard_up_to: Option<SeqNumber>) -> Self {
-        match (answered_up_to, heard_up_to, run.acked) {
-            (Some(offset), ..) if offset == run.start.offset => Self::Quiet,
-            (Some(_), ..) => Self::Busy,
-            (None, Some(before), Acked::Unseen(number)) if number.distance(before) > GO_AHEAD_BYTES => {
-                Self::Quiet
-            }
-            (None, ..) => Self::Untold,
+    pub(super) fn of(run: &Run<'_>, answered_up_to: Option<u64>, heard: Heard) -> Self {
+        match answered_up_to {
+            Some(offset) if offset == run.start.offset => Self::Quiet,
+            Some(_) => Self::Busy,
+            None if heard.is_answered_before(run) => Self::Quiet,
+            None => Self::Untold,
         }
     }
 }

@@ -514,14 +514,18 @@ impl Streams {
             usize::try_from(number.distance(next).unsigned_abs()).is_ok_and(|distance| distance <= bytes)
         };
         let lone = bounds.bytes.min(LONE_NUMBER_BYTES);
-        match (own.has_position(), acks) {
-            (true, true) => {
-                near(segment.seq, own.next_seq(), bounds.bytes)
-                    && near(segment.ack, peer.next_seq(), bounds.bytes)
-            }
-            (true, false) => near(segment.seq, own.next_seq(), lone),
-            (false, true) => near(segment.ack, peer.next_seq(), lone),
-            (false, false) => false,
+        // A position from before an interruption may be far behind by now, which says nothing.
+        let fits = |side: &Assembler, number: SeqNumber| {
+            let is_near = near(number, side.next_seq(), bounds.bytes);
+            (side.is_started() || is_near).then_some(is_near)
+        };
+        let own_fits = own.has_position().then(|| fits(own, segment.seq)).flatten();
+        let peer_fits = acks.then(|| fits(peer, segment.ack)).flatten();
+        match (own_fits, peer_fits) {
+            (Some(own_fits), Some(peer_fits)) => own_fits && peer_fits,
+            (Some(_), None) => near(segment.seq, own.next_seq(), lone),
+            (None, Some(_)) => near(segment.ack, peer.next_seq(), lone),
+            (None, None) => false,
         }
     }
 

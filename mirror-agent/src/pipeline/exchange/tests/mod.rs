@@ -6,6 +6,7 @@ mod memory;
 mod one_sided;
 mod pairing;
 mod pauses;
+mod pick_up;
 mod properties;
 mod requests;
 mod two_interfaces;
@@ -140,6 +141,7 @@ impl Conversation {
         self.stats.seen += stats.seen;
         self.stats.conflicts += stats.conflicts;
         self.stats.out_of_window += stats.out_of_window;
+        self.stats.starts_doubted += stats.starts_doubted;
         let tables = [
             (&mut self.stats.gap_bytes[..], &stats.gap_bytes[..]),
             (&mut self.stats.flows_evicted[..], &stats.flows_evicted[..]),

@@ -119,3 +119,44 @@ fn once_the_server_has_answered_an_old_connection_is_picked_up_only_where_it_was
     talk.client(&get("/next"));
     assert_eq!(talk.requests(), [get("/next")]);
 }
+
+/// More than any go-ahead without fields.
+const GO_AHEAD: usize = 80;
+
+#[test]
+fn after_an_expectation_that_is_sent_again_its_body_is_not_believed() {
+    let head = b"POST /e HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 40\r\n\r\n";
+    let mut talk = requests_only();
+    talk.client(head);
+    // Refused, and tried again.
+    unseen(&mut talk);
+    talk.client(head);
+    talk.skip(Side::Server, GO_AHEAD);
+    talk.client(&get("/in-the-body"));
+    unseen(&mut talk);
+    talk.client(&get("/next"));
+    assert_eq!(talk.requests(), [get("/next")]);
+    assert_eq!((talk.lost(LostReason::Aborted), talk.stats.starts_doubted), (1, 2));
+}
+
+#[test]
+fn expectation_in_a_head_of_several_segments_that_is_passed_over_has_a_body_that_is_not_believed() {
+    for expects in [false, true] {
+        let mut talk = requests_only();
+        talk.client(&get("/1"));
+        unseen(&mut talk);
+        talk.skip(Side::Client, get("/lost").len());
+        unseen(&mut talk);
+        let field = if expects { "Expect: 100-continue" } else { "Accept: text/plain, */*" };
+        talk.client(format!("POST /e HTTP/1.1\r\n{field}\r\n").as_bytes());
+        talk.client(b"Content-Length: 40\r\n\r\n");
+        talk.skip(Side::Server, GO_AHEAD);
+        talk.client(&get("/answered-or-invited"));
+        unseen(&mut talk);
+        talk.client(&get("/next"));
+        wait(&mut talk, Duration::from_secs(7));
+        let doubtful = (!expects).then(|| get("/answered-or-invited"));
+        let expected: Vec<_> = [get("/1")].into_iter().chain(doubtful).chain([get("/next")]).collect();
+        assert_eq!(talk.requests(), expected);
+    }
+}

@@ -1,14 +1,16 @@
 //! Enters: the client's byte stream, and what the server's says about hand-overs. Leaves: requests.
 
+mod memory;
+
 use crate::pipeline::{
-    Acked, FlowKey, SeqNumber,
+    Acked, FlowKey,
     exchange::{
         context::{Context, Purpose},
         message::{GoAhead, OpenRequest},
         mode::{AwaitAnswer, MAX_HELD_BYTES, MAX_OPENING_BYTES, Mode, Opening},
         observer::{RequestObserver, Run},
         report::Place,
-        trust::{Moment, Trust, is_alone, is_pick_up, may_await_go_ahead},
+        trust::{Guess, Heard, Moment, Trust, is_alone, is_pick_up},
     },
     flow::Interest,
     http::{
@@ -81,20 +83,25 @@ impl ClientSide {
         match &mut self.mode {
             Mode::HandedOff => Interest::Ignore,
             Mode::Foreign(_) => Interest::Continue,
-            Mode::InStep => {
+            Mode::InStep | Mode::Guess(_) => {
                 self.leave_unsent_body(context, &run, observer);
                 if matches!(self.mode, Mode::Resync { .. }) {
+                    context.note_doubted_start();
                     return Interest::Continue;
                 }
                 self.feed(context, flow, run, observer)
             }
-            Mode::Resync { trust, heard_up_to } => {
-                let trust = *trust;
-                let heard_so_far = run.acked.unseen().filter(|_| !may_await_go_ahead(run.bytes));
-                let heard_up_to = std::mem::replace(heard_up_to, heard_so_far);
-                if let Some(run) = self.find_start(trust, heard_up_to, run, observer) {
-                    self.mode = Mode::InStep;
+            Mode::Resync { trust, heard } => {
+                let (trust, before) = (*trust, *heard);
+                *heard = before.behind(&run);
+                if let Some(run) = self.find_start(trust, before, run, observer) {
+                    let is_guess =
+                        observer.quiet_moments().is_none() && self.moment_of(&run, before) == Moment::Untold;
+                    self.mode = if is_guess { Mode::Guess(Guess::new(before)) } else { Mode::InStep };
                     return self.feed(context, flow, run, observer);
+                }
+                if strict_request_start(run.bytes) {
+                    context.note_doubted_start();
                 }
                 Interest::Continue
             }
@@ -109,30 +116,35 @@ impl ClientSide {
                 awaiting.conflict |= run.conflict;
                 awaiting.held.extend_from_slice(run.bytes);
                 // More than any client sends while it waits: the answer was lost to us, or this is no HTTP.
-                if awaiting.held.len() > MAX_HELD_BYTES {
+                if awaiting.held.len() <= MAX_HELD_BYTES {
+                    return Interest::Continue;
+                }
+                if awaiting.reply_to == ReplyTo::Connect || !whole_request_start(&awaiting.held) {
                     return self.hand_off(context);
                 }
+                context.note_doubted_start();
+                observer.out_of_step(context);
+                self.mode = Mode::resync(Trust::ShapeWhenQuiet);
                 Interest::Continue
             }
         }
     }
 
-    /// What of `run`, a run of a stream out of step, begins with a message that is believed. For `heard_up_to` see
+    /// What of `run`, a run of a stream out of step, begins with a message that is believed. For `heard` see
     /// [`Moment::of`].
     fn find_start<'a>(
         &mut self,
         trust: Trust,
-        heard_up_to: Option<SeqNumber>,
+        heard: Heard,
         run: Run<'a>,
         observer: &impl RequestObserver,
     ) -> Option<Run<'a>> {
         let Some(quiet) = observer.quiet_moments() else {
-            let answered_up_to = Some(self.answered_up_to).filter(|offset| *offset != UNKNOWN);
-            let moment = Moment::of(&run, answered_up_to, heard_up_to);
+            let moment = self.moment_of(&run, heard);
             let is_believed = trust.believes(&run, moment);
             if is_believed && moment == Moment::Untold && !is_alone(&mut self.decoder, run.bytes) {
                 // What may be text in a body is followed by more of it.
-                self.mode = Mode::Resync { trust: Trust::ShapeWhenQuiet, heard_up_to: run.acked.unseen() };
+                self.mode = Mode::Resync { trust: Trust::ShapeWhenQuiet, heard: heard.behind(&run) };
                 return None;
             }
             return is_believed.then_some(run);
@@ -150,6 +162,27 @@ impl ClientSide {
         }
     }
 
+    fn moment_of(&self, run: &Run<'_>, heard: Heard) -> Moment {
+        Moment::of(run, Some(self.answered_up_to).filter(|offset| *offset != UNKNOWN), heard)
+    }
+
+    /// Whether a message that starts at `start`, within `run`, is another one behind a guess that nothing has confirmed: then all
+    /// of it may be text in a body. `heard` is what is known before the run.
+    fn is_behind_a_guess(&mut self, start: u64, run: &Run<'_>, heard: Heard) -> bool {
+        let Mode::Guess(guess) = &mut self.mode else { return false };
+        if !guess.has_begun {
+            guess.has_begun = true;
+            return false;
+        }
+        let at_start = Run { start: Place { offset: start, ..run.start }, ..*run };
+        let heard = if start == run.start.offset { heard } else { Heard::Nothing };
+        if self.moment_of(&at_start, heard) != Moment::Quiet {
+            return true;
+        }
+        self.mode = Mode::InStep;
+        false
+    }
+
     /// Takes bytes that are missing from the client's stream.
     pub(crate) fn gap(&mut self, context: &mut Context, len: u64, observer: &mut impl RequestObserver) {
         self.accounted(context, |client, context| client.step_over(context, len, observer));
@@ -163,7 +196,7 @@ impl ClientSide {
                 return observer.out_of_step(context);
             }
             Mode::Opening(_) | Mode::Resync { .. } => observer.out_of_step(context),
-            Mode::InStep => match self.decoder.handle_gap(len) {
+            Mode::InStep | Mode::Guess(_) => match self.decoder.handle_gap(len) {
                 GapEffect::InBody => {
                     if let Some(request) = &mut self.current {
                         request.gap(context);
@@ -216,6 +249,9 @@ impl ClientSide {
             // The go-ahead: what comes next is a body, whatever it looks like.
             (Some(100), _) => {
                 self.answered_up_to = UNKNOWN;
+                if let Mode::Resync { trust, .. } = &mut self.mode {
+                    *trust = Trust::ShapeWhenQuiet;
+                }
                 self.turn_go_ahead(&[GoAhead::AnsweredEarly, GoAhead::Unclear], GoAhead::Awaited);
             }
             // Other interim responses say nothing of what the client does.
@@ -295,6 +331,10 @@ impl ClientSide {
             return interest;
         }
         self.turn_go_ahead(&[GoAhead::Awaited, GoAhead::Unclear], GoAhead::AnsweredEarly);
+        if let Some(request) = &mut self.current {
+            // Nothing is handed over any more: nobody waits for an answer that has come. One that does is obeyed anywhere.
+            request.handover = false;
+        }
         Interest::Continue
     }
 
@@ -393,12 +433,21 @@ impl ClientSide {
         let position = |input: &[u8]| start.advance(bytes.len().saturating_sub(input.len()));
         let mut is_garbled = false;
         let mut has_begun_here = false;
+        let heard =
+            if let Mode::Guess(guess) = &mut self.mode { guess.heard_before(&run) } else { Heard::Nothing };
         loop {
             match self.decoder.poll(&mut input) {
                 Event::NeedMore => return Interest::Continue,
                 Event::Start => {
                     has_begun_here = true;
                     let start = position(input);
+                    if self.is_behind_a_guess(start.offset, &run, heard) {
+                        context.note_doubted_start();
+                        self.decoder.reset();
+                        observer.out_of_step(context);
+                        self.mode = Mode::Resync { trust: Trust::ShapeWhenQuiet, heard: heard.behind(&run) };
+                        return Interest::Continue;
+                    }
                     let mut request = OpenRequest::begin(context, start, at);
                     observer.begun(context, request.id, start.offset, &run);
                     if conflict {
@@ -451,7 +500,7 @@ impl ClientSide {
                         is_garbled = false;
                         continue;
                     }
-                    self.mode = Mode::Resync { trust, heard_up_to: acked.unseen() };
+                    self.mode = Mode::Resync { trust, heard: Heard::Nothing.behind(&run) };
                     // What was waited for in vain may have ended before this run.
                     return if has_begun_here || !matches!(context.purpose, Purpose::Inspect) {
                         Interest::Continue
@@ -493,7 +542,7 @@ impl ClientSide {
             && whole_request_start(run.bytes)
         {
             self.abandon(context, LostReason::Aborted, observer);
-            self.mode = Mode::Resync { trust: Trust::ShapeWhenQuiet, heard_up_to: run.acked.unseen() };
+            self.mode = Mode::Resync { trust: Trust::ShapeWhenQuiet, heard: Heard::Nothing.behind(run) };
         }
     }
 
@@ -534,65 +583,5 @@ impl ClientSide {
         context.skip_flow(reason);
         self.mode = Mode::HandedOff;
         Interest::Ignore
-    }
-
-    /// Lets go of what is held of a message that is not complete, of which others need the memory.
-    pub(crate) fn relieve(&mut self, context: &mut Context, observer: &mut impl RequestObserver) -> Interest {
-        let mut interest = Interest::Continue;
-        if self.waiting_bytes() > 0 {
-            interest = self.give_up(context, observer);
-        } else if let Some(request) = &mut self.current {
-            // Where it ends is known still: its remaining bytes are stepped over.
-            request.lose(context, LostReason::Memory);
-        }
-        // Whatever is left of it: nobody is asked twice before there is progress.
-        context.strike_holder();
-        interest
-    }
-
-    /// Lets go of what is held for bytes that are no request yet: the memory for messages is exhausted.
-    fn give_up(&mut self, context: &mut Context, observer: &mut impl RequestObserver) -> Interest {
-        self.accounted(context, |client, context| {
-            if matches!(client.mode, Mode::AwaitAnswer(_)) {
-                return client.hand_off(context);
-            }
-            client.abandon(context, LostReason::Memory, observer);
-            client.mode = Mode::resync(Trust::ShapeWhenQuiet);
-            Interest::Continue
-        })
-    }
-
-    /// Acts, and keeps the context's account of [`Self::waiting_bytes`].
-    fn accounted<T>(&mut self, context: &mut Context, act: impl FnOnce(&mut Self, &mut Context) -> T) -> T {
-        let (before, held_before) = (self.waiting_bytes(), self.bytes_held());
-        let result = act(self, context);
-        context.hold(before, self.waiting_bytes());
-        if held_before > 0 && self.bytes_held() == 0 {
-            context.strike_holder();
-        }
-        result
-    }
-
-    /// Has the context know what this side holds of a message that is not complete, after it got some.
-    fn note(&self, context: &mut Context, flow: &FlowKey) {
-        match self.bytes_held() {
-            0 => context.strike_holder(),
-            bytes => context.note_holder(flow, bytes),
-        }
-    }
-
-    /// Memory of what is not complete.
-    fn bytes_held(&self) -> usize {
-        self.waiting_bytes().saturating_add(self.request_bytes())
-    }
-
-    /// Memory of the request of which the head is complete.
-    fn request_bytes(&self) -> usize {
-        self.current.as_ref().map_or(0, OpenRequest::bytes_held)
-    }
-
-    /// Memory of what is no request yet: incomplete heads, openings, bytes that wait for an answer.
-    fn waiting_bytes(&self) -> usize {
-        self.decoder.bytes_held().saturating_add(self.mode.bytes_held())
     }
 }
