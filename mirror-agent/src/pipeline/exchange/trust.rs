@@ -76,7 +76,7 @@ impl Heard {
         match self {
             _ if may_await_go_ahead(run.bytes) => Self::AwaitsGoAhead(now),
             Self::AwaitsGoAhead(before) if !says_more(before, now) => self,
-            _ => Self::UpTo(now),
+            Self::Nothing | Self::UpTo(_) | Self::AwaitsGoAhead(_) => Self::UpTo(now),
         }
     }
 
