@@ -137,7 +137,7 @@ fn flows() -> Row {
             lines(
                 "Conflicts",
                 "cps",
-                "Segments that contradict each other, are too far from their connection, or are dropped by their receiver.",
+                "Segments that contradict each other, are too far from their connection, are dropped by their receiver, or are not believed to begin a request.",
                 &[
                     (
                         r#"sum(rate(mirror_stream_conflicts_total{instance=~"$instance"}[$__rate_interval]))"#,
@@ -150,6 +150,10 @@ fn flows() -> Row {
                     (
                         r#"sum(rate(mirror_segments_refused_total{instance=~"$instance"}[$__rate_interval]))"#,
                         "refused",
+                    ),
+                    (
+                        r#"sum(rate(mirror_request_starts_doubted_total{instance=~"$instance"}[$__rate_interval]))"#,
+                        "starts doubted",
                     ),
                 ],
             ),
