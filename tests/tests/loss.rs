@@ -100,7 +100,9 @@ fn both(rule: impl Fn(FilterTool) -> Result<FilterRule>) -> Result<Vec<FilterRul
 
 /// Mirrors a mix of small and large requests while `disturb` is at work; expects each at the shadow once, unaltered.
 fn mirror_through(disturb: impl Fn(&Topology) -> Result<Vec<FilterRule>>) -> Result<()> {
-    let scenario = Scenario::with_record(Weight::Light, &["--methods", "all"], Record::Digest)?;
+    // What comes late while the machine is busy is to come all the same.
+    let patient = ["--methods", "all", "--queue-timeout", "60s"];
+    let scenario = Scenario::with_record(Weight::Light, &patient, Record::Digest)?;
     let net = &scenario.net;
     let sent = Sent::default();
     {

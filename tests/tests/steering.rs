@@ -89,11 +89,12 @@ impl Stage {
         text + &others.concat()
     }
 
+    /// An experiment whose copies wait for longer than a machine is busy.
     fn experiment(&self, name: &str, port: u16, shadow: u16, more: &str) -> String {
         let shadow = self.net.shadow.at_v4(shadow);
         format!(
             "  - name: {name}\n    expires: never\n    ports: [{port}]\n{more}    targets:\n      - {{ name: shadow, \
-             url: \"http://{shadow}\" }}\n"
+             url: \"http://{shadow}\", queueTimeout: 60s }}\n"
         )
     }
 
