@@ -105,6 +105,8 @@ struct Shared {
     stop: AtomicBool,
     requests: AtomicU64,
     connections: AtomicU64,
+    /// Those among them by which the agent found out where a target leads: one request each.
+    probes: AtomicU64,
     tunnelled: AtomicU64,
     cpu_micros: AtomicU64,
     arrived: Mutex<Vec<Arrived>>,
@@ -163,6 +165,7 @@ impl Server {
             stop: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            probes: AtomicU64::new(0),
             tunnelled: AtomicU64::new(0),
             cpu_micros: AtomicU64::new(0),
             arrived: Mutex::default(),
@@ -185,10 +188,11 @@ impl Server {
         self.shared.requests.load(Ordering::Relaxed)
     }
 
-    /// Connections so far.
+    /// Connections so far, without those of the agent's [probes](http::is_probe).
     #[must_use]
     pub fn connections(&self) -> u64 {
-        self.shared.connections.load(Ordering::Relaxed)
+        let probes = self.shared.probes.load(Ordering::Relaxed);
+        self.shared.connections.load(Ordering::Relaxed).saturating_sub(probes)
     }
 
     /// Bytes that came after an upgrade or CONNECT.
@@ -452,6 +456,7 @@ impl Loop {
     /// The agent's probe, by which it finds out where a target leads, is answered and nothing else.
     fn note(&self, connection: u64, raw: &[u8]) {
         if http::is_probe(raw) {
+            self.shared.probes.fetch_add(1, Ordering::Relaxed);
             return;
         }
         match self.shared.record {

@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result, ensure};
 use mirror_tests::{
     agent::{Agent, Arguments},
     client::RawClient,
-    netns::{FilterTool, Host, Topology},
+    netns::{FilterRule, FilterTool, Host, Topology},
     relay::relay,
     require_agent,
     scenario::{PATIENCE, PORT, Stage, Weight, p99},
@@ -135,23 +135,38 @@ fn shadow_that_is_a_proxy_to_the_live_service_is_refused() -> Result<()> {
 fn service_address_with_the_live_service_behind_it_is_refused() -> Result<()> {
     require_agent!();
     let stage = Stage::set(Weight::Light, Record::Count)?;
-    let (service, live) = (stage.net.shadow.at_v4(OTHER_PORT), stage.net.live.at_v4(PORT));
-    let router = &stage.net.shadow;
-    router.within(|| Ok(fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))?;
-    let _there = router.filter(
-        FilterTool::V4,
-        "nat",
-        "PREROUTING",
-        &format!("-p tcp -d {} --dport {OTHER_PORT} -j DNAT --to-destination {live}", service.ip()),
-    )?;
-    let _back = router.filter(
-        FilterTool::V4,
-        "nat",
-        "POSTROUTING",
-        &format!("-p tcp -d {} --dport {PORT} -j MASQUERADE", live.ip()),
-    )?;
+    let service = stage.net.shadow.at_v4(OTHER_PORT);
+    let _to_live = lead_to_live(&stage.net, service)?;
     let ended = Agent::refuse(&stage.net.live, &Arguments::to_url(PORT, &format!("http://{service}")))?;
     ensure!(!ended.status.success() && ended.stderr.contains("leads back to the live service"), "{ended:?}");
+    Ok(())
+}
+
+#[test]
+fn service_address_that_comes_to_lead_to_the_live_service_is_refused_from_then_on() -> Result<()> {
+    require_agent!();
+    let stage = Stage::set(Weight::Light, Record::Count)?;
+    let shadow = Server::start(&stage.net.shadow, OTHER_PORT, Record::Count)?;
+    let service = stage.net.shadow.at_v4(OTHER_PORT);
+    let agent = Agent::start(&stage.net.live, &Arguments::to_url(PORT, &format!("http://{service}")))?;
+    let mut client = RawClient::connect(&stage.net.client, stage.net.live.at_v4(PORT))?;
+    let mut ask = |times: u64| (0..times).try_for_each(|_| client.ask(GET).map(drop));
+    ask(5)?;
+    agent.wait_for(PATIENCE, |books| books.mirrored == 5)?;
+
+    let _to_live = lead_to_live(&stage.net, service)?;
+    let led = Instant::now();
+    // It is asked every half a minute.
+    while agent.metrics()?.sum("mirror_target_addresses_refused") != 1.0 {
+        ensure!(led.elapsed() < Duration::from_secs(40), "copies still go there");
+        thread::sleep(Duration::from_millis(100));
+    }
+    println!("refused after {:?}", led.elapsed());
+    ask(5)?;
+    let books = agent.wait_for(PATIENCE, |books| books.seen == 11 && books.pending == 0)?;
+    ensure!(books.mirrored == 5 && books.all_dropped() == 5, "{books}");
+    ensure!(books.skipped_for("marked") == 1, "the probe: {books}");
+    ensure!(shadow.requests() == 5 && stage.live.requests() == 10, "a copy came to live");
     Ok(())
 }
 
@@ -312,6 +327,21 @@ impl Drop for Names {
         // Only this one: other tests may have theirs beside it.
         drop(fs::remove_dir_all(&self.folder));
     }
+}
+
+/// From now on new connections to `service`, an address of the shadow's host, come to the live service instead, from that
+/// host's own address.
+fn lead_to_live(net: &Topology, service: SocketAddr) -> Result<[FilterRule; 2]> {
+    let live = net.live.at_v4(PORT);
+    let router = &net.shadow;
+    router.within(|| Ok(fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))?;
+    let there =
+        format!("-p tcp -d {} --dport {} -j DNAT --to-destination {live}", service.ip(), service.port());
+    let back = format!("-p tcp -d {} --dport {PORT} -j MASQUERADE", live.ip());
+    Ok([
+        router.filter(FilterTool::V4, "nat", "PREROUTING", &there)?,
+        router.filter(FilterTool::V4, "nat", "POSTROUTING", &back)?,
+    ])
 }
 
 #[test]

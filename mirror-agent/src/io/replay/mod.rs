@@ -77,7 +77,7 @@ use self::{
     doubt::Doubt,
     held::Held,
     pool::{Left, PUMP_JOBS, Pool},
-    probe::Judge,
+    probe::{Ask, Judge},
     socket::Connector,
     tls::{Complaints, Tls},
 };
@@ -282,7 +282,7 @@ impl Replay {
         let connector = Connector::new(registry, config.own_mark, tls);
         let pool = Arc::new(Pool::new(config, queue, books, connector, complaints));
         let mut replay = Self { pool, judge, addrs, is_undecided: true };
-        if !is_probed && let Some(refusal) = replay.review().await {
+        if !is_probed && let Some(refusal) = replay.review(Ask::Open).await {
             return Err(refusal.into());
         }
         Ok(replay)
@@ -321,7 +321,7 @@ impl Replay {
         let pool = Arc::clone(&self.pool);
         if self.is_undecided {
             self.judge.watched().await;
-            self.review().await;
+            self.review(Ask::Open).await;
         }
         select! {
             () = dispatch(&pool) => {}
@@ -332,7 +332,8 @@ impl Replay {
     }
 
     /// Resolves the target again and again, sooner where it cannot be reached or was never found: a name may stand for
-    /// something else by then. A failed resolution changes nothing.
+    /// something else by then, and an address, of a service for instance, may lead elsewhere. A failed resolution changes
+    /// nothing.
     async fn keep_addresses(&mut self) {
         let pool = Arc::clone(&self.pool);
         let is_name = pool.config.target.is_name();
@@ -341,6 +342,7 @@ impl Replay {
         };
         let mut due = Instant::now() + interval(&self.addrs);
         let mut soonest = Instant::now() + RESOLVE_PAUSE;
+        let mut asked_all = Instant::now();
         loop {
             let wait = due.saturating_duration_since(Instant::now());
             select! {
@@ -356,7 +358,7 @@ impl Replay {
                 }
             }
             if Instant::now() < due {
-                self.review().await;
+                self.review(Ask::Open).await;
                 continue;
             }
             match self.pool.config.target.resolve().await {
@@ -366,11 +368,22 @@ impl Replay {
                         info!(experiment, target, "The shadow was found.");
                     }
                     self.addrs = addrs;
-                    self.review().await;
                 }
                 Err(error) if self.addrs.is_empty() => debug!(%error, "The shadow is still not found."),
                 Err(error) => {
                     warn!(%error, "Cannot resolve the shadow again; its known addresses stay in use.");
+                }
+            }
+            if !self.addrs.is_empty() {
+                let is_time_for_all = asked_all.elapsed() >= pool.config.resolve_interval * REFUSED_INTERVALS;
+                select! {
+                    biased;
+                    // They are judged anew.
+                    _number = pool.queue.doubt.raised() => continue,
+                    _refusal = self.review(if is_time_for_all { Ask::All } else { Ask::Accepted }) => {}
+                }
+                if is_time_for_all {
+                    asked_all = Instant::now();
                 }
             }
             due = Instant::now() + interval(&self.addrs);
@@ -384,7 +397,7 @@ impl Replay {
             self.judge.forget_accepted();
             let judged = async {
                 self.judge.watched().await;
-                self.review().await;
+                self.review(Ask::Open).await;
             };
             select! {
                 () = judged => return doubt.settle(number),
@@ -393,9 +406,10 @@ impl Replay {
         }
     }
 
-    /// Judges the addresses that are known, and uses those that may be. Returns why one of them may not.
-    async fn review(&mut self) -> Option<Refusal> {
-        let judgement = self.judge.judge(&self.addrs).await;
+    /// Judges the addresses that are known, `whom` of them anew, and uses those that may be. Returns why one of them may
+    /// not.
+    async fn review(&mut self, whom: Ask) -> Option<Refusal> {
+        let judgement = self.judge.judge(&self.addrs, whom).await;
         let refused = judgement.refusals.len();
         self.pool.gauges.refused.store(refused, Ordering::Relaxed);
         for refusal in &judgement.refusals {
@@ -480,6 +494,9 @@ const DRAIN_STEP: Duration = Duration::from_millis(5);
 
 /// How long after a resolution the target is resolved again at the earliest, where it cannot be reached.
 const RESOLVE_PAUSE: Duration = Duration::from_secs(2);
+
+/// After how many intervals of resolution addresses that lead back are probed again: each probe of theirs comes to live.
+const REFUSED_INTERVALS: u32 = 10;
 
 /// How often an address that cannot be reached is probed again. It gets no copies until it was.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);

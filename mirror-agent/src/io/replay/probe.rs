@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     fmt,
     hash::{BuildHasher as _, RandomState},
+    io,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -183,8 +184,11 @@ impl Drop for Sent<'_> {
 /// What a probe showed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Finding {
-    /// It arrived, and not at our own hook.
-    Elsewhere,
+    /// It did not arrive at our own hook, where it would have been seen.
+    Elsewhere {
+        /// Whether a server has answered, and not a gateway that found none.
+        is_served: bool,
+    },
     /// It arrived at our own hook, for another server than it was sent to.
     Here,
     /// It did not arrive at our own hook, unless it was overlooked there: this share was meanwhile.
@@ -203,13 +207,45 @@ pub(super) struct Judge {
     connect_timeout: Duration,
     refuse: RefuseAddress,
     accepted: Vec<SocketAddr>,
-    /// They lead back, and are not asked again while the target's name stands for them.
+    /// They lead back.
     refused: Vec<SocketAddr>,
     /// How likely it is that all probes to one that was never seen were overlooked.
     unsure: HashMap<SocketAddr, f64>,
     observer: Option<Arc<dyn Observer>>,
     books: Arc<CopyBooks>,
     complaints: Arc<Complaints>,
+}
+
+/// Which addresses are asked where they lead.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Ask {
+    /// Those of which it is not known.
+    Open,
+    /// Those, and those that get copies meanwhile: what a service address stands for may have changed.
+    Accepted,
+    /// Those that were refused, too.
+    All,
+}
+
+impl Ask {
+    const fn includes(self, standing: Standing) -> bool {
+        match standing {
+            Standing::Open => true,
+            Standing::Accepted => matches!(self, Self::Accepted | Self::All),
+            Standing::Refused => matches!(self, Self::All),
+        }
+    }
+}
+
+/// What is known of an address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Standing {
+    /// Nothing yet.
+    Open,
+    /// It leads elsewhere.
+    Accepted,
+    /// It leads back.
+    Refused,
 }
 
 /// What is known of a target's addresses.
@@ -263,50 +299,73 @@ impl Judge {
         self.unsure.clear();
     }
 
-    /// Judges `addrs`, all that the target stands for at this moment. Those known from before are not probed again.
-    pub(super) async fn judge(&mut self, addrs: &[SocketAddr]) -> Judgement {
+    /// Judges `addrs`, all that the target stands for at this moment, and asks `whom` of them. What is known of the others
+    /// stays so, and what is known of those that cannot be asked again.
+    pub(super) async fn judge(&mut self, addrs: &[SocketAddr], whom: Ask) -> Judgement {
         let mut judgement = Judgement::default();
         self.refused.retain(|addr| addrs.contains(addr));
         self.accepted.retain(|addr| addrs.contains(addr));
         self.unsure.retain(|addr, _| addrs.contains(addr));
-        let mut unknown = Vec::new();
+        let mut asked = Vec::new();
         for addr in addrs {
             if let Some(refusal) = (self.refuse)(*addr) {
                 self.accepted.retain(|accepted| accepted != addr);
+                self.refused.retain(|refused| refused != addr);
                 judgement.refusals.push(refusal);
-            } else if self.refused.contains(addr) {
-                judgement.refusals.push(Refusal::LeadsBack { target: *addr });
-            } else if !self.accepted.contains(addr) {
-                unknown.push(*addr);
+            } else if whom.includes(self.standing(*addr)) {
+                asked.push(*addr);
             }
         }
-        for (addr, finding) in self.probe_all(unknown).await {
-            match self.weigh(addr, finding) {
-                Finding::Elsewhere => self.accepted.push(addr),
-                Finding::Unknown | Finding::Unsure(_) => judgement.is_open = true,
-                Finding::Here => {
+        for (addr, finding) in self.probe_all(asked).await {
+            let standing = self.standing(addr);
+            match finding {
+                Finding::Here if standing != Standing::Refused => {
+                    self.accepted.retain(|accepted| *accepted != addr);
+                    self.unsure.remove(&addr);
                     self.refused.push(addr);
-                    judgement.refusals.push(Refusal::LeadsBack { target: addr });
                     self.tell();
                 }
+                // The live service that was behind it may be down.
+                Finding::Elsewhere { is_served: true } if standing == Standing::Refused => {
+                    self.refused.retain(|refused| *refused != addr);
+                    self.accepted.push(addr);
+                }
+                _ if standing == Standing::Open && self.is_elsewhere(addr, finding) => {
+                    self.accepted.push(addr);
+                }
+                _ => {}
             }
+            judgement.is_open |= self.standing(addr) == Standing::Open;
         }
+        judgement.refusals.extend(self.refused.iter().map(|target| Refusal::LeadsBack { target: *target }));
         judgement
     }
 
-    /// Where many probes were not seen, it is hardly for being overlooked, each of them.
-    fn weigh(&mut self, addr: SocketAddr, finding: Finding) -> Finding {
-        if let Finding::Unsure(overlooked) = finding {
-            let left = self.unsure.entry(addr).or_insert(1.0);
-            *left *= overlooked.max(LEAST_OVERLOOKED);
-            if *left > LEAST_DOUBT {
-                return finding;
-            }
+    fn standing(&self, addr: SocketAddr) -> Standing {
+        if self.refused.contains(&addr) {
+            Standing::Refused
+        } else if self.accepted.contains(&addr) {
+            Standing::Accepted
+        } else {
+            Standing::Open
         }
-        if finding != Finding::Unknown {
+    }
+
+    /// Where many probes were not seen, it is hardly for being overlooked, each of them.
+    fn is_elsewhere(&mut self, addr: SocketAddr, finding: Finding) -> bool {
+        let is_elsewhere = match finding {
+            Finding::Elsewhere { .. } => true,
+            Finding::Here | Finding::Unknown => false,
+            Finding::Unsure(overlooked) => {
+                let left = self.unsure.entry(addr).or_insert(1.0);
+                *left *= overlooked.max(LEAST_OVERLOOKED);
+                *left <= LEAST_DOUBT
+            }
+        };
+        if is_elsewhere {
             self.unsure.remove(&addr);
         }
-        if matches!(finding, Finding::Unsure(_)) { Finding::Elsewhere } else { finding }
+        is_elsewhere
     }
 
     fn tell(&self) {
@@ -322,7 +381,7 @@ impl Judge {
 
     async fn probe_all(&self, addrs: Vec<SocketAddr>) -> Vec<(SocketAddr, Finding)> {
         let Some(probes) = &self.probes else {
-            return addrs.into_iter().map(|addr| (addr, Finding::Elsewhere)).collect();
+            return addrs.into_iter().map(|addr| (addr, Finding::Elsewhere { is_served: true })).collect();
         };
         join_all(addrs.into_iter().map(|addr| async move { (addr, self.probe(probes, addr).await) })).await
     }
@@ -351,14 +410,15 @@ impl Judge {
         let asked = opened.iter_mut().map(|(stream, _)| {
             timeout(ANSWER_TIME, async {
                 stream.write_all(message.as_bytes()).await?;
-                // Whatever it answers: what counts is where the request arrived.
-                stream.read(&mut [0; 512]).await
+                let mut answer = [0; 512];
+                let len = stream.read(&mut answer).await?;
+                Ok::<_, io::Error>(is_served(answer.get(..len).unwrap_or_default()))
             })
         });
-        // Nor does it matter that there is no answer, as long as the request could have arrived.
+        // What counts is where the request could have arrived, whether there is an answer or not.
         let answers = join_all(asked).await;
-        let is_answered = answers.into_iter().all(|answer| answer.is_ok_and(|read| read.is_ok()));
-        debug!(%addr, is_answered, "An address of the shadow was probed.");
+        let is_served = answers.into_iter().all(|answer| answer.is_ok_and(|read| read.unwrap_or(false)));
+        debug!(%addr, is_served, "An address of the shadow was probed.");
         let (answered, answered_at) = (Instant::now(), clock::now());
         let is_over = || {
             let waited = answered.elapsed();
@@ -376,7 +436,7 @@ impl Judge {
         if !is_read || !was_watching || sent.may_be_missed() {
             return Finding::Unknown;
         }
-        hook.arrived().overlooked_since(before).map_or(Finding::Elsewhere, Finding::Unsure)
+        hook.arrived().overlooked_since(before).map_or(Finding::Elsewhere { is_served }, Finding::Unsure)
     }
 }
 
@@ -393,6 +453,12 @@ impl Judge {
         }
         None
     }
+}
+
+/// Whether this is the beginning of a server's answer, or of a gateway's that has passed it on.
+fn is_served(answer: &[u8]) -> bool {
+    let status = answer.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
+    status.is_some_and(|status| matches!(status, [b'1'..=b'4', _, _]))
 }
 
 /// Tells nobody of the connections.

@@ -16,7 +16,7 @@ use mirror_common::{
 use tokio::{net::TcpListener, time::Instant};
 
 use super::{
-    super::{Arrived, Hook, Probes, Queue, Refusal, Replay, ReplayConfig},
+    super::{Arrived, Hook, Probes, Queue, Refusal, Replay, ReplayConfig, probe::Ask},
     harness::{Books, Running, Sockets, get},
     server::Server,
 };
@@ -121,7 +121,7 @@ async fn probe_is_seen_where_a_connection_in_thousands_is() {
     let mut refusal = None;
     // Somebody else may have the port that was tried.
     for _ in 0..20 {
-        refusal = refusal.or(replay.review().await);
+        refusal = refusal.or(replay.review(Ask::Open).await);
     }
     assert_eq!(refusal, Some(Refusal::LeadsBack { target: server.addr }));
 }
@@ -144,7 +144,7 @@ async fn prepare(addr: SocketAddr, probes: &Arc<Probes>) -> Replay {
 async fn target_whose_probe_arrives_at_the_hook_is_refused() {
     let probes = Arc::new(Probes::new(()));
     let server = live(&probes).await;
-    let refusal = prepare(server.addr, &probes).await.review().await.unwrap();
+    let refusal = prepare(server.addr, &probes).await.review(Ask::Open).await.unwrap();
     assert_eq!(refusal, Refusal::LeadsBack { target: server.addr });
     assert!(refusal.to_string().contains("leads back to the live service"));
     let requests = server.requests();
@@ -162,11 +162,11 @@ async fn target_that_leads_elsewhere_is_accepted_whatever_others_send() {
     probes.saw(&Probe { id: b"probe-0123456789abcdef".to_vec(), server });
     let server = Server::answering(OK).await;
     let start = Instant::now();
-    assert!(prepare(server.addr, &probes).await.review().await.is_none());
+    assert!(prepare(server.addr, &probes).await.review(Ask::Open).await.is_none());
     assert!(start.elapsed() < Duration::from_secs(2), "an answer is not waited for longer than it takes");
     // One that takes the probe and never answers is no reason not to start.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    assert!(prepare(silent.local_addr().unwrap(), &probes).await.review().await.is_none());
+    assert!(prepare(silent.local_addr().unwrap(), &probes).await.review(Ask::Open).await.is_none());
 }
 
 #[tokio::test]
@@ -263,7 +263,7 @@ async fn probe_that_is_read_late_is_waited_for() {
         }
     })
     .await;
-    let refusal = prepare(server.addr, &probes).await.review().await;
+    let refusal = prepare(server.addr, &probes).await.review(Ask::Open).await;
     assert_eq!(refusal, Some(Refusal::LeadsBack { target: server.addr }));
 }
 
@@ -281,7 +281,7 @@ async fn probe_comes_from_where_nothing_is_shed() {
     let mut replay = prepare(server.addr, &probes).await;
     let mut refusal = None;
     for _ in 0..20 {
-        refusal = refusal.or(replay.review().await);
+        refusal = refusal.or(replay.review(Ask::Open).await);
     }
     assert_eq!(refusal, Some(Refusal::LeadsBack { target: server.addr }));
 }
@@ -307,22 +307,90 @@ async fn address_that_cannot_be_probed_has_no_copies_until_it_was() {
 }
 
 #[tokio::test]
-async fn address_that_leads_back_is_told_once_and_never_used() {
+async fn address_that_leads_back_is_asked_seldom_and_never_used() {
     let probes = Arc::new(Probes::new(()));
     let server = live(&probes).await;
     let mut replay = Running::start(server.addr, |config| {
         config.probes = Some(Arc::clone(&probes));
-        config.resolve_interval = Duration::from_millis(20);
+        config.resolve_interval = Duration::from_millis(100);
     })
     .await;
     replay.until(|| replay.gauges.addresses_refused() == 1).await;
     replay.push([get("secret")]);
     replay.settled().await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(replay.gauges.addresses_refused(), 1);
+    tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(server.requests().len(), 1, "one probe, no copy");
+    replay.until(|| server.requests().len() == 2).await;
+    assert!(server.requests()[1].contains("probe-"), "not in every interval, but again");
+    assert_eq!(replay.gauges.addresses_refused(), 1);
     let (mirrored, books) = replay.stop().await;
     assert_eq!((mirrored, books.dropped(DropReason::Connect)), (0, 1));
+}
+
+#[tokio::test]
+async fn address_that_comes_to_lead_back_gets_no_copies_until_somebody_else_answers_there() {
+    const ELSEWHERE: u32 = 0;
+    const LIVE: u32 = 1;
+    const NOBODY: u32 = 2;
+    let probes = Arc::new(Probes::new(()));
+    let way = Arc::new(AtomicU32::new(ELSEWHERE));
+    let (of_hook, leads) = (Arc::clone(&probes), Arc::clone(&way));
+    let server = Server::start(move |mut peer| {
+        let (probes, way) = (Arc::clone(&of_hook), Arc::clone(&leads));
+        async move {
+            while let Some(request) = peer.request().await {
+                let way = way.load(Ordering::SeqCst);
+                if way == LIVE {
+                    see(&probes, request);
+                }
+                peer.send(if way == NOBODY { b"HTTP/1.1 503 U\r\ncontent-length: 0\r\n\r\n" } else { OK })
+                    .await;
+            }
+        }
+    })
+    .await;
+    let mut replay = Running::start(server.addr, |config| {
+        config.probes = Some(Arc::clone(&probes));
+        config.resolve_interval = Duration::from_millis(20);
+    })
+    .await;
+    replay.push([get("before")]);
+    replay.ended(ReplayOutcome::Answered, 1).await;
+    way.store(LIVE, Ordering::SeqCst);
+    replay.until(|| replay.gauges.addresses_refused() == 1).await;
+    replay.push([get("after")]);
+    replay.settled().await;
+    way.store(NOBODY, Ordering::SeqCst);
+    let asked = server.requests().len();
+    replay.until(|| server.requests().len() >= asked + 3).await;
+    assert_eq!(replay.gauges.addresses_refused(), 1, "the live service may come back there");
+    assert!(!server.requests().iter().any(|request| request.contains("/after")));
+    way.store(ELSEWHERE, Ordering::SeqCst);
+    replay.until(|| replay.gauges.addresses_refused() == 0).await;
+    replay.push([get("later")]);
+    replay.ended(ReplayOutcome::Answered, 2).await;
+    let (mirrored, books) = replay.stop().await;
+    assert_eq!((mirrored, books.dropped(DropReason::Connect)), (2, 1));
+}
+
+#[tokio::test]
+async fn address_that_was_accepted_stays_so_while_it_cannot_be_asked_again() {
+    let sight = Arc::<Sight>::default();
+    let probes = Arc::new(Probes::new(Arc::clone(&sight)));
+    let server = Server::answering(OK).await;
+    let mut replay = Running::start(server.addr, |config| {
+        config.probes = Some(Arc::clone(&probes));
+        config.resolve_interval = Duration::from_millis(20);
+    })
+    .await;
+    replay.until(|| server.requests().len() >= 2).await;
+    // One that is out says nothing from here on, and those that follow neither.
+    sight.pauses.fetch_add(1, Ordering::SeqCst);
+    sight.is_blind.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    replay.push([get("")]);
+    replay.ended(ReplayOutcome::Answered, 1).await;
+    assert_eq!(replay.stop().await.0, 1);
 }
 
 #[tokio::test]
