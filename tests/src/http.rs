@@ -230,7 +230,7 @@ pub fn without_markers(copy: &[u8]) -> Option<Marked> {
 /// Whether this is a probe by which the agent finds out where a target leads.
 #[must_use]
 pub fn is_probe(raw: &[u8]) -> bool {
-    raw.starts_with(b"HEAD / ") && raw.windows(MARK.len()).any(|window| window == MARK)
+    raw.starts_with(b"HEAD /?") && raw.windows(MARK.len()).any(|window| window == MARK)
 }
 
 const MARK: &[u8] = b"x-mirror-id: probe-";

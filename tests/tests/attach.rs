@@ -57,7 +57,9 @@ fn ask_ten(stage: &Stage, agent: &Agent, mirrored: u64) -> Result<()> {
         client.ask(GET)?;
     }
     let books = agent.wait_for(PATIENCE, |books| books.mirrored >= mirrored && books.pending == 0)?;
-    ensure!(books.seen == mirrored && books.mirrored == mirrored, "{books}");
+    // The agent's own probe goes to the same port of the shadow, and passes an interface that is a pod's for a moment.
+    let asked = books.seen - books.skipped_for("marked");
+    ensure!(asked == mirrored && books.mirrored == mirrored, "{books}");
     Ok(())
 }
 

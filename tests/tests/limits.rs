@@ -97,7 +97,8 @@ fn targets_get_no_more_than_they_may_have_over_v4_and_v6() -> Result<()> {
         let books = of(target);
         ensure!(books.mirrored == REQUESTS, "{}: {books:?}", TARGETS[target]);
     }
-    ensure!(shadows[IN_FLIGHT].connections() <= 2, "{} connections", shadows[IN_FLIGHT].connections());
+    // Of probes only those that were sent are left out.
+    ensure!(shadows[IN_FLIGHT].connections() <= 3, "{} connections", shadows[IN_FLIGHT].connections());
     // One was written and hangs, four wait: of the others those that came first, or last, were dropped.
     for target in [NEWEST, OLDEST] {
         let books = of(target);
@@ -107,7 +108,7 @@ fn targets_get_no_more_than_they_may_have_over_v4_and_v6() -> Result<()> {
     ordered(&shadows[ORDER])?;
     // A connection lasts for at least nine tenths of its age.
     let connections = shadows[AGE].connections();
-    let most = 1.0 + lasted.as_secs_f64() / 0.225 + 1.0;
+    let most = 2.0 + lasted.as_secs_f64() / 0.225 + 1.0;
     ensure!((5.0..=most).contains(&(connections as f64)), "{connections} connections at an age of 250 ms");
     // When the shadows are well again and the copy that hangs was given up, what waited tells which copies were kept. The
     // first one waited too until there was a connection: what came after it may be of the round that followed, or of later

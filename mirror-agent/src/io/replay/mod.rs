@@ -342,7 +342,7 @@ impl Replay {
         };
         let mut due = Instant::now() + interval(&self.addrs);
         let mut soonest = Instant::now() + RESOLVE_PAUSE;
-        let mut asked_all = Instant::now();
+        let mut asked = Instant::now();
         loop {
             let wait = due.saturating_duration_since(Instant::now());
             select! {
@@ -375,15 +375,17 @@ impl Replay {
                 }
             }
             if !self.addrs.is_empty() {
-                let is_time_for_all = asked_all.elapsed() >= pool.config.resolve_interval * REFUSED_INTERVALS;
+                self.judge.strike_off(&self.addrs);
+                pool.set_addresses(self.judge.accepted());
+                let is_asked = asked.elapsed() < pool.config.resolve_interval;
                 select! {
                     biased;
                     // They are judged anew.
                     _number = pool.queue.doubt.raised() => continue,
-                    _refusal = self.review(if is_time_for_all { Ask::All } else { Ask::Accepted }) => {}
+                    _refusal = self.review(if is_asked { Ask::Open } else { Ask::Accepted }) => {}
                 }
-                if is_time_for_all {
-                    asked_all = Instant::now();
+                if !is_asked {
+                    asked = Instant::now();
                 }
             }
             due = Instant::now() + interval(&self.addrs);
@@ -411,12 +413,12 @@ impl Replay {
     async fn review(&mut self, whom: Ask) -> Option<Refusal> {
         let judgement = self.judge.judge(&self.addrs, whom).await;
         let refused = judgement.refusals.len();
-        self.pool.gauges.refused.store(refused, Ordering::Relaxed);
+        let known = self.pool.gauges.refused.swap(refused, Ordering::Relaxed);
         for refusal in &judgement.refusals {
             debug!(%refusal, "An address of the shadow is refused.");
         }
         let left = self.judge.accepted();
-        if refused > 0 {
+        if refused != known && refused > 0 {
             warn!(
                 refused,
                 left = left.len(),
@@ -494,9 +496,6 @@ const DRAIN_STEP: Duration = Duration::from_millis(5);
 
 /// How long after a resolution the target is resolved again at the earliest, where it cannot be reached.
 const RESOLVE_PAUSE: Duration = Duration::from_secs(2);
-
-/// After how many intervals of resolution addresses that lead back are probed again: each probe of theirs comes to live.
-const REFUSED_INTERVALS: u32 = 10;
 
 /// How often an address that cannot be reached is probed again. It gets no copies until it was.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);

@@ -7,7 +7,6 @@ use std::{
     collections::HashMap,
     fmt,
     hash::{BuildHasher as _, RandomState},
-    io,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -185,10 +184,7 @@ impl Drop for Sent<'_> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Finding {
     /// It did not arrive at our own hook, where it would have been seen.
-    Elsewhere {
-        /// Whether a server has answered, and not a gateway that found none.
-        is_served: bool,
-    },
+    Elsewhere,
     /// It arrived at our own hook, for another server than it was sent to.
     Here,
     /// It did not arrive at our own hook, unless it was overlooked there: this share was meanwhile.
@@ -207,7 +203,7 @@ pub(super) struct Judge {
     connect_timeout: Duration,
     refuse: RefuseAddress,
     accepted: Vec<SocketAddr>,
-    /// They lead back.
+    /// They lead back, and are not asked again while the target's name stands for them.
     refused: Vec<SocketAddr>,
     /// How likely it is that all probes to one that was never seen were overlooked.
     unsure: HashMap<SocketAddr, f64>,
@@ -223,29 +219,6 @@ pub(super) enum Ask {
     Open,
     /// Those, and those that get copies meanwhile: what a service address stands for may have changed.
     Accepted,
-    /// Those that were refused, too.
-    All,
-}
-
-impl Ask {
-    const fn includes(self, standing: Standing) -> bool {
-        match standing {
-            Standing::Open => true,
-            Standing::Accepted => matches!(self, Self::Accepted | Self::All),
-            Standing::Refused => matches!(self, Self::All),
-        }
-    }
-}
-
-/// What is known of an address.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Standing {
-    /// Nothing yet.
-    Open,
-    /// It leads elsewhere.
-    Accepted,
-    /// It leads back.
-    Refused,
 }
 
 /// What is known of a target's addresses.
@@ -299,62 +272,55 @@ impl Judge {
         self.unsure.clear();
     }
 
-    /// Judges `addrs`, all that the target stands for at this moment, and asks `whom` of them. What is known of the others
-    /// stays so, and what is known of those that cannot be asked again.
+    /// Accepts none any more that is live by now, nor, where there are others, one that is not among `addrs`, all that the
+    /// target stands for at this moment.
+    pub(super) fn strike_off(&mut self, addrs: &[SocketAddr]) {
+        self.accepted.retain(|addr| (self.refuse)(*addr).is_none());
+        if self.accepted.iter().any(|addr| addrs.contains(addr)) {
+            self.accepted.retain(|addr| addrs.contains(addr));
+        }
+    }
+
+    /// Judges `addrs`, all that the target stands for at this moment, and asks `whom` of them. One that leads back is not asked
+    /// again: the live service behind it may be down, or not captured, at that moment.
     pub(super) async fn judge(&mut self, addrs: &[SocketAddr], whom: Ask) -> Judgement {
         let mut judgement = Judgement::default();
         self.refused.retain(|addr| addrs.contains(addr));
-        self.accepted.retain(|addr| addrs.contains(addr));
+        self.accepted.retain(|addr| addrs.contains(addr) && (self.refuse)(*addr).is_none());
         self.unsure.retain(|addr, _| addrs.contains(addr));
         let mut asked = Vec::new();
         for addr in addrs {
             if let Some(refusal) = (self.refuse)(*addr) {
-                self.accepted.retain(|accepted| accepted != addr);
-                self.refused.retain(|refused| refused != addr);
                 judgement.refusals.push(refusal);
-            } else if whom.includes(self.standing(*addr)) {
+            } else if self.refused.contains(addr) {
+                judgement.refusals.push(Refusal::LeadsBack { target: *addr });
+            } else if whom == Ask::Accepted || !self.accepted.contains(addr) {
                 asked.push(*addr);
             }
         }
         for (addr, finding) in self.probe_all(asked).await {
-            let standing = self.standing(addr);
+            let is_accepted = self.accepted.contains(&addr);
             match finding {
-                Finding::Here if standing != Standing::Refused => {
+                Finding::Here => {
                     self.accepted.retain(|accepted| *accepted != addr);
                     self.unsure.remove(&addr);
                     self.refused.push(addr);
+                    judgement.refusals.push(Refusal::LeadsBack { target: addr });
                     self.tell();
                 }
-                // The live service that was behind it may be down.
-                Finding::Elsewhere { is_served: true } if standing == Standing::Refused => {
-                    self.refused.retain(|refused| *refused != addr);
-                    self.accepted.push(addr);
-                }
-                _ if standing == Standing::Open && self.is_elsewhere(addr, finding) => {
-                    self.accepted.push(addr);
-                }
-                _ => {}
+                // That it cannot be asked says nothing against it: it may be down.
+                _ if is_accepted => {}
+                _ if self.is_elsewhere(addr, finding) => self.accepted.push(addr),
+                _ => judgement.is_open = true,
             }
-            judgement.is_open |= self.standing(addr) == Standing::Open;
         }
-        judgement.refusals.extend(self.refused.iter().map(|target| Refusal::LeadsBack { target: *target }));
         judgement
-    }
-
-    fn standing(&self, addr: SocketAddr) -> Standing {
-        if self.refused.contains(&addr) {
-            Standing::Refused
-        } else if self.accepted.contains(&addr) {
-            Standing::Accepted
-        } else {
-            Standing::Open
-        }
     }
 
     /// Where many probes were not seen, it is hardly for being overlooked, each of them.
     fn is_elsewhere(&mut self, addr: SocketAddr, finding: Finding) -> bool {
         let is_elsewhere = match finding {
-            Finding::Elsewhere { .. } => true,
+            Finding::Elsewhere => true,
             Finding::Here | Finding::Unknown => false,
             Finding::Unsure(overlooked) => {
                 let left = self.unsure.entry(addr).or_insert(1.0);
@@ -381,7 +347,7 @@ impl Judge {
 
     async fn probe_all(&self, addrs: Vec<SocketAddr>) -> Vec<(SocketAddr, Finding)> {
         let Some(probes) = &self.probes else {
-            return addrs.into_iter().map(|addr| (addr, Finding::Elsewhere { is_served: true })).collect();
+            return addrs.into_iter().map(|addr| (addr, Finding::Elsewhere)).collect();
         };
         join_all(addrs.into_iter().map(|addr| async move { (addr, self.probe(probes, addr).await) })).await
     }
@@ -393,9 +359,12 @@ impl Judge {
             return Finding::Unknown;
         }
         let sent = probes.send_off(addr);
+        // No cache on the way has the answer to this.
         let message = format!(
-            "HEAD / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nx-mirror-id: {}\r\nx-shadow: true\r\n\r\n",
-            self.authority, sent.id
+            "HEAD /?{id} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncache-control: no-cache\r\nx-mirror-id: {id}\r\n\
+             x-shadow: true\r\n\r\n",
+            self.authority,
+            id = sent.id
         );
         let Some(first) = self.open(None, addr).await else { return Finding::Unknown };
         let mut from = first.1.local();
@@ -410,15 +379,14 @@ impl Judge {
         let asked = opened.iter_mut().map(|(stream, _)| {
             timeout(ANSWER_TIME, async {
                 stream.write_all(message.as_bytes()).await?;
-                let mut answer = [0; 512];
-                let len = stream.read(&mut answer).await?;
-                Ok::<_, io::Error>(is_served(answer.get(..len).unwrap_or_default()))
+                // Whatever it answers: what counts is where the request arrived.
+                stream.read(&mut [0; 512]).await
             })
         });
-        // What counts is where the request could have arrived, whether there is an answer or not.
+        // Nor does it matter that there is no answer, as long as the request could have arrived.
         let answers = join_all(asked).await;
-        let is_served = answers.into_iter().all(|answer| answer.is_ok_and(|read| read.unwrap_or(false)));
-        debug!(%addr, is_served, "An address of the shadow was probed.");
+        let is_answered = answers.into_iter().all(|answer| answer.is_ok_and(|read| read.is_ok()));
+        debug!(%addr, is_answered, "An address of the shadow was probed.");
         let (answered, answered_at) = (Instant::now(), clock::now());
         let is_over = || {
             let waited = answered.elapsed();
@@ -436,7 +404,7 @@ impl Judge {
         if !is_read || !was_watching || sent.may_be_missed() {
             return Finding::Unknown;
         }
-        hook.arrived().overlooked_since(before).map_or(Finding::Elsewhere { is_served }, Finding::Unsure)
+        hook.arrived().overlooked_since(before).map_or(Finding::Elsewhere, Finding::Unsure)
     }
 }
 
@@ -446,19 +414,13 @@ impl Judge {
         match timeout(self.connect_timeout, self.connector.open_from(from, addr)).await {
             Ok(Ok(opened)) => return Some(opened),
             Ok(Err(error)) => {
-                debug!(%addr, %error, "An address of the shadow could not be probed; it gets no copies yet.");
+                debug!(%addr, %error, "An address of the shadow could not be probed.");
                 self.complaints.hear(&error);
             }
-            Err(_) => debug!(%addr, "Probing an address of the shadow took too long; it gets no copies yet."),
+            Err(_) => debug!(%addr, "Probing an address of the shadow took too long."),
         }
         None
     }
-}
-
-/// Whether this is the beginning of a server's answer, or of a gateway's that has passed it on.
-fn is_served(answer: &[u8]) -> bool {
-    let status = answer.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
-    status.is_some_and(|status| matches!(status, [b'1'..=b'4', _, _]))
 }
 
 /// Tells nobody of the connections.

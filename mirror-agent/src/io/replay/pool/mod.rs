@@ -256,7 +256,7 @@ impl Pool {
     /// Drops what waits, for the circuit breaker, and closes what is idle: the probe shall show that the target can be
     /// reached, not that a connection from before its trouble can. What comes meanwhile is for the next round.
     fn drop_waiting(&self) {
-        self.retire_idle(|_| true);
+        self.retire_idle(&mut self.lock(), |_| true);
         for held in (0..self.queue.len()).map_while(|_| self.queue.pop()) {
             held.drop_for(DropReason::Breaker);
         }
@@ -288,13 +288,12 @@ impl Pool {
         }
         inner.addresses.replace(addrs);
         *self.gauges.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addrs.to_vec();
-        drop(inner);
-        self.retire_idle(|addr| !addrs.contains(&addr));
+        // Before anybody else takes one of them.
+        self.retire_idle(&mut inner, |addr| !addrs.contains(&addr));
     }
 
     /// Closes the idle connections to some addresses.
-    fn retire_idle(&self, is_meant: impl Fn(SocketAddr) -> bool) {
-        let mut inner = self.lock();
+    fn retire_idle(&self, inner: &mut Inner, is_meant: impl Fn(SocketAddr) -> bool) {
         inner.idle.retain(|connection| {
             let is_kept = !is_meant(connection.addr);
             if !is_kept {
