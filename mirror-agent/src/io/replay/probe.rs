@@ -299,19 +299,20 @@ impl Judge {
             }
         }
         for (addr, finding) in self.probe_all(asked).await {
+            if finding == Finding::Here {
+                self.accepted.retain(|accepted| *accepted != addr);
+                self.unsure.remove(&addr);
+                self.refused.push(addr);
+                judgement.refusals.push(Refusal::LeadsBack { target: addr });
+                self.tell();
+                continue;
+            }
+            // One that was accepted and cannot be asked again stays so: it may be down.
             let is_accepted = self.accepted.contains(&addr);
-            match finding {
-                Finding::Here => {
-                    self.accepted.retain(|accepted| *accepted != addr);
-                    self.unsure.remove(&addr);
-                    self.refused.push(addr);
-                    judgement.refusals.push(Refusal::LeadsBack { target: addr });
-                    self.tell();
-                }
-                // That it cannot be asked says nothing against it: it may be down.
-                _ if is_accepted => {}
-                _ if self.is_elsewhere(addr, finding) => self.accepted.push(addr),
-                _ => judgement.is_open = true,
+            if !is_accepted && self.is_elsewhere(addr, finding) {
+                self.accepted.push(addr);
+            } else if !is_accepted {
+                judgement.is_open = true;
             }
         }
         judgement
