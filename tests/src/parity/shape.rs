@@ -61,11 +61,13 @@ pub enum Shape {
     WithoutAck,
     /// A message behind content of which bytes are missing, as where segments are not captured to their end.
     CutContent,
+    /// Bytes of a segment behind the place of FIN, which are no part of the stream.
+    BehindEnd,
 }
 
 impl Shape {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::FoldedField,
         Self::LineWithoutColon,
         Self::WhiteSpaceBeforeFields,
@@ -95,6 +97,7 @@ impl Shape {
         Self::GivenUp,
         Self::WithoutAck,
         Self::CutContent,
+        Self::BehindEnd,
     ];
 
     /// The word for it in verdicts.
@@ -130,6 +133,7 @@ impl Shape {
             Self::GivenUp => "given-up",
             Self::WithoutAck => "without-acknowledgement",
             Self::CutContent => "cut-content",
+            Self::BehindEnd => "behind-end",
         }
     }
 }

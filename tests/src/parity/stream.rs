@@ -22,6 +22,8 @@ pub(super) struct Stream {
     segments: BTreeMap<i64, Vec<u8>>,
     /// Where segments lie that the receiver drops, from the first byte to behind the last.
     refused: Vec<(i64, i64)>,
+    /// Where FIN stands: behind the last byte. More than one where connections follow under one number.
+    fins: BTreeSet<i64>,
     /// It opened the connection.
     is_opener: bool,
 }
@@ -52,7 +54,10 @@ impl Streams {
             .collect();
         let mut lines = String::new();
         for some in flows.chunks(FLOWS_AT_A_TIME) {
-            let filter = format!("(tcp.len > 0 || tcp.flags.syn == 1) && ({})", some.join(" || "));
+            let filter = format!(
+                "(tcp.len > 0 || tcp.flags.syn == 1 || tcp.flags.fin == 1) && ({})",
+                some.join(" || ")
+            );
             lines += &wireshark::fields(file, &filter, &FIELDS)?;
         }
         Ok(Self::of_lines(&lines))
@@ -66,15 +71,20 @@ impl Streams {
     }
 
     fn take(&mut self, segment: Segment) {
-        let Segment { way: (sender, receiver, number), seq, is_syn, is_ack, is_reset, payload } = segment;
+        let Segment { way: (sender, receiver, number), seq, is_syn, is_ack, is_reset, is_fin, payload } =
+            segment;
         let stream = self.0.entry((sender, receiver, number)).or_default();
         if is_syn {
             stream.is_opener |= !is_ack;
         }
+        let seq = seq.wrapping_add(u32::from(is_syn));
+        if is_fin && is_ack && !stream.segments.is_empty() {
+            let end = stream.position(seq).saturating_add_unsigned(payload.len() as u64);
+            stream.fins.insert(end);
+        }
         if payload.is_empty() {
             return;
         }
-        let seq = seq.wrapping_add(u32::from(is_syn));
         if stream.segments.is_empty() && stream.refused.is_empty() {
             stream.origin = seq;
         }
@@ -135,7 +145,7 @@ impl Stream {
         self.segments.keys().next().copied()
     }
 
-    /// All bytes from this position on up to one that is missing.
+    /// All bytes from this position on up to one that is missing, or to the end of the stream.
     pub(super) fn run_from(&self, position: i64) -> Vec<u8> {
         let mut run = Vec::new();
         let mut next = position;
@@ -149,7 +159,21 @@ impl Stream {
                 break;
             }
         }
+        let end = self.end_within_segment(position);
+        if let Some(left) = end.and_then(|end| usize::try_from(end - position).ok()) {
+            run.truncate(left);
+        }
         run
+    }
+
+    /// Position of the first FIN behind this one that a segment has bytes on both sides of (RFC 9293 section 3.4: FIN stands
+    /// behind the last byte).
+    pub(super) fn end_within_segment(&self, position: i64) -> Option<i64> {
+        let is_within = |fin: &i64| {
+            let before = self.segments.range(..fin).next_back();
+            before.is_some_and(|(start, bytes)| *fin < start.saturating_add_unsigned(bytes.len() as u64))
+        };
+        self.fins.range(position.saturating_add(1)..).copied().find(is_within)
     }
 
     /// Where the run of bytes begins that goes on to this position without one missing.
@@ -182,7 +206,7 @@ impl Stream {
     }
 }
 
-/// One with data or SYN.
+/// One with data, SYN or FIN.
 #[derive(Debug)]
 struct Segment {
     way: (SocketAddr, SocketAddr, u64),
@@ -190,10 +214,11 @@ struct Segment {
     is_syn: bool,
     is_ack: bool,
     is_reset: bool,
+    is_fin: bool,
     payload: Vec<u8>,
 }
 
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "ip.src",
     "ipv6.src",
     "ip.dst",
@@ -205,6 +230,7 @@ const FIELDS: [&str; 12] = [
     "tcp.flags.syn",
     "tcp.flags.ack",
     "tcp.flags.reset",
+    "tcp.flags.fin",
     "tcp.payload",
 ];
 
@@ -212,7 +238,8 @@ impl Segment {
     /// `None` where some of [`FIELDS`] are lacking, as in what an ICMP error quotes.
     fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split(',').collect();
-        let [src4, src6, dst4, dst6, src_port, dst_port, number, seq, syn, ack, reset, payload] = words[..]
+        let [src4, src6, dst4, dst6, src_port, dst_port, number, seq, syn, ack, reset, fin, payload] =
+            words[..]
         else {
             return None;
         };
@@ -227,6 +254,7 @@ impl Segment {
             is_syn: is_set(syn),
             is_ack: is_set(ack),
             is_reset: is_set(reset),
+            is_fin: is_set(fin),
             payload: hex(payload)?,
         })
     }
@@ -283,7 +311,7 @@ mod tests {
 
     fn streams(segments: &[(&str, &str, &str, &str)]) -> Streams {
         let line = |(seq, syn, ack, payload): &(&str, &str, &str, &str)| {
-            format!("192.0.2.1,,192.0.2.2,,1,2,0,{seq},{syn},{ack},0,{payload}\n")
+            format!("192.0.2.1,,192.0.2.2,,1,2,0,{seq},{syn},{ack},0,0,{payload}\n")
         };
         Streams::of_lines(&segments.iter().map(line).collect::<String>())
     }

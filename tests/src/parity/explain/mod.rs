@@ -148,7 +148,9 @@ impl<'a> Way<'a> {
         };
         shape.or_else(|| {
             let end = told.end().or_else(|| Some(at + i64::try_from(told.next?).ok()?)).unwrap_or(i64::MAX);
-            self.stream.refuses_between(at, end).then_some(Shape::WithoutAck)
+            let refused = self.stream.refuses_between(at, end).then_some(Shape::WithoutAck);
+            let fin = || self.stream.end_within_segment(at).filter(|fin| *fin < end);
+            refused.or_else(|| fin().map(|_| Shape::BehindEnd))
         })
     }
 

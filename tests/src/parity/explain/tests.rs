@@ -263,7 +263,7 @@ fn message_behind_a_gap_is_explained_by_what_is_left_before_it() {
         let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
         let behind = seq.wrapping_add(rest.len() as u32);
         let lines = [(CLIENT_SEQ, NEXT), (seq, rest), (behind, NEXT)]
-            .map(|(seq, text)| format!("{way},{seq},0,1,0,{}\n", hex(text)))
+            .map(|(seq, text)| format!("{way},{seq},0,1,0,0,{}\n", hex(text)))
             .concat();
         let first = request(0, "GET /b", &[], whole(""));
         let ours = [first.clone(), request(100 + rest.len(), "GET /b", &[], whole(""))];
@@ -298,6 +298,18 @@ fn whole(content: &str) -> Content {
     (Body::of(content.as_bytes()), true)
 }
 
+#[test]
+fn bytes_behind_the_end_of_the_stream_are_none_of_the_message() {
+    let whole = "POST /a HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcde";
+    let ended = "POST /a HTTP/1.1\r\nContent-Length: 5\r\n\r\nabc^de";
+    let fields = [("Content-Length", "5")];
+    let theirs = [request(0, "POST /a", &fields, (Body::of(b"abcde"), true))];
+    let ours = [request(0, "POST /a", &fields, cut("abc"))];
+    assert_eq!(shapes(&[ended], &theirs, &ours), [Some(Shape::BehindEnd)]);
+    assert_eq!(shapes(&[whole], &theirs, &ours), [None]);
+    assert_eq!(shapes(&[ended], &theirs, &[request(0, "POST /a", &fields, cut("ab"))]), [None]);
+}
+
 fn cut(content: &str) -> Content {
     (Body::of(content.as_bytes()), false)
 }
@@ -323,7 +335,8 @@ const CLIENT_SEQ: u32 = u32::MAX - 20;
 const SERVER_SEQ: u32 = 5000;
 
 /// A connection that the client opened, with these segments of each end. One that begins with `~` has no ACK, and the next stands
-/// in its place; those that end with `~` are captured up to there.
+/// in its place; those that end with `~` are captured up to there. FIN stands in the place of `^`, and what
+/// follows it was sent in its segment all the same.
 fn streams(client: &[&str], server: &[&str]) -> Streams {
     let mut lines = String::new();
     let ways = [
@@ -331,12 +344,17 @@ fn streams(client: &[&str], server: &[&str]) -> Streams {
         ("192.0.2.2,,192.0.2.1,,80,4000,0", SERVER_SEQ, "1,1", server),
     ];
     for (way, mut seq, syn, segments) in ways {
-        lines += &format!("{way},{},{syn},0,\n", seq.wrapping_sub(1));
+        lines += &format!("{way},{},{syn},0,0,\n", seq.wrapping_sub(1));
         for segment in segments {
             let unacknowledging = segment.strip_prefix('~');
             let captured = unacknowledging.unwrap_or(segment).trim_end_matches('~');
+            let fin = captured.find('^').map(|at| seq.wrapping_add(at as u32));
+            let captured = captured.replace('^', "");
             let hex: String = captured.bytes().map(|byte| format!("{byte:02x}")).collect();
-            lines += &format!("{way},{seq},0,{},0,{hex}\n", u8::from(unacknowledging.is_none()));
+            lines += &format!("{way},{seq},0,{},0,0,{hex}\n", u8::from(unacknowledging.is_none()));
+            if let Some(fin) = fin {
+                lines += &format!("{way},{fin},0,1,0,1,\n");
+            }
             if unacknowledging.is_none() {
                 seq = seq.wrapping_add(segment.len() as u32);
             }
